@@ -1,0 +1,280 @@
+//! Connections: state changes, timeouts, expiry, and the exactness of the
+//! active and inactive counters.
+//!
+//! One word decides. Every change of it is a compare-and-swap, and whoever wins
+//! moves the server's counters; removal is such a change too (to [`Word::DEAD`]),
+//! so it is counted once however many CPUs, and user space's sweep, try it.
+
+use crate::family::Family;
+use crate::records::{Conn, Server, Settings, Tuple, kind};
+use crate::tables::Tables;
+use crate::tcp::{self, Direction, Event};
+use dirigent_wire::{TcpHeader, ip::proto};
+
+/// The word of a connection: state (8 bits), flags (8), zero (16), a random tag
+/// (32) that makes words of different connections differ, so that a change meant
+/// for an entry that was replaced meanwhile fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Word(pub u64);
+
+impl Word {
+    const INACTIVE: u64 = 1 << 8;
+    const DEAD: u64 = 1 << 9;
+
+    /// A new connection's word.
+    #[inline(always)]
+    pub fn new(state: u8, active: bool, tag: u32) -> Self {
+        let inactive = if active { 0 } else { Self::INACTIVE };
+        Word(u64::from(tag) << 32 | inactive | u64::from(state))
+    }
+    /// The state.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        self.0 as u8
+    }
+    /// Counted among the active ones.
+    #[inline(always)]
+    pub fn active(self) -> bool {
+        self.0 & Self::INACTIVE == 0
+    }
+    /// Being removed: to be treated as absent.
+    #[inline(always)]
+    pub fn dead(self) -> bool {
+        self.0 & Self::DEAD != 0
+    }
+    #[inline(always)]
+    fn with(self, state: u8, active: bool) -> Self {
+        let inactive = if active { 0 } else { Self::INACTIVE };
+        Word(self.0 & !(Self::INACTIVE | 0xff) | inactive | u64::from(state))
+    }
+}
+
+/// Counter changes of [`Server::load`]: active in the high half, inactive in
+/// the low one.
+mod load {
+    pub const ACTIVE: u64 = 1 << 32;
+    pub const INACTIVE: u64 = 1;
+
+    pub fn of(active: bool) -> u64 {
+        if active { ACTIVE } else { INACTIVE }
+    }
+}
+
+impl Server {
+    /// (active, inactive) connections.
+    #[inline(always)]
+    pub fn connections(&self) -> (u32, u32) {
+        let load = self.load.load();
+        ((load >> 32) as u32, load as u32)
+    }
+    /// Counts one connection more.
+    #[inline(always)]
+    pub(crate) fn add_connection(&self, active: bool) {
+        self.load.add(load::of(active));
+    }
+    #[inline(always)]
+    fn remove_connection(&self, active: bool) {
+        self.load.add(load::of(active).wrapping_neg());
+    }
+    #[inline(always)]
+    fn move_connection(&self, to_active: bool) {
+        self.load.add(load::of(to_active).wrapping_sub(load::of(!to_active)));
+    }
+}
+
+impl<A> Conn<A> {
+    /// The word.
+    #[inline(always)]
+    pub fn word(&self) -> Word {
+        Word(self.word.load())
+    }
+    /// Whether this is the server's direction.
+    #[inline(always)]
+    pub fn is_reply(&self) -> bool {
+        self.kind == kind::NAT_REPLY
+    }
+    /// Notes a packet of this direction.
+    #[inline(always)]
+    pub fn touch(&self, now: u32) {
+        // An unwritten cache line stays shared between CPUs.
+        if self.last_seen.load() != now {
+            self.last_seen.store(now);
+        }
+        self.packets.store(self.packets.load().wrapping_add(1));
+    }
+}
+
+/// Ticks since `then`. A time slightly ahead (another CPU's clock tick) is no age.
+#[inline(always)]
+pub fn age(now: u32, then: u32) -> u32 {
+    let age = now.wrapping_sub(then);
+    if age > u32::MAX - 0xffff { 0 } else { age }
+}
+
+/// Ticks an entry in this state lives without a packet.
+#[inline(always)]
+pub fn timeout(settings: &Settings, protocol: u8, state: u8) -> u32 {
+    if protocol == proto::TCP {
+        match settings.tcp_timeouts.get(usize::from(state & 15)) {
+            Some(ticks) => *ticks,
+            None => 0,
+        }
+    } else {
+        settings.udp_timeout
+    }
+}
+
+/// The key of the same connection's other entry; `None` where it has but one.
+#[inline(always)]
+pub fn partner<F: Family>(key: &Tuple<F::Addr>, conn: &Conn<F::Addr>) -> Option<Tuple<F::Addr>> {
+    let proto = key.proto();
+    match conn.kind {
+        // (client → VIP) writes the server: its answers are (server → client).
+        kind::NAT_REQUEST => Some(Tuple::new(proto, conn.addr, conn.port, key.src, key.sport)),
+        // (server → client) writes the VIP: requests are (client → VIP).
+        kind::NAT_REPLY => Some(Tuple::new(proto, key.dst, key.dport, conn.addr, conn.port)),
+        _ => None,
+    }
+}
+
+/// Whether the entry, by its own last packet, may be past its timeout.
+#[inline(always)]
+pub fn looks_idle<A>(settings: &Settings, protocol: u8, conn: &Conn<A>, now: u32) -> bool {
+    age(now, conn.last_seen.load()) >= timeout(settings, protocol, conn.word().state())
+}
+
+/// How an attempt to expire ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// Both directions are gone, counters are right.
+    Gone,
+    /// A packet of either direction came in time.
+    Alive,
+    /// There is no such connection (any more).
+    Absent,
+}
+
+/// Expires the connection that `key` (of either direction) belongs to, if
+/// neither direction had a packet within its timeout, or at once if `force`.
+/// The packet path calls it for an entry it finds too old, user space's sweep
+/// for idle candidates: one protocol, one winner.
+#[inline(never)]
+pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool) -> Expiry {
+    let now = t.now();
+    let Some(found) = F::conn(t, key) else { return Expiry::Absent };
+    let other = partner::<F>(key, found);
+    let (request, reply) = match (found.is_reply(), other) {
+        (true, Some(request)) => (request, Some(*key)),
+        (_, other) => (*key, other),
+    };
+    let Some(conn) = F::conn(t, &request) else {
+        // A reply entry without its request: an insertion lost half-way.
+        F::remove(t, key);
+        return Expiry::Gone;
+    };
+    let word = conn.word();
+    if word.dead() {
+        return Expiry::Absent;
+    }
+    if !force {
+        let Some(settings) = t.settings() else { return Expiry::Alive };
+        let limit = timeout(settings, key.proto(), word.state());
+        let replied = reply.and_then(|r| F::conn(t, &r)).map(|r| r.last_seen.load());
+        let idle = match replied {
+            Some(then) => age(now, conn.last_seen.load()).min(age(now, then)),
+            None => age(now, conn.last_seen.load()),
+        };
+        if idle < limit {
+            return Expiry::Alive;
+        }
+    }
+    if !conn.word.swap_if(word.0, word.0 | Word::DEAD) {
+        return Expiry::Alive; // a packet, or another expiry, was faster
+    }
+    if let Some(server) = t.server(conn.server) {
+        server.remove_connection(word.active());
+    }
+    if let Some(reply) = reply {
+        F::remove(t, &reply);
+    }
+    F::remove(t, &request);
+    Expiry::Gone
+}
+
+/// Tries of a compare-and-swap before the change is given up: more CPUs than
+/// this would have to change one connection's state at the same instant.
+const TRIES: u32 = 8;
+
+/// Moves the connection's state by `event` and the server's counters with it.
+/// Returns the new state if it changed.
+#[inline(always)]
+fn step<F: Family, T: Tables>(t: &T, conn: &Conn<F::Addr>, direction: Direction, event: Event) -> Option<u8> {
+    let mut n = 0;
+    while n < TRIES {
+        let word = conn.word();
+        let next = tcp::next(direction, event, word.state());
+        if next == word.state() || word.dead() {
+            return None;
+        }
+        let active = tcp::active(next);
+        if conn.word.swap_if(word.0, word.with(next, active).0) {
+            if active != word.active() {
+                if let Some(server) = t.server(conn.server) {
+                    server.move_connection(active);
+                }
+            }
+            return Some(next);
+        }
+        n += 1;
+    }
+    None
+}
+
+/// State change by a packet of the client.
+#[inline(always)]
+pub fn on_request<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, flags: u8) {
+    if key.proto() != proto::TCP {
+        return;
+    }
+    let direction = if conn.kind == kind::NAT_REQUEST { Direction::In } else { Direction::InOnly };
+    let event = Event::of(flags);
+    if tcp::next(direction, event, conn.word().state()) == conn.word().state() {
+        return;
+    }
+    changed::<F, T>(t, key, conn, direction, event);
+}
+
+/// State change by a packet of the server. Pure data and acknowledgements in a
+/// settled state need nothing but the reply entry's copy of the state.
+#[inline(always)]
+pub fn on_reply<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, flags: u8) {
+    const DECISIVE: u8 = TcpHeader::SYN | TcpHeader::FIN | TcpHeader::RST;
+    if key.proto() != proto::TCP {
+        return;
+    }
+    let event = Event::of(flags);
+    let state = conn.word().state();
+    if flags & DECISIVE == 0 && tcp::next(Direction::Out, event, state) == state {
+        return;
+    }
+    if let Some(request) = partner::<F>(key, conn) {
+        if let Some(master) = F::conn(t, &request) {
+            changed::<F, T>(t, &request, master, Direction::Out, event);
+        }
+    }
+}
+
+/// The rare part of a state change: the swap, and the copy in the reply entry.
+#[inline(never)]
+fn changed<F: Family, T: Tables>(
+    t: &T, request: &Tuple<F::Addr>, conn: &Conn<F::Addr>, direction: Direction, event: Event,
+) {
+    if step::<F, T>(t, conn, direction, event).is_none() {
+        return;
+    }
+    if let Some(reply) = partner::<F>(request, conn) {
+        if let Some(copy) = F::conn(t, &reply) {
+            copy.word.store(conn.word.load());
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! ICMP errors the director itself sends (ipvs-semantics §2.1, packet-rules
+//! §2.2 "Errors the director sends"), within a budget.
+
+use crate::family::{Address, Family, L3};
+use crate::packet::Packet;
+use crate::parse::Ip;
+use crate::records::{ERROR_BUCKETS, Settings};
+use crate::shared::S64;
+use crate::tables::Tables;
+use crate::verdict::{Action, Reason, Verdict};
+use dirigent_wire::{Be16, Be32, EthHeader, IcmpHeader, checksum};
+
+/// Which error.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// TTL or hop limit used up.
+    TimeExceeded,
+    /// Too long for the next route, which carries this many bytes.
+    TooBig(u32),
+    /// No route to the server.
+    HostUnreachable,
+    /// Nobody to take it.
+    PortUnreachable,
+}
+
+/// Turns the packet into an error about itself, from `from` back to its sender
+/// by the way it came. `reason` stands for it in the counters.
+#[inline(never)]
+pub fn send<F: Family, P: Packet, T: Tables>(
+    p: &mut P, t: &T, ip: &Ip<F::Addr>, from: F::Addr, kind: Kind, reason: Reason,
+) -> Verdict {
+    if !allowed(t, ip.src.hash_fold()) {
+        return Verdict::drop(Reason::ErrorWithheld);
+    }
+    let ident = (t.random() as u16) | 1;
+    match build::<F, P>(p, ip, from, kind, ident) {
+        Some(()) => Verdict::out(Action::Transmit, reason, p.ingress()),
+        None => Verdict::drop(Reason::ErrorUnsent),
+    }
+}
+
+#[inline(always)]
+fn build<F: Family, P: Packet>(p: &mut P, ip: &Ip<F::Addr>, from: F::Addr, kind: Kind, ident: u16) -> Option<()> {
+    let ((icmp_type, code), rest) = match kind {
+        Kind::TimeExceeded => (F::ERRORS.time_exceeded, 0),
+        Kind::TooBig(mtu) => (F::ERRORS.too_big, mtu),
+        Kind::HostUnreachable => (F::ERRORS.host_unreachable, 0),
+        Kind::PortUnreachable => (F::ERRORS.port_unreachable, 0),
+    };
+    let heads = *p.get::<EthHeader>(0)?;
+    let grow = F::HEADER as u32 + 8;
+    let quote = ip.len.min(F::ERROR_MAX - grow);
+    if !p.reshape(L3 as u32 + quote, grow) {
+        return None;
+    }
+    *p.get_mut::<EthHeader>(0)? = EthHeader { dst: heads.src, src: heads.dst, ethertype: heads.ethertype };
+    if !F::write_error_header(p, from, ip.src, grow + quote, ip.tos, ident) {
+        return None;
+    }
+    let at = L3 + F::HEADER;
+    *p.get_mut::<IcmpHeader>(at)? =
+        IcmpHeader { kind: icmp_type, code, check: Be16::new(0), rest: Be32::new(rest) };
+    let sum = p.sum(at, 8 + quote)?;
+    let pseudo = F::icmp_pseudo_sum(&from, &ip.src, 8 + quote);
+    p.get_mut::<IcmpHeader>(at)?.check = Be16::from_raw(!checksum::add(sum, pseudo));
+    Some(())
+}
+
+/// Whether the budgets of this destination and of all allow one more error.
+#[inline(always)]
+fn allowed<T: Tables>(t: &T, destination: u32) -> bool {
+    let Some(settings) = t.settings() else { return false };
+    let now = t.now();
+    let hz = settings.hz;
+    let Settings { error_rate, error_burst, error_dest_rate, error_dest_burst, .. } = *settings;
+    // Multiplicative hashing (Knuth): the top ten bits.
+    let bucket = destination.wrapping_mul(0x9e37_79b1) >> 22;
+    let bucket = if bucket == 0 { ERROR_BUCKETS - 1 } else { bucket };
+    spend(t.error_budget(bucket), now, hz, error_dest_rate, error_dest_burst)
+        && spend(t.error_budget(0), now, hz, error_rate, error_burst)
+}
+
+/// Takes one error from a token bucket: the word holds the time of the last
+/// change (high half) and tokens in 1/`hz` (low half). Rate 0: no limit.
+#[inline(always)]
+fn spend(bucket: Option<&S64>, now: u32, hz: u32, rate: u32, burst: u32) -> bool {
+    if rate == 0 {
+        return true;
+    }
+    let Some(bucket) = bucket else { return false };
+    let mut tries = 0;
+    while tries < 4 {
+        let word = bucket.load();
+        let elapsed = u64::from(now.wrapping_sub((word >> 32) as u32));
+        let full = u64::from(burst.max(1)) * u64::from(hz);
+        let tokens = (u64::from(word as u32) + elapsed * u64::from(rate)).min(full).min(u64::from(u32::MAX));
+        if tokens < u64::from(hz) {
+            return false;
+        }
+        if bucket.swap_if(word, u64::from(now) << 32 | (tokens - u64::from(hz))) {
+            return true;
+        }
+        tries += 1;
+    }
+    false
+}

@@ -1,0 +1,273 @@
+//! Sending a connection's packet on: the route, TTL and MTU rules
+//! (ipvs-semantics §2.1, packet-rules §2.2), then the rewrite of NAT (§2.2, 2.3).
+
+use crate::conn;
+use crate::direct::Flow;
+use crate::errors;
+use crate::family::{Address, Family, L3, pseudo_tail};
+use crate::open::addr_delta;
+use crate::packet::{L4, Packet};
+use crate::records::{Conn, hop, kind, setting};
+use crate::tables::{Route, Tables};
+use crate::verdict::{Action, Reason, Verdict};
+use dirigent_wire::{Be16, EthHeader, Mac, Ports, UdpHeader, checksum, ip::proto};
+
+/// A way out, decided.
+#[derive(Clone, Copy)]
+pub struct Way {
+    /// Interface.
+    pub ifindex: u32,
+    /// MACs to write; `None`: the kernel finds the neighbour.
+    pub macs: Option<(Mac, Mac)>,
+}
+
+impl Way {
+    /// Finishes the frame.
+    #[inline(always)]
+    pub fn send<P: Packet>(self, p: &mut P, reason: Reason) -> Verdict {
+        let Some((src, dst)) = self.macs else { return Verdict::out(Action::Resolve, reason, self.ifindex) };
+        let Some(eth) = p.get_mut::<EthHeader>(0) else { return Verdict::drop(Reason::RewriteFailed) };
+        (eth.src, eth.dst) = (src, dst);
+        Verdict::out(Action::Transmit, reason, self.ifindex)
+    }
+}
+
+/// One end of a packet rewritten: where, to what, and the checksum's change.
+#[derive(Clone, Copy)]
+pub struct Rewrite<A> {
+    /// The source (replies) or the destination (requests).
+    pub source: bool,
+    /// New address.
+    pub addr: A,
+    /// New port.
+    pub port: Be16,
+    /// Checksum change by the address.
+    pub addr_delta: u16,
+    /// Checksum change by the port.
+    pub port_delta: u16,
+}
+
+impl<A: Address> Rewrite<A> {
+    /// What the entry says; `None` for methods that rewrite nothing.
+    #[inline(always)]
+    pub fn of(conn: &Conn<A>) -> Option<Self> {
+        let source = match conn.kind {
+            kind::NAT_REQUEST => false,
+            kind::NAT_REPLY => true,
+            _ => return None,
+        };
+        Some(Self {
+            source,
+            addr: conn.addr,
+            port: conn.port,
+            addr_delta: conn.addr_delta,
+            port_delta: conn.port_delta,
+        })
+    }
+
+    /// Rewrites address, port and checksums.
+    #[inline(always)]
+    pub fn apply<F: Family<Addr = A>, P: Packet>(&self, p: &mut P, flow: &Flow<F>) -> bool {
+        let offset = if self.source { F::SRC_AT } else { F::SRC_AT + size_of::<A>() };
+        let Some(ports) = p.get_mut::<Ports>(flow.ip.l4) else { return false };
+        if self.source {
+            ports.src = self.port;
+        } else {
+            ports.dst = self.port;
+        }
+        if !F::write_addr(p, L3, offset, self.addr, self.addr_delta) {
+            return false;
+        }
+        if flow.l4.no_check {
+            let (src, dst) = if self.source { (self.addr, flow.ip.dst) } else { (flow.ip.src, self.addr) };
+            return fill_udp_checksum::<F, P>(p, flow.ip.l4, flow.ip.l4_len(), &src, &dst);
+        }
+        let l4 = if flow.key.proto() == proto::UDP { L4::Udp } else { L4::Tcp };
+        p.patch_l4(flow.l4.check_at, self.addr_delta, self.port_delta, l4, F::V6)
+    }
+}
+
+/// UDP without a checksum gets a full one when translated, as in IPVS.
+#[inline(never)]
+fn fill_udp_checksum<F: Family, P: Packet>(
+    p: &mut P, at: usize, len: u32, src: &F::Addr, dst: &F::Addr,
+) -> bool {
+    let Some(data) = p.sum(at, len) else { return false };
+    let pseudo = checksum::add(checksum::add(src.sum(), dst.sum()), pseudo_tail(proto::UDP, len));
+    let check = match !checksum::add(data, pseudo) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    let Some(field) = p.get_mut::<Be16>(at + UdpHeader::CHECK) else { return false };
+    *field = Be16::from_raw(check);
+    true
+}
+
+/// IP bytes of the longest packet that goes on the wire: of a segmentation
+/// offload packet each segment counts, not the whole.
+#[inline(always)]
+fn wire_len<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> u32 {
+    match p.gso_size() {
+        0 => flow.ip.len,
+        size => (flow.ip.l4 - L3) as u32 + flow.l4.header + size,
+    }
+}
+
+/// A client's packet to its real server.
+#[inline(always)]
+pub fn request<F: Family, P: Packet, T: Tables>(
+    p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>,
+) -> Verdict {
+    let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
+    let state = next.state.load();
+    let cut = wire_len::<F, P>(p, flow) > next.mtu && state != hop::LOCAL;
+    if state == hop::REMOVED {
+        return Verdict::drop(Reason::ServerRemoved);
+    }
+    if !P::LAST && (state == hop::NO_NEIGHBOUR || (cut && flow.ip.may_cut)) {
+        return Verdict::of(Action::HandOver, Reason::HandedToTc);
+    }
+    conn::on_request::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    conn.touch(t.now());
+    t.count(conn.server, false, flow.ip.len);
+    let rewrite = Rewrite::of(conn);
+    match state {
+        hop::RESOLVED | hop::NO_NEIGHBOUR => {}
+        hop::LOCAL => return deliver(p, flow, rewrite),
+        _ => return refuse(p, t, flow, errors::Kind::HostUnreachable, Reason::NoRoute),
+    }
+    if flow.ip.ttl <= 1 {
+        return refuse(p, t, flow, errors::Kind::TimeExceeded, Reason::TtlExpired);
+    }
+    if cut && flow.ip.may_cut {
+        // Several packets of one: the host's stack routes and cuts it, TTL included.
+        let done = rewrite.is_none_or(|r| r.apply(p, flow));
+        return if done { Verdict::of(Action::Forward, Reason::Request) } else { failed() };
+    }
+    if !F::decrement_ttl(p) {
+        return failed();
+    }
+    if cut {
+        return refuse(p, t, flow, errors::Kind::TooBig(next.mtu), Reason::TooBig);
+    }
+    if let Some(rewrite) = rewrite {
+        if !rewrite.apply(p, flow) {
+            return failed();
+        }
+    }
+    let macs = if state == hop::RESOLVED { Some((next.src, next.dst)) } else { None };
+    Way { ifindex: next.ifindex, macs }.send(p, Reason::Request)
+}
+
+#[inline(always)]
+fn failed() -> Verdict {
+    Verdict::drop(Reason::RewriteFailed)
+}
+
+/// The server is this host: up the stack, no TTL, no MTU.
+#[inline(always)]
+fn deliver<F: Family, P: Packet>(p: &mut P, flow: &Flow<F>, rewrite: Option<Rewrite<F::Addr>>) -> Verdict {
+    match rewrite {
+        Some(rewrite) if !rewrite.apply(p, flow) => failed(),
+        _ => Verdict::of(Action::Deliver, Reason::LocalServer),
+    }
+}
+
+/// Answers a client's packet with an error from the virtual address.
+#[inline(always)]
+fn refuse<F: Family, P: Packet, T: Tables>(
+    p: &mut P, t: &T, flow: &Flow<F>, kind: errors::Kind, reason: Reason,
+) -> Verdict {
+    errors::send::<F, P, T>(p, t, &flow.ip, flow.ip.dst, kind, reason)
+}
+
+/// The way to the client, or the verdict that stands instead. `link`: where the
+/// client's packets come in, for a host that does not forward.
+#[inline(always)]
+pub fn way_out<F: Family, P: Packet, T: Tables>(
+    p: &P, t: &T, from: &F::Addr, to: &F::Addr, len: u32, may_cut: bool, link: u32,
+) -> Result<Way, Verdict> {
+    match F::route(t, p.ingress(), from, to, len) {
+        Route::To { ifindex, src, dst } => Ok(Way { ifindex, macs: Some((src, dst)) }),
+        Route::TooBig(_) if may_cut => Err(Verdict::drop(Reason::ReplyUncut)),
+        Route::TooBig(_) => Err(Verdict::pass(Reason::ReplyTooBig)),
+        Route::None => Err(Verdict::drop(Reason::ReplyUnroutable)),
+        _ if !P::LAST => Err(Verdict::of(Action::HandOver, Reason::HandedToTc)),
+        Route::NoNeighbour(ifindex) => Ok(Way { ifindex, macs: None }),
+        Route::NotForwarding => Ok(Way { ifindex: link, macs: None }),
+    }
+}
+
+/// The source address by which a reply is routed.
+#[inline(always)]
+fn routed_source<F: Family, T: Tables>(t: &T, flow: &Flow<F>, vip: F::Addr) -> F::Addr {
+    let reroute = t.settings().is_some_and(|s| s.flags & setting::SNAT_REROUTE != 0);
+    if reroute { vip } else { flow.ip.src }
+}
+
+/// A server's packet to its client.
+#[inline(always)]
+pub fn reply<F: Family, P: Packet, T: Tables>(
+    p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>,
+) -> Verdict {
+    if flow.ip.ttl <= 1 {
+        return Verdict::pass(Reason::ReplyExpires);
+    }
+    let from = routed_source::<F, T>(t, flow, conn.addr);
+    let len = wire_len::<F, P>(p, flow);
+    let way = match way_out::<F, P, T>(p, t, &from, &flow.ip.dst, len, flow.ip.may_cut, conn.client_link) {
+        Ok(way) => way,
+        Err(verdict) => return verdict,
+    };
+    conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    conn.touch(t.now());
+    t.count(conn.server, true, flow.ip.len);
+    let rewrite = Rewrite::of(conn);
+    if !F::decrement_ttl(p) || !rewrite.is_none_or(|r| r.apply(p, flow)) {
+        return failed();
+    }
+    way.send(p, Reason::Reply)
+}
+
+/// An answer of a real server on this host, on its way out: translated in
+/// place, the host's own route and TTL stand.
+#[inline(always)]
+pub fn local_reply<F: Family, P: Packet, T: Tables>(
+    p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>,
+) -> Verdict {
+    conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    conn.touch(t.now());
+    t.count(conn.server, true, flow.ip.len);
+    match Rewrite::of(conn) {
+        Some(rewrite) if !rewrite.apply(p, flow) => failed(),
+        _ => Verdict::of(Action::Deliver, Reason::LocalReply),
+    }
+}
+
+/// An answer to a one-packet service: no entry says whose it is, but only one
+/// such service has this server (difference C9: IPVS lets it leak).
+#[inline(never)]
+pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(
+    p: &mut P, t: &T, flow: &Flow<F>, server: u32, vip: F::Addr, vport: Be16,
+) -> Verdict {
+    if flow.ip.ttl <= 1 {
+        return Verdict::pass(Reason::ReplyExpires);
+    }
+    let from = routed_source::<F, T>(t, flow, vip);
+    let way = match way_out::<F, P, T>(p, t, &from, &flow.ip.dst, flow.ip.len, flow.ip.may_cut, p.ingress()) {
+        Ok(way) => way,
+        Err(verdict) => return verdict,
+    };
+    t.count(server, true, flow.ip.len);
+    let rewrite = Rewrite {
+        source: true,
+        addr: vip,
+        port: vport,
+        addr_delta: addr_delta(&flow.ip.src, &vip),
+        port_delta: checksum::delta(flow.key.sport.raw(), vport.raw()),
+    };
+    if !F::decrement_ttl(p) || !rewrite.apply(p, flow) {
+        return failed();
+    }
+    way.send(p, Reason::OnePacketReply)
+}

@@ -1,0 +1,208 @@
+//! ICMP errors about a connection's packets, relayed to whom they concern
+//! (ipvs-semantics §7, corrected by packet-rules §2.1).
+
+use crate::family::{Address, Family, L3};
+use crate::forward::{self, Way};
+use crate::open::{self, addr_delta};
+use crate::packet::{L4, Packet};
+use crate::parse::{Fragment, Ip, ReadIp};
+use crate::records::{Conn, Tuple, hop, kind, setting};
+use crate::tables::Tables;
+use crate::verdict::{Action, Decision, Reason, Verdict};
+use dirigent_wire::{IcmpHeader, Ports, checksum, icmp, ip::proto};
+
+/// Where the packet path meets the packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// It came in by a link.
+    Entering,
+    /// This host sends it.
+    Leaving,
+}
+
+/// Bytes made readable for an error: two IP headers with options or extension
+/// headers, and the ports.
+const QUOTE: u32 = 512;
+
+/// An ICMP error with the connection it is about.
+struct Message<F: Family> {
+    ip: Ip<F::Addr>,
+    /// Offset of the quoted IP header.
+    quoted: usize,
+    /// Offset of the quoted ports.
+    ports: usize,
+    /// The tuple of a packet that answers the quoted one.
+    key: Tuple<F::Addr>,
+}
+
+/// Relates an ICMP message to a connection and relays it.
+#[inline(never)]
+pub fn relate<F: ReadIp, P: Packet, T: Tables>(
+    p: &mut P, t: &mut T, ip: &Ip<F::Addr>, at: Where,
+) -> Decision<Verdict> {
+    p.pull(QUOTE);
+    let message = read::<F, P>(p, ip).ok_or(Verdict::pass(Reason::IcmpUnrelated))?;
+    if F::conn(t, &message.key).is_none_or(|c| c.word().dead()) {
+        schedule::<F, P, T>(p, t, &message, at)?;
+    }
+    let conn = F::conn(t, &message.key).ok_or(Verdict::pass(Reason::IcmpUnrelated))?;
+    Ok(match (at, conn.is_reply()) {
+        (Where::Entering, false) => to_server(p, t, &message, conn),
+        (Where::Entering, true) => to_client(p, t, &message, conn),
+        (Where::Leaving, true) => leaving(p, t, &message, conn),
+        (Where::Leaving, false) => Verdict::pass(Reason::IcmpUnrelated),
+    })
+}
+
+/// Reads the message and what it quotes; `None` if it can concern no connection.
+#[inline(always)]
+fn read<F: ReadIp, P: Packet>(p: &P, ip: &Ip<F::Addr>) -> Option<Message<F>> {
+    let header = p.get::<IcmpHeader>(ip.l4)?;
+    let error = if F::V6 {
+        header.kind < icmp::v6::FIRST_INFORMATIONAL
+    } else {
+        matches!(header.kind, icmp::v4::UNREACHABLE | icmp::v4::SOURCE_QUENCH | icmp::v4::TIME_EXCEEDED)
+    };
+    if !error || ip.fragment != Fragment::Whole {
+        return None;
+    }
+    let quoted = ip.l4 + 8;
+    let inner = F::read(p, quoted, true)?;
+    let within = inner.l4 + size_of::<Ports>() <= L3 + ip.len as usize;
+    if !within || inner.fragment == Fragment::Later || !matches!(inner.protocol, proto::TCP | proto::UDP) {
+        return None;
+    }
+    let ports = *p.get::<Ports>(inner.l4)?;
+    // An error goes to the source of what it quotes.
+    if ip.dst != inner.src {
+        return None;
+    }
+    let key = Tuple::new(inner.protocol, inner.dst, ports.dst, inner.src, ports.src);
+    Some(Message { ip: *ip, quoted, ports: inner.l4, key })
+}
+
+/// schedule_icmp: an error of no known connection opens one (state NONE).
+#[inline(always)]
+fn schedule<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, m: &Message<F>, at: Where) -> Decision<()> {
+    let unrelated = Verdict::pass(Reason::IcmpUnrelated);
+    let on = t.settings().is_some_and(|s| s.flags & setting::SCHEDULE_ICMP != 0);
+    if !on || at == Where::Leaving || !F::local(t, &m.key.dst) {
+        return Err(unrelated);
+    }
+    let service = open::service::<F, T>(t, &m.key).ok_or(unrelated)?;
+    // No error is sent about an error, whatever came of it.
+    open::connect::<F, T>(t, &m.key, service, 0, p.ingress()).map_err(|v| match v.reason {
+        Reason::NoServer => Verdict::drop(Reason::NoErrorAboutIcmp),
+        _ => v,
+    })
+}
+
+/// Whether the message's checksum is right; IPVS asks before it translates.
+#[inline(always)]
+fn intact<F: Family, P: Packet>(p: &P, m: &Message<F>) -> bool {
+    let len = m.ip.l4_len();
+    let pseudo = F::icmp_pseudo_sum(&m.ip.src, &m.ip.dst, len);
+    p.sum(m.ip.l4, len).is_some_and(|sum| checksum::add(sum, pseudo) == 0xffff)
+}
+
+/// Rewrites outer and quoted addresses and the quoted port. Request direction:
+/// outer destination and quoted source; reply direction the other two.
+#[inline(always)]
+fn rewrite<F: Family, P: Packet>(p: &mut P, m: &Message<F>, conn: &Conn<F::Addr>) -> bool {
+    let (src, dst) = (F::SRC_AT, F::SRC_AT + size_of::<F::Addr>());
+    let (outer, inner, old) = if conn.is_reply() { (src, dst, m.ip.src) } else { (dst, src, m.ip.dst) };
+    let outer_delta = addr_delta(&old, &conn.addr);
+    let Some(ports) = p.get_mut::<Ports>(m.ports) else { return false };
+    if conn.is_reply() {
+        ports.dst = conn.port;
+    } else {
+        ports.src = conn.port;
+    }
+    if !F::write_addr(p, m.quoted, inner, conn.addr, conn.addr_delta)
+        || !F::write_addr(p, L3, outer, conn.addr, outer_delta)
+    {
+        return false;
+    }
+    // The quoted IPv4 header sums to the same as before, its own checksum
+    // included; IPv6 has none, and its ICMP covers the pseudo header.
+    let (outer_delta, inner_delta) = if F::V6 {
+        (outer_delta, checksum::add(conn.addr_delta, conn.port_delta))
+    } else {
+        (0, conn.port_delta)
+    };
+    p.patch_l4(m.ip.l4 + CHECK, outer_delta, inner_delta, L4::Tcp, F::V6)
+}
+
+/// Offset of the checksum in an ICMP header.
+const CHECK: usize = 2;
+
+#[inline(always)]
+fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
+    let nat = conn.kind == kind::NAT_REQUEST;
+    let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
+    let state = next.state.load();
+    let long = m.ip.len > next.mtu && state != hop::LOCAL;
+    if state == hop::REMOVED {
+        return Verdict::drop(Reason::ServerRemoved);
+    }
+    if !P::LAST && (state == hop::NO_NEIGHBOUR || (long && !F::V6)) {
+        return Verdict::of(Action::HandOver, Reason::HandedToTc);
+    }
+    if nat && !intact(p, m) {
+        return Verdict::drop(Reason::IcmpChecksum);
+    }
+    t.count(conn.server, false, m.ip.len);
+    let dead_end = match state {
+        hop::LOCAL => false,
+        hop::RESOLVED | hop::NO_NEIGHBOUR => m.ip.ttl <= 1 || (long && F::V6),
+        _ => true,
+    };
+    if dead_end {
+        return Verdict::drop(Reason::NoErrorAboutIcmp);
+    }
+    if nat && !rewrite(p, m, conn) {
+        return Verdict::drop(Reason::RewriteFailed);
+    }
+    if state == hop::LOCAL {
+        return Verdict::of(Action::Deliver, Reason::LocalServer);
+    }
+    if long {
+        return Verdict::of(Action::Forward, Reason::IcmpRequest);
+    }
+    if !F::decrement_ttl(p) {
+        return Verdict::drop(Reason::RewriteFailed);
+    }
+    let macs = if state == hop::RESOLVED { Some((next.src, next.dst)) } else { None };
+    Way { ifindex: next.ifindex, macs }.send(p, Reason::IcmpRequest)
+}
+
+#[inline(always)]
+fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
+    if m.ip.ttl <= 1 {
+        return Verdict::drop(Reason::NoErrorAboutIcmp);
+    }
+    let way = match forward::way_out::<F, P, T>(p, t, &conn.addr, &m.ip.dst, m.ip.len, false, conn.client_link) {
+        Ok(way) => way,
+        Err(v) if v.reason == Reason::ReplyTooBig => return Verdict::drop(Reason::NoErrorAboutIcmp),
+        Err(verdict) => return verdict,
+    };
+    if !intact(p, m) {
+        return Verdict::drop(Reason::IcmpChecksum);
+    }
+    t.count(conn.server, true, m.ip.len);
+    if !F::decrement_ttl(p) || !rewrite(p, m, conn) {
+        return Verdict::drop(Reason::RewriteFailed);
+    }
+    way.send(p, Reason::IcmpReply)
+}
+
+/// An error of this host's own stack about a request to its local server.
+#[inline(always)]
+fn leaving<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
+    t.count(conn.server, true, m.ip.len);
+    if rewrite(p, m, conn) {
+        Verdict::of(Action::Deliver, Reason::LocalReply)
+    } else {
+        Verdict::drop(Reason::RewriteFailed)
+    }
+}

@@ -1,0 +1,27 @@
+//! The packet path: what happens to each packet, and the records it keeps.
+//!
+//! [`direct::direct`] is the whole of it: XDP, tc and the in-memory executor
+//! implement [`packet::Packet`] and [`tables::Tables`] and map the verdict to an
+//! action. No allocation, no panics, no clock of its own; `unsafe` only in
+//! [`shared`].
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+pub mod conn;
+pub mod direct;
+pub mod errors;
+pub mod family;
+pub mod forward;
+pub mod icmp;
+pub mod open;
+pub mod packet;
+pub mod parse;
+pub mod records;
+pub mod schedule;
+pub mod shared;
+pub mod tables;
+pub mod tcp;
+pub mod verdict;
+
+pub use direct::{direct, leave};
+pub use verdict::{Action, Reason, ReasonKind, Verdict};

@@ -1,0 +1,56 @@
+//! What the packet path needs of a packet. XDP, tc and the in-memory executor
+//! each have one; offsets count from the first byte of the Ethernet header.
+
+use dirigent_wire::{Header, checksum};
+
+/// Whose checksum field is patched: decides what the value 0 means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum L4 {
+    /// The field always holds a checksum.
+    Tcp,
+    /// 0 stands for "no checksum", so a computed 0 is written as 0xffff (RFC 768).
+    Udp,
+}
+
+/// A packet under way. Whatever may move it takes `&mut self`, so no reference
+/// into it survives: the borrow checker states the BPF verifier's rule.
+pub trait Packet {
+    /// Whether this executor can finish anything (tc, memory), or hands what it
+    /// cannot to the next one (XDP).
+    const LAST: bool;
+
+    /// Bytes from the Ethernet header to the end, fragments of the buffer included.
+    fn len(&self) -> u32;
+    /// Payload bytes of each TCP segment that the device will make of it; 0: none.
+    fn gso_size(&self) -> u32;
+    /// The number of the interface it came in by.
+    fn ingress(&self) -> u32;
+    /// A VLAN tag that the device took out of the frame.
+    fn stripped_tag(&self) -> Option<u16>;
+
+    /// The header at `off`, if it lies within the bytes that can be read.
+    fn get<H: Header>(&self, off: usize) -> Option<&H>;
+    /// The same to be written.
+    fn get_mut<H: Header>(&mut self, off: usize) -> Option<&mut H>;
+    /// Makes the first `len` bytes readable, or all if there are fewer.
+    fn pull(&mut self, len: u32);
+
+    /// Patches the transport checksum at `at` for words that changed by the two
+    /// deltas. Apart, because a checksum that is still to be finished by the
+    /// device covers the pseudo header only (`addr_delta`).
+    fn patch_l4(&mut self, at: usize, addr_delta: u16, port_delta: u16, l4: L4, v6: bool) -> bool {
+        let _ = v6;
+        let Some(field) = self.get_mut::<dirigent_wire::Be16>(at) else { return false };
+        let sum = checksum::apply(field.raw(), checksum::add(addr_delta, port_delta));
+        let sum = if sum == 0 && l4 == L4::Udp { 0xffff } else { sum };
+        *field = dirigent_wire::Be16::from_raw(sum);
+        true
+    }
+    /// The folded sum of `len` bytes at `off`, beyond the readable ones too.
+    fn sum(&self, off: usize, len: u32) -> Option<u16>;
+    /// Takes out the tag behind the MAC addresses, wherever it is kept.
+    fn pop_tag(&mut self) -> bool;
+    /// Cuts the packet to `keep` bytes and adds `grow` in front. The front's
+    /// content is then undefined.
+    fn reshape(&mut self, keep: u32, grow: u32) -> bool;
+}

@@ -1,0 +1,290 @@
+//! From bytes to what the packet path decides on. Nothing here changes the
+//! packet or a table.
+
+use crate::family::{Family, L3, V4, V6};
+use crate::packet::Packet;
+use crate::verdict::{Decision, Reason, Verdict};
+use dirigent_wire::{
+    Be16, EthHeader, ExtHeader, FragHeader, Ipv4Header, Ipv6Header, Ports, TcpHeader, UdpHeader, checksum,
+    ip::proto,
+};
+
+/// Where a packet stands among its fragments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fragment {
+    /// It is none (or an atomic one, RFC 6946).
+    Whole,
+    /// The first: ports are there, more follow.
+    First,
+    /// A later one, without ports.
+    Later,
+}
+
+/// An IP header, read.
+#[derive(Clone, Copy, Debug)]
+pub struct Ip<A> {
+    /// Source.
+    pub src: A,
+    /// Destination.
+    pub dst: A,
+    /// Protocol behind all extension headers.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Type of service (IPv4; 0 for IPv6).
+    pub tos: u8,
+    /// Whether routers may cut it (IPv4 without DF).
+    pub may_cut: bool,
+    /// Place among its fragments.
+    pub fragment: Fragment,
+    /// Offset of the transport header.
+    pub l4: usize,
+    /// Bytes of the IP packet, header included.
+    pub len: u32,
+}
+
+impl<A> Ip<A> {
+    /// Bytes of transport header and payload.
+    #[inline(always)]
+    pub fn l4_len(&self) -> u32 {
+        (self.len + L3 as u32).wrapping_sub(self.l4 as u32)
+    }
+}
+
+/// The part of [`Family`] that reads headers.
+pub trait ReadIp: Family {
+    /// Reads the header at `at`. `quoted`: it stands in an ICMP error, where the
+    /// packet is cut and its checksum is none of ours.
+    fn read<P: Packet>(p: &P, at: usize, quoted: bool) -> Option<Ip<Self::Addr>>;
+}
+
+impl ReadIp for V4 {
+    #[inline(always)]
+    fn read<P: Packet>(p: &P, at: usize, quoted: bool) -> Option<Ip<Self::Addr>> {
+        let ip = p.get::<Ipv4Header>(at)?;
+        let header = usize::from(ip.version_ihl & 0x0f) * 4;
+        if ip.version_ihl >> 4 != 4 || header < 20 {
+            return None;
+        }
+        let mut len = u32::from(ip.total_len.get());
+        if !quoted {
+            let room = p.len().wrapping_sub(at as u32);
+            if len == 0 && p.gso_size() != 0 {
+                len = room; // longer than the field can say ("BIG TCP")
+            }
+            if len > room || len < header as u32 {
+                return None;
+            }
+        }
+        let fragment = ip.fragment.get();
+        let out = Ip {
+            src: ip.src,
+            dst: ip.dst,
+            protocol: ip.protocol,
+            ttl: ip.ttl,
+            tos: ip.tos,
+            may_cut: fragment & Ipv4Header::DF == 0,
+            fragment: match (fragment & Ipv4Header::OFFSET, fragment & Ipv4Header::MF_OR_OFFSET) {
+                (0, 0) => Fragment::Whole,
+                (0, _) => Fragment::First,
+                _ => Fragment::Later,
+            },
+            l4: at + header,
+            len,
+        };
+        if !quoted {
+            let mut sum = ip.sum();
+            let mut off = 20;
+            while off < header && off < 60 {
+                sum = checksum::add(sum, p.get::<Be16>(at + off)?.raw());
+                sum = checksum::add(sum, p.get::<Be16>(at + off + 2)?.raw());
+                off += 4;
+            }
+            if sum != 0xffff {
+                return None;
+            }
+        }
+        Some(out)
+    }
+}
+
+/// Extension headers looked through before a packet is left to the host.
+const MAX_EXTENSIONS: usize = 6;
+
+impl ReadIp for V6 {
+    #[inline(always)]
+    fn read<P: Packet>(p: &P, at: usize, quoted: bool) -> Option<Ip<Self::Addr>> {
+        let ip = p.get::<Ipv6Header>(at)?;
+        let word = ip.version_class_flow.get();
+        if word >> 28 != 6 {
+            return None;
+        }
+        let mut len = u32::from(ip.payload_len.get()) + 40;
+        if !quoted {
+            let room = p.len().wrapping_sub(at as u32);
+            if len == 40 && p.gso_size() != 0 {
+                len = room;
+            }
+            if len > room {
+                return None;
+            }
+        }
+        let mut out = Ip {
+            src: ip.src,
+            dst: ip.dst,
+            protocol: ip.next_header,
+            ttl: ip.hop_limit,
+            tos: 0,
+            may_cut: false,
+            fragment: Fragment::Whole,
+            l4: at + 40,
+            len,
+        };
+        if matches!(out.protocol, proto::TCP | proto::UDP | proto::ICMPV6) {
+            return Some(out);
+        }
+        extensions(p, &mut out).then_some(out)
+    }
+}
+
+/// Walks the extension headers of `ip` up to the transport header.
+#[inline(always)]
+fn extensions<P: Packet, A>(p: &P, ip: &mut Ip<A>) -> bool {
+    let mut n = 0;
+    while n < MAX_EXTENSIONS {
+        match ip.protocol {
+            proto::HOP_BY_HOP | proto::ROUTING | proto::DEST_OPTIONS => {
+                let Some(ext) = p.get::<ExtHeader>(ip.l4) else { return false };
+                ip.protocol = ext.next_header;
+                ip.l4 += (usize::from(ext.len) + 1) * 8;
+            }
+            proto::FRAGMENT => {
+                let Some(frag) = p.get::<FragHeader>(ip.l4) else { return false };
+                ip.protocol = frag.next_header;
+                let place = frag.offset_more.get();
+                if place & FragHeader::OFFSET != 0 {
+                    ip.fragment = Fragment::Later;
+                    ip.l4 += 8;
+                    return true;
+                }
+                if place & FragHeader::MORE != 0 {
+                    ip.fragment = Fragment::First;
+                }
+                ip.l4 += 8;
+            }
+            _ => return true,
+        }
+        n += 1;
+    }
+    true
+}
+
+/// A transport header, read.
+#[derive(Clone, Copy, Debug)]
+pub struct Transport {
+    /// Source port.
+    pub sport: Be16,
+    /// Destination port.
+    pub dport: Be16,
+    /// TCP flags; 0 for UDP.
+    pub flags: u8,
+    /// Bytes of the TCP header, as it says.
+    pub header: u32,
+    /// Offset of the checksum field.
+    pub check_at: usize,
+    /// UDP without a checksum.
+    pub no_check: bool,
+}
+
+/// What the start of a transport header gives.
+pub enum ReadTransport {
+    /// All of it.
+    Full(Transport),
+    /// The ports only: the rest is cut off.
+    PortsOnly(Ports),
+    /// Not even the ports.
+    Nothing,
+}
+
+/// Reads the TCP or UDP header of `ip`.
+#[inline(always)]
+pub fn transport<P: Packet, A>(p: &P, ip: &Ip<A>) -> ReadTransport {
+    let room = ip.l4_len();
+    if room >= 20 && ip.protocol == proto::TCP {
+        if let Some(tcp) = p.get::<TcpHeader>(ip.l4) {
+            return ReadTransport::Full(Transport {
+                sport: tcp.ports.src,
+                dport: tcp.ports.dst,
+                flags: tcp.flags,
+                header: u32::from(tcp.data_offset >> 4) * 4,
+                check_at: ip.l4 + TcpHeader::CHECK,
+                no_check: false,
+            });
+        }
+    }
+    if room >= 8 && ip.protocol == proto::UDP {
+        if let Some(udp) = p.get::<UdpHeader>(ip.l4) {
+            return ReadTransport::Full(Transport {
+                sport: udp.ports.src,
+                dport: udp.ports.dst,
+                flags: 0,
+                header: 8,
+                check_at: ip.l4 + UdpHeader::CHECK,
+                no_check: udp.check.raw() == 0,
+            });
+        }
+    }
+    match p.get::<Ports>(ip.l4) {
+        Some(ports) if room >= 4 => ReadTransport::PortsOnly(*ports),
+        _ => ReadTransport::Nothing,
+    }
+}
+
+/// Bytes made readable before parsing: IPv4 with options and TCP, or IPv6 with a
+/// few extension headers.
+pub const HEADERS: u32 = 128;
+
+/// What an Ethernet frame holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// An IPv4 packet.
+    Ipv4,
+    /// An IPv6 packet.
+    Ipv6,
+}
+
+/// Reads the Ethernet header: a frame for `mac`, with an IP packet, untagged or
+/// with a priority tag (VLAN 0, IEEE 802.1Q §6.9), which is taken out.
+#[inline(always)]
+pub fn ethernet<P: Packet>(p: &mut P, mac: dirigent_wire::Mac) -> Decision<Payload> {
+    p.pull(HEADERS);
+    let Some(eth) = p.get::<EthHeader>(0) else { return Err(Verdict::pass(Reason::OtherEthertype)) };
+    if eth.dst != mac {
+        return Err(Verdict::pass(Reason::OtherMac));
+    }
+    let mut ethertype = eth.ethertype.get();
+    let tag = match p.stripped_tag() {
+        Some(tci) => Some(tci),
+        None if ethertype == dirigent_wire::eth::VLAN => {
+            p.get::<dirigent_wire::eth::VlanTag>(L3).map(|tag| tag.tci.get())
+        }
+        None => None,
+    };
+    if let Some(tci) = tag {
+        if tci & 0x0fff != 0 {
+            return Err(Verdict::pass(Reason::Vlan));
+        }
+        if !p.pop_tag() {
+            return Err(Verdict::drop(Reason::RewriteFailed));
+        }
+        ethertype = match p.get::<EthHeader>(0) {
+            Some(eth) => eth.ethertype.get(),
+            None => 0,
+        };
+    }
+    match ethertype {
+        dirigent_wire::eth::IPV4 => Ok(Payload::Ipv4),
+        dirigent_wire::eth::IPV6 => Ok(Payload::Ipv6),
+        _ => Err(Verdict::pass(Reason::OtherEthertype)),
+    }
+}

@@ -1,0 +1,453 @@
+//! The records that lie in the tables, shared by kernel and user space.
+//!
+//! Layouts are fixed: [`LAYOUT_VERSION`] rises with any change, a test below
+//! holds sizes and offsets, and a daemon that finds pinned maps of another
+//! version refuses them. Every byte is a field: the kernel compares keys byte
+//! by byte, so no padding may be left to chance. Addresses and ports are in
+//! network byte order, everything else in the machine's.
+
+use crate::shared::{S32, S64};
+use dirigent_wire::{Be16, Mac};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Version of every layout in this file.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Which way between client and server: the key of a connection entry is the
+/// packet's own tuple, so NAT has one entry for each direction.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Tuple<A> {
+    /// Source address of the packet.
+    pub src: A,
+    /// Destination address of the packet.
+    pub dst: A,
+    /// Source port.
+    pub sport: Be16,
+    /// Destination port.
+    pub dport: Be16,
+    /// IP protocol, in the first byte; the rest is zero.
+    pub protocol: [u8; 4],
+}
+
+impl<A: Copy> Tuple<A> {
+    /// A key from its parts.
+    #[inline(always)]
+    pub fn new(protocol: u8, src: A, sport: Be16, dst: A, dport: Be16) -> Self {
+        Self { src, dst, sport, dport, protocol: [protocol, 0, 0, 0] }
+    }
+    /// The IP protocol.
+    #[inline(always)]
+    pub fn proto(&self) -> u8 {
+        let [p, _, _, _] = self.protocol;
+        p
+    }
+    /// The tuple of a packet that goes the other way.
+    #[inline(always)]
+    pub fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol: self.protocol }
+    }
+}
+
+/// An address and port with protocol: key of the service table and of the
+/// table of real servers.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Place<A> {
+    /// Address.
+    pub addr: A,
+    /// Port.
+    pub port: Be16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub zero: u8,
+}
+
+impl<A> Place<A> {
+    /// A key from its parts.
+    #[inline(always)]
+    pub fn new(protocol: u8, addr: A, port: Be16) -> Self {
+        Self { addr, port, protocol, zero: 0 }
+    }
+}
+
+/// Which way an entry's packets go, and what is done to them.
+pub mod kind {
+    /// From the client; NAT: destination becomes the server.
+    pub const NAT_REQUEST: u8 = 1;
+    /// From the server; NAT: source becomes the virtual address.
+    pub const NAT_REPLY: u8 = 2;
+    /// From the client; direct routing: only the MAC changes.
+    pub const DR_REQUEST: u8 = 3;
+}
+
+/// One direction of a connection. The request entry is the connection: its
+/// word decides; the reply entry carries a copy of the state that may lag.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct Conn<A> {
+    /// State, flags and tag: see [`crate::conn::Word`].
+    pub word: S64,
+    /// Time of this direction's last packet, ticks.
+    pub last_seen: S32,
+    /// Packets of this direction, wrapping (synchronisation wants it).
+    pub packets: S32,
+    /// Index of the real server (and of its next hop and counters).
+    pub server: u32,
+    /// Index of the virtual service.
+    pub service: u32,
+    /// Reply: interface on which the client's first packet came in.
+    pub client_link: u32,
+    /// Change of the transport checksum by the address rewrite.
+    pub addr_delta: u16,
+    /// Change of the transport checksum by the port rewrite.
+    pub port_delta: u16,
+    /// Address to write: the server's (request) or the virtual one (reply).
+    pub addr: A,
+    /// Port to write, with the address.
+    pub port: Be16,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// Zero.
+    pub zero: u8,
+    /// Room for a template and synchronisation, zero.
+    pub spare: [u32; 6],
+}
+
+/// What the scheduler does; IPVS's names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Scheduler {
+    /// Round robin.
+    Rr = 0,
+    /// Weighted round robin.
+    Wrr = 1,
+    /// Weighted least-connection.
+    Wlc = 2,
+    /// Maglev hashing.
+    Mh = 3,
+}
+
+/// Flags of [`Service`].
+pub mod service_flag {
+    /// One-packet scheduling (UDP).
+    pub const ONE_PACKET: u32 = 1;
+    /// mh: the client's port is hashed too.
+    pub const MH_PORT: u32 = 2;
+    /// mh: look further when the slot's server is not available.
+    pub const MH_FALLBACK: u32 = 4;
+}
+
+/// A virtual service. The scheduling fields are for new connections only.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct Service {
+    /// The server list in SLOTS: base in the high half, length in the low one;
+    /// one word, so that a list is replaced at once. Newest server first.
+    pub list: S64,
+    /// Scheduler state: rr and wrr keep position + 1 (0: before the first) in
+    /// the high half and wrr its current weight in the low one.
+    pub cursor: S64,
+    /// A [`Scheduler`].
+    pub scheduler: u32,
+    /// Bits of [`service_flag`].
+    pub flags: u32,
+    /// wrr: largest weight − (gcd − 1).
+    pub wrr_max: u32,
+    /// wrr: greatest common divisor of the weights.
+    pub wrr_step: u32,
+    /// mh: where the table begins in SLOTS.
+    pub mh_base: u32,
+    /// mh: number of slots, a prime; 0: no table.
+    pub mh_size: u32,
+    /// Zero.
+    pub spare: [u32; 2],
+}
+
+/// Flags of [`Server`].
+pub mod server_flag {
+    /// The server is configured; without it only its old connections refer to it.
+    pub const AVAILABLE: u32 = 1;
+    /// At or over the upper threshold.
+    pub const OVERLOAD: u32 = 2;
+}
+
+/// A real server of one virtual service.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct Server {
+    /// Active connections in the high half, inactive ones in the low one.
+    pub load: S64,
+    /// Address: IPv4 in the first two words.
+    pub addr: [u16; 8],
+    /// Port; 0: the packet's own.
+    pub port: Be16,
+    /// Request entry kind its connections get: one of [`kind`].
+    pub method: u8,
+    /// IP protocol of its service.
+    pub protocol: u8,
+    /// Weight; 0: quiesced.
+    pub weight: S32,
+    /// Bits of [`server_flag`].
+    pub flags: S32,
+    /// Index of the service.
+    pub service: u32,
+    /// Threshold at which no more connections come; 0: none.
+    pub upper: u32,
+    /// Threshold under which they come again.
+    pub lower: u32,
+    /// Zero.
+    pub spare: [u32; 2],
+}
+
+/// States of a [`NextHop`].
+pub mod hop {
+    /// Nobody has looked yet: as without a route.
+    pub const UNKNOWN: u32 = 0;
+    /// MACs and interface are valid.
+    pub const RESOLVED: u32 = 1;
+    /// The interface is known, the neighbour's MAC is not.
+    pub const NO_NEIGHBOUR: u32 = 2;
+    /// No route to the server.
+    pub const NO_ROUTE: u32 = 3;
+    /// The server is this host.
+    pub const LOCAL: u32 = 4;
+    /// The server was removed; its connections wait for its return.
+    pub const REMOVED: u32 = 5;
+}
+
+/// How frames reach a real server; same index as the server. User space keeps
+/// it true. Written in two steps (state to `NO_NEIGHBOUR`, then MACs, then
+/// `RESOLVED`) so that no CPU sees half a MAC.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct NextHop {
+    /// One of [`hop`].
+    pub state: S32,
+    /// Outgoing interface.
+    pub ifindex: u32,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+    /// Source MAC: the interface's.
+    pub src: Mac,
+    /// Destination MAC: the server's or the gateway's.
+    pub dst: Mac,
+    /// Zero.
+    pub spare: u32,
+    /// Source address of a tunnel, zero until tunnels come.
+    pub tunnel_src: [u16; 8],
+}
+
+/// An interface the director is attached to; index: its number.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct Link {
+    /// Its own MAC: frames to others pass.
+    pub mac: Mac,
+    /// 1 when the entry is in use.
+    pub used: u16,
+    /// Address of the errors sent out of it (RFC 1812 §4.3.2.4).
+    pub addr4: [u16; 2],
+    /// The same for IPv6.
+    pub addr6: [u16; 8],
+    /// Zero.
+    pub spare: u32,
+}
+
+/// Number of entries of the link table: interface numbers above are refused.
+pub const LINKS: u32 = 4096;
+
+/// Bits of [`Settings::flags`].
+pub mod setting {
+    /// Errors about unknown connections are scheduled (IPVS `schedule_icmp`).
+    pub const SCHEDULE_ICMP: u32 = 1;
+    /// Stray packets of NAT servers are refused (IPVS `nat_icmp_send`).
+    pub const NAT_ICMP_SEND: u32 = 2;
+    /// Replies are routed by their new source (IPVS `snat_reroute`).
+    pub const SNAT_REROUTE: u32 = 4;
+    /// The table of NAT servers must be asked about strangers.
+    pub const KNOW_SERVERS: u32 = 8;
+}
+
+/// Number of TCP states (RFC 9293 §3.3.2, and IPVS's SYNACK).
+pub const TCP_STATES: usize = 11;
+
+/// The director's settings, one record. Times in ticks (1/`hz` s).
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct Settings {
+    /// [`LAYOUT_VERSION`].
+    pub version: u32,
+    /// Bits of [`setting`].
+    pub flags: u32,
+    /// Ticks a second.
+    pub hz: u32,
+    /// Added to the kernel's clock; only tests move it.
+    pub clock_offset: u32,
+    /// Idle times by TCP state, the index of [`crate::tcp::State`].
+    pub tcp_timeouts: [u32; 16],
+    /// Idle time of UDP.
+    pub udp_timeout: u32,
+    /// Errors a second in total; 0: no limit.
+    pub error_rate: u32,
+    /// Errors at once in total.
+    pub error_burst: u32,
+    /// Errors a second to one destination; 0: no limit.
+    pub error_dest_rate: u32,
+    /// Errors at once to one destination.
+    pub error_dest_burst: u32,
+    /// Zero.
+    pub spare: [u32; 7],
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let hz = 250;
+        let mut s = Self {
+            version: LAYOUT_VERSION,
+            flags: setting::SNAT_REROUTE,
+            hz,
+            clock_offset: 0,
+            tcp_timeouts: [0; 16],
+            udp_timeout: 300 * hz,
+            error_rate: 1000,
+            error_burst: 50,
+            error_dest_rate: 10,
+            error_dest_burst: 20,
+            spare: [0; 7],
+        };
+        for (slot, seconds) in s.tcp_timeouts.iter_mut().zip(crate::tcp::TIMEOUTS_S) {
+            *slot = seconds * hz;
+        }
+        s
+    }
+}
+
+/// Per-CPU counters of a real server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Counters {
+    /// Connections scheduled.
+    pub conns: u64,
+    /// Packets towards the server.
+    pub in_packets: u64,
+    /// Their IP bytes.
+    pub in_bytes: u64,
+    /// Packets towards the client.
+    pub out_packets: u64,
+    /// Their IP bytes.
+    pub out_bytes: u64,
+}
+
+/// What stands in the table of real servers by address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Known {
+    /// Address of the one-packet service, IPv4 in the first two words.
+    pub vip: [u16; 8],
+    /// Its port.
+    pub vport: Be16,
+    /// 1: exactly one one-packet service has this server, the fields are set;
+    /// 2: several have; 0: none.
+    pub one_packet: u16,
+    /// Index of the server.
+    pub server: u32,
+}
+
+/// Error budget: destinations share a bucket by hash.
+pub const ERROR_BUCKETS: u32 = 1024;
+
+/// Names of the maps, as pinned and as the BPF object calls them.
+pub mod map {
+    /// `Tuple<Addr4>` to `Conn<Addr4>`.
+    pub const CONNS4: &str = "CONNS4";
+    /// `Tuple<Addr6>` to `Conn<Addr6>`.
+    pub const CONNS6: &str = "CONNS6";
+    /// `Place<Addr4>` to the index of a service.
+    pub const SERVICES4: &str = "SERVICES4";
+    /// `Place<Addr6>` to the index of a service.
+    pub const SERVICES6: &str = "SERVICES6";
+    /// Index to `Service`.
+    pub const SERVICES: &str = "SERVICES";
+    /// Index to `Server`.
+    pub const SERVERS: &str = "SERVERS";
+    /// Server lists and mh tables: index to server index.
+    pub const SLOTS: &str = "SLOTS";
+    /// Server index to `NextHop`.
+    pub const NEXT_HOPS: &str = "NEXT_HOPS";
+    /// Server index to `Counters`, per CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Reason to packets, per CPU.
+    pub const REASONS: &str = "REASONS";
+    /// `Addr4` set of this host's addresses.
+    pub const LOCAL4: &str = "LOCAL4";
+    /// `Addr6` set of this host's addresses.
+    pub const LOCAL6: &str = "LOCAL6";
+    /// `Place<Addr4>` of NAT servers to `Known`.
+    pub const KNOWN4: &str = "KNOWN4";
+    /// `Place<Addr6>` of NAT servers to `Known`.
+    pub const KNOWN6: &str = "KNOWN6";
+    /// Interface number to `Link`.
+    pub const LINKS: &str = "LINKS";
+    /// `Settings`, one entry.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// Error budgets: bucket 0 is the total.
+    pub const ERRORS: &str = "ERRORS";
+
+    /// All of them.
+    pub const ALL: [&str; 17] = [
+        CONNS4, CONNS6, SERVICES4, SERVICES6, SERVICES, SERVERS, SLOTS, NEXT_HOPS, COUNTERS, REASONS,
+        LOCAL4, LOCAL6, KNOWN4, KNOWN6, LINKS, SETTINGS, ERRORS,
+    ];
+}
+
+const _: () = {
+    use dirigent_wire::{Addr4, Addr6};
+    assert!(size_of::<Tuple<Addr4>>() == 16);
+    assert!(size_of::<Tuple<Addr6>>() == 40);
+    assert!(size_of::<Place<Addr4>>() == 8);
+    assert!(size_of::<Place<Addr6>>() == 20);
+    // With a 16-byte key the kernel's element is exactly two cache lines.
+    assert!(size_of::<Conn<Addr4>>() == 64);
+    assert!(size_of::<Conn<Addr6>>() == 80);
+    assert!(size_of::<Service>() == 48);
+    assert!(size_of::<Server>() == 56);
+    assert!(size_of::<NextHop>() == 44);
+    assert!(size_of::<Link>() == 32);
+    assert!(size_of::<Settings>() == 128);
+    assert!(size_of::<Counters>() == 40);
+    assert!(size_of::<Known>() == 24);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+    use dirigent_wire::{Addr4, Addr6};
+
+    /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
+    /// are then refused instead of misread.
+    #[test]
+    fn layouts_of_version_1() {
+        assert_eq!(LAYOUT_VERSION, 1);
+        let conn4 = [
+            offset_of!(Conn<Addr4>, last_seen),
+            offset_of!(Conn<Addr4>, server),
+            offset_of!(Conn<Addr4>, addr_delta),
+            offset_of!(Conn<Addr4>, addr),
+            offset_of!(Conn<Addr4>, port),
+            offset_of!(Conn<Addr4>, kind),
+        ];
+        assert_eq!(conn4, [8, 16, 28, 32, 36, 38]);
+        assert_eq!([offset_of!(Conn<Addr6>, addr), offset_of!(Conn<Addr6>, port)], [32, 48]);
+        assert_eq!([offset_of!(Service, cursor), offset_of!(Service, scheduler)], [8, 16]);
+        assert_eq!([offset_of!(Server, addr), offset_of!(Server, weight)], [8, 28]);
+        assert_eq!([offset_of!(NextHop, src), offset_of!(NextHop, dst)], [12, 18]);
+        assert_eq!([offset_of!(Settings, tcp_timeouts), offset_of!(Settings, udp_timeout)], [16, 80]);
+    }
+}

@@ -1,0 +1,189 @@
+//! Maglev hashing (Eisenbud et al., NSDI 2016, §3.4) with IPVS's table size,
+//! hash and turns (ipvs-semantics §4.9).
+
+use super::{Client, available};
+use crate::records::{Service, service_flag};
+use crate::tables::{Step, Tables};
+
+/// Slots of the table: IPVS's default prime.
+pub const PRIME: u32 = 4093;
+/// Bits of a weight that count: half the index of the prime in IPVS's list.
+const WEIGHT_BITS: u32 = 6;
+const KEY1: u64 = 2_654_435_761;
+const KEY2: u64 = 2_654_446_892;
+
+/// SipHash-1-3 of the four little-endian bytes of `x` under the key (k, k),
+/// folded as Linux's `hsiphash_1u32` does on 64-bit machines.
+#[inline(always)]
+fn hash(key: u64, x: u32) -> u32 {
+    let word = 4 << 56 | u64::from(x);
+    let v = [
+        0x736f_6d65_7073_6575 ^ key,
+        0x646f_7261_6e64_6f6d ^ key,
+        0x6c79_6765_6e65_7261 ^ key,
+        0x7465_6462_7974_6573 ^ key ^ word,
+    ];
+    let [v0, v1, v2, v3] = round(v);
+    let [v0, v1, v2, v3] = round(round(round([v0 ^ word, v1, v2 ^ 0xff, v3])));
+    (v0 ^ v1 ^ v2 ^ v3) as u32
+}
+
+#[inline(always)]
+fn round([mut v0, mut v1, mut v2, mut v3]: [u64; 4]) -> [u64; 4] {
+    v0 = v0.wrapping_add(v1);
+    v1 = v1.rotate_left(13) ^ v0;
+    v0 = v0.rotate_left(32);
+    v2 = v2.wrapping_add(v3);
+    v3 = v3.rotate_left(16) ^ v2;
+    v0 = v0.wrapping_add(v3);
+    v3 = v3.rotate_left(21) ^ v0;
+    v2 = v2.wrapping_add(v1);
+    v1 = v1.rotate_left(17) ^ v2;
+    v2 = v2.rotate_left(32);
+    [v0, v1, v2, v3]
+}
+
+/// Looks for an available server from a slot onwards (mh-fallback).
+struct Fallback {
+    base: u32,
+    size: u32,
+    x: u32,
+    first: u32,
+    found: Option<u32>,
+}
+
+impl<T: Tables> Step<T> for Fallback {
+    fn step(&mut self, t: &T, i: u32) -> bool {
+        let offset = self.first.wrapping_add(i).checked_rem(self.size).unwrap_or(0);
+        let slot = hash(KEY1, self.x.wrapping_add(offset)).checked_rem(self.size).unwrap_or(0);
+        let Some(index) = t.slot(self.base.wrapping_add(slot)) else { return false };
+        if t.server(index).is_some_and(available) {
+            self.found = Some(index);
+            return false;
+        }
+        true
+    }
+}
+
+pub fn pick<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u32> {
+    let size = service.mh_size;
+    let port = if service.flags & service_flag::MH_PORT != 0 { u32::from(client.port) } else { 0 };
+    let x = client.addr.wrapping_add(port);
+    let first = hash(KEY1, x).checked_rem(size)?;
+    let index = t.slot(service.mh_base.wrapping_add(first))?;
+    if t.server(index).is_some_and(available) {
+        return Some(index);
+    }
+    if service.flags & service_flag::MH_FALLBACK == 0 {
+        return None;
+    }
+    let mut fallback = Fallback { base: service.mh_base, size, x, first, found: None };
+    t.walk(size, &mut fallback);
+    fallback.found
+}
+
+/// A slot nobody has.
+pub const FREE: u32 = u32::MAX;
+
+/// A real server as the table is filled.
+#[derive(Clone, Copy, Debug)]
+pub struct MhServer {
+    /// Its index: what a slot holds.
+    pub index: u32,
+    last_weight: u32,
+    next: u32,
+    skip: u32,
+    turns: u32,
+}
+
+impl MhServer {
+    /// `addr`: folded address; `last_weight`: the last weight that was not 0, so
+    /// that quiescing a server moves nobody else's clients.
+    pub fn new(index: u32, addr: u32, port: u16, last_weight: u32) -> Self {
+        let x = addr.wrapping_add(u32::from(port));
+        Self { index, last_weight, next: hash(KEY1, x) % PRIME, skip: hash(KEY2, x) % (PRIME - 1) + 1, turns: 0 }
+    }
+}
+
+fn gcd(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Fills `slots` ([`PRIME`] of them, [`FREE`] before) from the servers in list
+/// order: round after round each takes its turns at the next free slots of its
+/// own permutation of the table. User space only.
+pub fn fill(servers: &mut [MhServer], slots: &mut [u32]) {
+    let divisor = servers.iter().fold(0, |g, s| gcd(g, s.last_weight)).max(1);
+    let largest = servers.iter().map(|s| s.last_weight).max().unwrap_or(0) / divisor;
+    let shift = (u32::BITS - largest.leading_zeros()).saturating_sub(WEIGHT_BITS);
+    for server in servers.iter_mut() {
+        server.turns = match server.last_weight {
+            0 => 0,
+            w => (w / divisor >> shift).max(1),
+        };
+    }
+    if largest == 0 {
+        return;
+    }
+    let mut free = slots.iter().filter(|s| **s == FREE).count();
+    loop {
+        for server in servers.iter_mut() {
+            for _ in 0..server.turns {
+                if free == 0 {
+                    return;
+                }
+                while slots.get(server.next as usize).is_some_and(|s| *s != FREE) {
+                    server.next = (server.next + server.skip) % PRIME;
+                }
+                let Some(slot) = slots.get_mut(server.next as usize) else { return };
+                *slot = server.index;
+                free -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test")]
+mod tests {
+    use super::*;
+    use crate::family::Address;
+    use dirigent_wire::Addr4;
+
+    fn fold(a: [u8; 4]) -> u32 {
+        Addr4::new(a).hash_fold()
+    }
+
+    /// The vectors of ipvs-semantics §4.9.
+    #[test]
+    fn hashes_as_the_kernel() {
+        assert_eq!(hash(KEY1, fold([192, 168, 1, 1])), 0xd3f1_b4d3);
+        let slot = |a| hash(KEY1, fold(a)) % PRIME;
+        assert_eq!([slot([192, 168, 1, 1]), slot([192, 168, 1, 2]), slot([10, 0, 0, 1])], [2456, 811, 3711]);
+        assert_eq!(hash(KEY1, fold([10, 0, 0, 1]) + 40000) % PRIME, 2940);
+        let s = MhServer::new(0, fold([172, 16, 0, 1]), 80, 1);
+        assert_eq!((s.next, s.skip), (407, 507));
+    }
+
+    fn table(weights: [u32; 3]) -> ([usize; 3], impl Fn([u8; 4]) -> u32) {
+        // List order: .3, .2, .1; the index is the last byte.
+        let mut servers = [3u8, 2, 1].map(|n| {
+            MhServer::new(u32::from(n), fold([172, 16, 0, n]), 80, weights[usize::from(n) - 1])
+        });
+        let mut slots = [FREE; PRIME as usize];
+        fill(&mut servers, &mut slots);
+        let owned = [3, 2, 1].map(|n| slots.iter().filter(|s| **s == n).count());
+        (owned, move |a| slots[(hash(KEY1, fold(a)) % PRIME) as usize])
+    }
+
+    #[test]
+    fn fills_as_the_kernel() {
+        let (owned, of) = table([1, 1, 1]);
+        assert_eq!(owned, [1365, 1364, 1364]);
+        assert_eq!([of([192, 168, 1, 1]), of([192, 168, 1, 2]), of([10, 0, 0, 1])], [2, 1, 2]);
+        assert_eq!(table([3, 2, 1]).0, [683, 1364, 2046]);
+    }
+}

@@ -1,0 +1,107 @@
+//! What the packet path remembers, and the time. BPF maps in the kernel, plain
+//! collections in the in-memory executor.
+
+use crate::records::{Conn, Known, Link, NextHop, Place, Server, Service, Settings, Tuple};
+use crate::shared::S64;
+use dirigent_wire::{Addr4, Addr6, Mac};
+
+/// How an insertion ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Insert {
+    /// The entry is new.
+    Done,
+    /// There is one with this key; nothing was changed.
+    Exists,
+    /// The table is full; nothing was changed.
+    Full,
+}
+
+/// What the host's routing table says of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// Out of `ifindex` with these MACs.
+    To {
+        /// Outgoing interface.
+        ifindex: u32,
+        /// Its MAC.
+        src: Mac,
+        /// The neighbour's.
+        dst: Mac,
+    },
+    /// Out of this interface; the neighbour's MAC is not known yet.
+    NoNeighbour(u32),
+    /// Longer than this route carries (bytes of IP packet).
+    TooBig(u32),
+    /// The host does not forward (`ip_forward` is 0 on the incoming interface).
+    NotForwarding,
+    /// No route, a blackhole, or a local address.
+    None,
+}
+
+/// One step of a walk; `false` ends it.
+pub trait Step<T: ?Sized> {
+    /// Visits number `i`.
+    fn step(&mut self, t: &T, i: u32) -> bool;
+}
+
+/// The tables. Lookups borrow `&self`, everything that may reuse an element
+/// `&mut self`, so an entry cannot be held across an insertion.
+pub trait Tables {
+    /// Ticks, wrapping.
+    fn now(&self) -> u32;
+    /// 32 random bits.
+    fn random(&self) -> u32;
+    /// The director's settings; `None` until it is configured.
+    fn settings(&self) -> Option<&Settings>;
+    /// The interface of this number, if the director uses it.
+    fn link(&self, ifindex: u32) -> Option<&Link>;
+
+    /// The entry of an IPv4 packet's tuple.
+    fn conn4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>>;
+    /// The entry of an IPv6 packet's tuple.
+    fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>>;
+    /// Adds an IPv4 entry.
+    fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert;
+    /// Adds an IPv6 entry.
+    fn insert6(&mut self, key: &Tuple<Addr6>, conn: &Conn<Addr6>) -> Insert;
+    /// Removes an IPv4 entry.
+    fn remove4(&mut self, key: &Tuple<Addr4>);
+    /// Removes an IPv6 entry.
+    fn remove6(&mut self, key: &Tuple<Addr6>);
+
+    /// Index of the IPv4 virtual service at this place.
+    fn service4(&self, at: &Place<Addr4>) -> Option<u32>;
+    /// Index of the IPv6 virtual service at this place.
+    fn service6(&self, at: &Place<Addr6>) -> Option<u32>;
+    /// Whether the address is this host's.
+    fn local4(&self, addr: &Addr4) -> bool;
+    /// Whether the address is this host's.
+    fn local6(&self, addr: &Addr6) -> bool;
+    /// The NAT server at this place.
+    fn known4(&self, at: &Place<Addr4>) -> Option<&Known>;
+    /// The NAT server at this place.
+    fn known6(&self, at: &Place<Addr6>) -> Option<&Known>;
+
+    /// A virtual service by index.
+    fn service(&self, index: u32) -> Option<&Service>;
+    /// A real server by index.
+    fn server(&self, index: u32) -> Option<&Server>;
+    /// How frames reach that server.
+    fn next_hop(&self, server: u32) -> Option<&NextHop>;
+    /// A slot of a server list or mh table: a server's index.
+    fn slot(&self, index: u32) -> Option<u32>;
+    /// Calls `step` for 0, 1, … `n` − 1 until it says stop.
+    fn walk<S: Step<Self>>(&self, n: u32, step: &mut S);
+
+    /// Asks the routing table about an IPv4 packet of `len` bytes.
+    fn route4(&self, ingress: u32, src: &Addr4, dst: &Addr4, len: u32) -> Route;
+    /// Asks the routing table about an IPv6 packet of `len` bytes.
+    fn route6(&self, ingress: u32, src: &Addr6, dst: &Addr6, len: u32) -> Route;
+
+    /// Counts a connection of this server.
+    fn count_conn(&self, server: u32);
+    /// Counts a packet towards the server (`reply` false) or the client.
+    fn count(&self, server: u32, reply: bool, bytes: u32);
+    /// Budget of errors to send: bucket 0 is the total.
+    fn error_budget(&self, bucket: u32) -> Option<&S64>;
+}

@@ -1,0 +1,186 @@
+//! TCP connection states as IPVS keeps them. IPVS looks at flags only, never at
+//! sequence numbers or windows; compare RFC 9293 §3.3.2, figure 5.
+
+use dirigent_wire::TcpHeader;
+
+/// A TCP state; IPVS's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum State {
+    /// Nothing seen but an ICMP error.
+    None = 0,
+    /// Both sides talk.
+    Established = 1,
+    /// A SYN from the server's side.
+    SynSent = 2,
+    /// A SYN from the client.
+    SynRecv = 3,
+    /// The server closed.
+    FinWait = 4,
+    /// Both closed.
+    TimeWait = 5,
+    /// Reset or over.
+    Close = 6,
+    /// The client closed.
+    CloseWait = 7,
+    /// Never entered in practice.
+    LastAck = 8,
+    /// Expected (data connections).
+    Listen = 9,
+    /// SYN seen, defence mode.
+    SynAck = 10,
+}
+
+/// Names as ipvsadm shows them, by state.
+pub const NAMES: [&str; 11] = [
+    "NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
+    "LAST_ACK", "LISTEN", "SYNACK",
+];
+
+/// Idle seconds after which an entry goes, by state. An entry is born with 3 s
+/// and NONE is only ever the state at birth, so that is NONE's value here.
+pub const TIMEOUTS_S: [u32; 11] = [3, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120];
+
+/// Bit i: state i counts as active.
+const ACTIVE: u32 = 1 << State::Established as u32
+    | 1 << State::SynSent as u32
+    | 1 << State::SynRecv as u32
+    | 1 << State::SynAck as u32;
+
+/// Whether connections in this state are counted as active.
+#[inline(always)]
+pub const fn active(state: u8) -> bool {
+    ACTIVE >> (state & 31) & 1 == 1
+}
+
+/// Who speaks, as the director sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// The client, of a connection whose replies are seen.
+    In,
+    /// The server.
+    Out,
+    /// The client, of a connection whose replies go another way (DR, TUN).
+    InOnly,
+}
+
+/// What a packet's flags say: the first of RST, SYN, FIN, ACK that is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// SYN.
+    Syn,
+    /// FIN.
+    Fin,
+    /// ACK alone.
+    Ack,
+    /// RST.
+    Rst,
+    /// None of them.
+    Nothing,
+}
+
+impl Event {
+    /// Of a packet with these flags.
+    #[inline(always)]
+    pub const fn of(flags: u8) -> Self {
+        if flags & TcpHeader::RST != 0 {
+            Event::Rst
+        } else if flags & TcpHeader::SYN != 0 {
+            Event::Syn
+        } else if flags & TcpHeader::FIN != 0 {
+            Event::Fin
+        } else if flags & TcpHeader::ACK != 0 {
+            Event::Ack
+        } else {
+            Event::Nothing
+        }
+    }
+}
+
+/// Four bits for each state the row is read in: no memory and no bounds check.
+const fn row(next: [State; 11]) -> u64 {
+    let mut packed = 0;
+    let mut i = 0;
+    while i < 11 {
+        #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
+        let state = next[i] as u64;
+        packed |= state << (4 * i);
+        i += 1;
+    }
+    packed
+}
+
+#[rustfmt::skip]
+mod table {
+    use super::{State::*, row};
+    use super::State::{Established as Es, SynSent as Ss, SynRecv as Sr, FinWait as Fw,
+        TimeWait as Tw, Close as Cl, CloseWait as Cw, LastAck as La, Listen as Li};
+
+    // In state:                        NONE ESTA SYNS SYNR FINW TIMW CLOS CLOW LACK LIST SYNACK
+    pub const IN_SYN: u64      = row([ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr ]);
+    pub const IN_FIN: u64      = row([ Cl,  Cw,  Ss,  Tw,  Tw,  Tw,  Cl,  Cw,  La,  Li,  Tw ]);
+    pub const IN_ACK: u64      = row([ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es ]);
+    pub const IN_RST: u64      = row([ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Sr ]);
+    pub const OUT_SYN: u64     = row([ Ss,  Es,  Ss,  Sr,  Ss,  Ss,  Ss,  Ss,  Ss,  Li,  Sr ]);
+    pub const OUT_FIN: u64     = row([ Tw,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Tw,  La,  Li,  Tw ]);
+    pub const OUT_ACK: u64     = row([ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  La,  Es,  Es ]);
+    pub const OUT_RST: u64     = row([ Cl,  Cl,  Ss,  Cl,  Cl,  Tw,  Cl,  Cl,  Cl,  Cl,  Cl ]);
+    pub const ONLY_SYN: u64    = row([ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr ]);
+    pub const ONLY_FIN: u64    = row([ Cl,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Cw,  La,  Li,  Tw ]);
+    pub const ONLY_ACK: u64    = row([ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es ]);
+    pub const ONLY_RST: u64    = row([ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Cl ]);
+    pub const NOTHING: u64     = row([Close; 11]);
+}
+
+/// The state after `event` in `state`.
+#[inline(always)]
+pub const fn next(direction: Direction, event: Event, state: u8) -> u8 {
+    let row = match (direction, event) {
+        (_, Event::Nothing) => table::NOTHING,
+        (Direction::In, Event::Syn) => table::IN_SYN,
+        (Direction::In, Event::Fin) => table::IN_FIN,
+        (Direction::In, Event::Ack) => table::IN_ACK,
+        (Direction::In, Event::Rst) => table::IN_RST,
+        (Direction::Out, Event::Syn) => table::OUT_SYN,
+        (Direction::Out, Event::Fin) => table::OUT_FIN,
+        (Direction::Out, Event::Ack) => table::OUT_ACK,
+        (Direction::Out, Event::Rst) => table::OUT_RST,
+        (Direction::InOnly, Event::Syn) => table::ONLY_SYN,
+        (Direction::InOnly, Event::Fin) => table::ONLY_FIN,
+        (Direction::InOnly, Event::Ack) => table::ONLY_ACK,
+        (Direction::InOnly, Event::Rst) => table::ONLY_RST,
+    };
+    (row >> (4 * (state & 15)) & 15) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_opens_and_closes() {
+        let mut s = State::None as u8;
+        let mut see = |d, e| {
+            s = next(d, e, s);
+            s
+        };
+        assert_eq!(see(Direction::In, Event::Syn), State::SynRecv as u8);
+        assert_eq!(see(Direction::Out, Event::Syn), State::SynRecv as u8);
+        assert_eq!(see(Direction::In, Event::Ack), State::Established as u8);
+        assert_eq!(see(Direction::In, Event::Fin), State::CloseWait as u8);
+        assert_eq!(see(Direction::Out, Event::Fin), State::TimeWait as u8);
+        assert_eq!(see(Direction::In, Event::Rst), State::Close as u8);
+    }
+
+    #[test]
+    fn rst_of_the_client_leaves_syn_recv() {
+        assert_eq!(next(Direction::In, Event::Rst, State::SynRecv as u8), State::SynRecv as u8);
+        assert_eq!(next(Direction::Out, Event::Rst, State::SynRecv as u8), State::Close as u8);
+    }
+
+    #[test]
+    fn only_four_states_are_active() {
+        let active = (0..11).filter(|s| super::active(*s)).collect::<std::vec::Vec<_>>();
+        assert_eq!(active, [1, 2, 3, 10]);
+    }
+}

@@ -1,0 +1,172 @@
+//! What becomes of a packet, and why. Each reason is a counter, a line of
+//! `dirigent stats --drops` and a row of docs/drops.md.
+
+/// What the executor does with the packet. One match in each adapter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Action {
+    /// Unchanged, to the host's stack.
+    Pass,
+    /// XDP only: unchanged, to the tc program, which decides.
+    HandOver,
+    /// Rewritten, to the host's stack as a packet for this host.
+    Deliver,
+    /// Rewritten, to the host's stack to be forwarded (and cut).
+    Forward,
+    /// Gone.
+    Drop,
+    /// A finished frame, out of `ifindex`.
+    Transmit,
+    /// A finished IP packet, out of `ifindex`; the kernel finds the neighbour
+    /// and holds the packet meanwhile.
+    Resolve,
+}
+
+/// The outcome of the packet path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+#[repr(C)]
+pub struct Verdict {
+    /// Outgoing interface, where the action has one.
+    pub ifindex: u32,
+    /// What to do.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Verdict {
+    /// Unchanged to the host's stack.
+    #[inline(always)]
+    pub const fn pass(reason: Reason) -> Self {
+        Self { ifindex: 0, action: Action::Pass, reason }
+    }
+    /// Gone.
+    #[inline(always)]
+    pub const fn drop(reason: Reason) -> Self {
+        Self { ifindex: 0, action: Action::Drop, reason }
+    }
+    /// An action without an interface.
+    #[inline(always)]
+    pub const fn of(action: Action, reason: Reason) -> Self {
+        Self { ifindex: 0, action, reason }
+    }
+    /// An action with an interface.
+    #[inline(always)]
+    pub const fn out(action: Action, reason: Reason, ifindex: u32) -> Self {
+        Self { ifindex, action, reason }
+    }
+}
+
+/// A step of the packet path: its result, or the verdict that ends it.
+pub type Decision<T> = Result<T, Verdict>;
+
+/// What kind of reason it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReasonKind {
+    /// The packet went where it should.
+    Forwarded,
+    /// Not the director's business.
+    Passed,
+    /// Answered with an ICMP error.
+    Answered,
+    /// Lost.
+    Dropped,
+}
+
+macro_rules! reasons {
+    ($($variant:ident $name:literal $kind:ident $text:literal;)*) => {
+        /// Why a packet got its verdict.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum Reason { $(#[doc = $text] $variant,)* }
+
+        impl Reason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant),*];
+            /// The name of the counter.
+            pub const fn name(self) -> &'static str {
+                match self { $(Reason::$variant => $name,)* }
+            }
+            /// One sentence for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Reason::$variant => $text,)* }
+            }
+            /// What kind of reason it is.
+            pub const fn kind(self) -> ReasonKind {
+                match self { $(Reason::$variant => ReasonKind::$kind,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Request "request" Forwarded "A client's packet went to its real server.";
+    Reply "reply" Forwarded "A real server's answer went to its client.";
+    IcmpRequest "icmp_request" Forwarded "An ICMP error about an answer went to the real server.";
+    IcmpReply "icmp_reply" Forwarded "An ICMP error about a request went to the client.";
+    LocalServer "local_server" Forwarded "The real server is this host.";
+    LocalReply "local_reply" Forwarded "An answer of a real server on this host left as the virtual service.";
+    OnePacketReply "one_packet_reply" Forwarded "An answer to a one-packet service was translated without a connection.";
+    HandedToTc "handed_to_tc" Forwarded "XDP could not finish the packet and left it, unchanged, to tc.";
+
+    NotConfigured "not_configured" Passed "The director has no settings yet.";
+    UnusedLink "unused_link" Passed "The interface is not one of the director's.";
+    OtherMac "other_mac" Passed "The frame is for another MAC address.";
+    OtherEthertype "other_ethertype" Passed "Neither IPv4 nor IPv6.";
+    Vlan "vlan" Passed "Tagged for a VLAN: the VLAN's own device gets it.";
+    Malformed "malformed" Passed "The IP header is wrong; the host's stack drops and counts it.";
+    OtherProtocol "other_protocol" Passed "Neither TCP, UDP nor an ICMP error.";
+    NoService "no_service" Passed "No connection, and no virtual service at this address and port.";
+    NotHeld "not_held" Passed "The virtual address is not on this host.";
+    NotSyn "not_syn" Passed "A TCP packet of no connection that cannot open one: the host answers it.";
+    FtpData "ftp_data" Passed "A new flow from port 20, which IPVS leaves to the host.";
+    LaterFragment "later_fragment" Passed "A fragment without ports.";
+    IcmpUnrelated "icmp_unrelated" Passed "An ICMP message about no connection.";
+    ReplyExpires "reply_expires" Passed "A server's answer with TTL 1: the host tells the server.";
+    ReplyTooBig "reply_too_big" Passed "A server's answer too long for the client's route: the host tells the server.";
+    Judged "judged" Passed "XDP has decided already.";
+
+    TtlExpired "ttl_expired" Answered "TTL 1 towards a server: time exceeded was sent.";
+    TooBig "too_big" Answered "Too long for the server's route: the sender was told the MTU.";
+    NoRoute "no_route" Answered "No route to the real server: host unreachable was sent.";
+    NoServer "no_server" Answered "No real server can take the connection: port unreachable was sent.";
+    Stray "stray" Answered "A server's packet of no connection (nat_icmp_send): port unreachable was sent.";
+
+    ErrorWithheld "error_withheld" Dropped "An ICMP error was due but over its rate limit.";
+    ErrorUnsent "error_unsent" Dropped "An ICMP error was due but could not be built.";
+    NoErrorAboutIcmp "no_error_about_icmp" Dropped "An ICMP error that cannot go on: none is sent about it (RFC 1122 §3.2.2).";
+    Fragment "fragment" Dropped "A fragment of a service's packet: not handled yet.";
+    ShortTransport "short_transport" Dropped "The TCP or UDP header is cut short.";
+    IcmpChecksum "icmp_checksum" Dropped "A related ICMP error with a wrong checksum.";
+    Martian "martian" Dropped "A source address that cannot be: own, loopback, multicast or unspecified.";
+    ServerRemoved "server_removed" Dropped "The connection's real server was removed.";
+    ServerIsClient "server_is_client" Dropped "A real server was picked as its own client.";
+    ClientOnDirector "client_on_director" Dropped "A client on the director itself asked the virtual service.";
+    TableFull "table_full" Dropped "The connection table is full; known connections go on.";
+    ReplyKeyTaken "reply_key_taken" Dropped "Every server has a connection of this client port already.";
+    Raced "raced" Dropped "Lost a race for the connection; the sender tries again.";
+    ReplyUnroutable "reply_unroutable" Dropped "No route to the client.";
+    ReplyUncut "reply_uncut" Dropped "An answer without DF too long for the client's route.";
+    OnePacketAmbiguous "one_packet_ambiguous" Dropped "An answer that several one-packet services may own.";
+    RewriteFailed "rewrite_failed" Dropped "The packet changed under way and could not be rewritten.";
+    TransmitFailed "transmit_failed" Dropped "The kernel lost the frame after the verdict (redirect error).";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_one_register() {
+        assert_eq!(size_of::<Verdict>(), 8);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (i, a) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*a as usize, i);
+            assert!(Reason::ALL.iter().skip(i + 1).all(|b| b.name() != a.name()));
+        }
+    }
+}
