@@ -1,0 +1,157 @@
+//! The invariants of a Model, and what this version does not do.
+
+use crate::error::{Unsupported, Violation};
+use crate::model::{
+    MAX_PERSISTENCE_S, MAX_WEIGHT, Method, Netmask, Persistence, Protocol, Server, Service, ServiceKey, Tunnel,
+    TunnelChecksum, TunnelKind,
+};
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+/// What is wrong with a service and its servers.
+pub fn service(service: &Service) -> Vec<Violation> {
+    let mut out = options(service);
+    let mut seen = HashSet::new();
+    for s in &service.servers {
+        out.extend(numbers(s));
+        out.extend(server(service, s));
+        if !seen.insert(s.identity()) {
+            out.push(duplicate(&service.key, s));
+        }
+    }
+    out
+}
+
+pub fn duplicate(service: &ServiceKey, server: &Server) -> Violation {
+    Violation::DuplicateServer { service: *service, server: server.name() }
+}
+
+/// What is wrong with a service apart from its servers.
+pub fn options(service: &Service) -> Vec<Violation> {
+    let mut out = Vec::new();
+    if service.key.port == 0 && service.persistence.is_none() {
+        out.push(Violation::PortZero(service.key));
+    }
+    if service.one_packet && service.key.protocol != Protocol::Udp {
+        out.push(Violation::OnePacketNotUdp(service.key));
+    }
+    if let Some(p) = &service.persistence {
+        out.extend(persistence(p, service.key.address.is_ipv6()));
+    }
+    out
+}
+
+fn persistence(p: &Persistence, ipv6: bool) -> Vec<Violation> {
+    let mut out = Vec::new();
+    if !(1..=MAX_PERSISTENCE_S).contains(&p.timeout_s) {
+        out.push(Violation::PersistenceTime(p.timeout_s));
+    }
+    let fits = match p.mask {
+        Netmask::V4(_) => !ipv6,
+        Netmask::V6(length) => ipv6 && (1..=128).contains(&length),
+    };
+    if !fits {
+        out.push(Violation::PersistenceMask(p.mask.to_string()));
+    }
+    out
+}
+
+/// The numbers of a server.
+pub fn numbers(server: &Server) -> Vec<Violation> {
+    let mut out = Vec::new();
+    if server.weight > MAX_WEIGHT {
+        out.push(Violation::Weight(server.weight));
+    }
+    if server.lower > server.upper {
+        out.push(Violation::Thresholds { upper: server.upper, lower: server.lower });
+    }
+    out
+}
+
+/// What is wrong with a server in this service, numbers and duplicates apart.
+pub fn server(service: &Service, server: &Server) -> Vec<Violation> {
+    let mut out = Vec::new();
+    if !unicast(server.address) {
+        out.push(Violation::NotUnicast(server.address));
+    }
+    let tunnel = matches!(server.method, Method::Tun(_));
+    if server.address.is_ipv6() != service.key.address.is_ipv6() && !tunnel {
+        out.push(Violation::FamilyMismatch(server.address));
+    }
+    if server.method != Method::Nat && server.port != service.key.port {
+        let (method, server, service) = (server.method.name(), server.port, service.key.port);
+        out.push(Violation::MethodKeepsPort { method, server, service });
+    }
+    if let Method::Tun(Tunnel { kind, checksum }) = server.method {
+        if kind == (TunnelKind::Gue { port: 0 }) {
+            out.push(Violation::GueWithoutPort);
+        }
+        let fits = match kind {
+            TunnelKind::Ipip => checksum == TunnelChecksum::None,
+            TunnelKind::Gre => checksum != TunnelChecksum::Remote,
+            TunnelKind::Gue { .. } => true,
+        };
+        if !fits {
+            out.push(Violation::TunnelChecksum { tunnel: kind.name(), checksum: checksum.name() });
+        }
+    }
+    out
+}
+
+/// Whether the kernel would take it for a server: unicast, and for IPv6 not
+/// link-local. Loopback is allowed: the director may be a server itself.
+pub fn unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            let [first, ..] = a.octets();
+            first != 0 && !a.is_multicast() && !a.is_broadcast()
+        }
+        IpAddr::V6(a) => {
+            !a.is_unspecified() && !a.is_multicast() && !a.is_unicast_link_local() && a.to_ipv4_mapped().is_none()
+        }
+    }
+}
+
+/// What this version does not do of a service, once each.
+pub fn unsupported(service: &Service) -> Vec<Unsupported> {
+    let mut out: Vec<Unsupported> = service_unsupported(service);
+    for found in service.servers.iter().flat_map(server_unsupported) {
+        if !out.contains(&found) {
+            out.push(found);
+        }
+    }
+    out
+}
+
+/// The same, servers apart.
+pub fn service_unsupported(service: &Service) -> Vec<Unsupported> {
+    let mut out = Vec::new();
+    if service.key.protocol == Protocol::Sctp {
+        out.push(later("protocol sctp", "use tcp or udp", "protocol"));
+    }
+    if service.persistence.is_some() {
+        out.push(later("persistence", "remove it, or use scheduler mh, which sends a client to the same server", "persistence"));
+    }
+    out
+}
+
+/// The same of a server.
+pub fn server_unsupported(server: &Server) -> Vec<Unsupported> {
+    let mut out = Vec::new();
+    if matches!(server.method, Method::Tun(_)) {
+        out.push(later("method tun", "use nat, or dr within one network; tun comes with a later version", "method"));
+    }
+    if server.upper != 0 {
+        out.push(later("a connection threshold", "remove upper and lower", "upper"));
+    }
+    out
+}
+
+/// fwmark services, which the Model cannot hold yet.
+pub fn fwmark() -> Unsupported {
+    later("a service by firewall mark", "list its addresses and ports as services", "fwmark")
+}
+
+pub fn later(what: &str, instead: &'static str, key: &'static str) -> Unsupported {
+    Unsupported { what: what.into(), instead, key }
+}

@@ -1,0 +1,248 @@
+//! Everything this crate can object to.
+
+use crate::model::{MAX_PERSISTENCE_S, MAX_WEIGHT, ServiceKey};
+use std::fmt;
+use std::net::IpAddr;
+use thiserror::Error;
+
+/// One objection to a text, with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// File name as the caller gave it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, message, remedy } = self;
+        write!(f, "{file}:{line}:{column}: {message}; {remedy}")
+    }
+}
+
+/// All objections to a text, in the order of their places; never empty as an
+/// error.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, diagnostic) in self.0.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A Model that may not be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Violation {
+    /// Two services with one key.
+    #[error("virtual service {0} is there twice")]
+    DuplicateService(ServiceKey),
+    /// Two real servers with one address and port in a service.
+    #[error("real server {server} is twice in virtual service {service}")]
+    DuplicateServer {
+        /// The service.
+        service: ServiceKey,
+        /// address:port of the server.
+        server: String,
+    },
+    /// Another address family than the service's, without a tunnel.
+    #[error("real server {0} has another address family than its virtual service")]
+    FamilyMismatch(IpAddr),
+    /// Unspecified, multicast, broadcast, IPv6 link-local, IPv4-mapped.
+    #[error("real server {0} is not a unicast address that can be routed")]
+    NotUnicast(IpAddr),
+    /// Port 0 means all ports, which only makes sense with persistence.
+    #[error("virtual service {0} has port 0 (all ports) but no persistence")]
+    PortZero(ServiceKey),
+    /// One-packet scheduling of something else than UDP.
+    #[error("one-packet scheduling of virtual service {0}, which is not UDP")]
+    OnePacketNotUdp(ServiceKey),
+    /// Weight over [`MAX_WEIGHT`].
+    #[error("weight {0} is over {MAX_WEIGHT}")]
+    Weight(u32),
+    /// Lower threshold above the upper one, which 0 (none) is below all.
+    #[error("the lower threshold {lower} is above the upper one, {upper}")]
+    Thresholds {
+        /// Upper threshold.
+        upper: u32,
+        /// Lower threshold.
+        lower: u32,
+    },
+    /// A method that cannot change ports shall.
+    #[error("method {method} does not change ports, but the real server's port {server} differs from the service's, {service}")]
+    MethodKeepsPort {
+        /// The method's name.
+        method: &'static str,
+        /// Port of the server.
+        server: u16,
+        /// Port of the service.
+        service: u16,
+    },
+    /// Persistence shorter than 1 s or longer than [`MAX_PERSISTENCE_S`].
+    #[error("persistence of {0} s is not within 1 s and {MAX_PERSISTENCE_S} s")]
+    PersistenceTime(u32),
+    /// The mask is not one of the service's address family.
+    #[error("the persistence mask {0} does not fit the service's address family")]
+    PersistenceMask(String),
+    /// GUE without a port.
+    #[error("a gue tunnel needs a port")]
+    GueWithoutPort,
+    /// A tunnel cannot carry its checksum that way.
+    #[error("an {tunnel} tunnel has no {checksum} checksum")]
+    TunnelChecksum {
+        /// Name of the kind.
+        tunnel: &'static str,
+        /// Name of the checksum.
+        checksum: &'static str,
+    },
+    /// A setting is out of its range.
+    #[error("{name} {problem}")]
+    Setting {
+        /// Name of the setting: the key in dirigent.toml.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to write.
+        remedy: &'static str,
+    },
+}
+
+impl Violation {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::DuplicateService(_) => "put its real servers into one service, or change the address or port".into(),
+            Self::DuplicateServer { .. } => "remove one, or give it more weight instead".into(),
+            Self::FamilyMismatch(_) => "use an address of the service's family".into(),
+            Self::NotUnicast(_) => "use an address of one host".into(),
+            Self::PortZero(_) => "name a port, or add a persistence table".into(),
+            Self::OnePacketNotUdp(_) => "set protocol = \"udp\", or remove one_packet".into(),
+            Self::Weight(_) => format!("use 0 to {MAX_WEIGHT}; 0 takes no new connections"),
+            Self::Thresholds { .. } => "set upper above lower, or remove lower".into(),
+            Self::MethodKeepsPort { service, .. } => format!("use port {service}, or method = \"nat\""),
+            Self::PersistenceTime(_) => format!("use 1s to {MAX_PERSISTENCE_S}s (31 days)"),
+            Self::PersistenceMask(_) => {
+                "use a mask like \"255.255.255.0\" for IPv4 or a prefix like \"/64\" for IPv6".into()
+            }
+            Self::GueWithoutPort => "set tunnel_port, usually 6080".into(),
+            Self::TunnelChecksum { .. } => "remove tunnel_checksum, or choose \"none\"".into(),
+            Self::Setting { remedy, .. } => (*remedy).into(),
+        }
+    }
+
+    /// The key of dirigent.toml that is to blame.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::DuplicateService(_)
+            | Self::DuplicateServer { .. }
+            | Self::FamilyMismatch(_)
+            | Self::NotUnicast(_)
+            | Self::MethodKeepsPort { .. }
+            | Self::PortZero(_) => "address",
+            Self::OnePacketNotUdp(_) => "one_packet",
+            Self::Weight(_) => "weight",
+            Self::Thresholds { .. } => "lower",
+            Self::PersistenceTime(_) => "timeout",
+            Self::PersistenceMask(_) => "mask",
+            Self::GueWithoutPort => "tunnel",
+            Self::TunnelChecksum { .. } => "tunnel_checksum",
+            Self::Setting { name, .. } => name,
+        }
+    }
+}
+
+/// Something of IPVS that this version recognises but does not do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{what} is not in this version")]
+pub struct Unsupported {
+    /// What, like `scheduler lblc`.
+    pub what: String,
+    /// What to use instead.
+    pub instead: &'static str,
+    /// The key of dirigent.toml that asks for it.
+    pub key: &'static str,
+}
+
+/// An operation on a Model refused as the kernel would refuse it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum IpvsError {
+    /// Add: there is such a service (EEXIST).
+    #[error("Service already exists")]
+    ServiceExists,
+    /// Edit or delete: there is none (ESRCH).
+    #[error("No such service")]
+    NoSuchService,
+    /// Add or edit: the name is no scheduler's or persistence engine's (ENOENT).
+    #[error("Scheduler or persistence engine not found")]
+    SchedulerNotFound,
+    /// Server operation on a service that is not there (ESRCH).
+    #[error("Service not defined")]
+    ServiceNotDefined,
+    /// Add: there is such a server (EEXIST).
+    #[error("Destination already exists")]
+    ServerExists,
+    /// Edit or delete: there is none (ENOENT).
+    #[error("No such destination")]
+    NoSuchServer,
+    /// Weight or thresholds (ERANGE).
+    #[error("Numerical result out of range")]
+    OutOfRange(#[source] Violation),
+    /// Everything else the Model does not allow (EINVAL).
+    #[error("Invalid operation.  Possibly wrong module version, address not unicast, ...")]
+    Invalid(#[source] Violation),
+    /// IPVS would; this version does not (EOPNOTSUPP).
+    #[error("{0}")]
+    Unsupported(#[source] Unsupported),
+}
+
+impl IpvsError {
+    /// Linux's number of the error.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::SchedulerNotFound | Self::NoSuchServer => 2,
+            Self::NoSuchService | Self::ServiceNotDefined => 3,
+            Self::ServiceExists | Self::ServerExists => 17,
+            Self::Invalid(_) => 22,
+            Self::OutOfRange(_) => 34,
+            Self::Unsupported(_) => 95,
+        }
+    }
+}
+
+impl From<Violation> for IpvsError {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Weight(_) | Violation::Thresholds { .. } => Self::OutOfRange(violation),
+            _ => Self::Invalid(violation),
+        }
+    }
+}
+
+impl From<Unsupported> for IpvsError {
+    fn from(unsupported: Unsupported) -> Self {
+        Self::Unsupported(unsupported)
+    }
+}
+
+/// A command line ipvsadm itself refuses, before any kernel sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct OptionError {
+    /// ipvsadm's exit status: 2, or 255 for what its option library refuses.
+    pub exit_code: u8,
+    /// ipvsadm's words.
+    pub message: String,
+}

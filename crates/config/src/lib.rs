@@ -1,0 +1,24 @@
+//! What the director shall do, and how to get there.
+//!
+//! Text comes in ([`file`]: dirigent.toml; [`ipvsadm`]: rules), a [`Model`]
+//! comes out, whose invariants hold by construction. Two Models make a
+//! [`Plan`]: table operations in an order that leaves no new connection
+//! without a server of either.
+//!
+//! The crate is pure: it reads no file, socket, clock or random source, and no
+//! input makes it panic.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod error;
+mod check;
+pub mod model;
+pub mod plan;
+pub mod settings;
+
+pub use error::{Diagnostic, Diagnostics, IpvsError, OptionError, Unsupported, Violation};
+pub use model::{
+    Method, Model, Netmask, Persistence, Protocol, Scheduler, SchedulerFlags, Server, Service, ServiceKey, Tunnel,
+    TunnelChecksum, TunnelKind, VipPolicy,
+};
+pub use plan::{Op, Plan};
+pub use settings::{ErrorLimits, Mode, Settings, TcpTimeouts, Timeouts};

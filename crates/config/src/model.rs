@@ -1,0 +1,523 @@
+//! The Model: what the director shall do.
+
+use crate::check;
+use crate::error::{IpvsError, Unsupported, Violation};
+use crate::settings::Settings;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Largest weight of a real server.
+pub const MAX_WEIGHT: u32 = i32::MAX as u32;
+/// Longest persistence, and longest timeout, seconds: 31 days.
+pub const MAX_PERSISTENCE_S: u32 = 31 * 24 * 3600;
+/// Persistence without a time, seconds.
+pub const DEFAULT_PERSISTENCE_S: u32 = 360;
+
+/// Transport protocol of a virtual service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, 6.
+    Tcp,
+    /// UDP, 17.
+    Udp,
+    /// SCTP, 132.
+    Sctp,
+}
+
+impl Protocol {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// `tcp`, `udp` or `sctp`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+    /// IP protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// `address:port`, IPv6 in brackets.
+pub(crate) fn join(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+/// Identity of a virtual service. Ordered by family, protocol, address, port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Virtual address (VIP).
+    pub address: IpAddr,
+    /// Port; 0: all that have no service of their own.
+    pub port: u16,
+}
+
+impl ServiceKey {
+    fn rank(&self) -> (bool, Protocol, IpAddr, u16) {
+        (self.address.is_ipv6(), self.protocol, self.address, self.port)
+    }
+}
+impl Ord for ServiceKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+impl PartialOrd for ServiceKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol, join(self.address, self.port))
+    }
+}
+
+/// How the real server of a new connection is chosen. Those of IPVS that are
+/// not here yet are refused by name: see [`Scheduler::from_name`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheduler {
+    /// Each in turn.
+    Rr,
+    /// Each in turn, in proportion to the weights.
+    Wrr,
+    /// Fewest connections in relation to the weight; the default.
+    Wlc,
+    /// Maglev hash of the client's address.
+    Mh,
+}
+
+/// Why a name is no [`Scheduler`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoScheduler {
+    /// IPVS has it, this version not.
+    NotYet(Unsupported),
+    /// Nobody has it.
+    Unknown,
+}
+
+impl Scheduler {
+    /// All, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::Rr, Self::Wrr, Self::Wlc, Self::Mh];
+    /// Those of IPVS to come.
+    pub const LATER: [&'static str; 10] = ["lc", "sed", "nq", "sh", "dh", "lblc", "lblcr", "fo", "ovf", "twos"];
+
+    /// IPVS's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Wrr => "wrr",
+            Self::Wlc => "wlc",
+            Self::Mh => "mh",
+        }
+    }
+
+    /// The scheduler of that name.
+    pub fn from_name(name: &str) -> Result<Self, NoScheduler> {
+        if let Some(found) = Self::ALL.into_iter().find(|s| s.name() == name) {
+            return Ok(found);
+        }
+        if Self::LATER.contains(&name) {
+            let instead = match name {
+                "sh" | "dh" | "lblc" | "lblcr" => "use mh",
+                "fo" => "use wrr with weight 0 on the spare servers",
+                _ => "use wlc",
+            };
+            return Err(NoScheduler::NotYet(Unsupported { what: format!("scheduler {name}"), instead, key: "scheduler" }));
+        }
+        Err(NoScheduler::Unknown)
+    }
+}
+
+impl fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Flags whose meaning is the scheduler's (IPVS SCHED1 to SCHED3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SchedulerFlags {
+    /// flag-1; mh-fallback: clients of an unavailable server go to another.
+    pub fallback: bool,
+    /// flag-2; mh-port: the client's port is hashed too.
+    pub port: bool,
+    /// flag-3; of no scheduler so far.
+    pub third: bool,
+}
+
+impl SchedulerFlags {
+    /// The names of those set, as ipvsadm takes them with this scheduler.
+    pub fn names(self, scheduler: Scheduler) -> Vec<&'static str> {
+        let (fallback, port) = match scheduler {
+            Scheduler::Mh => ("mh-fallback", "mh-port"),
+            Scheduler::Rr | Scheduler::Wrr | Scheduler::Wlc => ("flag-1", "flag-2"),
+        };
+        [(self.fallback, fallback), (self.port, port), (self.third, "flag-3")]
+            .into_iter()
+            .filter_map(|(set, name)| set.then_some(name))
+            .collect()
+    }
+}
+
+/// Which part of a client's address persistence looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Netmask {
+    /// Bits of an IPv4 address; holes are allowed, as in IPVS.
+    V4(Ipv4Addr),
+    /// Length of an IPv6 prefix, 1 to 128.
+    V6(u8),
+}
+
+impl Netmask {
+    /// The whole address of that family.
+    pub fn whole(ipv6: bool) -> Self {
+        if ipv6 { Self::V6(128) } else { Self::V4(Ipv4Addr::BROADCAST) }
+    }
+}
+
+impl fmt::Display for Netmask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(mask) => write!(f, "{mask}"),
+            Self::V6(length) => write!(f, "/{length}"),
+        }
+    }
+}
+
+/// A client's connections go to the server of its earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Persistence {
+    /// Seconds after the last connection, 1 to [`MAX_PERSISTENCE_S`].
+    pub timeout_s: u32,
+    /// Clients that count as one.
+    pub mask: Netmask,
+}
+
+/// Who puts the virtual address on an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum VipPolicy {
+    /// The operator, or failover; the default.
+    #[default]
+    Operator,
+    /// The daemon: adds, announces and removes it.
+    Manage,
+}
+
+impl VipPolicy {
+    /// `operator` or `manage`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Manage => "manage",
+        }
+    }
+}
+
+/// Header around a tunnelled packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TunnelKind {
+    /// IP in IP.
+    Ipip,
+    /// Generic UDP encapsulation, to that port (not 0).
+    Gue {
+        /// UDP port of the server.
+        port: u16,
+    },
+    /// GRE.
+    Gre,
+}
+
+impl TunnelKind {
+    /// `ipip`, `gue` or `gre`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipip => "ipip",
+            Self::Gue { .. } => "gue",
+            Self::Gre => "gre",
+        }
+    }
+}
+
+/// Checksum of the outer header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TunnelChecksum {
+    /// None; the default, and ipip's only one.
+    #[default]
+    None,
+    /// Over the whole packet; gue and gre.
+    Full,
+    /// Remote checksum offload; gue only.
+    Remote,
+}
+
+impl TunnelChecksum {
+    /// `none`, `full` or `remote`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Full => "full",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+/// How a tunnel to a real server is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// Header.
+    pub kind: TunnelKind,
+    /// Checksum.
+    pub checksum: TunnelChecksum,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self { kind: TunnelKind::Ipip, checksum: TunnelChecksum::None }
+    }
+}
+
+/// How packets get to a real server, and its answers back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Addresses and ports rewritten; answers come back through the director.
+    Nat,
+    /// Direct routing: the frame readdressed; the server answers on its own.
+    Dr,
+    /// Tunnelled; the server answers on its own.
+    Tun(Tunnel),
+}
+
+impl Method {
+    /// `nat`, `dr` or `tun`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Dr => "dr",
+            Self::Tun(_) => "tun",
+        }
+    }
+}
+
+/// A real server of one virtual service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Address; with port its identity in the service.
+    pub address: IpAddr,
+    /// Port; 0: the one the client used.
+    pub port: u16,
+    /// Forwarding method.
+    pub method: Method,
+    /// 0 to [`MAX_WEIGHT`]; 0: no new connections.
+    pub weight: u32,
+    /// Connections at which no more come; 0: no limit.
+    pub upper: u32,
+    /// Connections under which they come again; 0: three quarters of `upper`.
+    pub lower: u32,
+}
+
+impl Server {
+    /// A server with weight 1 and no thresholds.
+    pub fn new(address: IpAddr, port: u16, method: Method) -> Self {
+        Self { address, port, method, weight: 1, upper: 0, lower: 0 }
+    }
+    /// Its identity in its service.
+    pub fn identity(&self) -> (IpAddr, u16) {
+        (self.address, self.port)
+    }
+    /// `address:port`.
+    pub fn name(&self) -> String {
+        join(self.address, self.port)
+    }
+}
+
+/// A virtual service with its real servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Identity.
+    pub key: ServiceKey,
+    /// Scheduler.
+    pub scheduler: Scheduler,
+    /// Its flags.
+    pub scheduler_flags: SchedulerFlags,
+    /// Each packet is scheduled alone, without a connection; UDP only.
+    pub one_packet: bool,
+    /// Persistence, if any.
+    pub persistence: Option<Persistence>,
+    /// Who holds the virtual address. Not IPVS's: [`Model::edit_service`] and
+    /// plans set it, ipvsadm rules leave it.
+    pub vip: VipPolicy,
+    /// Real servers, oldest first. The schedulers go the other way: see
+    /// [`Service::servers_in_list_order`].
+    pub servers: Vec<Server>,
+}
+
+impl Service {
+    /// A service with defaults only and no server.
+    pub fn new(key: ServiceKey) -> Self {
+        Self {
+            key,
+            scheduler: Scheduler::Wlc,
+            scheduler_flags: SchedulerFlags::default(),
+            one_packet: false,
+            persistence: None,
+            vip: VipPolicy::Operator,
+            servers: Vec::new(),
+        }
+    }
+    /// IPVS's list, which schedulers walk: newest first.
+    pub fn servers_in_list_order(&self) -> impl DoubleEndedIterator<Item = &Server> + ExactSizeIterator {
+        self.servers.iter().rev()
+    }
+    /// The server with that identity.
+    pub fn server(&self, address: IpAddr, port: u16) -> Option<&Server> {
+        self.servers.iter().find(|s| s.identity() == (address, port))
+    }
+    /// The same without servers.
+    pub fn without_servers(&self) -> Self {
+        Self { servers: Vec::new(), ..self.clone() }
+    }
+}
+
+/// Settings and services. Changes go through the methods, which keep the
+/// invariants ([`Violation`] lists them) and refuse as the kernel does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    settings: Settings,
+    /// Sorted by key.
+    services: Vec<Service>,
+}
+
+impl Model {
+    /// A Model, or all that is wrong with it. Services may come in any order.
+    pub fn new(settings: Settings, services: Vec<Service>) -> Result<Self, Vec<Violation>> {
+        let mut violations = settings.violations();
+        let mut model = Self { settings, services: Vec::new() };
+        for service in services {
+            violations.extend(check::service(&service));
+            match model.position(&service.key) {
+                Ok(_) => violations.push(Violation::DuplicateService(service.key)),
+                Err(at) => model.services.insert(at, service),
+            }
+        }
+        if violations.is_empty() { Ok(model) } else { Err(violations) }
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+    /// The services, ordered by key.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+    /// The service of that key.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.position(key).ok().and_then(|at| self.services.get(at))
+    }
+    /// What this version cannot do of it; the daemon must refuse such a Model.
+    pub fn unsupported(&self) -> Vec<Unsupported> {
+        self.services.iter().flat_map(check::unsupported).collect()
+    }
+
+    /// Replaces the settings.
+    pub fn set_settings(&mut self, settings: Settings) -> Result<(), IpvsError> {
+        if let Some(violation) = settings.violations().into_iter().next() {
+            return Err(violation.into());
+        }
+        self.settings = settings;
+        Ok(())
+    }
+    /// Adds a service with its servers.
+    pub fn add_service(&mut self, service: Service) -> Result<(), IpvsError> {
+        let Err(at) = self.position(&service.key) else {
+            return Err(IpvsError::ServiceExists);
+        };
+        first(check::service(&service))?;
+        self.services.insert(at, service);
+        Ok(())
+    }
+    /// Replaces all of a service but its servers; those of `service` are ignored.
+    pub fn edit_service(&mut self, service: &Service) -> Result<(), IpvsError> {
+        let old = self.service_mut(&service.key).ok_or(IpvsError::NoSuchService)?;
+        let new = Service { servers: std::mem::take(&mut old.servers), ..service.without_servers() };
+        let verdict = first(check::service(&new));
+        match verdict {
+            Ok(()) => *old = new,
+            Err(_) => old.servers = new.servers,
+        }
+        verdict
+    }
+    /// Removes a service and its servers.
+    pub fn remove_service(&mut self, key: &ServiceKey) -> Result<(), IpvsError> {
+        let at = self.position(key).map_err(|_| IpvsError::NoSuchService)?;
+        self.services.remove(at);
+        Ok(())
+    }
+    /// Adds a server, which becomes the newest.
+    pub fn add_server(&mut self, key: &ServiceKey, server: Server) -> Result<(), IpvsError> {
+        let service = self.service_mut(key).ok_or(IpvsError::ServiceNotDefined)?;
+        check_number(&server)?;
+        if service.server(server.address, server.port).is_some() {
+            return Err(IpvsError::ServerExists);
+        }
+        first(check::server(service, &server))?;
+        service.servers.push(server);
+        Ok(())
+    }
+    /// Replaces a server of the same address and port; it keeps its place.
+    pub fn edit_server(&mut self, key: &ServiceKey, server: Server) -> Result<(), IpvsError> {
+        let service = self.service_mut(key).ok_or(IpvsError::ServiceNotDefined)?;
+        check_number(&server)?;
+        let verdict = first(check::server(service, &server));
+        let Some(old) = service.servers.iter_mut().find(|s| s.identity() == server.identity()) else {
+            return Err(IpvsError::NoSuchServer);
+        };
+        verdict?;
+        *old = server;
+        Ok(())
+    }
+    /// Removes a server.
+    pub fn remove_server(&mut self, key: &ServiceKey, address: IpAddr, port: u16) -> Result<(), IpvsError> {
+        let service = self.service_mut(key).ok_or(IpvsError::ServiceNotDefined)?;
+        let at = service.servers.iter().position(|s| s.identity() == (address, port));
+        service.servers.remove(at.ok_or(IpvsError::NoSuchServer)?);
+        Ok(())
+    }
+    /// Removes all services.
+    pub fn clear(&mut self) {
+        self.services.clear();
+    }
+
+    fn position(&self, key: &ServiceKey) -> Result<usize, usize> {
+        self.services.binary_search_by(|s| s.key.cmp(key))
+    }
+    fn service_mut(&mut self, key: &ServiceKey) -> Option<&mut Service> {
+        self.position(key).ok().and_then(|at| self.services.get_mut(at))
+    }
+}
+
+fn first(violations: Vec<Violation>) -> Result<(), IpvsError> {
+    violations.into_iter().next().map_or(Ok(()), |v| Err(v.into()))
+}
+
+/// The kernel looks at the numbers before it looks the server up.
+fn check_number(server: &Server) -> Result<(), IpvsError> {
+    first(check::numbers(server))
+}

@@ -1,0 +1,244 @@
+//! From one Model to another: table operations in order.
+//!
+//! After every prefix of a Plan each new connection goes to a server of the
+//! old or the new Model: what is new is added before what is old is removed,
+//! and a service that both have keeps a server throughout (a service that is
+//! only in one has no servers for a moment).
+
+use crate::error::IpvsError;
+use crate::model::{Model, Server, Service, ServiceKey};
+use crate::settings::{Settings, TcpTimeouts};
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+/// One table operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Replaces the settings.
+    SetSettings(Box<Settings>),
+    /// Adds a service, which has no servers yet.
+    AddService(Service),
+    /// Replaces all of a service but its servers (none are in it).
+    EditService(Service),
+    /// Removes a service and its servers.
+    RemoveService(ServiceKey),
+    /// Adds a server, which becomes the newest of its service.
+    AddServer {
+        /// The service.
+        service: ServiceKey,
+        /// The server.
+        server: Server,
+    },
+    /// Replaces method, weight and thresholds of a server; it keeps its place.
+    EditServer {
+        /// The service.
+        service: ServiceKey,
+        /// The server as it shall be.
+        server: Server,
+    },
+    /// Removes a server.
+    RemoveServer {
+        /// The service.
+        service: ServiceKey,
+        /// Address of the server.
+        address: IpAddr,
+        /// Port of the server.
+        port: u16,
+    },
+}
+
+impl Op {
+    /// Does it to a Model.
+    pub fn apply(&self, model: &mut Model) -> Result<(), IpvsError> {
+        match self {
+            Self::SetSettings(settings) => model.set_settings((**settings).clone()),
+            Self::AddService(service) => model.add_service(service.clone()),
+            Self::EditService(service) => model.edit_service(service),
+            Self::RemoveService(key) => model.remove_service(key),
+            Self::AddServer { service, server } => model.add_server(service, *server),
+            Self::EditServer { service, server } => model.edit_server(service, *server),
+            Self::RemoveServer { service, address, port } => model.remove_server(service, *address, *port),
+        }
+    }
+
+    /// What takes it back, given the Model just before it: several operations
+    /// where one is not enough to restore servers and their order. Empty if the
+    /// operation would have been refused.
+    pub fn undo(&self, before: &Model) -> Plan {
+        let mut after = before.clone();
+        match self.apply(&mut after) {
+            Ok(()) => Plan::between(&after, before),
+            Err(_) => Plan::default(),
+        }
+    }
+}
+
+/// Operations in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The operations.
+    pub ops: Vec<Op>,
+}
+
+impl Plan {
+    /// What makes `new` of `old`. To take back a Plan that failed half-way:
+    /// `between` the Model that was reached and the one before.
+    pub fn between(old: &Model, new: &Model) -> Self {
+        let mut ops = Vec::new();
+        if old.settings() != new.settings() {
+            ops.push(Op::SetSettings(Box::new(new.settings().clone())));
+        }
+        for service in new.services() {
+            match old.service(&service.key) {
+                Some(was) => {
+                    let bare = service.without_servers();
+                    if was.without_servers() != bare {
+                        ops.push(Op::EditService(bare));
+                    }
+                    servers(was, service, &mut ops);
+                }
+                None => {
+                    ops.push(Op::AddService(service.without_servers()));
+                    ops.extend(service.servers.iter().map(|s| Op::AddServer { service: service.key, server: *s }));
+                }
+            }
+        }
+        let gone = old.services().iter().filter(|s| new.service(&s.key).is_none());
+        ops.extend(gone.map(|s| Op::RemoveService(s.key)));
+        Self { ops }
+    }
+
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Does all of it, or as much as `Model` accepts.
+    pub fn apply(&self, model: &mut Model) -> Result<(), IpvsError> {
+        self.ops.iter().try_for_each(|op| op.apply(model))
+    }
+}
+
+/// Servers of a service that stays. A server can only be added at the end, so
+/// the longest beginning of the new list that is in order in the old one stays
+/// where it is; all the rest is added, in order, after being removed if it was
+/// there. Servers that begin to take connections come first, those that cease
+/// to last.
+fn servers(old: &Service, new: &Service, ops: &mut Vec<Op>) {
+    let service = new.key;
+    let places: HashMap<_, _> = old.servers.iter().enumerate().map(|(at, s)| (s.identity(), at)).collect();
+    let mut last = None;
+    let kept = new.servers.iter().try_fold(0, |kept, s| match places.get(&s.identity()) {
+        Some(at) if last.is_none_or(|last| *at > last) => {
+            last = Some(*at);
+            ControlFlow::Continue(kept + 1)
+        }
+        _ => ControlFlow::Break(kept),
+    });
+    let (ControlFlow::Continue(kept) | ControlFlow::Break(kept)) = kept;
+    let (stay, rest) = new.servers.split_at_checked(kept).unwrap_or((&[], &new.servers));
+
+    let (quiesced, edited): (Vec<_>, Vec<_>) = stay
+        .iter()
+        .filter(|s| old.server(s.address, s.port) != Some(s))
+        .map(|s| Op::EditServer { service, server: *s })
+        .partition(|op| matches!(op, Op::EditServer { server, .. } if server.weight == 0));
+    ops.extend(edited);
+    for server in rest {
+        let (address, port) = server.identity();
+        if places.contains_key(&(address, port)) {
+            ops.push(Op::RemoveServer { service, address, port });
+        }
+        ops.push(Op::AddServer { service, server: *server });
+    }
+    ops.extend(quiesced);
+    let gone = old.servers.iter().filter(|s| new.server(s.address, s.port).is_none());
+    ops.extend(gone.map(|s| Op::RemoveServer { service, address: s.address, port: s.port }));
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ops.iter().try_for_each(|op| writeln!(f, "{op}"))
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetSettings(settings) => write!(f, "set {}", describe_settings(settings)),
+            Self::AddService(s) => write!(f, "add service {}", describe_service(s)),
+            Self::EditService(s) => write!(f, "edit service {}", describe_service(s)),
+            Self::RemoveService(key) => write!(f, "remove service {key}"),
+            Self::AddServer { service, server } => write!(f, "add server {} to {service}", describe_server(server)),
+            Self::EditServer { service, server } => write!(f, "edit server {} of {service}", describe_server(server)),
+            Self::RemoveServer { service, address, port } => {
+                write!(f, "remove server {} from {service}", crate::model::join(*address, *port))
+            }
+        }
+    }
+}
+
+/// What of them is not at its default.
+fn describe_settings(s: &Settings) -> String {
+    let d = Settings::default();
+    let mut out = Vec::new();
+    let mut note = |differs: bool, name: &str, value: String| {
+        if differs {
+            out.push(format!("{name} {value}"));
+        }
+    };
+    note(s.instance != d.instance, "instance", s.instance.clone());
+    note(s.interfaces != d.interfaces, "interfaces", s.interfaces.iter().flatten().cloned().collect::<Vec<_>>().join(","));
+    note(s.mode != d.mode, "mode", s.mode.name().into());
+    note(s.connections != d.connections, "connections", s.connections.unwrap_or_default().to_string());
+    note(s.schedule_icmp != d.schedule_icmp, "schedule_icmp", s.schedule_icmp.to_string());
+    note(s.nat_icmp_send != d.nat_icmp_send, "nat_icmp_send", s.nat_icmp_send.to_string());
+    note(s.snat_reroute != d.snat_reroute, "snat_reroute", s.snat_reroute.to_string());
+    for ((name, is), default) in TcpTimeouts::KEYS.iter().zip(s.timeouts.tcp.by_state()).zip(d.timeouts.tcp.by_state()) {
+        note(is != default, name, format!("{is:?}"));
+    }
+    note(s.timeouts.udp != d.timeouts.udp, "udp", format!("{:?}", s.timeouts.udp));
+    let (e, de) = (s.errors, d.errors);
+    note(e.rate != de.rate, "rate", e.rate.to_string());
+    note(e.burst != de.burst, "burst", e.burst.to_string());
+    note(e.destination_rate != de.destination_rate, "destination_rate", e.destination_rate.to_string());
+    note(e.destination_burst != de.destination_burst, "destination_burst", e.destination_burst.to_string());
+    note(s.socket != d.socket, "socket", s.socket_path());
+    note(s.group != d.group, "group", s.group.clone().unwrap_or_default());
+    if out.is_empty() { "all settings to their defaults".into() } else { out.join(", ") }
+}
+
+fn describe_service(s: &Service) -> String {
+    let mut out = format!("{} scheduler {}", s.key, s.scheduler);
+    let flags = s.scheduler_flags.names(s.scheduler);
+    if !flags.is_empty() {
+        out += &format!(" ({})", flags.join(","));
+    }
+    if s.one_packet {
+        out += " one-packet";
+    }
+    if let Some(p) = &s.persistence {
+        out += &format!(" persistent {}s mask {}", p.timeout_s, p.mask);
+    }
+    if s.vip == crate::model::VipPolicy::Manage {
+        out += " vip managed";
+    }
+    out
+}
+
+fn describe_server(s: &Server) -> String {
+    let mut out = format!("{} method {} weight {}", s.name(), s.method.name(), s.weight);
+    if let crate::model::Method::Tun(t) = s.method {
+        out += &format!(" ({}", t.kind.name());
+        if let crate::model::TunnelKind::Gue { port } = t.kind {
+            out += &format!(" port {port}");
+        }
+        out += &format!(", checksum {})", t.checksum.name());
+    }
+    if s.upper != 0 {
+        out += &format!(" upper {} lower {}", s.upper, s.lower);
+    }
+    out
+}
