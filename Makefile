@@ -1,0 +1,30 @@
+# Thin doors: each does what it says from a fresh clone, and only calls a script or cargo.
+# Needed beforehand: Linux with bash, make, a C compiler, and rustup's stable Rust.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint golden fuzz lab
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: ## the BPF compiler and linker; says what it installs, does nothing twice
+	@scripts/setup.sh
+
+demo: ## real clients reach real servers through one address, every packet shown
+	@scripts/demo.sh
+
+test: ## build and test everything (as root: namespaces and BPF)
+	@scripts/test.sh
+
+lint: ## formatting, clippy, shell scripts
+	@scripts/lint.sh
+
+golden: ## run the recordings below DIR=... in memory, on XDP and on tc
+	@scripts/golden.sh "$(DIR)"
+
+fuzz: ## fuzz the packet path for TIME=60 seconds (needs a nightly Rust)
+	@scripts/fuzz.sh "$(or $(TIME),60)"
+
+lab: ## a lab of network namespaces; ARGS="up --mode nat --family 4 --servers 3"
+	@scripts/lab.sh $(ARGS)

@@ -1,0 +1,5 @@
+//! The packet path where it runs: in the kernel, by BPF programs that this crate
+//! builds, embeds, loads, attaches and pins; and in memory, for tests and explanation.
+
+pub mod names;
+pub mod object;
