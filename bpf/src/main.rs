@@ -1,9 +1,14 @@
 //! The BPF object of Dirigent: every program and map of one director, in one file,
-//! so that XDP and tc share the maps by construction.
+//! so that XDP and tc share the maps by construction. Thin shells: what happens to
+//! a packet is decided in dirigent-director.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+mod expire;
+mod maps;
 mod tc;
+mod window;
 mod xdp;
 
 /// GPL helpers may be called by programs whose licence the kernel counts as GPL.

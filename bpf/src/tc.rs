@@ -1,13 +1,166 @@
-//! The tc shells: ingress, egress.
+//! The tc shells: ingress of every link beside XDP, egress for what this host
+//! itself sends.
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use core::ffi::c_void;
 
-#[classifier]
-pub fn dirigent_ingress(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::{
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
+};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use dirigent_director::packet::{L4, Packet};
+use dirigent_director::{Action, direct, leave};
+use dirigent_wire::Header;
+
+use crate::maps::{KernelTables, count_reason};
+use crate::window::{self, Context, Load, window};
+use crate::xdp::JUDGED;
+
+pub struct Skb {
+    ctx: *mut __sk_buff,
+}
+
+impl Context for Skb {
+    const DATA: i32 = 76;
+    const DATA_END: i32 = 80;
+}
+
+struct Loader(*mut __sk_buff);
+
+impl Load for Loader {
+    #[inline(always)]
+    fn load(&self, off: u32, to: *mut [u64; 8], len: u32) -> bool {
+        // SAFETY: `to` holds 64 bytes and `len` is at most that.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), off, to.cast(), len) == 0 }
+    }
+}
+
+impl Packet for Skb {
+    const LAST: bool = true;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: ctx is the program's.
+        unsafe { (*self.ctx).len }
+    }
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: ctx is the program's.
+        unsafe { (*self.ctx).gso_size }
+    }
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        // SAFETY: ctx is the program's.
+        unsafe { (*self.ctx).ifindex }
+    }
+    #[inline(always)]
+    fn stripped_tag(&self) -> Option<u16> {
+        // SAFETY: ctx is the program's.
+        unsafe { if (*self.ctx).vlan_present != 0 { Some((*self.ctx).vlan_tci as u16) } else { None } }
+    }
+    #[inline(always)]
+    fn get<H: Header>(&self, off: usize) -> Option<&H> {
+        // SAFETY: the window holds H::LEN bytes; H is valid for any bytes and
+        // needs no more alignment than packets have.
+        window::<Self>(self.ctx.cast(), off, H::LEN).map(|at| unsafe { &*(at as *const H) })
+    }
+    #[inline(always)]
+    fn get_mut<H: Header>(&mut self, off: usize) -> Option<&mut H> {
+        // SAFETY: as `get`; the borrow of the packet keeps it single.
+        window::<Self>(self.ctx.cast(), off, H::LEN).map(|at| unsafe { &mut *(at as *mut H) })
+    }
+    #[inline(always)]
+    fn pull(&mut self, len: u32) {
+        let len = if len > self.len() { self.len() } else { len };
+        // SAFETY: ctx is the program's; this only compares two of its fields.
+        let linear = unsafe { (*self.ctx).data_end.wrapping_sub((*self.ctx).data) };
+        if linear < len {
+            // SAFETY: ctx is the program's.
+            unsafe { bpf_skb_pull_data(self.ctx, len) };
+        }
+    }
+    #[inline(always)]
+    fn patch_l4(&mut self, at: usize, addr_delta: u16, port_delta: u16, l4: L4, v6: bool) -> bool {
+        const PSEUDO_HEADER: u64 = 0x10;
+        const MANGLED_0: u64 = 0x20;
+        let _ = v6;
+        let zero = if l4 == L4::Udp { MANGLED_0 } else { 0 };
+        // SAFETY: ctx is the program's. From 0 and size 0: `to` is a difference.
+        unsafe {
+            (port_delta == 0 || bpf_l4_csum_replace(self.ctx, at as u32, 0, port_delta as u64, zero) == 0)
+                && bpf_l4_csum_replace(self.ctx, at as u32, 0, addr_delta as u64, PSEUDO_HEADER | zero) == 0
+        }
+    }
+    #[inline(always)]
+    fn sum(&self, off: usize, len: u32) -> Option<u16> {
+        window::sum(Loader(self.ctx), off as u32, len)
+    }
+    #[inline(always)]
+    fn pop_tag(&mut self) -> bool {
+        // SAFETY: ctx is the program's.
+        unsafe { bpf_skb_vlan_pop(self.ctx) == 0 }
+    }
+    #[inline(always)]
+    fn reshape(&mut self, keep: u32, grow: u32) -> bool {
+        // SAFETY: ctx is the program's.
+        unsafe {
+            (keep >= self.len() || bpf_skb_change_tail(self.ctx, keep, 0) == 0)
+                && bpf_skb_change_head(self.ctx, grow, 0) == 0
+        }
+    }
 }
 
 #[classifier]
-pub fn dirigent_egress(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+pub fn dirigent_ingress(ctx: TcContext) -> i32 {
+    let ctx = ctx.skb.skb;
+    if judged(ctx) {
+        return TC_ACT_UNSPEC;
+    }
+    let mut tables = KernelTables { ctx: ctx.cast::<c_void>() };
+    let verdict = direct(&mut Skb { ctx }, &mut tables);
+    count_reason(verdict.reason);
+    match verdict.action {
+        Action::Pass | Action::HandOver => TC_ACT_UNSPEC,
+        Action::Deliver | Action::Forward => TC_ACT_OK,
+        Action::Drop => TC_ACT_SHOT,
+        // SAFETY: no pointers.
+        Action::Transmit => unsafe { bpf_redirect(verdict.ifindex, 0) as i32 },
+        // SAFETY: no parameters: the kernel routes by the packet's own header.
+        Action::Resolve => unsafe { bpf_redirect_neigh(verdict.ifindex, core::ptr::null_mut(), 0, 0) as i32 },
+    }
 }
+
+#[classifier]
+pub fn dirigent_egress(ctx: TcContext) -> i32 {
+    let ctx = ctx.skb.skb;
+    // SAFETY: ctx is the program's. What came in by a link has been decided.
+    if unsafe { (*ctx).ingress_ifindex } != 0 {
+        return TC_ACT_UNSPEC;
+    }
+    let mut tables = KernelTables { ctx: ctx.cast::<c_void>() };
+    let verdict = leave(&mut Skb { ctx }, &mut tables);
+    match verdict.action {
+        Action::Drop => {
+            count_reason(verdict.reason);
+            TC_ACT_SHOT
+        }
+        Action::Deliver => {
+            count_reason(verdict.reason);
+            TC_ACT_UNSPEC
+        }
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// Whether XDP has decided already.
+#[inline(always)]
+fn judged(ctx: *mut __sk_buff) -> bool {
+    // SAFETY: ctx is the program's; the bounds of the metadata are checked.
+    unsafe {
+        let (meta, data) = ((*ctx).data_meta as usize, (*ctx).data as usize);
+        meta + 4 <= data && (meta as *const u32).read_volatile() == JUDGED
+    }
+}
+

@@ -1,20 +1,132 @@
-//! The XDP shell.
+//! The XDP shell: the packet, the verdict's action, and the mark that tells tc
+//! what has been decided.
 
-use aya_ebpf::{
-    bindings::xdp_action,
-    btf_maps::Array,
-    macros::{btf_map, xdp},
-    programs::XdpContext,
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::helpers::{
+    bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+    bpf_xdp_load_bytes,
 };
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use dirigent_director::packet::Packet;
+use dirigent_director::{Action, direct};
+use dirigent_wire::{Header, eth::EthHeads};
 
-/// The layout version of the pinned maps, written by whoever loads first.
-#[btf_map]
-static LAYOUT: Array<u32, 1> = Array::new();
+use crate::maps::{KernelTables, count_reason};
+use crate::window::{self, Context, Load, window};
+
+/// Put before the packet for tc: decided, leave it alone. tc takes it away.
+pub const JUDGED: u32 = 0x4469_7267;
+
+pub struct Frame {
+    ctx: *mut xdp_md,
+}
+
+impl Context for Frame {
+    const DATA: i32 = 0;
+    const DATA_END: i32 = 4;
+}
+
+struct Loader(*mut xdp_md);
+
+impl Load for Loader {
+    #[inline(always)]
+    fn load(&self, off: u32, to: *mut [u64; 8], len: u32) -> bool {
+        // SAFETY: `to` holds 64 bytes and `len` is at most that.
+        unsafe { bpf_xdp_load_bytes(self.0, off, to.cast(), len) == 0 }
+    }
+}
+
+impl Packet for Frame {
+    const LAST: bool = false;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: ctx is the program's.
+        unsafe { bpf_xdp_get_buff_len(self.ctx) as u32 }
+    }
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        0
+    }
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        // SAFETY: ctx is the program's.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+    #[inline(always)]
+    fn stripped_tag(&self) -> Option<u16> {
+        None
+    }
+    #[inline(always)]
+    fn get<H: Header>(&self, off: usize) -> Option<&H> {
+        // SAFETY: the window holds H::LEN bytes; H is valid for any bytes and
+        // needs no more alignment than packets have.
+        window::<Self>(self.ctx.cast(), off, H::LEN).map(|at| unsafe { &*(at as *const H) })
+    }
+    #[inline(always)]
+    fn get_mut<H: Header>(&mut self, off: usize) -> Option<&mut H> {
+        // SAFETY: as `get`; the borrow of the frame keeps it single.
+        window::<Self>(self.ctx.cast(), off, H::LEN).map(|at| unsafe { &mut *(at as *mut H) })
+    }
+    #[inline(always)]
+    fn pull(&mut self, _: u32) {}
+    #[inline(always)]
+    fn sum(&self, off: usize, len: u32) -> Option<u16> {
+        window::sum(Loader(self.ctx), off as u32, len)
+    }
+    #[inline(always)]
+    fn pop_tag(&mut self) -> bool {
+        let Some(heads) = self.get::<EthHeads>(0).copied() else { return false };
+        let Some(at) = self.get_mut::<EthHeads>(4) else { return false };
+        *at = heads;
+        // SAFETY: ctx is the program's.
+        unsafe { bpf_xdp_adjust_head(self.ctx, 4) == 0 }
+    }
+    #[inline(always)]
+    fn reshape(&mut self, keep: u32, grow: u32) -> bool {
+        let cut = self.len().wrapping_sub(keep) as i32;
+        // SAFETY: ctx is the program's.
+        unsafe {
+            (cut <= 0 || bpf_xdp_adjust_tail(self.ctx, -cut) == 0)
+                && bpf_xdp_adjust_head(self.ctx, -(grow as i32)) == 0
+        }
+    }
+}
 
 #[xdp]
-pub fn dirigent_xdp(_ctx: XdpContext) -> u32 {
-    if LAYOUT.get(0).is_none() {
-        return xdp_action::XDP_ABORTED;
+pub fn dirigent_xdp(ctx: XdpContext) -> u32 {
+    let ctx = ctx.ctx;
+    let mut frame = Frame { ctx };
+    let mut tables = KernelTables { ctx: ctx.cast::<c_void>() };
+    let verdict = direct(&mut frame, &mut tables);
+    count_reason(verdict.reason);
+    match verdict.action {
+        Action::Pass | Action::Deliver | Action::Forward => {
+            mark(ctx);
+            xdp_action::XDP_PASS
+        }
+        Action::HandOver => xdp_action::XDP_PASS,
+        Action::Drop | Action::Resolve => xdp_action::XDP_DROP,
+        Action::Transmit if verdict.ifindex == frame.ingress() => xdp_action::XDP_TX,
+        // SAFETY: no pointers.
+        Action::Transmit => unsafe { bpf_redirect(verdict.ifindex, 0) as u32 },
     }
-    xdp_action::XDP_PASS
+}
+
+/// Tells tc, where the driver carries metadata; where not, tc decides the same
+/// packet again, to the same end.
+#[inline(always)]
+fn mark(ctx: *mut xdp_md) {
+    // SAFETY: ctx is the program's; the bounds of the metadata are checked.
+    unsafe {
+        if bpf_xdp_adjust_meta(ctx, -4) == 0 {
+            let (meta, data) = ((*ctx).data_meta as usize, (*ctx).data as usize);
+            if meta + 4 <= data {
+                (meta as *mut u32).write_volatile(JUDGED);
+            }
+        }
+    }
 }

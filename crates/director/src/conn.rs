@@ -5,11 +5,11 @@
 //! moves the server's counters; removal is such a change too (to [`Word::DEAD`]),
 //! so it is counted once however many CPUs, and user space's sweep, try it.
 
-use crate::family::Family;
-use crate::records::{Conn, Server, Settings, Tuple, kind};
+use crate::family::{Family, V4, V6};
+use crate::records::{Candidate, Conn, Server, Settings, Tuple, kind};
 use crate::tables::Tables;
 use crate::tcp::{self, Direction, Event};
-use dirigent_wire::{TcpHeader, ip::proto};
+use dirigent_wire::{Addr4, TcpHeader, ip::proto};
 
 /// The word of a connection: state (8 bits), flags (8), zero (16), a random tag
 /// (32) that makes words of different connections differ, so that a change meant
@@ -72,8 +72,9 @@ impl Server {
     pub(crate) fn add_connection(&self, active: bool) {
         self.load.add(load::of(active));
     }
+    /// Takes one out of the count.
     #[inline(always)]
-    fn remove_connection(&self, active: bool) {
+    pub(crate) fn remove_connection(&self, active: bool) {
         self.load.add(load::of(active).wrapping_neg());
     }
     #[inline(always)]
@@ -277,4 +278,29 @@ fn changed<F: Family, T: Tables>(
             copy.word.store(conn.word.load());
         }
     }
+}
+
+/// Number `i` of the candidates that user space wrote: expired if it is due.
+#[inline(always)]
+pub fn expire_candidate<T: Tables>(t: &mut T, candidate: &mut Candidate) {
+    let force = candidate.flags & 2 != 0;
+    let outcome = if candidate.flags & 1 != 0 {
+        expire::<V6, T>(t, &candidate.key, force)
+    } else {
+        let key = &candidate.key;
+        let ([a, b, ..], [c, d, ..]) = (key.src.0, key.dst.0);
+        let key = Tuple {
+            src: Addr4([a, b]),
+            dst: Addr4([c, d]),
+            sport: key.sport,
+            dport: key.dport,
+            protocol: key.protocol,
+        };
+        expire::<V4, T>(t, &key, force)
+    };
+    candidate.result = match outcome {
+        Expiry::Gone => 1,
+        Expiry::Alive => 2,
+        Expiry::Absent => 3,
+    };
 }

@@ -10,6 +10,17 @@ use crate::tables::Tables;
 use crate::verdict::{Action, Reason, Verdict};
 use dirigent_wire::{Be16, Be32, EthHeader, IcmpHeader, checksum};
 
+/// An error to send.
+#[derive(Clone, Copy)]
+pub struct Notice<A> {
+    /// Its source.
+    pub from: A,
+    /// Which one.
+    pub kind: Kind,
+    /// What stands for the packet in the counters.
+    pub reason: Reason,
+}
+
 /// Which error.
 #[derive(Clone, Copy)]
 pub enum Kind {
@@ -23,25 +34,26 @@ pub enum Kind {
     PortUnreachable,
 }
 
-/// Turns the packet into an error about itself, from `from` back to its sender
-/// by the way it came. `reason` stands for it in the counters.
+/// Turns the packet into an error about itself, back to its sender by the way it
+/// came.
 #[inline(never)]
 pub fn send<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &T, ip: &Ip<F::Addr>, from: F::Addr, kind: Kind, reason: Reason,
+    p: &mut P, t: &T, ip: &Ip<F::Addr>, notice: &Notice<F::Addr>,
 ) -> Verdict {
     if !allowed(t, ip.src.hash_fold()) {
         return Verdict::drop(Reason::ErrorWithheld);
     }
     let ident = (t.random() as u16) | 1;
-    match build::<F, P>(p, ip, from, kind, ident) {
-        Some(()) => Verdict::out(Action::Transmit, reason, p.ingress()),
+    match build::<F, P>(p, ip, notice, ident) {
+        Some(()) => Verdict::out(Action::Transmit, notice.reason, p.ingress()),
         None => Verdict::drop(Reason::ErrorUnsent),
     }
 }
 
 #[inline(always)]
-fn build<F: Family, P: Packet>(p: &mut P, ip: &Ip<F::Addr>, from: F::Addr, kind: Kind, ident: u16) -> Option<()> {
-    let ((icmp_type, code), rest) = match kind {
+fn build<F: Family, P: Packet>(p: &mut P, ip: &Ip<F::Addr>, notice: &Notice<F::Addr>, ident: u16) -> Option<()> {
+    let from = notice.from;
+    let ((icmp_type, code), rest) = match notice.kind {
         Kind::TimeExceeded => (F::ERRORS.time_exceeded, 0),
         Kind::TooBig(mtu) => (F::ERRORS.too_big, mtu),
         Kind::HostUnreachable => (F::ERRORS.host_unreachable, 0),

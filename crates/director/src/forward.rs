@@ -7,7 +7,7 @@ use crate::errors;
 use crate::family::{Address, Family, L3, pseudo_tail};
 use crate::open::addr_delta;
 use crate::packet::{L4, Packet};
-use crate::records::{Conn, hop, kind, setting};
+use crate::records::{Conn, Known, hop, kind, setting};
 use crate::tables::{Route, Tables};
 use crate::verdict::{Action, Reason, Verdict};
 use dirigent_wire::{Be16, EthHeader, Mac, Ports, UdpHeader, checksum, ip::proto};
@@ -175,10 +175,10 @@ fn deliver<F: Family, P: Packet>(p: &mut P, flow: &Flow<F>, rewrite: Option<Rewr
 
 /// Answers a client's packet with an error from the virtual address.
 #[inline(always)]
-fn refuse<F: Family, P: Packet, T: Tables>(
+pub fn refuse<F: Family, P: Packet, T: Tables>(
     p: &mut P, t: &T, flow: &Flow<F>, kind: errors::Kind, reason: Reason,
 ) -> Verdict {
-    errors::send::<F, P, T>(p, t, &flow.ip, flow.ip.dst, kind, reason)
+    errors::send::<F, P, T>(p, t, &flow.ip, &errors::Notice { from: flow.ip.dst, kind, reason })
 }
 
 /// The way to the client, or the verdict that stands instead. `link`: where the
@@ -248,8 +248,9 @@ pub fn local_reply<F: Family, P: Packet, T: Tables>(
 /// such service has this server (difference C9: IPVS lets it leak).
 #[inline(never)]
 pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &T, flow: &Flow<F>, server: u32, vip: F::Addr, vport: Be16,
+    p: &mut P, t: &T, flow: &Flow<F>, known: &Known,
 ) -> Verdict {
+    let (vip, vport): (F::Addr, Be16) = (Address::from_words(&known.vip), known.vport);
     if flow.ip.ttl <= 1 {
         return Verdict::pass(Reason::ReplyExpires);
     }
@@ -258,7 +259,7 @@ pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(
         Ok(way) => way,
         Err(verdict) => return verdict,
     };
-    t.count(server, true, flow.ip.len);
+    t.count(known.server, true, flow.ip.len);
     let rewrite = Rewrite {
         source: true,
         addr: vip,

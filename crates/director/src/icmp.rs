@@ -1,7 +1,7 @@
 //! ICMP errors about a connection's packets, relayed to whom they concern
 //! (ipvs-semantics §7, corrected by packet-rules §2.1).
 
-use crate::family::{Address, Family, L3};
+use crate::family::{Family, L3};
 use crate::forward::{self, Way};
 use crate::open::{self, addr_delta};
 use crate::packet::{L4, Packet};
@@ -136,7 +136,7 @@ fn rewrite<F: Family, P: Packet>(p: &mut P, m: &Message<F>, conn: &Conn<F::Addr>
 /// Offset of the checksum in an ICMP header.
 const CHECK: usize = 2;
 
-#[inline(always)]
+#[inline(never)]
 fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
     let nat = conn.kind == kind::NAT_REQUEST;
     let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
@@ -176,7 +176,7 @@ fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     Way { ifindex: next.ifindex, macs }.send(p, Reason::IcmpRequest)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
     if m.ip.ttl <= 1 {
         return Verdict::drop(Reason::NoErrorAboutIcmp);
@@ -197,7 +197,7 @@ fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
 }
 
 /// An error of this host's own stack about a request to its local server.
-#[inline(always)]
+#[inline(never)]
 fn leaving<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
     t.count(conn.server, true, m.ip.len);
     if rewrite(p, m, conn) {

@@ -7,7 +7,7 @@ use crate::errors;
 use crate::family::{Address, Family};
 use crate::forward;
 use crate::packet::Packet;
-use crate::records::{Conn, Place, Server, Service, Tuple, kind, service_flag, setting};
+use crate::records::{Conn, Place, Server, Tuple, kind, service_flag, setting};
 use crate::schedule::{self, Client};
 use crate::shared::{S32, S64};
 use crate::tables::{Insert, Tables};
@@ -54,7 +54,7 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, flow: &Flow<F
     }
     match connect::<F, T>(t, key, index, state, p.ingress()) {
         Err(verdict) if verdict.reason == Reason::NoServer => {
-            Err(errors::send::<F, P, T>(p, t, &flow.ip, flow.ip.dst, errors::Kind::PortUnreachable, Reason::NoServer))
+            Err(forward::refuse(p, t, flow, errors::Kind::PortUnreachable, Reason::NoServer))
         }
         other => other,
     }
@@ -73,7 +73,8 @@ pub fn connect<F: Family, T: Tables>(
     let mut server = scheduled;
     let mut other = 0;
     loop {
-        match bind::<F, T>(t, key, index, server, state, ingress) {
+        let wish = Wish { service: index, server, state, ingress };
+        match bind::<F, T>(t, key, &wish) {
             Bound::Done => return Ok(()),
             Bound::Refused(verdict) => return Err(verdict),
             Bound::Taken => {}
@@ -87,6 +88,14 @@ pub fn connect<F: Family, T: Tables>(
         server = next.ok_or(Verdict::drop(Reason::ReplyKeyTaken))?;
         other += 1;
     }
+}
+
+/// A connection to be bound.
+struct Wish {
+    service: u32,
+    server: u32,
+    state: u8,
+    ingress: u32,
 }
 
 /// How binding a connection to one server ended.
@@ -129,9 +138,8 @@ fn request_entry<F: Family>(
 }
 
 #[inline(never)]
-fn bind<F: Family, T: Tables>(
-    t: &mut T, key: &Tuple<F::Addr>, service: u32, number: u32, state: u8, ingress: u32,
-) -> Bound {
+fn bind<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, wish: &Wish) -> Bound {
+    let Wish { service, server: number, state, ingress } = *wish;
     let now = t.now();
     let word = Word::new(state, key.proto() == proto::TCP && tcp::active(state), t.random());
     let mut conn = {
@@ -216,9 +224,7 @@ fn one_packet_request<F: Family, P: Packet, T: Tables>(
     let client = Client { addr: flow.key.src.hash_fold(), port: flow.key.sport.get() };
     let number = t.service(index).and_then(|s| schedule::schedule(t, s, client));
     let Some(number) = number else {
-        return errors::send::<F, P, T>(
-            p, t, &flow.ip, flow.ip.dst, errors::Kind::PortUnreachable, Reason::NoServer,
-        );
+        return forward::refuse(p, t, flow, errors::Kind::PortUnreachable, Reason::NoServer);
     };
     let Some(server) = t.server(number) else { return Verdict::drop(Reason::Raced) };
     let conn = request_entry::<F>(&flow.key, server, number, index, Word::new(0, false, 0), t.now());
@@ -241,10 +247,7 @@ fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, flow: &Flow<F
     let place = Place::new(flow.key.proto(), flow.key.src, flow.key.sport);
     let Some(known) = F::known(t, &place).copied() else { return pass };
     match known.one_packet {
-        1 => {
-            let vip: F::Addr = Address::from_words(&known.vip);
-            return forward::one_packet_reply(p, t, flow, known.server, vip, known.vport);
-        }
+        1 => return forward::one_packet_reply(p, t, flow, &known),
         0 => {}
         _ => return Verdict::drop(Reason::OnePacketAmbiguous),
     }
@@ -258,5 +261,6 @@ fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, flow: &Flow<F
     if !F::decrement_ttl(p) {
         return Verdict::drop(Reason::ErrorUnsent);
     }
-    errors::send::<F, P, T>(p, t, &flow.ip, from, errors::Kind::PortUnreachable, Reason::Stray)
+    let notice = errors::Notice { from, kind: errors::Kind::PortUnreachable, reason: Reason::Stray };
+    errors::send::<F, P, T>(p, t, &flow.ip, &notice)
 }

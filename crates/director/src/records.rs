@@ -15,9 +15,7 @@ pub const LAYOUT_VERSION: u32 = 1;
 
 /// Which way between client and server: the key of a connection entry is the
 /// packet's own tuple, so NAT has one entry for each direction.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(C)]
 pub struct Tuple<A> {
     /// Source address of the packet.
@@ -53,9 +51,7 @@ impl<A: Copy> Tuple<A> {
 
 /// An address and port with protocol: key of the service table and of the
 /// table of real servers.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(C)]
 pub struct Place<A> {
     /// Address.
@@ -359,6 +355,21 @@ pub struct Known {
     pub server: u32,
 }
 
+/// A candidate of the expire step: user space writes it, the step answers.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Candidate {
+    /// Key of either entry; an IPv4 key's addresses in the first two words.
+    pub key: Tuple<dirigent_wire::Addr6>,
+    /// 0: IPv4; 1: IPv6. Bit 1 (value 2): at once, whatever its age.
+    pub flags: u32,
+    /// What came of it: 1 gone, 2 alive, 3 absent; 0: not asked.
+    pub result: u32,
+}
+
+/// Candidates of one call of the expire step.
+pub const CANDIDATES: u32 = 1024;
+
 /// Error budget: destinations share a bucket by hash.
 pub const ERROR_BUCKETS: u32 = 1024;
 
@@ -399,10 +410,13 @@ pub mod map {
     /// Error budgets: bucket 0 is the total.
     pub const ERRORS: &str = "ERRORS";
 
+    /// Candidates of the expire step.
+    pub const CANDIDATES: &str = "CANDIDATES";
+
     /// All of them.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 18] = [
         CONNS4, CONNS6, SERVICES4, SERVICES6, SERVICES, SERVERS, SLOTS, NEXT_HOPS, COUNTERS, REASONS,
-        LOCAL4, LOCAL6, KNOWN4, KNOWN6, LINKS, SETTINGS, ERRORS,
+        LOCAL4, LOCAL6, KNOWN4, KNOWN6, LINKS, SETTINGS, ERRORS, CANDIDATES,
     ];
 }
 
@@ -422,6 +436,7 @@ const _: () = {
     assert!(size_of::<Settings>() == 128);
     assert!(size_of::<Counters>() == 40);
     assert!(size_of::<Known>() == 24);
+    assert!(size_of::<Candidate>() == 48);
 };
 
 #[cfg(test)]

@@ -190,3 +190,15 @@ impl FragHeader {
     /// "More fragments" in [`FragHeader::offset_more`].
     pub const MORE: u16 = 0x0001;
 }
+
+impl core::fmt::Debug for Addr4 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(&core::net::Ipv4Addr::from(self.bytes()), f)
+    }
+}
+
+impl core::fmt::Debug for Addr6 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(&core::net::Ipv6Addr::from(self.bytes()), f)
+    }
+}

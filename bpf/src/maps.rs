@@ -1,0 +1,291 @@
+//! The maps, and the kernel's [`Tables`] over them. Sizes here are what a test
+//! needs; the loader sets the real ones.
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibParams};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
+use aya_ebpf::macros::btf_map;
+use dirigent_director::records::{
+    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link,
+    NextHop, Place, Server, Service, Settings, Tuple,
+};
+use dirigent_director::shared::S64;
+use dirigent_director::tables::{Insert, Route, Step, Tables};
+use dirigent_director::verdict::Reason;
+use dirigent_wire::{Addr4, Addr6, Mac};
+
+/// User space maps these arrays into its memory and shares their atomic words.
+const MMAPABLE: usize = 1 << 10;
+
+#[btf_map]
+static CONNS4: HashMap<Tuple<Addr4>, Conn<Addr4>, 65536> = HashMap::new();
+#[btf_map]
+static CONNS6: HashMap<Tuple<Addr6>, Conn<Addr6>, 65536> = HashMap::new();
+#[btf_map]
+static SERVICES4: HashMap<Place<Addr4>, u32, 4096> = HashMap::new();
+#[btf_map]
+static SERVICES6: HashMap<Place<Addr6>, u32, 4096> = HashMap::new();
+#[btf_map]
+static SERVICES: Array<Service, 4096, MMAPABLE> = Array::new();
+#[btf_map]
+static SERVERS: Array<Server, 16384, MMAPABLE> = Array::new();
+#[btf_map]
+static SLOTS: Array<u32, 262144, MMAPABLE> = Array::new();
+#[btf_map]
+static NEXT_HOPS: Array<NextHop, 16384, MMAPABLE> = Array::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Counters, 16384> = PerCpuArray::new();
+#[btf_map]
+static REASONS: PerCpuArray<u64, 64> = PerCpuArray::new();
+#[btf_map]
+static LOCAL4: HashMap<Addr4, u32, 4096> = HashMap::new();
+#[btf_map]
+static LOCAL6: HashMap<Addr6, u32, 4096> = HashMap::new();
+#[btf_map]
+static KNOWN4: HashMap<Place<Addr4>, Known, 16384> = HashMap::new();
+#[btf_map]
+static KNOWN6: HashMap<Place<Addr6>, Known, 16384> = HashMap::new();
+#[btf_map]
+static LINKS: Array<Link, { MAX_LINKS as usize }> = Array::new();
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static ERRORS: Array<S64, { ERROR_BUCKETS as usize }> = Array::new();
+#[btf_map]
+static CANDIDATES: Array<Candidate, { MAX_CANDIDATES as usize }, MMAPABLE> = Array::new();
+
+const _: () = assert!(Reason::ALL.len() <= 64);
+
+/// Counts a verdict's reason.
+#[inline(always)]
+pub fn count_reason(reason: Reason) {
+    if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Candidate number `i` of the expire step.
+#[inline(always)]
+pub fn candidate(i: u32) -> Option<&'static mut Candidate> {
+    // SAFETY: user space writes candidates before it runs the step and reads
+    // them after; it runs one step at a time.
+    CANDIDATES.get_ptr_mut(i).map(|c| unsafe { &mut *c })
+}
+
+/// The kernel's tables. Holds the program's context, which route lookups need.
+pub struct KernelTables {
+    pub ctx: *mut c_void,
+}
+
+/// What `bpf_loop` calls for each number.
+extern "C" fn visit<S: Step<KernelTables>>(i: u32, step: *mut c_void) -> i64 {
+    let tables = KernelTables { ctx: core::ptr::null_mut() };
+    // SAFETY: `walk` passes its own `&mut S`.
+    let step = unsafe { &mut *step.cast::<S>() };
+    i64::from(!step.step(&tables, i))
+}
+
+fn inserted(result: Result<(), i32>) -> Insert {
+    const EEXIST: i32 = -17;
+    match result {
+        Ok(()) => Insert::Done,
+        Err(EEXIST) => Insert::Exists,
+        Err(_) => Insert::Full,
+    }
+}
+
+impl KernelTables {
+    /// Asks the kernel's routing table; `fill` writes the addresses.
+    #[inline(always)]
+    fn route(&self, family: u8, ingress: u32, len: u32, fill: impl FnOnce(&mut FibParams)) -> Route {
+        const SIZE: usize = size_of::<FibParams>();
+        let mut zeroed = MaybeUninit::<[u64; SIZE / 8]>::uninit();
+        let words = zeroed.as_mut_ptr().cast::<u64>();
+        let mut i = 0;
+        while i < SIZE / 8 {
+            // SAFETY: within the array; volatile, lest it become a memset call.
+            unsafe { words.add(i).write_volatile(0) };
+            i += 1;
+        }
+        // SAFETY: all bytes are set and any bytes are a value; 8-aligned.
+        let params = unsafe { &mut *zeroed.as_mut_ptr().cast::<FibParams>() };
+        params.family = family;
+        params.ifindex = ingress;
+        params.__bindgen_anon_1.tot_len = if len > 0xffff { 0xffff } else { len as u16 };
+        fill(params);
+        // SAFETY: ctx is the program's context, params valid for its size.
+        let answer = unsafe { bpf_fib_lookup(self.ctx, params, SIZE as i32, 0) };
+        match answer {
+            0 => Route::To { ifindex: params.ifindex, src: Mac::new(params.smac), dst: Mac::new(params.dmac) },
+            5 => Route::NotForwarding,
+            7 => Route::NoNeighbour(params.ifindex),
+            // SAFETY: the kernel set the field.
+            8 => Route::TooBig(u32::from(unsafe { params.__bindgen_anon_1.mtu_result })),
+            _ => Route::None,
+        }
+    }
+}
+
+fn word(hi: u16, lo: u16) -> u32 {
+    u32::from(lo) << 16 | u32::from(hi)
+}
+
+fn words6(a: &Addr6) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h] = a.0;
+    [word(a, b), word(c, d), word(e, f), word(g, h)]
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: no arguments.
+        let jiffies = unsafe { bpf_jiffies64() } as u32;
+        match SETTINGS.get(0) {
+            Some(settings) => jiffies.wrapping_add(settings.clock_offset),
+            None => jiffies,
+        }
+    }
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: no arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        SETTINGS.get(0).filter(|s| s.version != 0)
+    }
+    #[inline(always)]
+    fn link(&self, ifindex: u32) -> Option<&Link> {
+        LINKS.get(ifindex).filter(|l| l.used != 0)
+    }
+
+    #[inline(always)]
+    fn conn4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
+        // SAFETY: an element may be replaced while we hold it (preallocated
+        // map): every field that decides is a word of its own, and changes of
+        // it are compare-and-swaps on a tagged word.
+        unsafe { CONNS4.get(key) }
+    }
+    #[inline(always)]
+    fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
+        // SAFETY: as `conn4`.
+        unsafe { CONNS6.get(key) }
+    }
+    #[inline(always)]
+    fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
+        inserted(CONNS4.insert(key, conn, u64::from(BPF_NOEXIST)))
+    }
+    #[inline(always)]
+    fn insert6(&mut self, key: &Tuple<Addr6>, conn: &Conn<Addr6>) -> Insert {
+        inserted(CONNS6.insert(key, conn, u64::from(BPF_NOEXIST)))
+    }
+    #[inline(always)]
+    fn remove4(&mut self, key: &Tuple<Addr4>) {
+        let _ = CONNS4.remove(key);
+    }
+    #[inline(always)]
+    fn remove6(&mut self, key: &Tuple<Addr6>) {
+        let _ = CONNS6.remove(key);
+    }
+
+    #[inline(always)]
+    fn service4(&self, at: &Place<Addr4>) -> Option<u32> {
+        // SAFETY: a word, written whole.
+        unsafe { SERVICES4.get(at).copied() }
+    }
+    #[inline(always)]
+    fn service6(&self, at: &Place<Addr6>) -> Option<u32> {
+        // SAFETY: a word, written whole.
+        unsafe { SERVICES6.get(at).copied() }
+    }
+    #[inline(always)]
+    fn local4(&self, addr: &Addr4) -> bool {
+        LOCAL4.get_ptr(addr).is_some()
+    }
+    #[inline(always)]
+    fn local6(&self, addr: &Addr6) -> bool {
+        LOCAL6.get_ptr(addr).is_some()
+    }
+    #[inline(always)]
+    fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {
+        // SAFETY: read for one packet; a replaced one misleads at most that one.
+        unsafe { KNOWN4.get(at) }
+    }
+    #[inline(always)]
+    fn known6(&self, at: &Place<Addr6>) -> Option<&Known> {
+        // SAFETY: as `known4`.
+        unsafe { KNOWN6.get(at) }
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<&Service> {
+        SERVICES.get(index)
+    }
+    #[inline(always)]
+    fn server(&self, index: u32) -> Option<&Server> {
+        SERVERS.get(index)
+    }
+    #[inline(always)]
+    fn next_hop(&self, server: u32) -> Option<&NextHop> {
+        NEXT_HOPS.get(server)
+    }
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<u32> {
+        SLOTS.get(index).copied()
+    }
+    #[inline(always)]
+    fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
+        // SAFETY: `visit::<S>` casts the pointer back to what it is.
+        unsafe {
+            bpf_loop(n, visit::<S> as *mut c_void, core::ptr::from_mut(step).cast(), 0);
+        }
+    }
+
+    #[inline(always)]
+    fn route4(&self, ingress: u32, src: &Addr4, dst: &Addr4, len: u32) -> Route {
+        let ([a, b], [c, d]) = (src.0, dst.0);
+        self.route(2, ingress, len, |params| {
+            params.__bindgen_anon_3.ipv4_src = word(a, b);
+            params.__bindgen_anon_4.ipv4_dst = word(c, d);
+        })
+    }
+    #[inline(always)]
+    fn route6(&self, ingress: u32, src: &Addr6, dst: &Addr6, len: u32) -> Route {
+        self.route(10, ingress, len, |params| {
+            params.__bindgen_anon_3.ipv6_src = words6(src);
+            params.__bindgen_anon_4.ipv6_dst = words6(dst);
+        })
+    }
+
+    #[inline(always)]
+    fn count_conn(&self, server: u32) {
+        if let Some(counters) = COUNTERS.get_ptr_mut(server) {
+            // SAFETY: a per-CPU element; only this CPU writes it.
+            unsafe { (*counters).conns += 1 };
+        }
+    }
+    #[inline(always)]
+    fn count(&self, server: u32, reply: bool, bytes: u32) {
+        if let Some(counters) = COUNTERS.get_ptr_mut(server) {
+            // SAFETY: a per-CPU element; only this CPU writes it.
+            unsafe {
+                if reply {
+                    (*counters).out_packets += 1;
+                    (*counters).out_bytes += u64::from(bytes);
+                } else {
+                    (*counters).in_packets += 1;
+                    (*counters).in_bytes += u64::from(bytes);
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    fn error_budget(&self, bucket: u32) -> Option<&S64> {
+        ERRORS.get(bucket)
+    }
+}
+

@@ -1,0 +1,94 @@
+//! Bounds-checked access to a packet's first bytes, shared by XDP and tc.
+
+use core::arch::asm;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_csum_diff;
+use dirigent_wire::checksum;
+
+/// Offsets of `data` and `data_end` in a context.
+pub trait Context {
+    /// In `struct xdp_md` or `struct __sk_buff`.
+    const DATA: i32;
+    /// The same.
+    const DATA_END: i32;
+}
+
+/// The address of `len` bytes at `off`, if they lie in the packet.
+///
+/// Both pointers are loaded in one opaque block: left to itself the compiler
+/// hoists and rearranges the loads into arithmetic that the verifier refuses.
+#[inline(always)]
+pub fn window<C: Context>(ctx: *mut c_void, off: usize, len: usize) -> Option<usize> {
+    let (start, end): (usize, usize);
+    // SAFETY: reads two fields of a live context.
+    unsafe {
+        asm!(
+            "{d} = *(u32 *)({c} + {data})",
+            "{e} = *(u32 *)({c} + {end})",
+            d = out(reg) start, e = out(reg) end, c = in(reg) ctx,
+            data = const C::DATA, end = const C::DATA_END,
+            options(nostack),
+        );
+    }
+    let at = start + off;
+    if at + len > end { None } else { Some(at) }
+}
+
+/// Bytes of one step of a sum.
+const CHUNK: usize = 64;
+
+/// A helper that copies packet bytes: `bpf_xdp_load_bytes` or `bpf_skb_load_bytes`.
+pub trait Load {
+    /// Copies `len` (at most 64) bytes at `off`.
+    fn load(&self, off: u32, to: *mut [u64; 8], len: u32) -> bool;
+}
+
+struct Sum<L> {
+    from: L,
+    off: u32,
+    left: u32,
+    sum: u32,
+    failed: bool,
+}
+
+/// One step: the next 64 bytes, or the fewer that are left.
+extern "C" fn add_chunk<L: Load>(_: u32, sum: *mut c_void) -> i64 {
+    // SAFETY: `sum` passes its own value.
+    let sum = unsafe { &mut *sum.cast::<Sum<L>>() };
+    let mut buffer = [0u64; 8];
+    let whole = sum.left >= CHUNK as u32;
+    let loaded = if whole {
+        sum.from.load(sum.off, &mut buffer, CHUNK as u32)
+    } else {
+        sum.from.load(sum.off, &mut buffer, sum.left & (CHUNK as u32 - 1))
+    };
+    if !loaded {
+        sum.failed = true;
+        return 1;
+    }
+    // SAFETY: the buffer is 64 bytes, a multiple of 4; bytes not loaded are 0.
+    let added = unsafe {
+        bpf_csum_diff(core::ptr::null_mut(), 0, buffer.as_mut_ptr().cast(), CHUNK as u32, sum.sum)
+    };
+    sum.sum = added as u32;
+    sum.off += CHUNK as u32;
+    sum.left = sum.left.saturating_sub(CHUNK as u32);
+    i64::from(sum.left == 0)
+}
+
+/// The folded sum of `len` bytes at `off`.
+#[inline(never)]
+pub fn sum<L: Load>(from: L, off: u32, len: u32) -> Option<u16> {
+    let mut sum = Sum { from, off, left: len, sum: 0, failed: false };
+    // SAFETY: `add_chunk::<L>` casts the pointer back to what it is.
+    unsafe {
+        aya_ebpf::helpers::bpf_loop(
+            len.div_ceil(CHUNK as u32),
+            add_chunk::<L> as *mut c_void,
+            core::ptr::from_mut(&mut sum).cast(),
+            0,
+        );
+    }
+    if sum.failed { None } else { Some(checksum::fold(sum.sum)) }
+}
