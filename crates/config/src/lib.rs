@@ -9,16 +9,21 @@
 //! input makes it panic.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-pub mod error;
 mod check;
+pub mod error;
+pub mod file;
+pub mod ipvsadm;
 pub mod model;
 pub mod plan;
 pub mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Diagnostic, Diagnostics, IpvsError, OptionError, Unsupported, Violation};
+pub use ipvsadm::Command;
 pub use model::{
     Method, Model, Netmask, Persistence, Protocol, Scheduler, SchedulerFlags, Server, Service, ServiceKey, Tunnel,
     TunnelChecksum, TunnelKind, VipPolicy,
 };
 pub use plan::{Op, Plan};
-pub use settings::{ErrorLimits, Mode, Settings, TcpTimeouts, Timeouts};
+pub use settings::{ErrorLimits, Mode, Settings, SysctlError, TcpTimeouts, Timeouts};

@@ -162,7 +162,34 @@ pub struct SchedulerFlags {
     pub third: bool,
 }
 
+/// Why a word is no flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlagFault {
+    /// It is another scheduler's.
+    Incompatible,
+    /// It is none's.
+    Unknown,
+}
+
 impl SchedulerFlags {
+    /// Sets a flag by ipvsadm's name of it.
+    pub(crate) fn set(&mut self, flag: &str, scheduler: &str) -> Result<(), FlagFault> {
+        let (owner, slot) = match flag {
+            "flag-1" => (None, &mut self.fallback),
+            "flag-2" => (None, &mut self.port),
+            "flag-3" => (None, &mut self.third),
+            "sh-fallback" => (Some("sh"), &mut self.fallback),
+            "sh-port" => (Some("sh"), &mut self.port),
+            "mh-fallback" => (Some("mh"), &mut self.fallback),
+            "mh-port" => (Some("mh"), &mut self.port),
+            _ => return Err(FlagFault::Unknown),
+        };
+        if owner.is_some_and(|owner| owner != scheduler) {
+            return Err(FlagFault::Incompatible);
+        }
+        *slot = true;
+        Ok(())
+    }
     /// The names of those set, as ipvsadm takes them with this scheduler.
     pub fn names(self, scheduler: Scheduler) -> Vec<&'static str> {
         let (fallback, port) = match scheduler {

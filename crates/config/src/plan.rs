@@ -5,6 +5,9 @@
 //! and a service that both have keeps a server throughout (a service that is
 //! only in one has no servers for a moment).
 
+#[cfg(test)]
+mod tests;
+
 use crate::error::IpvsError;
 use crate::model::{Model, Server, Service, ServiceKey};
 use crate::settings::{Settings, TcpTimeouts};

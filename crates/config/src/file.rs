@@ -1,0 +1,399 @@
+//! dirigent.toml.
+
+mod duration;
+pub mod keys;
+mod print;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use crate::check;
+use crate::error::{Diagnostics, Unsupported, Violation};
+use crate::model::{
+    DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, NoScheduler, Persistence, Protocol, Scheduler,
+    SchedulerFlags, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
+};
+use crate::settings::{ErrorLimits, MAX_CONNECTIONS, Mode, Settings, TcpTimeouts, Timeouts};
+use reader::{Report, Table, kind, one_of};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use toml::de::DeTable;
+
+pub use print::to_toml;
+
+/// Version of the format.
+pub const VERSION: u64 = 1;
+
+/// The Model that the text describes, or all that is wrong with it. `file` is
+/// its name, for the messages.
+pub fn parse(file: &str, text: &str) -> Result<Model, Diagnostics> {
+    read(file, text, Scope::ThisVersion)
+}
+
+/// What is accepted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// What this version does.
+    ThisVersion,
+    /// All that a Model can hold.
+    #[cfg_attr(not(test), allow(dead_code))]
+    Everything,
+}
+
+fn read(file: &str, text: &str, scope: Scope) -> Result<Model, Diagnostics> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let mut report = Report::new(text);
+    for error in &errors {
+        let at = error.span().map_or(0, |s| s.start);
+        report.add(at, format!("not TOML: {}", error.message().trim()), syntax_remedy(error.message()));
+    }
+    if report.misplaced() {
+        return Err(Diagnostics(report.finish(file)));
+    }
+    let mut reader = Reader { report: report.on_other_lines(), scope, gaps: !errors.is_empty() };
+    let root = root.get_ref();
+    let model = reader.version(root).and_then(|()| {
+        let root = Table::open(keys::ROOT, root, 0, &mut reader.report);
+        let settings = reader.settings(&root);
+        let services = reader.services(&root);
+        Model::new(settings, services)
+            .map_err(|violations| {
+                // All of them have been reported with their places; if one was not, it is now.
+                if reader.report.is_empty() {
+                    violations.iter().for_each(|v| reader.report.add(0, v.to_string(), v.remedy()));
+                }
+            })
+            .ok()
+    });
+    match model {
+        Some(model) if reader.report.is_empty() => Ok(model),
+        _ => Err(Diagnostics(reader.report.finish(file))),
+    }
+}
+
+fn syntax_remedy(message: &str) -> &'static str {
+    if message.contains("duplicate key") {
+        "keep one of the two"
+    } else {
+        "write KEY = VALUE, text in quotes, one a line"
+    }
+}
+
+struct Reader<'t> {
+    report: Report<'t>,
+    scope: Scope,
+    /// Parts of the file are not TOML: what is missing may stand there.
+    gaps: bool,
+}
+
+impl Reader<'_> {
+    /// Whether the rest of the file can be understood.
+    fn version(&mut self, root: &DeTable) -> Option<()> {
+        let Some(value) = root.get("version") else {
+            if !self.gaps {
+                self.report.add(0, "version is missing", "begin the file with version = 1");
+            }
+            return Some(());
+        };
+        let at = value.span().start;
+        let Some(version) = value.get_ref().as_integer() else {
+            let message = format!("version is {}, not an integer", kind(value.get_ref()));
+            self.report.add(at, message, "write version = 1");
+            return Some(());
+        };
+        if u64::from_str_radix(version.as_str(), version.radix()) == Ok(VERSION) {
+            return Some(());
+        }
+        self.report.add(at, format!("version {version} is not known"), "write version = 1, or use a newer dirigent");
+        None
+    }
+
+    fn violation(&mut self, table: &Table, violation: &Violation) {
+        self.report.add(table.place(violation.key()), violation.to_string(), violation.remedy());
+    }
+
+    fn unsupported(&mut self, at: usize, unsupported: &Unsupported) {
+        if self.scope == Scope::ThisVersion {
+            self.report.add(at, unsupported.to_string(), unsupported.instead);
+        }
+    }
+
+    fn missing(&mut self, table: &Table, key: &str, example: &str) {
+        if self.gaps {
+            return;
+        }
+        self.report.add(table.at, format!("{key} is missing"), format!("add {key} = \"{example}\""));
+    }
+
+    fn settings(&mut self, root: &Table) -> Settings {
+        let default = Settings::default();
+        let report = &mut self.report;
+        let Some(t) = root.table("director", keys::DIRECTOR, report) else { return default };
+        let timeouts = t.table("timeouts", keys::TIMEOUTS, report);
+        let errors = t.table("errors", keys::ERRORS, report);
+        let text = |key, report: &mut _| t.string(key, report).map(|(text, _)| text.to_owned());
+        let settings = Settings {
+            instance: text("instance", report).unwrap_or(default.instance),
+            interfaces: interfaces(&t, report),
+            mode: t.choice("mode", &Mode::ALL.map(|m| (m.name(), m)), report).unwrap_or_default(),
+            connections: t.integer("connections", 1, MAX_CONNECTIONS, report),
+            schedule_icmp: t.boolean("schedule_icmp", report).unwrap_or(default.schedule_icmp),
+            nat_icmp_send: t.boolean("nat_icmp_send", report).unwrap_or(default.nat_icmp_send),
+            snat_reroute: t.boolean("snat_reroute", report).unwrap_or(default.snat_reroute),
+            timeouts: timeouts.as_ref().map_or(default.timeouts, |t| read_timeouts(t, report)),
+            errors: errors.as_ref().map_or(default.errors, |t| read_limits(t, report)),
+            socket: text("socket", report),
+            group: text("group", report),
+        };
+        for violation in settings.violations() {
+            let has = |table: &keys::Table| table.keys.iter().any(|k| k.name == violation.key());
+            let table = [(&timeouts, keys::TIMEOUTS), (&errors, keys::ERRORS)]
+                .into_iter()
+                .find_map(|(table, keys)| table.as_ref().filter(|_| has(&keys)))
+                .unwrap_or(&t);
+            self.violation(table, &violation);
+        }
+        settings
+    }
+
+    fn services(&mut self, root: &Table) -> Vec<Service> {
+        let mut seen: HashMap<ServiceKey, usize> = HashMap::new();
+        let mut out = Vec::new();
+        for table in root.tables("service", keys::SERVICE, &mut self.report) {
+            let Some(service) = self.service(&table) else { continue };
+            let at = table.place("address");
+            if let Some(first) = seen.get(&service.key) {
+                let (line, _) = self.report.place(*first);
+                let violation = Violation::DuplicateService(service.key);
+                self.report.add(at, format!("{violation}, first in line {line}"), violation.remedy());
+            } else {
+                seen.insert(service.key, at);
+            }
+            out.push(service);
+        }
+        out
+    }
+
+    /// A service, if its key and options can be understood.
+    fn service(&mut self, t: &Table) -> Option<Service> {
+        let protocol = t.choice("protocol", &Protocol::ALL.map(|p| (p.name(), p)), &mut self.report);
+        if t.get("protocol").is_none() {
+            self.missing(t, "protocol", "tcp");
+        }
+        let address = self.service_address(t);
+        let scheduler = self.scheduler(t);
+        let scheduler_flags = self.scheduler_flags(t, scheduler);
+        let one_packet = t.boolean("one_packet", &mut self.report).unwrap_or(false);
+        let policies = [VipPolicy::Operator, VipPolicy::Manage].map(|v| (v.name(), v));
+        let vip = t.choice("vip", &policies, &mut self.report).unwrap_or_default();
+        let persistence_table = t.table("persistence", keys::PERSISTENCE, &mut self.report);
+        let persistence = persistence_table.as_ref().map(|p| self.persistence(p, address));
+        let server_tables = t.tables("server", keys::SERVER, &mut self.report);
+        // Without a key what is wrong with the servers can still be told.
+        let (ip, port) = address.unwrap_or((IpAddr::V6(Ipv6Addr::UNSPECIFIED), 1));
+        let key = ServiceKey { protocol: protocol.unwrap_or(Protocol::Tcp), address: ip, port };
+        let known = protocol.is_some() && address.is_some();
+
+        let mut service = Service { key, scheduler, scheduler_flags, one_packet, persistence, vip, servers: Vec::new() };
+        if known {
+            for violation in check::options(&service) {
+                let in_persistence = matches!(violation, Violation::PersistenceTime(_) | Violation::PersistenceMask(_));
+                let table = persistence_table.as_ref().filter(|_| in_persistence).unwrap_or(t);
+                self.violation(table, &violation);
+            }
+        }
+        for unsupported in check::service_unsupported(&service) {
+            self.unsupported(t.place(unsupported.key), &unsupported);
+        }
+        for table in &server_tables {
+            let Some(server) = self.server(table, address.map(|_| &key)) else { continue };
+            if let Some(first) = service.servers.iter().position(|s| s.identity() == server.identity()) {
+                let first = server_tables.get(first).map_or(0, |t| self.report.place(t.place("address")).0);
+                let violation = check::duplicate(&key, &server);
+                let message = format!("{violation}, first in line {first}");
+                self.report.add(table.place("address"), message, violation.remedy());
+            }
+            if address.is_some() {
+                let violations = check::numbers(&server).into_iter().chain(check::server(&service, &server));
+                violations.for_each(|v| self.violation(table, &v));
+            }
+            for unsupported in check::server_unsupported(&server) {
+                self.unsupported(table.place(unsupported.key), &unsupported);
+            }
+            service.servers.push(server);
+        }
+        known.then_some(service)
+    }
+
+    fn service_address(&mut self, t: &Table) -> Option<(IpAddr, u16)> {
+        if let Some((_, at)) = t.get("fwmark") {
+            let fwmark = check::fwmark();
+            self.report.add(at, fwmark.to_string(), fwmark.instead);
+            t.get("address")?;
+        }
+        if t.get("address").is_none() {
+            self.missing(t, "address", "192.0.2.10:80");
+        }
+        let (text, at) = t.string("address", &mut self.report)?;
+        let (ip, port) = self.address(text, at)?;
+        let Some(port) = port else {
+            let whole = if ip.is_ipv6() { format!("[{ip}]:80") } else { format!("{ip}:80") };
+            self.report.add(at, format!("address {text:?} has no port"), format!("write it like \"{whole}\""));
+            return None;
+        };
+        if !check::unicast(ip) {
+            self.report.add(at, format!("{ip} cannot be a virtual address"), "use a unicast address that is routed to the director");
+        }
+        Some((ip, port))
+    }
+
+    fn address(&mut self, text: &str, at: usize) -> Option<(IpAddr, Option<u16>)> {
+        let found = address(text);
+        if found.is_none() {
+            let remedy = "write ADDRESS:PORT in numbers, like \"192.0.2.10:80\" or \"[2001:db8::10]:80\"";
+            self.report.add(at, format!("{text:?} is no address and port"), remedy);
+        }
+        found
+    }
+
+    fn scheduler(&mut self, t: &Table) -> Scheduler {
+        const DEFAULT: Scheduler = Scheduler::Wlc;
+        let Some((name, at)) = t.string("scheduler", &mut self.report) else { return DEFAULT };
+        match Scheduler::from_name(name) {
+            Ok(scheduler) => return scheduler,
+            // A Model cannot hold it either, so the scope does not matter.
+            Err(NoScheduler::NotYet(later)) => self.report.add(at, later.to_string(), later.instead),
+            Err(NoScheduler::Unknown) => {
+                self.report.add(at, format!("there is no scheduler {name:?}"), one_of(name, &Scheduler::ALL.map(Scheduler::name)));
+            }
+        }
+        DEFAULT
+    }
+
+    fn scheduler_flags(&mut self, t: &Table, scheduler: Scheduler) -> SchedulerFlags {
+        let mut flags = SchedulerFlags::default();
+        for (name, at) in t.strings("scheduler_flags", &mut self.report).unwrap_or_default() {
+            if let Err(fault) = flags.set(name, scheduler.name()) {
+                let remedy = match fault {
+                    FlagFault::Incompatible => "remove it, or change the scheduler".into(),
+                    FlagFault::Unknown => one_of(name, &["mh-fallback", "mh-port", "flag-1", "flag-2", "flag-3"]),
+                };
+                self.report.add(at, format!("scheduler {scheduler} has no flag {name:?}"), remedy);
+            }
+        }
+        flags
+    }
+
+    fn persistence(&mut self, t: &Table, address: Option<(IpAddr, u16)>) -> Persistence {
+        let timeout = t.duration("timeout", &mut self.report);
+        if timeout.is_some_and(|d| d.subsec_nanos() != 0) {
+            self.report.add(t.place("timeout"), "persistence lasts whole seconds", "round it up: \"1s\"");
+        }
+        let timeout_s = timeout.map_or(DEFAULT_PERSISTENCE_S, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX));
+        let mut mask = Netmask::whole(address.is_some_and(|(ip, _)| ip.is_ipv6()));
+        if let Some((text, at)) = t.string("mask", &mut self.report) {
+            match netmask(text, mask) {
+                Some(found) => mask = found,
+                None => {
+                    let violation = Violation::PersistenceMask(text.into());
+                    self.report.add(at, violation.to_string(), violation.remedy());
+                }
+            }
+        }
+        Persistence { timeout_s, mask }
+    }
+
+    /// A server of the service, whose key may not be known.
+    fn server(&mut self, t: &Table, service: Option<&ServiceKey>) -> Option<Server> {
+        let weight = t.integer32("weight", 0, MAX_WEIGHT, &mut self.report).unwrap_or(1);
+        let upper = t.integer32("upper", 0, MAX_WEIGHT, &mut self.report).unwrap_or(0);
+        let lower = t.integer32("lower", 0, MAX_WEIGHT, &mut self.report).unwrap_or(0);
+        let method = self.method(t);
+        if t.get("address").is_none() {
+            self.missing(t, "address", "10.0.0.2:8080");
+        }
+        let (text, at) = t.string("address", &mut self.report)?;
+        let (address, port) = self.address(text, at)?;
+        let port = port.or_else(|| service.map(|s| s.port)).unwrap_or(0);
+        Some(Server { address, port, method, weight, upper, lower })
+    }
+
+    fn method(&mut self, t: &Table) -> Method {
+        let report = &mut self.report;
+        let methods = [Method::Nat, Method::Dr, Method::Tun(Tunnel::default())].map(|m| (m.name(), m));
+        let method = t.choice("method", &methods, report).unwrap_or(Method::Nat);
+        let port = t.integer32("tunnel_port", 1, 65535, report).and_then(|p| u16::try_from(p).ok());
+        let kinds = [TunnelKind::Ipip, TunnelKind::Gue { port: port.unwrap_or(0) }, TunnelKind::Gre].map(|k| (k.name(), k));
+        let kind = t.choice("tunnel", &kinds, report).unwrap_or(TunnelKind::Ipip);
+        let checksums = [TunnelChecksum::None, TunnelChecksum::Full, TunnelChecksum::Remote].map(|c| (c.name(), c));
+        let checksum = t.choice("tunnel_checksum", &checksums, report).unwrap_or_default();
+        let Method::Tun(_) = method else {
+            for key in ["tunnel", "tunnel_port", "tunnel_checksum"] {
+                if let Some((_, at)) = t.get(key) {
+                    report.add(at, format!("{key} with method {}", method.name()), "remove it, or set method = \"tun\"");
+                }
+            }
+            return method;
+        };
+        if let (Some((_, at)), TunnelKind::Ipip | TunnelKind::Gre) = (t.get("tunnel_port"), kind) {
+            report.add(at, format!("tunnel_port with an {} tunnel", kind.name()), "remove it, or set tunnel = \"gue\"");
+        }
+        Method::Tun(Tunnel { kind, checksum })
+    }
+}
+
+fn interfaces(t: &Table, report: &mut Report) -> Option<Vec<String>> {
+    match t.get("interfaces")?.0.as_str() {
+        Some("auto") => None,
+        Some(other) => {
+            report.add(t.place("interfaces"), format!("interfaces is {other:?}"), format!("write [{other:?}], or \"auto\""));
+            None
+        }
+        None => Some(t.strings("interfaces", report)?.into_iter().map(|(name, _)| name.to_owned()).collect()),
+    }
+}
+
+fn read_timeouts(t: &Table, report: &mut Report) -> Timeouts {
+    let default = Timeouts::default();
+    let mut tcp = default.tcp.by_state();
+    for (key, timeout) in TcpTimeouts::KEYS.into_iter().zip(&mut tcp) {
+        *timeout = t.duration(key, report).unwrap_or(*timeout);
+    }
+    Timeouts { tcp: TcpTimeouts::from_states(tcp), udp: t.duration("udp", report).unwrap_or(default.udp) }
+}
+
+fn read_limits(t: &Table, report: &mut Report) -> ErrorLimits {
+    let default = ErrorLimits::default();
+    let mut number = |key, default| t.integer32(key, 0, u32::MAX, report).unwrap_or(default);
+    ErrorLimits {
+        rate: number("rate", default.rate),
+        burst: number("burst", default.burst),
+        destination_rate: number("destination_rate", default.destination_rate),
+        destination_burst: number("destination_burst", default.destination_burst),
+    }
+}
+
+/// `192.0.2.10:80`, `[2001:db8::10]:80`, or one without port.
+fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
+    match text.parse() {
+        Ok(SocketAddr::V4(a)) => return Some(((*a.ip()).into(), Some(a.port()))),
+        Ok(SocketAddr::V6(a)) => return (!text.contains('%')).then(|| ((*a.ip()).into(), Some(a.port()))),
+        Err(_) => {}
+    }
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).filter(|t| t.contains(':')).unwrap_or(text);
+    bare.parse().ok().map(|ip| (ip, None))
+}
+
+/// `255.255.255.0` or `/24`, of the family of `whole`.
+fn netmask(text: &str, whole: Netmask) -> Option<Netmask> {
+    let prefix = text.strip_prefix('/').map(str::parse::<u8>);
+    match (whole, prefix) {
+        (Netmask::V4(_), None) => text.parse().ok().map(Netmask::V4),
+        (Netmask::V4(_), Some(Ok(length @ 0..=32))) => {
+            let bits = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            Some(Netmask::V4(bits.into()))
+        }
+        (Netmask::V6(_), Some(Ok(length @ 1..=128))) => Some(Netmask::V6(length)),
+        _ => None,
+    }
+}

@@ -1,0 +1,172 @@
+//! Every key of dirigent.toml. The reader knows no other, and docs/config.md
+//! describes each: a test compares the two.
+
+/// A key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What its value is: a type of TOML, or `duration`.
+    pub kind: &'static str,
+    /// Its value when absent, as written in the file; `required`; `none`.
+    pub default: &'static str,
+}
+
+/// A table and its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its header, like `[[service.server]]`; empty for the top of the file.
+    pub header: &'static str,
+    /// The keys, in the order they are printed and described.
+    pub keys: &'static [Key],
+}
+
+const fn key(name: &'static str, kind: &'static str, default: &'static str) -> Key {
+    Key { name, kind, default }
+}
+
+/// The top of the file.
+pub const ROOT: Table = Table {
+    header: "",
+    keys: &[
+        key("version", "integer", "required"),
+        key("director", "table", "none"),
+        key("service", "list of tables", "none"),
+    ],
+};
+
+/// `[director]`.
+pub const DIRECTOR: Table = Table {
+    header: "[director]",
+    keys: &[
+        key("instance", "string", "\"main\""),
+        key("interfaces", "string or list of strings", "\"auto\""),
+        key("mode", "string", "\"auto\""),
+        key("connections", "integer", "none"),
+        key("schedule_icmp", "boolean", "false"),
+        key("nat_icmp_send", "boolean", "false"),
+        key("snat_reroute", "boolean", "true"),
+        key("socket", "string", "none"),
+        key("group", "string", "none"),
+        key("timeouts", "table", "none"),
+        key("errors", "table", "none"),
+    ],
+};
+
+/// `[director.timeouts]`.
+pub const TIMEOUTS: Table = Table {
+    header: "[director.timeouts]",
+    keys: &[
+        key("tcp_none", "duration", "\"3s\""),
+        key("tcp_established", "duration", "\"15m\""),
+        key("tcp_syn_sent", "duration", "\"2m\""),
+        key("tcp_syn_recv", "duration", "\"1m\""),
+        key("tcp_fin_wait", "duration", "\"2m\""),
+        key("tcp_time_wait", "duration", "\"2m\""),
+        key("tcp_close", "duration", "\"10s\""),
+        key("tcp_close_wait", "duration", "\"1m\""),
+        key("tcp_last_ack", "duration", "\"30s\""),
+        key("tcp_listen", "duration", "\"2m\""),
+        key("tcp_synack", "duration", "\"2m\""),
+        key("udp", "duration", "\"5m\""),
+    ],
+};
+
+/// `[director.errors]`.
+pub const ERRORS: Table = Table {
+    header: "[director.errors]",
+    keys: &[
+        key("rate", "integer", "1000"),
+        key("burst", "integer", "50"),
+        key("destination_rate", "integer", "10"),
+        key("destination_burst", "integer", "20"),
+    ],
+};
+
+/// `[[service]]`.
+pub const SERVICE: Table = Table {
+    header: "[[service]]",
+    keys: &[
+        key("protocol", "string", "required"),
+        key("address", "string", "required"),
+        key("fwmark", "integer", "none"),
+        key("scheduler", "string", "\"wlc\""),
+        key("scheduler_flags", "list of strings", "[]"),
+        key("one_packet", "boolean", "false"),
+        key("vip", "string", "\"operator\""),
+        key("persistence", "table", "none"),
+        key("server", "list of tables", "none"),
+    ],
+};
+
+/// `[service.persistence]`.
+pub const PERSISTENCE: Table = Table {
+    header: "[service.persistence]",
+    keys: &[key("timeout", "duration", "\"6m\""), key("mask", "string", "none")],
+};
+
+/// `[[service.server]]`.
+pub const SERVER: Table = Table {
+    header: "[[service.server]]",
+    keys: &[
+        key("address", "string", "required"),
+        key("method", "string", "\"nat\""),
+        key("weight", "integer", "1"),
+        key("upper", "integer", "0"),
+        key("lower", "integer", "0"),
+        key("tunnel", "string", "\"ipip\""),
+        key("tunnel_port", "integer", "none"),
+        key("tunnel_checksum", "string", "\"none\""),
+    ],
+};
+
+/// All tables.
+pub const TABLES: [Table; 7] = [ROOT, DIRECTOR, TIMEOUTS, ERRORS, SERVICE, PERSISTENCE, SERVER];
+
+/// What somebody may have meant by a word that is none of `known`: one with one
+/// edit, or two in long words.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let longest = if word.chars().count() < 6 { 1 } else { 2 };
+    known.into_iter().map(|k| (distance(word, k), k)).filter(|(d, _)| *d <= longest).min().map(|(_, k)| k)
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) between two words;
+/// large for words too long to be mistaken for a key.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len() > 64 {
+        return usize::MAX;
+    }
+    let a: Vec<char> = a.to_lowercase().chars().collect();
+    let b: Vec<char> = b.chars().collect();
+    // Rows of the table of distances between beginnings of a and b.
+    let mut before: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let at = |row: &[usize], i: usize| row.get(i).copied().unwrap_or(usize::MAX / 2);
+    for (i, ca) in a.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, cb) in b.iter().enumerate() {
+            let mut best = (at(&row, j) + usize::from(ca != cb)).min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            next.push(best);
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    at(&row, b.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, d) in [("", "abc", 3), ("abc", "abc", 0), ("wieght", "weight", 1), ("adress", "address", 1), ("x", "yz", 2)] {
+            assert_eq!(distance(a, b), d, "{a} {b}");
+        }
+        assert_eq!(nearest("shceduler", ["scheduler", "server"]), Some("scheduler"));
+        assert_eq!(nearest("colour", ["scheduler", "server"]), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! A Model as dirigent.toml.
+
+use super::{VERSION, duration};
+use crate::model::{Method, Model, Netmask, Persistence, Server, Service, TunnelKind, VipPolicy};
+use crate::settings::{Settings, TcpTimeouts};
+use std::fmt::Write;
+
+/// A file that [`super::parse`] makes the same Model of, as far as this version
+/// accepts it (and its virtual addresses are unicast: the file wants that, ipvsadm
+/// rules do not). Services come in the order of their keys; what has its default
+/// value is left out.
+pub fn to_toml(model: &Model) -> String {
+    let mut out = format!("version = {VERSION}\n");
+    settings(model.settings(), &mut out);
+    model.services().iter().for_each(|s| service(s, &mut out));
+    out
+}
+
+/// Writes `key = value`. Writing to a String cannot fail.
+fn line(out: &mut String, key: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(out, "{key} = {value}");
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => _ = write!(out, "\\u{:04x}", u32::from(c)),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+fn list(items: &[impl AsRef<str>]) -> String {
+    let items: Vec<_> = items.iter().map(|i| quoted(i.as_ref())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn settings(s: &Settings, out: &mut String) {
+    let d = Settings::default();
+    let mut director = String::new();
+    let o = &mut director;
+    if s.instance != d.instance {
+        line(o, "instance", quoted(&s.instance));
+    }
+    if let Some(names) = &s.interfaces {
+        line(o, "interfaces", list(names));
+    }
+    if s.mode != d.mode {
+        line(o, "mode", quoted(s.mode.name()));
+    }
+    if let Some(connections) = s.connections {
+        line(o, "connections", connections);
+    }
+    for (key, value, default) in [
+        ("schedule_icmp", s.schedule_icmp, d.schedule_icmp),
+        ("nat_icmp_send", s.nat_icmp_send, d.nat_icmp_send),
+        ("snat_reroute", s.snat_reroute, d.snat_reroute),
+    ] {
+        if value != default {
+            line(o, key, value);
+        }
+    }
+    for (key, text) in [("socket", &s.socket), ("group", &s.group)] {
+        if let Some(text) = text {
+            line(o, key, quoted(text));
+        }
+    }
+
+    let mut timeouts = String::new();
+    let tcp = TcpTimeouts::KEYS.into_iter().zip(s.timeouts.tcp.by_state()).zip(d.timeouts.tcp.by_state());
+    for ((key, value), default) in tcp.chain([(("udp", s.timeouts.udp), d.timeouts.udp)]) {
+        if value != default {
+            line(&mut timeouts, key, quoted(&duration::format(value)));
+        }
+    }
+    let mut errors = String::new();
+    for (key, value, default) in [
+        ("rate", s.errors.rate, d.errors.rate),
+        ("burst", s.errors.burst, d.errors.burst),
+        ("destination_rate", s.errors.destination_rate, d.errors.destination_rate),
+        ("destination_burst", s.errors.destination_burst, d.errors.destination_burst),
+    ] {
+        if value != default {
+            line(&mut errors, key, value);
+        }
+    }
+    for (header, text) in [("[director]", director), ("[director.timeouts]", timeouts), ("[director.errors]", errors)] {
+        if !text.is_empty() {
+            *out += &format!("\n{header}\n{text}");
+        }
+    }
+}
+
+fn service(s: &Service, out: &mut String) {
+    *out += "\n[[service]]\n";
+    line(out, "protocol", quoted(s.key.protocol.name()));
+    line(out, "address", quoted(&crate::model::join(s.key.address, s.key.port)));
+    line(out, "scheduler", quoted(s.scheduler.name()));
+    let flags = s.scheduler_flags.names(s.scheduler);
+    if !flags.is_empty() {
+        line(out, "scheduler_flags", list(&flags));
+    }
+    if s.one_packet {
+        line(out, "one_packet", true);
+    }
+    if s.vip == VipPolicy::Manage {
+        line(out, "vip", quoted(s.vip.name()));
+    }
+    if let Some(p) = &s.persistence {
+        persistence(p, s.key.address.is_ipv6(), out);
+    }
+    s.servers.iter().for_each(|server| self::server(server, out));
+}
+
+fn persistence(p: &Persistence, ipv6: bool, out: &mut String) {
+    *out += "\n[service.persistence]\n";
+    line(out, "timeout", quoted(&format!("{}s", p.timeout_s)));
+    if p.mask != Netmask::whole(ipv6) {
+        line(out, "mask", quoted(&p.mask.to_string()));
+    }
+}
+
+fn server(s: &Server, out: &mut String) {
+    *out += "\n[[service.server]]\n";
+    line(out, "address", quoted(&s.name()));
+    line(out, "method", quoted(s.method.name()));
+    line(out, "weight", s.weight);
+    if s.upper != 0 {
+        line(out, "upper", s.upper);
+        line(out, "lower", s.lower);
+    }
+    if let Method::Tun(tunnel) = s.method {
+        line(out, "tunnel", quoted(tunnel.kind.name()));
+        if let TunnelKind::Gue { port } = tunnel.kind {
+            line(out, "tunnel_port", port);
+        }
+        line(out, "tunnel_checksum", quoted(tunnel.checksum.name()));
+    }
+}

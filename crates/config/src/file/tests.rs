@@ -1,0 +1,319 @@
+use super::{Scope, parse, read, to_toml};
+use crate::model::*;
+use crate::settings::*;
+use crate::testing::{self, model};
+use proptest::prelude::*;
+use std::time::Duration;
+
+/// Diagnostics of a text, `line:column: message; remedy`.
+fn faults(text: &str) -> Vec<String> {
+    match parse("f", text) {
+        Ok(_) => vec![],
+        Err(found) => found.to_string().lines().map(|l| l.strip_prefix("f:").unwrap().to_owned()).collect(),
+    }
+}
+
+/// A file with one service and one server around a line; the line is the 8th.
+fn around(line: &str) -> String {
+    let plain = ["protocol = \"tcp\"", "address = \"192.0.2.10:80\"", "scheduler = \"rr\""];
+    let key = |l: &str| l.split('=').next().unwrap_or_default().trim().to_owned();
+    let kept = plain.map(|l| if key(l) == key(line) { "" } else { l });
+    format!("version = 1\n\n[[service]]\n{}\n\n{line}\n\n[[service.server]]\naddress = \"10.0.0.2:8080\"\n", kept.join("\n"))
+}
+/// The same for a line of the server; it is the 8th.
+fn server(line: &str) -> String {
+    let address = if line.starts_with("address") { "" } else { "address = \"10.0.0.2:80\"" };
+    format!("version = 1\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n[[service.server]]\n\n{address}\n{line}\n")
+}
+/// The same for a line of the director; it is the 3rd.
+fn director(line: &str) -> String {
+    format!("version = 1\n[director]\n{line}\n")
+}
+/// Two services.
+fn two(first: &str, second: &str) -> String {
+    let service = |a: &str| format!("[[service]]\nprotocol = \"tcp\"\naddress = \"{a}\"\n");
+    format!("version = 1\n{}{}", service(first), service(second))
+}
+
+#[test]
+fn bad_files() {
+    const TIMES: &str = "write a number with its unit: \"500ms\", \"300s\", \"15m\", \"2h\", \"1d\"";
+    const ADDRESS: &str = "write ADDRESS:PORT in numbers, like \"192.0.2.10:80\" or \"[2001:db8::10]:80\"";
+    const SYNTAX: &str = "write KEY = VALUE, text in quotes, one a line";
+    let cases: Vec<(String, String)> = vec![
+        // The file as a whole.
+        ("".into(), "1:1: version is missing; begin the file with version = 1".into()),
+        ("version = 2\nnew = 1".into(), "1:11: version 2 is not known; write version = 1, or use a newer dirigent".into()),
+        ("version = \"1\"".into(), "1:11: version is a string, not an integer; write version = 1".into()),
+        ("version = 1\nverison = 1".into(), "2:1: unknown key \"verison\" at the top of the file; did you mean version?".into()),
+        ("version = 1\nmode = \"tc\"".into(), "2:1: unknown key \"mode\" at the top of the file; it belongs to [director]".into()),
+        ("version = 1\nfoobar = 1".into(), "2:1: unknown key \"foobar\" at the top of the file; remove it; known are version, director, service".into()),
+        ("version = 1\ndirector = 1".into(), "2:12: director is an integer, not a table; begin it with a line [director]".into()),
+        ("version = 1\nservice = 1".into(), "2:11: service is an integer, not a list of tables; begin each with a line [[service]]".into()),
+        ("version = 1\n[service]\nprotocol = \"tcp\"".into(), "2:1: service is a table, not a list of tables; begin each with a line [[service]]".into()),
+        ("version = 1\nservice = [1]".into(), "2:12: service holds an integer, not a table; begin each with a line [[service]]".into()),
+        ("version =".into(), format!("1:10: not TOML: string values must be quoted, expected literal string; {SYNTAX}")),
+        ("version = 1\nversion = 1".into(), "2:1: not TOML: duplicate key; keep one of the two".into()),
+        ("version = 1\n[[service]\nprotocol = 1\n".into(), format!("2:11: not TOML: unclosed array table, expected `]`; {SYNTAX}")),
+        // The director.
+        (director("instance = \"9x\""), "3:12: instance \"9x\" is no name; use a letter, then letters, digits, - and _, at most 32 in all".into()),
+        (director("instance = 9"), "3:12: instance is an integer, not a string; put it in quotes: instance = \"…\"".into()),
+        (director("interfaces = \"eth0\""), "3:14: interfaces is \"eth0\"; write [\"eth0\"], or \"auto\"".into()),
+        (director("interfaces = []"), "3:14: interfaces is an empty list; name interfaces as `ip link` shows them, or write \"auto\"".into()),
+        (director("interfaces = [\"a b\"]"), "3:14: interfaces holds \"a b\", which no interface can be called; name interfaces as `ip link` shows them, or write \"auto\"".into()),
+        (director("interfaces = [\"a\", \"a\"]"), "3:14: interfaces names \"a\" twice; name it once".into()),
+        (director("interfaces = [1]"), "3:15: interfaces holds an integer, not a string; put it in quotes".into()),
+        (director("interfaces = 1"), "3:14: interfaces is an integer, not a list; put it in brackets: interfaces = […]".into()),
+        (director("mode = \"xpd\""), "3:8: mode is \"xpd\"; did you mean \"xdp\"?".into()),
+        (director("mode = \"fast\""), "3:8: mode is \"fast\"; use \"auto\", \"xdp\", \"xdp-generic\", \"tc\"".into()),
+        (director("connections = 0"), "3:15: connections is 0; use a whole number from 1 to 16777216, without quotes".into()),
+        (director("connections = -1"), "3:15: connections is -1; use a whole number from 1 to 16777216, without quotes".into()),
+        (director("connections = 1.5"), "3:15: connections is a fraction, not an integer; use a whole number from 1 to 16777216, without quotes".into()),
+        (director("connections = 99999999999999999999"), "3:15: connections is 99999999999999999999; use a whole number from 1 to 16777216, without quotes".into()),
+        (director("schedule_icmp = 1"), "3:17: schedule_icmp is an integer, not true or false; write true or false, without quotes".into()),
+        (director("socket = \"run/x\""), "3:10: socket \"run/x\" is no socket path; use an absolute path of at most 107 bytes".into()),
+        (director("group = \"\""), "3:9: group \"\" is no name of a group; use a name from /etc/group, or leave it out".into()),
+        (director("timeouts = 5"), "3:12: timeouts is an integer, not a table; begin it with a line [director.timeouts]".into()),
+        (director("timeouts.udp = 300"), format!("3:16: udp is an integer, not a duration; {TIMES}")),
+        (director("timeouts.udp = \"300\""), format!("3:16: udp is \"300\", not a duration; {TIMES}")),
+        (director("timeouts.tcp_close = \"1ms\""), "3:22: tcp_close is 1ms; use 100ms to 2678400s (31 days)".into()),
+        (director("timeouts.tcp_closed = \"1s\""), "3:10: unknown key \"tcp_closed\" in [director.timeouts]; did you mean tcp_close?".into()),
+        (director("errors.burst = 0"), "3:16: burst is 0, so that no error is ever sent; use at least 1".into()),
+        (director("errors.rate = -5"), "3:15: rate is -5; use a whole number from 0 to 4294967295, without quotes".into()),
+        // Services.
+        (around("protocol = \"icmp\""), "8:12: protocol is \"icmp\"; use \"tcp\", \"udp\", \"sctp\"".into()),
+        (around("protocol = \"sctp\""), "8:12: protocol sctp is not in this version; use tcp or udp".into()),
+        (around("address = \"192.0.2.10\""), "8:11: address \"192.0.2.10\" has no port; write it like \"192.0.2.10:80\"".into()),
+        (around("address = \"[2001:db8::1]\""), "8:11: address \"[2001:db8::1]\" has no port; write it like \"[2001:db8::1]:80\"".into()),
+        (around("address = \"www.example.org:80\""), format!("8:11: \"www.example.org:80\" is no address and port; {ADDRESS}")),
+        (around("address = \"192.0.2.10:99999\""), format!("8:11: \"192.0.2.10:99999\" is no address and port; {ADDRESS}")),
+        (around("address = \"[fe80::1%2]:80\""), format!("8:11: \"[fe80::1%2]:80\" is no address and port; {ADDRESS}")),
+        (around("address = \"224.0.0.1:80\""), "8:11: 224.0.0.1 cannot be a virtual address; use a unicast address that is routed to the director".into()),
+        (around("address = \"192.0.2.10:0\""), "8:11: virtual service tcp 192.0.2.10:0 has port 0 (all ports) but no persistence; name a port, or add a persistence table".into()),
+        (around("address = \"[2001:db8::1]:80\""), "11:11: real server 10.0.0.2 has another address family than its virtual service; use an address of the service's family".into()),
+        (around("scheduler = \"lblc\""), "8:13: scheduler lblc is not in this version; use mh".into()),
+        (around("scheduler = \"rrr\""), "8:13: there is no scheduler \"rrr\"; did you mean \"rr\"?".into()),
+        (around("scheduler_flags = [\"mh-port\"]"), "8:20: scheduler rr has no flag \"mh-port\"; remove it, or change the scheduler".into()),
+        (around("scheduler_flags = [\"mh-prot\"]"), "8:20: scheduler rr has no flag \"mh-prot\"; did you mean \"mh-port\"?".into()),
+        (around("scheduler_flags = \"mh-port\""), "8:19: scheduler_flags is a string, not a list; put it in brackets: scheduler_flags = […]".into()),
+        (around("one_packet = true"), "8:14: one-packet scheduling of virtual service tcp 192.0.2.10:80, which is not UDP; set protocol = \"udp\", or remove one_packet".into()),
+        (around("vip = \"managed\""), "8:7: vip is \"managed\"; did you mean \"manage\"?".into()),
+        (around("fwmark = 7"), "8:10: a service by firewall mark is not in this version; list its addresses and ports as services".into()),
+        (around("persistence = { timeout = \"5m\" }"), "8:15: persistence is not in this version; remove it, or use scheduler mh, which sends a client to the same server".into()),
+        (around("wieght = 1"), "8:1: unknown key \"wieght\" in [[service]]; did you mean weight? It belongs to [[service.server]]".into()),
+        (two("192.0.2.1:80", "192.0.2.1:80"), "7:11: virtual service tcp 192.0.2.1:80 is there twice, first in line 4; put its real servers into one service, or change the address or port".into()),
+        ("version = 1\n[[service]]\nprotocol = \"tcp\"\n".into(), "2:1: address is missing; add address = \"192.0.2.10:80\"".into()),
+        ("version = 1\n[[service]]\naddress = \"192.0.2.10:80\"\n".into(), "2:1: protocol is missing; add protocol = \"tcp\"".into()),
+        // Servers.
+        (server("weight = -1"), "8:10: weight is -1; use a whole number from 0 to 2147483647, without quotes".into()),
+        (server("weight = 2147483648"), "8:10: weight is 2147483648; use a whole number from 0 to 2147483647, without quotes".into()),
+        (server("weight = \"2\""), "8:10: weight is a string, not an integer; use a whole number from 0 to 2147483647, without quotes".into()),
+        (server("method = \"masq\""), "8:10: method is \"masq\"; use \"nat\", \"dr\", \"tun\"".into()),
+        (server("method = \"tun\""), "8:10: method tun is not in this version; use nat, or dr within one network; tun comes with a later version".into()),
+        (server("tunnel = \"gre\""), "8:10: tunnel with method nat; remove it, or set method = \"tun\"".into()),
+        (server("upper = 5"), "8:9: a connection threshold is not in this version; remove upper and lower".into()),
+        (server("lower = 5"), "8:9: the lower threshold 5 is above the upper one, 0; set upper above lower, or remove lower".into()),
+        (server("address = \"224.0.0.1:80\""), "8:11: real server 224.0.0.1 is not a unicast address that can be routed; use an address of one host".into()),
+        (server("address = \"0.0.0.0:80\""), "8:11: real server 0.0.0.0 is not a unicast address that can be routed; use an address of one host".into()),
+        (server("address = 10"), "8:11: address is an integer, not a string; put it in quotes: address = \"…\"".into()),
+        (server("address = \"10.0.0.2:81\"\nmethod = \"dr\""), "8:11: method dr does not change ports, but the real server's port 81 differs from the service's, 80; use port 80, or method = \"nat\"".into()),
+        (server("[[service.server]]\naddress = \"10.0.0.2:80\""), "9:11: real server 10.0.0.2:80 is twice in virtual service tcp 192.0.2.10:80, first in line 7; remove one, or give it more weight instead".into()),
+        (server("[[service.server]]\n"), "8:1: address is missing; add address = \"10.0.0.2:8080\"".into()),
+    ];
+    assert!(cases.len() >= 60);
+    let wrong: Vec<_> = cases.iter().filter(|(text, fault)| faults(text) != [fault.as_str()]).collect();
+    for (text, fault) in &wrong {
+        println!("{text}\nexpected: {fault}\nfound:    {}\n", faults(text).join("\n          "));
+    }
+    assert!(wrong.is_empty());
+}
+
+/// What is refused for other reasons than this version.
+#[test]
+fn bad_files_of_later_versions() {
+    for (text, fault) in [
+        (around("[service.persistence]\ntimeout = \"0s\""), "9:11: persistence of 0 s is not within 1 s and 2678400 s; use 1s to 2678400s (31 days)"),
+        (around("[service.persistence]\ntimeout = \"1500ms\""), "9:11: persistence lasts whole seconds; round it up: \"1s\""),
+        (around("[service.persistence]\nmask = \"/64\""), "9:8: the persistence mask /64 does not fit the service's address family; use a mask like \"255.255.255.0\" for IPv4 or a prefix like \"/64\" for IPv6"),
+        (server("method = \"tun\"\ntunnel = \"gue\""), "9:10: a gue tunnel needs a port; set tunnel_port, usually 6080"),
+        (server("method = \"tun\"\ntunnel_port = 5"), "9:15: tunnel_port with an ipip tunnel; remove it, or set tunnel = \"gue\""),
+        (server("method = \"tun\"\ntunnel_checksum = \"full\""), "9:19: an ipip tunnel has no full checksum; remove tunnel_checksum, or choose \"none\""),
+    ] {
+        let found = read("f", &text, Scope::Everything).unwrap_err().to_string();
+        assert_eq!(found, format!("f:{fault}"), "{text}");
+    }
+}
+
+#[test]
+fn all_faults_at_once_in_order() {
+    let text = "version = 1\nx = \n[director]\nmode = 5\n[[service]]\nscheduler = \"no\"\naddress = 192.0.2.1:80\n[[service.server]]\nweight = true\n";
+    let places: Vec<_> = parse("f", text).unwrap_err().0.iter().map(|d| (d.line, d.column)).collect();
+    // Of line 7 only that it is not TOML, and nothing about what it may have meant to be.
+    assert_eq!(places, [(2, 5), (4, 8), (6, 13), (7, 16), (9, 10)]);
+}
+
+#[test]
+fn columns_are_characters() {
+    assert_eq!(faults("version = 1 # ä\ndirector = { group = \"äöü\", mode = 5 }"), ["2:36: mode is an integer, not a string; put it in quotes: mode = \"…\""]);
+}
+
+#[test]
+fn everything_set() {
+    let text = r#"
+version = 1
+[director]
+instance = "edge-1"
+interfaces = ["eth0", "eth1.5"]
+mode = "xdp"
+connections = 2_000_000
+schedule_icmp = true
+nat_icmp_send = true
+snat_reroute = false
+socket = "/run/x.sock"
+group = "ops"
+timeouts = { tcp_established = "2h", udp = "500ms" }
+errors = { rate = 0, burst = 1, destination_rate = 2, destination_burst = 3 }
+[[service]]
+protocol = "udp"
+address = "[2001:db8::10]:53"
+scheduler = "mh"
+scheduler_flags = ["mh-port", "mh-fallback"]
+one_packet = true
+vip = "manage"
+[[service.server]]
+address = "fd00::2"
+method = "dr"
+weight = 0x10
+[[service.server]]
+address = "[fd00::3]:5353"
+"#;
+    let model = parse("f", text).unwrap();
+    let s = model.settings();
+    assert_eq!(s.instance, "edge-1");
+    assert_eq!(s.interfaces.as_deref().unwrap(), ["eth0", "eth1.5"]);
+    assert_eq!((s.mode, s.connections), (Mode::Xdp, Some(2_000_000)));
+    assert_eq!((s.schedule_icmp, s.nat_icmp_send, s.snat_reroute), (true, true, false));
+    assert_eq!((s.socket_path().as_str(), s.group.as_deref()), ("/run/x.sock", Some("ops")));
+    assert_eq!(s.timeouts.tcp.established, Duration::from_secs(7200));
+    assert_eq!(s.timeouts.udp, Duration::from_millis(500));
+    assert_eq!(s.timeouts.tcp.fin_wait, Duration::from_secs(120));
+    assert_eq!(s.errors, ErrorLimits { rate: 0, burst: 1, destination_rate: 2, destination_burst: 3 });
+
+    let [service] = model.services() else { panic!() };
+    assert_eq!(service.key, ServiceKey { protocol: Protocol::Udp, address: "2001:db8::10".parse().unwrap(), port: 53 });
+    assert_eq!((service.scheduler, service.one_packet, service.vip), (Scheduler::Mh, true, VipPolicy::Manage));
+    assert_eq!(service.scheduler_flags, SchedulerFlags { fallback: true, port: true, third: false });
+    let first = Server { weight: 16, ..Server::new("fd00::2".parse().unwrap(), 53, Method::Dr) };
+    let second = Server::new("fd00::3".parse().unwrap(), 5353, Method::Nat);
+    assert_eq!(service.servers, [first, second]);
+    assert_eq!(service.servers_in_list_order().collect::<Vec<_>>(), [&second, &first]);
+}
+
+#[test]
+fn defaults() {
+    let model = parse("f", "version = 1\n[director]\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n").unwrap();
+    assert_eq!(model.settings(), &Settings::default());
+    let key = ServiceKey { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 };
+    assert_eq!(model.services(), [Service::new(key)]);
+    assert_eq!(model.settings().socket_path(), "/run/dirigent/main.sock");
+    assert_eq!(parse("f", "version = 1").unwrap(), Model::default());
+}
+
+#[test]
+fn the_example() {
+    let model = parse("dirigent.toml", include_str!("../../../../examples/dirigent.toml")).unwrap();
+    let [four, six] = model.services() else { panic!() };
+    assert_eq!((four.key.to_string().as_str(), four.scheduler), ("tcp 192.0.2.10:80", Scheduler::Wrr));
+    assert_eq!((six.key.to_string().as_str(), six.scheduler), ("tcp [2001:db8::10]:80", Scheduler::Rr));
+    let names: Vec<_> = four.servers.iter().chain(&six.servers).map(Server::name).collect();
+    assert_eq!(names, ["10.0.0.2:8080", "10.0.0.3:8080", "10.0.0.4:8080", "[fd00::2]:8080", "[fd00::3]:8080", "[fd00::4]:8080"]);
+    assert!(four.servers.iter().chain(&six.servers).all(|s| s.method == Method::Nat));
+}
+
+/// docs/config.md describes each key of `keys`, with its type and default, and no other.
+#[test]
+fn documentation_is_complete() {
+    let mut documented = Vec::new();
+    let mut header = "";
+    for line in include_str!("../../../../docs/config.md").lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            header = if title == "Top of the file" { "" } else { title.trim_matches('`') };
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let cells: Vec<_> = row.split(" | ").map(|c| c.trim_matches('`')).collect();
+            assert!(cells[3].len() > 3, "{line}");
+            documented.push((header, cells[0], cells[1], cells[2]));
+        }
+    }
+    let known: Vec<_> =
+        super::keys::TABLES.iter().flat_map(|t| t.keys.iter().map(|k| (t.header, k.name, k.kind, k.default))).collect();
+    assert_eq!(documented, known);
+}
+
+/// The defaults in `keys`, and so those documented, are the Model's.
+#[test]
+fn documented_defaults_are_true() {
+    let mut text = String::from("version = 1\n");
+    for table in &super::keys::TABLES[1..] {
+        text += &format!("{}\n", table.header);
+        if table.header.starts_with("[[service") {
+            let example = if table.header == "[[service]]" { "protocol = \"tcp\"\naddress = \"192.0.2.10:80\"" } else { "address = \"10.0.0.2\"\nmethod = \"tun\"" };
+            text += &format!("{example}\n");
+        }
+        for key in table.keys.iter().filter(|k| !["required", "none"].contains(&k.default) && k.name != "method") {
+            text += &format!("{} = {}\n", key.name, key.default);
+        }
+    }
+    let model = read("f", &text, Scope::Everything).unwrap();
+    assert_eq!(model.settings(), &Settings::default());
+    let [service] = model.services() else { panic!() };
+    let mut plain = Service::new(service.key);
+    plain.persistence = Some(Persistence { timeout_s: DEFAULT_PERSISTENCE_S, mask: Netmask::whole(false) });
+    plain.servers = vec![Server::new([10, 0, 0, 2].into(), 80, Method::Tun(Tunnel::default()))];
+    assert_eq!(service, &plain);
+    assert!(super::keys::SERVER.keys.iter().any(|k| (k.name, k.default) == ("method", "\"nat\"")));
+}
+
+proptest! {
+    #[test]
+    fn round_trip(model in model(testing::Scope { everything: false })) {
+        prop_assert_eq!(parse("f", &to_toml(&model)), Ok(model));
+    }
+
+    #[test]
+    fn round_trip_of_later_versions(model in model(testing::Scope { everything: true })) {
+        prop_assert_eq!(read("f", &to_toml(&model), Scope::Everything), Ok(model));
+    }
+
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        let _ = parse("f", &text);
+    }
+
+    /// Text made of a file's pieces gets deeper than random characters.
+    #[test]
+    fn no_mixture_panics(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..40)) {
+        if let Err(found) = parse("f", &pieces.concat()) {
+            prop_assert!(!found.0.is_empty());
+            prop_assert!(found.0.iter().all(|d| d.line > 0 && d.column > 0 && !d.remedy.is_empty()));
+        }
+    }
+
+    #[test]
+    fn no_cut_panics(model in model(testing::Scope { everything: true }), cut in any::<prop::sample::Index>(), byte in any::<char>()) {
+        let mut text = to_toml(&model);
+        let at = cut.index(text.len() + 1);
+        if text.is_char_boundary(at) {
+            text.insert(at, byte);
+            let _ = parse("f", &text);
+            text.truncate(at);
+            let _ = parse("f", &text);
+        }
+    }
+}
+
+const PIECES: &[&str] = &[
+    "version", "director", "service", "server", "[", "]", "[[", "]]", "{", "}", "=", ".", ",", "\n", " ", "\"", "'", "1",
+    "-1", "0x", "\"5m\"", "\"192.0.2.10:80\"", "\"[::1]:80\"", "address", "weight", "timeouts", "udp", "persistence",
+    "version = 1\n", "\n[[service]]\n", "\n[[service.server]]\n", "protocol = \"tcp\"\n", "address = \"192.0.2.10:80\"\n",
+    "true", "method = \"tun\"\n", "tunnel = \"gue\"\n", "mask = \"/64\"\n", "\n[service.persistence]\n", "#", "ä", "\"\"\"",
+];

@@ -1,0 +1,211 @@
+//! Rules as ipvsadm 1.31 takes them, a line each: `-A -t 192.0.2.10:80 -s rr`.
+//!
+//! Refusals come in two classes, as with ipvsadm itself: [`OptionError`], when
+//! the line makes no sense (nothing was tried), and [`IpvsError`], when the
+//! Model refuses what a sound line asks for.
+
+mod options;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use crate::check;
+use crate::error::{IpvsError, OptionError};
+use crate::model::{
+    Model, NoScheduler, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey,
+};
+use options::Id;
+use std::net::IpAddr;
+use std::time::Duration;
+use values::Draft;
+
+/// What a line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `-A`: add a service.
+    AddService(ServiceRule),
+    /// `-E`: replace all of a service but its servers.
+    EditService(ServiceRule),
+    /// `-D`: remove a service and its servers.
+    DeleteService(ServiceRef),
+    /// `-C`: remove all services.
+    Clear,
+    /// `-a`: add a server.
+    AddServer(ServerRule),
+    /// `-e`: replace all of a server but its address, port and place.
+    EditServer(ServerRule),
+    /// `-d`: remove a server.
+    DeleteServer {
+        /// Its service.
+        service: ServiceRef,
+        /// Its address.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+    },
+    /// `--set`: timeouts in seconds; 0 keeps one.
+    SetTimeouts {
+        /// TCP ESTABLISHED.
+        tcp: u32,
+        /// TCP FIN_WAIT.
+        tcp_fin: u32,
+        /// UDP.
+        udp: u32,
+    },
+}
+
+/// The service that a line names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceRef {
+    /// By protocol, address and port.
+    Address(ServiceKey),
+    /// By firewall mark.
+    Fwmark {
+        /// The mark, not 0.
+        mark: u32,
+        /// `-6`.
+        ipv6: bool,
+    },
+}
+
+/// A service as a line describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRule {
+    /// Which.
+    pub service: ServiceRef,
+    /// Name of the scheduler, known or not.
+    pub scheduler: String,
+    /// Its flags.
+    pub scheduler_flags: SchedulerFlags,
+    /// `-o`.
+    pub one_packet: bool,
+    /// `-p`, with `-M`.
+    pub persistence: Option<Persistence>,
+    /// `--pe`: name of the persistence engine, known or not.
+    pub engine: Option<String>,
+}
+
+/// A server as a line describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerRule {
+    /// Its service.
+    pub service: ServiceRef,
+    /// The server.
+    pub server: Server,
+}
+
+impl Command {
+    /// Reads a line: options separated by blanks, with or without the leading
+    /// word `ipvsadm`. None: the line is blank. There is no quoting and there
+    /// are no comments, as in ipvsadm.
+    pub fn parse(line: &str) -> Result<Option<Self>, OptionError> {
+        let mut words: Vec<&str> = line.split_ascii_whitespace().collect();
+        if words.first() == Some(&"ipvsadm") {
+            words.remove(0);
+        }
+        if words.is_empty() { Ok(None) } else { Self::from_args(&words).map(Some) }
+    }
+
+    /// Reads the arguments of ipvsadm, its name not among them.
+    pub fn from_args(args: &[&str]) -> Result<Self, OptionError> {
+        let (given, rest) = options::split(args)?;
+        let Some((first, others)) = given.split_first() else { return Err(options::try_help()) };
+        let command = options::command(first).ok_or_else(options::try_help)?;
+        let mut draft = Draft::default();
+        for opt in others {
+            if options::command(opt).is_some() {
+                return Err(usage(format!("invalid option `{}'", opt.written)));
+            }
+            draft.take(opt)?;
+        }
+        // ipvsadm reads the times of --set from the words that belong to no option.
+        let mut rest = rest.into_iter();
+        let times = if first.id == Id::Set { Some(values::timeouts(&mut rest)?) } else { None };
+        if let Some(extra) = rest.next() {
+            return Err(usage(format!("unexpected argument {extra}")));
+        }
+        draft.finish_flags()?;
+        options::check(command, &draft.seen)?;
+        draft.build(first.id, times)
+    }
+
+    /// Does it to a Model, by IPVS's rules. Refuses what this version does not do.
+    pub fn apply(&self, model: &mut Model) -> Result<(), IpvsError> {
+        match self {
+            Self::AddService(rule) => model.add_service(rule.service(model)?),
+            Self::EditService(rule) => model.edit_service(&rule.service(model)?),
+            Self::DeleteService(service) => model.remove_service(&service.key()?),
+            Self::Clear => {
+                model.clear();
+                Ok(())
+            }
+            Self::AddServer(rule) => model.add_server(&rule.service.key()?, rule.server()?),
+            Self::EditServer(rule) => model.edit_server(&rule.service.key()?, rule.server()?),
+            Self::DeleteServer { service, address, port } => model.remove_server(&service.key()?, *address, *port),
+            Self::SetTimeouts { tcp, tcp_fin, udp } => {
+                let mut settings = model.settings().clone();
+                let t = &mut settings.timeouts;
+                for (to, seconds) in [(&mut t.tcp.established, tcp), (&mut t.tcp.fin_wait, tcp_fin), (&mut t.udp, udp)] {
+                    if *seconds != 0 {
+                        *to = Duration::from_secs((*seconds).into());
+                    }
+                }
+                model.set_settings(settings)
+            }
+        }
+    }
+}
+
+impl ServiceRef {
+    /// The key, which a firewall mark has not in this version.
+    pub fn key(&self) -> Result<ServiceKey, IpvsError> {
+        match self {
+            Self::Address(key) => Ok(*key),
+            Self::Fwmark { .. } => Err(check::fwmark().into()),
+        }
+    }
+}
+
+impl ServiceRule {
+    /// The service, without servers; who holds its address stays as it was.
+    fn service(&self, model: &Model) -> Result<Service, IpvsError> {
+        let key = self.service.key()?;
+        let scheduler = match Scheduler::from_name(&self.scheduler) {
+            Ok(scheduler) => scheduler,
+            Err(NoScheduler::NotYet(later)) => return Err(later.into()),
+            Err(NoScheduler::Unknown) => return Err(IpvsError::SchedulerNotFound),
+        };
+        match self.engine.as_deref() {
+            None => {}
+            Some("sip") => return Err(check::later("persistence engine sip", "remove --pe", "persistence").into()),
+            Some(_) => return Err(IpvsError::SchedulerNotFound),
+        }
+        let service = Service {
+            key,
+            scheduler,
+            scheduler_flags: self.scheduler_flags,
+            one_packet: self.one_packet,
+            persistence: self.persistence,
+            vip: model.service(&key).map(|s| s.vip).unwrap_or_default(),
+            servers: Vec::new(),
+        };
+        match check::service_unsupported(&service).into_iter().next() {
+            Some(unsupported) => Err(unsupported.into()),
+            None => Ok(service),
+        }
+    }
+}
+
+impl ServerRule {
+    fn server(&self) -> Result<Server, IpvsError> {
+        match check::server_unsupported(&self.server).into_iter().next() {
+            Some(unsupported) => Err(unsupported.into()),
+            None => Ok(self.server),
+        }
+    }
+}
+
+/// A refusal by ipvsadm itself.
+fn usage(message: impl Into<String>) -> OptionError {
+    OptionError { exit_code: 2, message: message.into() }
+}
