@@ -1,5 +1,6 @@
 //! The packet path where it runs: in the kernel, by BPF programs that this crate
 //! builds, embeds, loads, attaches and pins; and in memory, for tests and explanation.
 
+pub mod kernel;
 pub mod names;
 pub mod object;

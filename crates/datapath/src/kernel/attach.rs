@@ -1,0 +1,501 @@
+//! Attaching the programs to interfaces, and replacing those of an earlier daemon.
+//!
+//! tc ingress and egress are attached everywhere, XDP in front of them where the mode
+//! says so. Attachments are bpf links pinned in the instance's `links/`, named after what
+//! they are and the interface's number. A kernel without tcx (before 6.6) gets classic
+//! tc filters at a priority and handle of ours; since those cannot be pinned, a directory
+//! in `links/` remembers that they are ours.
+//!
+//! Replacing the program of a link or filter is one atomic step in the kernel: each packet
+//! is seen by the old or by the new program. XDP hands some packets on to tc, so tc is
+//! always renewed first and removed last.
+
+use std::{fmt, fs, io, os::fd::AsFd as _, path::PathBuf};
+
+use aya::programs::{
+    SchedClassifier, Xdp, XdpMode,
+    links::{FdLink, Link as _, LinkError, LinkOrder, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcHandle},
+    xdp::XdpLink,
+};
+use aya::util::KernelVersion;
+
+use super::{
+    error::{Error, errno},
+    load::{self, Instance, Kernel},
+    netlink,
+    select::{Choice, Facts, Mode, PathKind, choose},
+    sys,
+    testrun::Direction,
+};
+
+/// The first kernel with tcx links.
+const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
+const XDP_PROGRAM: &str = "dirigent_xdp";
+
+/// Priority of our classic filters: an unlikely one, and in front of the default 49152.
+pub const FILTER_PRIORITY: u16 = 209;
+/// Handle of our classic filters.
+pub const FILTER_HANDLE: TcHandle = TcHandle::new(0, 0xd1);
+
+/// How tc programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcKind {
+    /// tcx where the kernel has it (6.6), else classic.
+    #[default]
+    Auto,
+    /// Classic filters, also where the kernel has tcx: for tests.
+    Classic,
+}
+
+/// What was attached to an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The interface's name at that moment.
+    pub interface: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// Which program sees packets first.
+    pub path: PathKind,
+    /// Why.
+    pub reason: String,
+    /// Whether tc is attached by tcx links; otherwise by classic filters.
+    pub tcx: bool,
+    /// Whether programs of an earlier daemon were replaced.
+    pub replaced: bool,
+}
+
+/// What kind of attachment a pin is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// XDP, of either mode.
+    Xdp,
+    /// tcx ingress.
+    TcxIngress,
+    /// tcx egress.
+    TcxEgress,
+    /// Classic filter on ingress.
+    ClassicIngress,
+    /// Classic filter on egress.
+    ClassicEgress,
+}
+
+impl Hook {
+    const ALL: [Self; 5] =
+        [Self::Xdp, Self::TcxIngress, Self::TcxEgress, Self::ClassicIngress, Self::ClassicEgress];
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::TcxIngress => "tcx-ingress",
+            Self::TcxEgress => "tcx-egress",
+            Self::ClassicIngress => "classic-ingress",
+            Self::ClassicEgress => "classic-egress",
+        }
+    }
+
+    fn pin(self, instance: &Instance, ifindex: u32) -> PathBuf {
+        instance.links().join(format!("{}-{ifindex}", self.prefix()))
+    }
+
+    fn parse(file: &str) -> Option<(Self, u32)> {
+        let (prefix, ifindex) = file.rsplit_once('-')?;
+        let hook = Self::ALL.into_iter().find(|hook| hook.prefix() == prefix)?;
+        Some((hook, ifindex.parse().ok()?))
+    }
+
+    fn classic(self) -> Option<Direction> {
+        match self {
+            Self::ClassicIngress => Some(Direction::Ingress),
+            Self::ClassicEgress => Some(Direction::Egress),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.prefix())
+    }
+}
+
+impl Direction {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => "dirigent_ingress",
+            Self::Egress => "dirigent_egress",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    fn aya(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+
+    fn tcx(self) -> Hook {
+        match self {
+            Self::Ingress => Hook::TcxIngress,
+            Self::Egress => Hook::TcxEgress,
+        }
+    }
+
+    fn classic(self) -> Hook {
+        match self {
+            Self::Ingress => Hook::ClassicIngress,
+            Self::Egress => Hook::ClassicEgress,
+        }
+    }
+}
+
+/// One attachment as the pins tell it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attached {
+    /// The interface's number.
+    pub ifindex: u32,
+    /// Where.
+    pub hook: Hook,
+    /// The kernel's number of the program; classic filters do not tell it.
+    pub program: Option<u32>,
+    /// Whether the interface is still there.
+    pub alive: bool,
+}
+
+/// What an instance has attached, from its pins; needs no daemon. Classic filters count
+/// as alive if the calling thread's namespace has an interface of that number.
+pub fn attached(instance: &Instance) -> Result<Vec<Attached>, Error> {
+    let mut found = Vec::new();
+    for (hook, ifindex, path) in pins(instance)? {
+        let (program, alive) = if hook.classic().is_some() {
+            (None, netlink::link("", ifindex).is_ok())
+        } else {
+            let fd = sys::open_pin(&path).map_err(|e| Error::path(&path, e))?;
+            let info = sys::link_info(fd.as_fd()).map_err(|e| Error::path(&path, e))?;
+            (Some(info.program), info.ifindex == ifindex)
+        };
+        found.push(Attached { ifindex, hook, program, alive });
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Takes an instance off all its interfaces and removes its maps: connections, counters
+/// and all. Says what it detached. XDP goes first and tc last, so that no packet meets
+/// half a director.
+pub fn detach_all(instance: &Instance) -> Result<Vec<Attached>, Error> {
+    let found = attached(instance)?;
+    for one in &found {
+        remove(instance, one.hook, one.ifindex)?;
+    }
+    load::remove_maps(instance);
+    Ok(found)
+}
+
+impl Kernel {
+    /// Attaches to interfaces of the calling thread's namespace, as their modes say, or
+    /// renews the programs where an earlier daemon (or call) attached them. Interfaces
+    /// not named here are left as they are. Pins of interfaces that are gone are removed.
+    pub fn attach(&mut self, wanted: &[(&str, Mode)], tc: TcKind) -> Result<Vec<Attachment>, Error> {
+        let instance = self.instance.clone().ok_or(Error::NotPinned)?;
+        sweep(&instance)?;
+        let mut facts = Vec::with_capacity(wanted.len());
+        for (name, _) in wanted {
+            let mut known = Facts::gather(name)?;
+            known.foreign_xdp = foreign_xdp(&instance, known.ifindex)?;
+            facts.push(known);
+        }
+        let mut done = Vec::with_capacity(wanted.len());
+        for (here, (_, mode)) in facts.iter().zip(wanted) {
+            let choice = choose(*mode, here, &facts);
+            let attachment = self.attach_one(&instance, here, *mode, choice, tc)?;
+            tracing::info!(interface = %attachment.interface, "{}", attachment.reason);
+            done.push(attachment);
+        }
+        Ok(done)
+    }
+
+    /// Takes the programs off one interface.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        let instance = self.instance.as_ref().ok_or(Error::NotPinned)?;
+        Hook::ALL.into_iter().try_for_each(|hook| remove(instance, hook, ifindex))
+    }
+
+    fn attach_one(
+        &mut self,
+        instance: &Instance,
+        here: &Facts,
+        mode: Mode,
+        mut choice: Choice,
+        tc: TcKind,
+    ) -> Result<Attachment, Error> {
+        if let (true, Some((program, name))) = (choice.path != PathKind::Tc, &here.foreign_xdp) {
+            return Err(Error::ForeignXdp {
+                interface: here.interface.clone(),
+                program: *program,
+                name: name.clone(),
+            });
+        }
+        let ingress = self.attach_tc(instance, here, Direction::Ingress, tc)?;
+        let egress = self.attach_tc(instance, here, Direction::Egress, tc)?;
+        let mut replaced = ingress.replaced || egress.replaced;
+        match self.attach_xdp(instance, here, choice.path) {
+            Ok(renewed) => replaced |= renewed,
+            // Drivers have reasons of their own (queues, large receive offload) that no flag tells.
+            Err(error) if mode == Mode::Auto => {
+                choice = Choice { path: PathKind::Tc, reason: format!("{}: tc, because the driver refused: {error}", here.interface) };
+            }
+            Err(error) => return Err(error),
+        }
+        let reason = match ingress.tcx {
+            true => choice.reason,
+            false => format!("{}; tc by classic filters", choice.reason),
+        };
+        Ok(Attachment {
+            interface: here.interface.clone(),
+            ifindex: here.ifindex,
+            path: choice.path,
+            reason,
+            tcx: ingress.tcx,
+            replaced,
+        })
+    }
+
+    fn attach_tc(&mut self, instance: &Instance, here: &Facts, direction: Direction, kind: TcKind) -> Result<Tc, Error> {
+        let program = self.classifier(direction.program())?;
+        if kind == TcKind::Auto && KernelVersion::current().is_ok_and(|now| now >= TCX_SINCE) {
+            match attach_tcx(program, instance, here, direction) {
+                Ok(replaced) => {
+                    // Left by a daemon that was told to use classic filters.
+                    remove(instance, direction.classic(), here.ifindex)?;
+                    return Ok(Tc { tcx: true, replaced });
+                }
+                // A kernel built without tcx.
+                Err(error) if matches!(errno(&error), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let replaced = attach_classic(program, instance, here, direction)?;
+        remove(instance, direction.tcx(), here.ifindex)?;
+        Ok(Tc { tcx: false, replaced })
+    }
+
+    /// Whether a program was replaced.
+    fn attach_xdp(&mut self, instance: &Instance, here: &Facts, path: PathKind) -> Result<bool, Error> {
+        let mode = match path {
+            PathKind::Xdp => XdpMode::Driver,
+            PathKind::XdpGeneric => XdpMode::Skb,
+            PathKind::Tc => {
+                remove(instance, Hook::Xdp, here.ifindex)?;
+                return Ok(false);
+            }
+        };
+        let program = self.xdp(XDP_PROGRAM)?;
+        let pin = Hook::Xdp.pin(instance, here.ifindex);
+        let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
+            program: XDP_PROGRAM,
+            interface: here.interface.clone(),
+            source,
+        };
+        if pin.exists() {
+            let now = netlink::link("", here.ifindex).map_err(|e| fail(e.into()))?.xdp;
+            if now.is_some_and(|now| now.generic == (mode == XdpMode::Skb)) {
+                let link = PinnedLink::from_pin(&pin).map_err(|e| fail(e.into()))?;
+                renew_xdp(program, link.into()).map_err(fail)?;
+                return Ok(true);
+            }
+            // Another mode: tc takes the packets in between.
+            remove(instance, Hook::Xdp, here.ifindex)?;
+        }
+        let made = program.attach_to_if_index(here.ifindex, mode).map_err(|e| match errno(&e) {
+            // Someone was faster than our question about it.
+            Some(libc::EBUSY | libc::EEXIST) => match foreign_xdp(instance, here.ifindex) {
+                Ok(Some((program, name))) => {
+                    Error::ForeignXdp { interface: here.interface.clone(), program, name }
+                }
+                _ => fail(e.into()),
+            },
+            _ => fail(e.into()),
+        })?;
+        let link = program.take_link(made).map_err(|e| fail(e.into()))?;
+        let link: FdLink = link.try_into().map_err(|e: LinkError| fail(e.into()))?;
+        link.pin(&pin).map_err(|e| fail(e.into()))?;
+        Ok(false)
+    }
+}
+
+struct Tc {
+    tcx: bool,
+    replaced: bool,
+}
+
+fn renew_xdp(program: &mut Xdp, link: FdLink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let renewed = program.attach_to_link(XdpLink::try_from(link)?)?;
+    // Only the descriptor is closed: the pin holds the link.
+    drop(program.take_link(renewed)?);
+    Ok(())
+}
+
+/// Whether a program was replaced.
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    instance: &Instance,
+    here: &Facts,
+    direction: Direction,
+) -> Result<bool, Error> {
+    let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
+        program: direction.program(),
+        interface: here.interface.clone(),
+        source,
+    };
+    let pin = direction.tcx().pin(instance, here.ifindex);
+    if pin.exists() {
+        let link: FdLink = PinnedLink::from_pin(&pin).map_err(|e| fail(e.into()))?.into();
+        let link = SchedClassifierLink::try_from(link).map_err(|e| fail(e.into()))?;
+        let renewed = program.attach_to_link(link).map_err(|e| fail(e.into()))?;
+        drop(program.take_link(renewed).map_err(|e| fail(e.into()))?);
+        return Ok(true);
+    }
+    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let made =
+        program.attach_with_options(&here.interface, direction.aya(), order).map_err(|e| fail(e.into()))?;
+    let link = program.take_link(made).map_err(|e| fail(e.into()))?;
+    let link: FdLink = link.try_into().map_err(|e: LinkError| fail(e.into()))?;
+    link.pin(&pin).map_err(|e| fail(e.into()))?;
+    Ok(false)
+}
+
+/// Whether a program was replaced.
+fn attach_classic(
+    program: &mut SchedClassifier,
+    instance: &Instance,
+    here: &Facts,
+    direction: Direction,
+) -> Result<bool, Error> {
+    let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
+        program: direction.program(),
+        interface: here.interface.clone(),
+        source,
+    };
+    match tc::qdisc_add_clsact(&here.interface) {
+        Err(e) if errno(&e) != Some(libc::EEXIST) => return Err(fail(e.into())),
+        _ => {}
+    }
+    // The mark comes first: a filter without it would look like someone else's.
+    let mark = direction.classic().pin(instance, here.ifindex);
+    let marked = mark.is_dir();
+    if !marked {
+        fs::create_dir(&mark).map_err(|e| Error::path(&mark, e))?;
+    }
+    let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
+    let made = program.attach_with_options(&here.interface, direction.aya(), TcAttachOptions::Netlink(options));
+    let (made, replaced) = match made {
+        Ok(made) => (made, false),
+        Err(e) if errno(&e) == Some(libc::EEXIST) && marked => {
+            let link = filter(here.interface.as_str(), direction).map_err(|e| fail(e.into()))?;
+            (program.attach_to_link(link).map_err(|e| fail(e.into()))?, true)
+        }
+        Err(e) => {
+            if !marked {
+                fs::remove_dir(&mark).map_err(|e| Error::path(&mark, e))?;
+            }
+            return Err(match errno(&e) {
+                Some(libc::EEXIST) => Error::ForeignFilter {
+                    interface: here.interface.clone(),
+                    direction: direction.word(),
+                    priority: FILTER_PRIORITY,
+                },
+                _ => fail(e.into()),
+            });
+        }
+    };
+    // aya would remove the filter when the link is dropped.
+    std::mem::forget(program.take_link(made).map_err(|e| fail(e.into()))?);
+    Ok(replaced)
+}
+
+fn filter(interface: &str, direction: Direction) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(interface, direction.aya(), FILTER_PRIORITY, FILTER_HANDLE, None)
+}
+
+/// The XDP program on an interface, if it is not this instance's.
+fn foreign_xdp(instance: &Instance, ifindex: u32) -> Result<Option<(u32, String)>, Error> {
+    let link = netlink::link("", ifindex).map_err(|e| Error::system(format!("asking about interface {ifindex}"), e))?;
+    let Some(xdp) = link.xdp else { return Ok(None) };
+    let ours = sys::open_pin(&Hook::Xdp.pin(instance, ifindex)).and_then(|fd| sys::link_info(fd.as_fd()));
+    if ours.is_ok_and(|ours| ours.ifindex == ifindex) {
+        return Ok(None);
+    }
+    let name = aya::programs::loaded_programs()
+        .flatten()
+        .find(|program| program.id() == xdp.program)
+        .and_then(|program| program.name_as_str().map(str::to_owned));
+    Ok(Some((xdp.program, name.unwrap_or_else(|| "without a name".to_owned()))))
+}
+
+/// Removes one attachment, if it is there.
+fn remove(instance: &Instance, hook: Hook, ifindex: u32) -> Result<(), Error> {
+    let path = hook.pin(instance, ifindex);
+    if let Some(direction) = hook.classic() {
+        if !path.is_dir() {
+            return Ok(());
+        }
+        if let Ok(link) = netlink::link("", ifindex) {
+            let filter = filter(&link.name, direction).map_err(|e| Error::path(&path, e))?;
+            match filter.detach() {
+                // No such filter, no such qdisc: someone was faster.
+                Err(e) if !matches!(errno(&e), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => {
+                    return Err(Error::load(format!("the removal of the tc filter of {}", link.name), e));
+                }
+                _ => {}
+            }
+        }
+        return fs::remove_dir(&path).map_err(|e| Error::path(&path, e));
+    }
+    let fd = match sys::open_pin(&path) {
+        Ok(fd) => fd,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::path(&path, e)),
+    };
+    // Removing the pin would detach too, but only some time later.
+    if let Err(e) = sys::detach_link(fd.as_fd())
+        && !matches!(e.raw_os_error(), Some(libc::ENOLINK | libc::EOPNOTSUPP | libc::EINVAL))
+    {
+        return Err(Error::path(&path, e));
+    }
+    fs::remove_file(&path).map_err(|e| Error::path(&path, e))
+}
+
+/// Removes the pins of attachments whose interface is gone: its number may come back.
+fn sweep(instance: &Instance) -> Result<(), Error> {
+    for one in attached(instance)? {
+        if !one.alive {
+            remove(instance, one.hook, one.ifindex)?;
+        }
+    }
+    Ok(())
+}
+
+fn pins(instance: &Instance) -> Result<Vec<(Hook, u32, PathBuf)>, Error> {
+    let directory = instance.links();
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::path(directory, e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::path(&directory, e))?;
+        if let Some((hook, ifindex)) = entry.file_name().to_str().and_then(Hook::parse) {
+            found.push((hook, ifindex, entry.path()));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,405 @@
+//! Loading the object: with pinned maps for a director, without for tests.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapData,
+    programs::{Program, SchedClassifier, Xdp},
+};
+
+use super::{
+    error::Error,
+    sys::{self, MapInfo, RawMap},
+    table::{Mapped, PerCpuTable, Table},
+};
+use crate::{names, object};
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The one-entry map whose first word is the layout version of all maps.
+pub const LAYOUT_MAP: &str = "SETTINGS";
+
+/// The name under which one director's maps and attachments are pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance(String);
+
+impl Instance {
+    /// Checks the name.
+    pub fn new(name: &str) -> Result<Self, Error> {
+        let good = (1..=32).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if good { Ok(Self(name.to_owned())) } else { Err(Error::InstanceName(name.to_owned())) }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// The directory of all its pins.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        Path::new(BPFFS).join("dirigent").join(&self.0)
+    }
+
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.directory().join("maps").join(name)
+    }
+
+    /// The directory of the attachments.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.directory().join("links")
+    }
+
+    /// Whether there are pinned maps: a director forwards, or did.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.map(LAYOUT_MAP).exists()
+    }
+
+    /// Opens a pinned map, without loading anything: for commands that only look.
+    pub fn open_table<K, V>(&self, name: &str) -> Result<Table<K, V>, Error> {
+        let path = self.map(name);
+        let fd = sys::open_pin(&path).map_err(|e| Error::path(path, e))?;
+        Table::new(name, fd)
+    }
+
+    /// Opens a pinned array and maps it into memory, without loading anything.
+    pub fn open_mapped<V: zerocopy::FromBytes>(&self, name: &str) -> Result<Mapped<V>, Error> {
+        let path = self.map(name);
+        let fd = sys::open_pin(&path).map_err(|e| Error::path(path, e))?;
+        Mapped::new(name, &fd)
+    }
+
+    /// Opens a pinned per-CPU map, without loading anything.
+    pub fn open_per_cpu_table<K, V>(&self, name: &str) -> Result<PerCpuTable<K, V>, Error> {
+        let path = self.map(name);
+        let fd = sys::open_pin(&path).map_err(|e| Error::path(path, e))?;
+        PerCpuTable::new(name, fd)
+    }
+}
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct LoadOptions<'a> {
+    /// Where to pin; nothing for programs that are only run on frames and end with the process.
+    pub instance: Option<&'a Instance>,
+    /// The layout version of the records in the maps.
+    pub layout: u32,
+    /// Entries of maps, where the object's own number is not wanted. Maps that are taken
+    /// over keep theirs.
+    pub map_sizes: &'a [(&'a str, u32)],
+}
+
+/// The loaded programs and maps.
+#[derive(Debug)]
+pub struct Kernel {
+    pub(super) ebpf: Ebpf,
+    pub(super) instance: Option<Instance>,
+    took_over: bool,
+    notes: Vec<String>,
+}
+
+impl Kernel {
+    /// Loads the embedded object. With an instance whose maps are pinned already, those
+    /// are used, entries and counters and all, and [`Kernel::attach`] then replaces the
+    /// programs of its attachments one by one without losing a packet.
+    pub fn load(options: &LoadOptions<'_>) -> Result<Self, Error> {
+        let object = object::object().ok_or(Error::NoObject)?;
+        Self::load_object(object, options)
+    }
+
+    /// As [`Kernel::load`], for an object of one's own.
+    pub fn load_object(object: &[u8], options: &LoadOptions<'_>) -> Result<Self, Error> {
+        let mut notes = Vec::new();
+        let mut took_over = false;
+        let mut loader = EbpfLoader::new();
+        for (name, entries) in options.map_sizes {
+            loader.map_max_entries(name, *entries);
+        }
+        if let Some(instance) = options.instance {
+            mount(&mut notes)?;
+            took_over = instance.exists();
+            if took_over {
+                check_layout(instance, options.layout)?;
+                check_shapes(object, instance, options.map_sizes, &mut notes)?;
+            }
+            for directory in [instance.directory().join("maps"), instance.links()] {
+                fs::create_dir_all(&directory).map_err(|e| Error::path(directory, e))?;
+            }
+            for name in names::MAPS {
+                loader.map_pin_path(name, instance.map(name));
+            }
+        }
+        let loaded = Self::programs_and_maps(&mut loader, object, options);
+        let ebpf = match (loaded, options.instance) {
+            (Ok(ebpf), _) => ebpf,
+            (Err(error), Some(instance)) if !took_over => {
+                // A start that failed half-way leaves nothing for the next one to trip over.
+                remove_maps(instance);
+                return Err(error);
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let kernel = Self { ebpf, instance: options.instance.cloned(), took_over, notes };
+        // Last: a version there says that all maps are.
+        Layout::of(kernel.map_fd(LAYOUT_MAP)?)?.write(options.layout)?;
+        for note in &kernel.notes {
+            tracing::info!("{note}");
+        }
+        Ok(kernel)
+    }
+
+    fn programs_and_maps(loader: &mut EbpfLoader<'_>, object: &[u8], options: &LoadOptions<'_>) -> Result<Ebpf, Error> {
+        let mut ebpf = loader.load(object).map_err(|e| Error::load(sizes(options), e))?;
+        for (name, program) in ebpf.programs_mut() {
+            let what = || format!("program {name}");
+            match program {
+                Program::Xdp(xdp) => xdp.load().map_err(|e| Error::load(what(), e))?,
+                Program::SchedClassifier(tc) => tc.load().map_err(|e| Error::load(what(), e))?,
+                _ => return Err(Error::Program { program: name.to_owned(), kind: "XDP or tc" }),
+            }
+        }
+        Ok(ebpf)
+    }
+
+    /// Whether pinned maps were there and are now used.
+    #[must_use]
+    pub fn took_over(&self) -> bool {
+        self.took_over
+    }
+
+    /// What the operator should know about the loading, as sentences.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// A map, typed. The sizes of key and value are checked against the kernel's.
+    pub fn table<K, V>(&self, name: &str) -> Result<Table<K, V>, Error> {
+        Table::new(name, self.map_fd(name)?)
+    }
+
+    /// A per-CPU map, typed.
+    pub fn per_cpu_table<K, V>(&self, name: &str) -> Result<PerCpuTable<K, V>, Error> {
+        PerCpuTable::new(name, self.map_fd(name)?)
+    }
+
+    /// A mappable array in this process's memory, shared with the programs.
+    pub fn mapped<V: zerocopy::FromBytes>(&self, name: &str) -> Result<Mapped<V>, Error> {
+        Mapped::new(name, &self.map_fd(name)?)
+    }
+
+    /// A duplicate of a map's descriptor, for example to map it into memory.
+    pub fn map_fd(&self, name: &str) -> Result<OwnedFd, Error> {
+        let map = self
+            .ebpf
+            .map(name)
+            .ok_or_else(|| Error::Map { map: name.to_owned(), reason: "is not in the BPF object".to_owned() })?;
+        let fd = data(map).fd().as_fd().try_clone_to_owned();
+        fd.map_err(|e| Error::system(format!("duplicating the descriptor of map {name}"), e))
+    }
+
+    /// How many instructions the verifier walked through to accept a program (its limit
+    /// is a million).
+    pub fn verified_instructions(&self, program: &str) -> Result<Option<u32>, Error> {
+        let found = self.ebpf.program(program);
+        let found = found.ok_or_else(|| Error::Program { program: program.to_owned(), kind: "loaded" })?;
+        let info = found.info().map_err(|e| Error::load(format!("the question about program {program}"), e))?;
+        Ok(info.verified_instruction_count())
+    }
+
+    pub(super) fn xdp(&mut self, name: &str) -> Result<&mut Xdp, Error> {
+        match self.ebpf.program_mut(name) {
+            Some(Program::Xdp(xdp)) => Ok(xdp),
+            _ => Err(Error::Program { program: name.to_owned(), kind: "XDP" }),
+        }
+    }
+
+    pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier, Error> {
+        match self.ebpf.program_mut(name) {
+            Some(Program::SchedClassifier(tc)) => Ok(tc),
+            _ => Err(Error::Program { program: name.to_owned(), kind: "tc" }),
+        }
+    }
+}
+
+/// aya's map types all wrap the same data.
+fn data(map: &aya::maps::Map) -> &MapData {
+    use aya::maps::Map as M;
+    match map {
+        M::Array(d)
+        | M::ArrayOfMaps(d)
+        | M::BloomFilter(d)
+        | M::CgroupArray(d)
+        | M::CgroupStorage(d)
+        | M::CgrpStorage(d)
+        | M::CpuMap(d)
+        | M::DevMap(d)
+        | M::DevMapHash(d)
+        | M::HashMap(d)
+        | M::HashOfMaps(d)
+        | M::InodeStorage(d)
+        | M::LpmTrie(d)
+        | M::LruHashMap(d)
+        | M::PerCpuArray(d)
+        | M::PerCpuCgroupStorage(d)
+        | M::PerCpuHashMap(d)
+        | M::PerCpuLruHashMap(d)
+        | M::PerfEventArray(d)
+        | M::ProgramArray(d)
+        | M::Queue(d)
+        | M::ReusePortSockArray(d)
+        | M::RingBuf(d)
+        | M::SockHash(d)
+        | M::SockMap(d)
+        | M::SkStorage(d)
+        | M::Stack(d)
+        | M::StackTraceMap(d)
+        | M::Unsupported(d)
+        | M::XskMap(d) => d,
+    }
+}
+
+fn sizes(options: &LoadOptions<'_>) -> String {
+    let sizes: Vec<_> = options.map_sizes.iter().map(|(name, entries)| format!("{name} {entries}")).collect();
+    match sizes.is_empty() {
+        true => "the BPF object".to_owned(),
+        false => format!("the BPF object (with entries: {})", sizes.join(", ")),
+    }
+}
+
+/// Makes sure that there is a BPF file system to pin in.
+fn mount(notes: &mut Vec<String>) -> Result<(), Error> {
+    if sys::is_bpffs(BPFFS) {
+        return Ok(());
+    }
+    sys::mount_bpffs(BPFFS).map_err(|source| Error::Bpffs { path: BPFFS, source })?;
+    notes.push(format!("mounted a BPF file system at {BPFFS}, which had none: the programs and maps are pinned there"));
+    Ok(())
+}
+
+/// The map that holds the version. Only its first word is known to be where it was:
+/// the rest may be of another version.
+struct Layout(RawMap);
+
+impl Layout {
+    fn of(fd: OwnedFd) -> Result<Self, Error> {
+        RawMap::new(fd, 1).map(Self).map_err(Self::fail)
+    }
+
+    fn fail(e: io::Error) -> Error {
+        Error::system(format!("the layout version in map {LAYOUT_MAP}"), e)
+    }
+
+    fn value(&self) -> Result<Vec<u8>, Error> {
+        let mut value = vec![0; self.0.value_bytes];
+        self.0.lookup(&0u32.to_ne_bytes(), &mut value).map_err(Self::fail)?;
+        Ok(value)
+    }
+
+    fn read(&self) -> Result<u32, Error> {
+        Ok(self.value()?.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word)))
+    }
+
+    fn write(&self, version: u32) -> Result<(), Error> {
+        let mut value = self.value()?;
+        if let Some(word) = value.first_chunk_mut() {
+            *word = version.to_ne_bytes();
+        }
+        self.0.update(&0u32.to_ne_bytes(), &value, 0).map_err(Self::fail)
+    }
+}
+
+fn check_layout(instance: &Instance, expected: u32) -> Result<(), Error> {
+    let path = instance.map(LAYOUT_MAP);
+    let found = Layout::of(sys::open_pin(&path).map_err(|e| Error::path(path, e))?)?.read()?;
+    // 0: a start that did not finish; the shapes are compared in any case.
+    if found == 0 || found == expected {
+        return Ok(());
+    }
+    Err(Error::Layout { instance: instance.name().to_owned(), found, expected })
+}
+
+/// Compares pinned maps with what the object declares. aya would use whatever is pinned.
+fn check_shapes(
+    object: &[u8],
+    instance: &Instance,
+    wanted: &[(&str, u32)],
+    notes: &mut Vec<String>,
+) -> Result<(), Error> {
+    let parsed = aya_obj::Object::parse(object).map_err(|e| Error::load("the BPF object", e))?;
+    for name in names::MAPS {
+        let Some(declared) = parsed.maps.get(*name) else { continue };
+        let path = instance.map(name);
+        let fd = match sys::open_pin(&path) {
+            Ok(fd) => fd,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(Error::path(path, e)),
+        };
+        let found = sys::map_info(fd.as_fd()).map_err(|e| Error::path(&path, e))?;
+        let declared = MapInfo {
+            kind: declared.map_type(),
+            key: declared.key_size(),
+            value: declared.value_size(),
+            entries: declared.max_entries(),
+        };
+        if (found.kind, found.key, found.value) != (declared.kind, declared.key, declared.value) {
+            return Err(Error::MapShape { map: (*name).to_owned(), found: shape(found), expected: shape(declared) });
+        }
+        let entries = wanted.iter().find(|(map, _)| map == name).map_or(declared.entries, |(_, entries)| *entries);
+        if found.entries != entries {
+            notes.push(format!(
+                "map {name} was taken over with room for {} entries, not {entries}: a table that is in use cannot be \
+                 resized; `dirigent stop --detach` and a new start would",
+                found.entries
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn shape(map: MapInfo) -> String {
+    format!("type {}, keys of {} and values of {} bytes", map.kind, map.key, map.value)
+}
+
+/// Removes the pins of an instance's maps and its directories.
+pub(super) fn remove_maps(instance: &Instance) {
+    let maps = instance.directory().join("maps");
+    for entry in fs::read_dir(&maps).into_iter().flatten().flatten() {
+        if let Err(e) = fs::remove_file(entry.path()) {
+            tracing::warn!("{}: {e}", entry.path().display());
+        }
+    }
+    for directory in [maps, instance.links(), instance.directory()] {
+        if let Err(e) = fs::remove_dir(&directory)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("{}: {e}", directory.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instance_names_are_directories_that_bpffs_takes() {
+        for good in ["default", "lab-1", "T_2", "a"] {
+            assert!(Instance::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "..", "a.b", "a/b", "ä", &"x".repeat(33)] {
+            assert!(Instance::new(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The kernel side, seen from user space: loading the object and pinning its maps
+//! ([`load`]), attaching it to interfaces ([`attach`]), the tables ([`table`]), and
+//! running a program on a frame of one's own ([`testrun`]).
+//!
+//! Everything of one director lies below `/sys/fs/bpf/dirigent/<instance>/`: `maps/`
+//! holds the maps, `links/` the attachments. They forward packets whether or not a
+//! daemon runs; a new daemon takes them over.
+
+pub mod attach;
+pub mod error;
+pub mod load;
+mod netlink;
+pub mod select;
+mod sys;
+pub mod table;
+pub mod testrun;
+
+pub use attach::{Attached, Attachment, TcKind, attached, detach_all};
+pub use error::Error;
+pub use load::{Instance, Kernel, LoadOptions};
+pub use select::{Choice, Facts, Mode, PathKind, choose};
+pub use table::{Mapped, PerCpuTable, Table};
+pub use testrun::{Direction, Ran, SkbContext};
