@@ -4,14 +4,27 @@
 //! Calls that read or change the network work in the namespace of the calling thread ([`Namespace::run`] lends a thread
 //! in another one). They are synchronous, because the kernel answers netlink at once; only [`watch`] waits for something.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod choose;
 pub mod error;
 pub mod ethtool;
 pub mod lab;
 pub mod links;
 pub mod netns;
+pub mod nexthop;
 mod nl;
+pub mod raw;
+pub mod routes;
 pub mod sysctl;
+pub mod vip;
+pub mod watch;
+pub mod xdp;
 
 pub use error::{Error, Result};
-pub use nl::{Netlink, RouteSpec, VethEnd};
+pub use links::{Link, Mac, Snapshot, mac_text};
 pub use netns::Namespace;
+pub use nexthop::{NextHop, NextHopState, Resolver};
+pub use nl::{Netlink, RouteSpec, VethEnd};
+pub use routes::{Kept, Route};
+pub use watch::{Change, Watcher};

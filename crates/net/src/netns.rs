@@ -27,7 +27,7 @@ impl Namespace {
         let namespace = Self::named(name)?;
         let path = namespace.path();
         let _lock = prepare_directory()?;
-        OpenOptions::new().write(true).create_new(true).mode(0).open(&path).map_err(|error| {
+        OpenOptions::new().write(true).create_new(true).mode(0o000).open(&path).map_err(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists {
                 Error::refused(
                     format!("network namespace {name} exists already"),

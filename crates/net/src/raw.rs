@@ -1,0 +1,99 @@
+//! Whole frames in and out of an interface (packet sockets).
+
+use crate::error::{Context, Error, Result, libc};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recvfrom, sendto, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// The largest frame that is read: a full GSO packet with its Ethernet header.
+const LARGEST: usize = 65_536 + 64;
+
+/// A packet socket in the namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct PacketSocket {
+    socket: OwnedFd,
+}
+
+/// A frame that was seen on an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its bytes from the Ethernet header on. A VLAN tag taken off by the kernel is not in them, and checksums may not
+    /// be filled in yet on frames of this host.
+    pub bytes: Vec<u8>,
+    /// This host sent it.
+    pub outgoing: bool,
+}
+
+impl PacketSocket {
+    /// A socket that only sends.
+    pub fn sender() -> Result<Self> {
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
+            .context(|| "opening a packet socket")?;
+        Ok(PacketSocket { socket })
+    }
+
+    /// A socket that sees all frames of one interface, in and out. On the way in that is after XDP: what XDP takes or
+    /// redirects is not seen.
+    pub fn listening(ifindex: u32) -> Result<Self> {
+        let opened = Self::sender()?;
+        let address = link_address(ifindex, (libc::ETH_P_ALL as u16).to_be())?;
+        bind(opened.socket.as_raw_fd(), &address)
+            .context(|| format!("listening on interface number {ifindex}"))?;
+        Ok(opened)
+    }
+
+    /// Sends a frame out of an interface.
+    pub fn send(&self, ifindex: u32, frame: &[u8]) -> Result<()> {
+        let address = link_address(ifindex, 0)?;
+        sendto(self.socket.as_raw_fd(), frame, &address, MsgFlags::empty())
+            .context(|| format!("sending a frame of {} bytes out of interface number {ifindex}", frame.len()))
+            .map(|_| ())
+    }
+
+    /// The next frame, waiting no longer than `patience` (to the microsecond; zero waits for ever). `None` when none came.
+    pub fn receive(&self, patience: Duration) -> Result<Option<Frame>> {
+        let microseconds = i64::try_from(patience.as_micros()).unwrap_or(i64::MAX);
+        setsockopt(&self.socket, sockopt::ReceiveTimeout, &TimeVal::microseconds(microseconds))
+            .context(|| "setting the time to wait for a frame")?;
+        let mut bytes = vec![0; LARGEST];
+        loop {
+            match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut bytes) {
+                Ok((length, from)) => {
+                    bytes.truncate(length);
+                    let outgoing = from.is_some_and(|from| from.pkttype() == libc::PACKET_OUTGOING);
+                    return Ok(Some(Frame { bytes, outgoing }));
+                }
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context(|| "receiving a frame"),
+            }
+        }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn link_address(ifindex: u32, protocol: u16) -> Result<LinkAddr> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: protocol,
+        sll_ifindex: ifindex as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: [0; 8],
+    };
+    let pointer: *const libc::sockaddr_ll = &address;
+    // SAFETY: the pointer is to a whole `sockaddr_ll` whose family says so, and its length is given with it.
+    let made = unsafe { LinkAddr::from_raw(pointer.cast(), Some(size_of::<libc::sockaddr_ll>() as libc::socklen_t)) };
+    made.ok_or_else(|| Error::refused(format!("interface number {ifindex} makes no link address"), "please report this"))
+}

@@ -1,0 +1,277 @@
+//! Next hops, neighbours, changes, virtual addresses and device features, in real labs (needs root).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use dirigent_net::lab::{Family, Lab, LabGuard, LabSpec};
+use dirigent_net::links::link_named;
+use dirigent_net::nexthop::NextHopState;
+use dirigent_net::raw::PacketSocket;
+use dirigent_net::{
+    Change, Kept, Mac, Netlink, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool, routes, vip, xdp,
+};
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+const SERVER1: Mac = [2, 0, 0, 0, 3, 1];
+const ROUTER_OUTSIDE: Mac = [2, 0, 0, 0, 1, 2];
+const DIRECTOR_R0: Mac = [2, 0, 0, 0, 2, 2];
+
+fn lab() -> LabGuard {
+    LabGuard::up(&LabSpec { servers: 2, ..LabSpec::default() }).unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Tries until it holds, for the five seconds that a busy machine may need.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(5), "{what} does not come true");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_next_hop_is_kept_by_the_kernel_and_follows_the_route() {
+    let lab = lab();
+    lab.run("director", || {
+        let mut resolver = Resolver::new().unwrap();
+        let index = |name| link_named(name).unwrap().index;
+        for (server, client) in [("10.0.0.2", "198.51.100.7"), ("fd00::2", "2001:db8:51::7")] {
+            let (_, kept) = resolver.resolve_and_keep(ip(server)).unwrap();
+            assert_eq!(kept, Some(Kept::ByKernel));
+            let resolved = |resolver: &mut Resolver, to| resolver.resolve(to).unwrap().state == NextHopState::Resolved;
+            eventually("the server resolves", || resolved(&mut resolver, ip(server)));
+            let hop = resolver.resolve(ip(server)).unwrap();
+            assert_eq!((hop.ifindex, hop.source_mac, hop.mac, hop.mtu), (index("r0"), DIRECTOR_R0, SERVER1, 1500));
+            assert_eq!(hop.neighbour, Some(ip(server)));
+            resolver.resolve_and_keep(ip(client)).unwrap();
+            eventually("the gateway resolves", || resolved(&mut resolver, ip(client)));
+            let hop = resolver.resolve(ip(client)).unwrap();
+            assert_eq!((hop.ifindex, hop.mac), (index("c0"), ROUTER_OUTSIDE));
+            assert_ne!(hop.neighbour, Some(ip(client)), "the gateway is the neighbour");
+        }
+        for vip in ["192.0.2.10", "2001:db8::10", "10.0.0.1", "fd00::1"] {
+            assert_eq!(resolver.resolve(ip(vip)).unwrap().state, NextHopState::Local, "{vip}");
+        }
+        let route = RouteSpec { mtu: Some(1300), ..RouteSpec::to(ip("198.51.100.0"), 24).via(ip("10.0.0.254")) };
+        resolver.netlink().replace_route(&route).unwrap();
+        let hop = resolver.resolve(ip("198.51.100.7")).unwrap();
+        assert_eq!((hop.ifindex, hop.neighbour, hop.mtu), (index("r0"), Some(ip("10.0.0.254")), 1300));
+        assert!(resolver.netlink().delete_route(&route).unwrap());
+        assert!(!resolver.netlink().delete_route(&route).unwrap());
+        assert_eq!(resolver.resolve(ip("198.51.100.7")).unwrap().ifindex, index("c0"));
+        for gateway in ["203.0.113.1", "2001:db8:1::1"] {
+            assert!(resolver.netlink().delete_route(&RouteSpec::default_via(ip(gateway))).unwrap());
+        }
+        for client in ["198.51.100.7", "2001:db8:51::7"] {
+            assert_eq!(resolver.resolve(ip(client)).unwrap().state, NextHopState::NoRoute, "{client}");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_neighbour_set_by_hand_is_left_alone() {
+    let lab = lab();
+    lab.run("director", || {
+        let mut netlink = Netlink::route().unwrap();
+        let index = netlink.index_of("r0").unwrap();
+        let (server, mac) = (ip("10.0.0.3"), [2, 9, 9, 9, 9, 9]);
+        assert_eq!(netlink.neighbour(index, server).unwrap(), None);
+        netlink.set_neighbour(index, server, mac).unwrap();
+        assert_eq!(netlink.keep_neighbour(index, server).unwrap(), Kept::ByKernel);
+        netlink.release_neighbour(index, server).unwrap();
+        assert_eq!(netlink.neighbour(index, server).unwrap(), Some(mac));
+        let entry = netlink.neighbour_entry(index, server).unwrap().unwrap();
+        assert!(entry.permanent && !entry.managed);
+        assert!(netlink.delete_neighbour(index, server).unwrap());
+        netlink.keep_neighbour(index, server).unwrap();
+        netlink.release_neighbour(index, server).unwrap();
+        assert!(netlink.neighbour_entry(index, server).unwrap().is_none_or(|entry| !entry.managed));
+    })
+    .unwrap();
+}
+
+/// Waits until the watcher has reported all of `wanted`, and returns everything that it reported.
+async fn wait_for(watcher: &mut Watcher, wanted: &[Change]) -> HashSet<Change> {
+    let mut seen = HashSet::new();
+    let all = async {
+        while !wanted.iter().all(|change| seen.contains(change)) {
+            seen.extend(watcher.changes().await.unwrap());
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(5), all).await;
+    assert!(done.is_ok(), "wanted {wanted:?}, saw {seen:?}");
+    seen
+}
+
+#[test]
+fn every_change_is_reported_and_the_snapshot_keeps_up() {
+    let lab = lab();
+    let watching = async {
+        let mut watcher = Watcher::start().unwrap();
+        let mut netlink = Netlink::route().unwrap();
+        let r0 = netlink.index_of("r0").unwrap();
+        netlink.set_mac("r0", [2, 0, 0, 0, 9, 9]).unwrap();
+        wait_for(&mut watcher, &[Change::Link(r0)]).await;
+        assert_eq!(watcher.snapshot().unwrap().links[&r0].mac, Some([2, 0, 0, 0, 9, 9]));
+
+        let vip = ip("192.0.2.11");
+        assert!(vip::add(vip).unwrap() && !vip::add(vip).unwrap());
+        wait_for(&mut watcher, &[Change::Address(1, vip), Change::Routes]).await;
+        assert!(watcher.snapshot().unwrap().is_local(vip));
+        assert_eq!(vip::holder(watcher.snapshot().unwrap(), vip), Some("lo"));
+        assert!(vip::remove(vip).unwrap() && !vip::remove(vip).unwrap());
+        wait_for(&mut watcher, &[Change::AddressGone(1, vip)]).await;
+        assert!(!watcher.snapshot().unwrap().is_local(vip));
+
+        netlink.keep_neighbour(r0, ip("10.0.0.2")).unwrap();
+        wait_for(&mut watcher, &[Change::Neighbour(r0, ip("10.0.0.2"))]).await;
+
+        netlink.set_up("r0", false).unwrap();
+        wait_for(&mut watcher, &[Change::Link(r0), Change::Routes]).await;
+        let over_r0 = |snapshot: &Snapshot| {
+            snapshot.routes.iter().any(|r| !r.local && r.hops.iter().any(|h| h.ifindex == r0))
+        };
+        assert!(!over_r0(watcher.snapshot().unwrap()), "the kernel drops these routes without a word");
+        netlink.rename("r0", "renamed").unwrap();
+        netlink.set_up("renamed", true).unwrap();
+        wait_for(&mut watcher, &[Change::Link(r0)]).await;
+        while !watcher.snapshot().unwrap().links[&r0].up {
+            wait_for(&mut watcher, &[Change::Link(r0)]).await;
+        }
+        assert_eq!(watcher.snapshot().unwrap().links[&r0].name, "renamed");
+        netlink.delete_link("renamed").unwrap();
+        wait_for(&mut watcher, &[Change::LinkGone(r0)]).await;
+        assert!(watcher.snapshot().unwrap().link_named("renamed").is_none());
+    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    lab.run("director", || runtime().block_on(watching)).unwrap();
+}
+
+#[test]
+fn lost_reports_are_made_good_by_reading_again() {
+    let lab = lab();
+    let burst = async {
+        let mut watcher = Watcher::start().unwrap();
+        let mut netlink = Netlink::route().unwrap();
+        let mtu_rounds = 6000;
+        for round in 0..mtu_rounds {
+            netlink.set_mtu("r0", 1400 + round % 2).unwrap();
+        }
+        netlink.set_mtu("r0", 1450).unwrap();
+        let mut seen = HashSet::new();
+        while let Ok(changes) = tokio::time::timeout(Duration::from_millis(300), watcher.changes()).await {
+            seen.extend(changes.unwrap());
+        }
+        assert!(seen.contains(&Change::Everything), "no overflow: {seen:?}");
+        assert_eq!(watcher.snapshot().unwrap().link_named("r0").unwrap().mtu, 1450);
+        assert_eq!(*watcher.snapshot().unwrap(), Snapshot::take().unwrap());
+    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    lab.run("director", || runtime().block_on(burst)).unwrap();
+}
+
+#[test]
+fn default_interfaces_follow_the_arms() {
+    let names = |lab: &Lab| {
+        let servers = [ip("10.0.0.2"), ip("fd00::3")];
+        let choice = lab.run("director", || choose::interfaces(&Snapshot::take().unwrap(), &servers)).unwrap();
+        assert!(choice.unreachable.is_empty());
+        let mut names: Vec<_> = choice.chosen.into_values().map(|chosen| chosen.name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&lab()), ["c0", "r0"]);
+    let one_arm = LabGuard::up(&LabSpec { one_arm: true, servers: 2, ..LabSpec::default() }).unwrap();
+    assert_eq!(names(&one_arm), ["eth0"]);
+}
+
+#[test]
+fn an_announced_address_moves_the_neighbours_entries() {
+    let lab = LabGuard::up(&LabSpec { one_arm: true, servers: 2, ..LabSpec::default() }).unwrap();
+    for family in [Family::V4, Family::V6] {
+        let spec = LabSpec { family, ..lab.spec().clone() };
+        let director = spec.director();
+        // server2 knows the director under a wrong address, as after a failover.
+        let router_knows = || {
+            lab.run("server2", || {
+                let mut netlink = Netlink::route().unwrap();
+                let index = netlink.index_of("eth0").unwrap();
+                netlink.neighbour(index, director).unwrap()
+            })
+            .unwrap()
+        };
+        lab.run("server1", || assert!(Netlink::route().unwrap().add_address("eth0", director, 32).is_ok()))
+            .unwrap();
+        lab.run("director", || {
+            let mut netlink = Netlink::route().unwrap();
+            netlink.set_up("eth0", false).unwrap();
+        })
+        .unwrap();
+        lab.run("server2", || {
+            let mut netlink = Netlink::route().unwrap();
+            let index = netlink.index_of("eth0").unwrap();
+            netlink.keep_neighbour(index, director).unwrap();
+        })
+        .unwrap();
+        eventually("server2 learns server1 as holder", || router_knows() == Some(SERVER1));
+        lab.run("server1", || Netlink::route().unwrap().delete_address("eth0", director, 32).unwrap()).unwrap();
+        lab.run("director", || {
+            let mut netlink = Netlink::route().unwrap();
+            netlink.set_up("eth0", true).unwrap();
+        })
+        .unwrap();
+        eventually("server2 learns the director", || {
+            lab.run("director", || vip::announce("eth0", director).unwrap()).unwrap();
+            router_knows() == Some(DIRECTOR_R0)
+        });
+    }
+}
+
+#[test]
+fn frames_are_seen_as_sent() {
+    let lab = lab();
+    let frame: Vec<u8> = [[0xff; 6], [2, 0, 0, 0, 7, 7]].concat().into_iter().chain([0x88, 0xb5]).chain(0..60).collect();
+    let listener = |host: &str, interface: &str| {
+        lab.run(host, || PacketSocket::listening(link_named(interface).unwrap().index).unwrap()).unwrap()
+    };
+    let (there, here) = (listener("server1", "eth0"), listener("director", "r0"));
+    lab.run("director", || {
+        PacketSocket::sender().unwrap().send(link_named("r0").unwrap().index, &frame).unwrap();
+    })
+    .unwrap();
+    for (socket, outgoing) in [(there, false), (here, true)] {
+        let seen = loop {
+            let seen = socket.receive(Duration::from_secs(5)).unwrap().expect("the frame comes");
+            if seen.bytes == frame {
+                break seen;
+            }
+        };
+        assert_eq!(seen.outgoing, outgoing);
+        assert_eq!(socket.receive(Duration::from_millis(1)).unwrap().filter(|f| f.bytes == frame), None);
+    }
+}
+
+#[test]
+fn a_device_tells_its_driver_and_what_xdp_it_can() {
+    let lab = lab();
+    lab.run("director", || {
+        let link = link_named("r0").unwrap();
+        assert_eq!(ethtool::driver("r0").unwrap().as_deref(), Some("veth"));
+        assert!(link.xdp.is_empty() && link.running);
+        // None only before Linux 6.3.
+        if let Some(features) = xdp::features(link.index).unwrap() {
+            assert!(features.basic() && features.redirect(), "{features:?}");
+        }
+        assert_eq!(xdp::features(9999).unwrap(), None);
+        assert!(ethtool::driver("nosuch").unwrap_err().to_string().contains("ip link"));
+        let route: routes::Route = Netlink::route().unwrap().route_to(ip("192.0.2.10")).unwrap().unwrap();
+        assert!(route.local);
+    })
+    .unwrap();
+}
