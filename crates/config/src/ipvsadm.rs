@@ -139,8 +139,8 @@ impl Command {
                 model.clear();
                 Ok(())
             }
-            Self::AddServer(rule) => model.add_server(&rule.service.key()?, rule.server()?),
-            Self::EditServer(rule) => model.edit_server(&rule.service.key()?, rule.server()?),
+            Self::AddServer(rule) => rule.apply(model, Model::add_server),
+            Self::EditServer(rule) => rule.apply(model, Model::edit_server),
             Self::DeleteServer { service, address, port } => model.remove_server(&service.key()?, *address, *port),
             Self::SetTimeouts { tcp, tcp_fin, udp } => {
                 let mut settings = model.settings().clone();
@@ -197,10 +197,16 @@ impl ServiceRule {
 }
 
 impl ServerRule {
-    fn server(&self) -> Result<Server, IpvsError> {
+    /// What the kernel would refuse too is refused in its words, before what only this version does not do.
+    fn apply(
+        &self,
+        model: &mut Model,
+        change: fn(&mut Model, &ServiceKey, Server) -> Result<(), IpvsError>,
+    ) -> Result<(), IpvsError> {
+        let key = self.service.key()?;
         match check::server_unsupported(&self.server).into_iter().next() {
-            Some(unsupported) => Err(unsupported.into()),
-            None => Ok(self.server),
+            Some(unsupported) => Err(change(&mut model.clone(), &key, self.server).err().unwrap_or(unsupported.into())),
+            None => change(model, &key, self.server),
         }
     }
 }

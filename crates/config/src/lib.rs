@@ -1,6 +1,6 @@
 //! What the director shall do, and how to get there.
 //!
-//! Text comes in ([`file`]: dirigent.toml; [`ipvsadm`]: rules), a [`Model`]
+//! Text comes in ([`mod@file`]: dirigent.toml; [`ipvsadm`]: rules), a [`Model`]
 //! comes out, whose invariants hold by construction. Two Models make a
 //! [`Plan`]: table operations in an order that leaves no new connection
 //! without a server of either.

@@ -205,7 +205,7 @@ impl Settings {
             "conntrack" => _ = switch.ok_or_else(bad)?,
             _ => {
                 let Some((_, default, why)) = ELSEWHERE.iter().find(|(name, ..)| *name == short) else {
-                    return Err(SysctlError::Unknown(short.into()));
+                    return Err(SysctlError::Unknown(name.into()));
                 };
                 if value != *default {
                     return Err(SysctlError::NotInThisVersion { name: short.into(), value, default: *default, why });
@@ -306,7 +306,7 @@ pub enum SysctlError {
         why: &'static str,
     },
     /// IPVS has no such parameter.
-    #[error("net.ipv4.vs.{0}: IPVS has no such parameter")]
+    #[error("{0}: IPVS has no such parameter")]
     Unknown(String),
 }
 
@@ -340,3 +340,40 @@ const ELSEWHERE: &[(&str, i64, &str)] = &[
     ("conn_lfactor", -4, "the table has the size that connections sets"),
     ("svc_lfactor", -3, "the table of services needs none"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_parameters() {
+        let mut s = Settings::default();
+        for (name, value) in [
+            ("net.ipv4.vs.schedule_icmp", 1), ("nat_icmp_send", 1), ("net.ipv4.vs.snat_reroute", 0),
+            ("net.ipv4.vs.conntrack", 1), ("net.ipv4.vs.conntrack", 0), ("net.ipv4.vs.pmtu_disc", 1), ("conn_lfactor", -4),
+        ] {
+            s.ipvs_sysctl(name, value).unwrap();
+        }
+        assert_eq!((s.schedule_icmp, s.nat_icmp_send, s.snat_reroute), (true, true, false));
+        s.ipvs_sysctl("schedule_icmp", 0).unwrap();
+        assert!(!s.schedule_icmp);
+        for (name, value, text) in [
+            ("net.ipv4.vs.schedule_icmp", 2, "net.ipv4.vs.schedule_icmp = 2: only 0 and 1 are possible"),
+            ("net.ipv4.vs.conntrack", -1, "net.ipv4.vs.conntrack = -1: only 0 and 1 are possible"),
+            ("net.ipv4.vs.pmtu_disc", 0, "net.ipv4.vs.pmtu_disc = 0 is not in this version, only 1: the path MTU is always reported"),
+            ("secure_tcp", 3, "net.ipv4.vs.secure_tcp = 3 is not in this version, only 0: defence against floods comes later"),
+            ("net.ipv4.ip_forward", 1, "net.ipv4.ip_forward: IPVS has no such parameter"),
+        ] {
+            let before = s.clone();
+            assert_eq!(s.ipvs_sysctl(name, value).unwrap_err().to_string(), text);
+            assert_eq!(s, before);
+        }
+    }
+
+    #[test]
+    fn timeouts_by_state() {
+        let t = TcpTimeouts::default();
+        assert_eq!(TcpTimeouts::from_states(t.by_state()), t);
+        assert_eq!(t.by_state()[7], t.close_wait);
+    }
+}
