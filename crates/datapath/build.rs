@@ -19,6 +19,7 @@ use std::{
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
+mod btf;
 #[path = "src/names.rs"]
 mod names;
 
@@ -45,7 +46,7 @@ fn run() -> Result<(), String> {
     for watched in ["bpf/src", "bpf/Cargo.toml", "bpf/Cargo.lock", "crates/director", "crates/wire", "scripts/versions.env"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
-    for file in ["build.rs", "src/names.rs"] {
+    for file in ["build.rs", "btf.rs", "src/names.rs"] {
         println!("cargo::rerun-if-changed={file}");
     }
 
@@ -67,8 +68,9 @@ fn run() -> Result<(), String> {
     let versions = settings(&root.join("scripts/versions.env"))?;
     let target = versions.get("BPF_TARGET").ok_or("scripts/versions.env does not name BPF_TARGET")?;
     let built = build(&root.join("bpf"), &toolchain, target)?;
-    let bytes = fs::read(&built).map_err(|e| format!("{}: {e}", built.display()))?;
+    let mut bytes = fs::read(&built).map_err(|e| format!("{}: {e}", built.display()))?;
     check(&bytes).map_err(|e| format!("the BPF object {} was built, but {e}", built.display()))?;
+    repair(&mut bytes).map_err(|e| format!("the BPF object {} was built, but {e}", built.display()))?;
     let out = PathBuf::from(variable("OUT_DIR")?).join("dirigent.o");
     fs::write(&out, bytes).map_err(|e| format!("{}: {e}", out.display()))
 }
@@ -167,6 +169,21 @@ fn target_dir() -> Result<PathBuf, String> {
         .and_then(|build| build.ancestors().nth(2))
         .map(|target| target.join("bpf"));
     Ok(shared.unwrap_or_else(|| out.join("bpf")))
+}
+
+/// Repairs the object's type information.
+fn repair(bytes: &mut [u8]) -> Result<(), String> {
+    let place = {
+        let elf = object::File::parse(&*bytes).map_err(|e| format!("it is no ELF file: {e}"))?;
+        elf.section_by_name(".BTF").and_then(|section| section.file_range()).ok_or("it has no section .BTF")?
+    };
+    let (start, size) = (usize::try_from(place.0), usize::try_from(place.1));
+    let section = match (start, size) {
+        (Ok(start), Ok(size)) => bytes.get_mut(start..start + size),
+        _ => None,
+    };
+    btf::repair(section.ok_or("its .BTF section is outside the file")?)?;
+    Ok(())
 }
 
 /// Refuses an object that would load as nothing, or would not load at all. Empty

@@ -165,6 +165,8 @@ pub struct Attached {
     pub hook: Hook,
     /// The kernel's number of the program; classic filters do not tell it.
     pub program: Option<u32>,
+    /// The kernel's number of the link: the same as long as it was never detached.
+    pub link: Option<u32>,
     /// Whether the interface is still there.
     pub alive: bool,
 }
@@ -174,14 +176,14 @@ pub struct Attached {
 pub fn attached(instance: &Instance) -> Result<Vec<Attached>, Error> {
     let mut found = Vec::new();
     for (hook, ifindex, path) in pins(instance)? {
-        let (program, alive) = if hook.classic().is_some() {
-            (None, netlink::link("", ifindex).is_ok())
+        let (program, link, alive) = if hook.classic().is_some() {
+            (None, None, netlink::link("", ifindex).is_ok())
         } else {
             let fd = sys::open_pin(&path).map_err(|e| Error::path(&path, e))?;
             let info = sys::link_info(fd.as_fd()).map_err(|e| Error::path(&path, e))?;
-            (Some(info.program), info.ifindex == ifindex)
+            (Some(info.program), Some(info.id), info.ifindex == ifindex)
         };
-        found.push(Attached { ifindex, hook, program, alive });
+        found.push(Attached { ifindex, hook, program, link, alive });
     }
     found.sort();
     Ok(found)

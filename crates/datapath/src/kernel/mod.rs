@@ -15,7 +15,7 @@ mod sys;
 pub mod table;
 pub mod testrun;
 
-pub use attach::{Attached, Attachment, TcKind, attached, detach_all};
+pub use attach::{Attached, Attachment, Hook, TcKind, attached, detach_all};
 pub use error::Error;
 pub use load::{Instance, Kernel, LoadOptions};
 pub use select::{Choice, Facts, Mode, PathKind, choose};

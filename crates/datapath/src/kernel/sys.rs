@@ -85,6 +85,8 @@ fn info<const N: usize>(fd: BorrowedFd<'_>) -> io::Result<[u32; N]> {
 /// What a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkInfo {
+    /// Its number.
+    pub id: u32,
     /// The program behind it.
     pub program: u32,
     /// The interface it is attached to; 0 once that interface is gone.
@@ -95,8 +97,8 @@ pub(super) struct LinkInfo {
 pub(super) fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // struct bpf_link_info: type, id, prog_id, padding, then a union that begins with
     // the ifindex for XDP and for tcx alike.
-    let [_, _, program, _, ifindex, _, _, _] = info::<8>(fd)?;
-    Ok(LinkInfo { program, ifindex })
+    let [_, id, program, _, ifindex, _, _, _] = info::<8>(fd)?;
+    Ok(LinkInfo { id, program, ifindex })
 }
 
 /// What a map is.

@@ -1,0 +1,427 @@
+//! Loading, attaching, taking over and detaching, on this machine's kernel. Needs root.
+//!
+//! Each test runs in a network namespace without a name, on a thread of its own: it goes
+//! away with the thread, also when the test is killed. Pins are named after the process,
+//! and those of processes that are gone are removed by the next run.
+
+use std::{
+    net::UdpSocket,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use dirigent_datapath::kernel::{
+    Attached, Direction, Error, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext, TcKind, attached,
+    detach_all,
+};
+
+const LAYOUT: u32 = 1;
+const XDP_PASS: u32 = 2;
+const BPF: &str = "/sys/fs/bpf/dirigent";
+
+/// Runs a test in a fresh namespace, which has only a loopback device, set up.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    // SAFETY: no arguments, no memory.
+    assert_eq!(unsafe { libc::geteuid() }, 0, "this test needs root; `make test` says how");
+    clean_up_after_the_dead();
+    let thread = std::thread::spawn(|| {
+        // SAFETY: changes the namespace of this new thread, which shares nothing that depends on it.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", std::io::Error::last_os_error());
+        sh("ip link set lo up");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn clean_up_after_the_dead() {
+    for entry in std::fs::read_dir(BPF).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix("unit-").and_then(|rest| rest.split('-').next()) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            // Another test of this run may be at it too.
+            let _ = detach_all(&Instance::new(&name).unwrap());
+        }
+    }
+}
+
+/// Runs a command in the calling thread's namespace; returns what it printed.
+fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{line}: {text}");
+    text
+}
+
+fn veth() -> u32 {
+    sh("ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up");
+    sh("cat /proc/net/dev >/dev/null; ip -o link show v0").split(':').next().unwrap().trim().parse().unwrap()
+}
+
+/// An instance of this test, gone at its end.
+struct Pinned(Instance);
+
+impl Pinned {
+    fn new(test: &str) -> Self {
+        Self(Instance::new(&format!("unit-{}-{test}", std::process::id())).unwrap())
+    }
+
+    fn load(&self) -> Kernel {
+        self.load_as(LAYOUT, &[]).unwrap()
+    }
+
+    fn load_as(&self, layout: u32, map_sizes: &[(&str, u32)]) -> Result<Kernel, Error> {
+        let mut sizes = vec![("CONNS4", 1024), ("CONNS6", 1024)];
+        sizes.extend_from_slice(map_sizes);
+        Kernel::load(&LoadOptions { instance: Some(&self.0), layout, map_sizes: &sizes })
+    }
+
+    fn attached(&self) -> Vec<Attached> {
+        attached(&self.0).unwrap()
+    }
+
+    fn hooks(&self) -> Vec<Hook> {
+        self.attached().iter().map(|one| one.hook).collect()
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Err(e) = detach_all(&self.0) {
+            eprintln!("{e}");
+        }
+    }
+}
+
+fn unpinned() -> Kernel {
+    Kernel::load(&LoadOptions { instance: None, layout: LAYOUT, map_sizes: &[("CONNS4", 1024), ("CONNS6", 1024)] })
+        .unwrap()
+}
+
+/// A frame that is not the director's business.
+fn foreign_frame() -> Vec<u8> {
+    let mut frame = vec![0xffu8; 6];
+    frame.extend_from_slice(&[2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    frame.resize(60, 0x5a);
+    frame
+}
+
+#[test]
+fn the_verifier_takes_every_program_with_room_to_spare() {
+    in_namespace(|| {
+        let kernel = unpinned();
+        for program in ["dirigent_xdp", "dirigent_ingress", "dirigent_egress", "dirigent_expire"] {
+            let count = kernel.verified_instructions(program).unwrap().unwrap();
+            println!("{program}: {count} instructions verified, of 1,000,000");
+            assert!(count < 500_000, "{program} takes {count} of the verifier's million instructions");
+        }
+    });
+}
+
+#[test]
+fn programs_run_on_frames() {
+    in_namespace(|| {
+        let ifindex = veth();
+        let kernel = unpinned();
+        let frame = foreign_frame();
+        let ran = kernel.run_xdp(ifindex, &frame).unwrap();
+        assert_eq!((ran.action, &ran.frame), (XDP_PASS, &frame));
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let context = SkbContext { ifindex, ingress_ifindex: ifindex, mark: 7, cb: [1, 2, 3, 4, 5], ..SkbContext::default() };
+            let ran = kernel.run_tc(direction, &context, &frame).unwrap();
+            assert_eq!(ran.frame, frame);
+            assert_eq!((ran.context.mark, ran.context.ifindex), (7, ifindex));
+        }
+        kernel.run_expire(0).unwrap();
+    });
+}
+
+#[test]
+fn a_program_without_pins_is_not_attached() {
+    in_namespace(|| {
+        veth();
+        let error = unpinned().attach(&[("v0", Mode::Tc)], TcKind::Auto).unwrap_err();
+        assert!(matches!(error, Error::NotPinned), "{error}");
+    });
+}
+
+#[test]
+fn tables_hold_records() {
+    in_namespace(|| {
+        let kernel = unpinned();
+        let table = kernel.table::<[u8; 8], u32>("SERVICES4").unwrap();
+        assert_eq!(table.get(&[1; 8]).unwrap(), None);
+        assert!(table.insert_new([1; 8], 11).unwrap());
+        assert!(!table.insert_new([1; 8], 12).unwrap());
+        assert_eq!(table.get(&[1; 8]).unwrap(), Some(11));
+        table.insert_all((0..3000u32).map(|i| ([i.to_ne_bytes(), [9; 4]].concat().try_into().unwrap(), i))).unwrap();
+        let mut walk = table.walk(64);
+        let mut seen = Vec::new();
+        while walk.next_chunk(|_, value| seen.push(value)).unwrap() {}
+        seen.sort_unstable();
+        assert_eq!(seen.len(), 3001);
+        assert_eq!(table.entries().unwrap().len(), 3001);
+        assert!(table.remove(&[1; 8]).unwrap());
+        assert!(!table.remove(&[1; 8]).unwrap());
+
+        let shared = kernel.mapped::<AtomicU32>("SLOTS").unwrap();
+        let slots = kernel.table::<u32, u32>("SLOTS").unwrap();
+        slots.insert(5, 55).unwrap();
+        // Elements of an array are 8 bytes apart, whatever their size.
+        assert_eq!(shared.get(5).unwrap().load(Ordering::Relaxed), 55);
+        shared.get(6).unwrap().store(66, Ordering::Relaxed);
+        assert_eq!(slots.get(&6).unwrap(), Some(66));
+        assert!(shared.get(u32::try_from(shared.len()).unwrap()).is_none());
+
+        let reasons = kernel.per_cpu_table::<u32, u64>("REASONS").unwrap();
+        reasons.set_all(3, 30).unwrap();
+        assert!(reasons.get(&3).unwrap().unwrap().iter().all(|count| *count == 30));
+        assert_eq!(reasons.keys().unwrap().len(), reasons.max_entries() as usize);
+
+        // Wrong types are an error, not garbage.
+        assert!(kernel.table::<u32, u32>("SERVICES4").is_err());
+        assert!(kernel.table::<u32, u64>("REASONS").is_err());
+        assert!(kernel.table::<u32, u64>("NO_SUCH_MAP").is_err());
+    });
+}
+
+#[test]
+fn auto_on_a_virtual_device_is_tc_and_says_why() {
+    in_namespace(|| {
+        veth();
+        let pinned = Pinned::new("auto");
+        let done = pinned.load().attach(&[("v0", Mode::Auto)], TcKind::Auto).unwrap();
+        let [one] = done.as_slice() else { panic!("{done:?}") };
+        assert_eq!((one.path, one.tcx, one.replaced), (PathKind::Tc, true, false));
+        assert!(one.reason.contains("virtual device (veth)"), "{}", one.reason);
+        assert_eq!(pinned.hooks(), [Hook::TcxIngress, Hook::TcxEgress]);
+    });
+}
+
+#[test]
+fn a_new_daemon_takes_over_maps_and_links_without_detaching_them() {
+    in_namespace(|| {
+        veth();
+        let pinned = Pinned::new("takeover");
+        let mut first = pinned.load();
+        assert!(!first.took_over());
+        first.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
+        first.table::<[u8; 8], u32>("SERVICES4").unwrap().insert([7; 8], 77).unwrap();
+        let before = pinned.attached();
+        assert_eq!(before.iter().map(|one| one.hook).collect::<Vec<_>>(), [
+            Hook::Xdp,
+            Hook::TcxIngress,
+            Hook::TcxEgress
+        ]);
+        // The daemon dies: everything stays.
+        drop(first);
+        assert_eq!(pinned.attached(), before);
+        assert!(sh("ip link show v0").contains("xdp"), "XDP is gone");
+
+        let mut second = pinned.load_as(LAYOUT, &[("SERVICES4", 77)]).unwrap();
+        assert!(second.took_over());
+        assert!(second.notes().iter().any(|note| note.contains("SERVICES4")), "{:?}", second.notes());
+        let done = second.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
+        assert!(done.iter().all(|one| one.replaced && one.path == PathKind::Xdp), "{done:?}");
+        let after = pinned.attached();
+        for (old, new) in before.iter().zip(&after) {
+            assert_eq!(old.link, new.link, "{:?} was detached", old.hook);
+            assert_ne!(old.program, new.program, "{:?} still runs the old program", old.hook);
+        }
+        assert_eq!(second.table::<[u8; 8], u32>("SERVICES4").unwrap().get(&[7; 8]).unwrap(), Some(77));
+        // Commands that only look need no programs.
+        assert_eq!(pinned.0.open_table::<[u8; 8], u32>("SERVICES4").unwrap().get(&[7; 8]).unwrap(), Some(77));
+
+        let gone = detach_all(&pinned.0).unwrap();
+        assert_eq!(gone, after);
+        assert!(!pinned.0.directory().exists());
+        assert!(!sh("ip link show v0").contains("xdp"));
+        assert!(!pinned.load().took_over());
+    });
+}
+
+#[test]
+fn taking_over_again_and_again_loses_no_packet() {
+    in_namespace(|| {
+        // The far end in a namespace of its own, held by a process that only waits.
+        let mut holder = Command::new("unshare").args(["--net", "sleep", "60"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let far = holder.id();
+        sh(&format!(
+            "ip link add v0 type veth peer name v1 netns {far} && ip addr add 10.9.9.1/24 dev v0 && ip link set v0 up && \
+             nsenter -t {far} -n ip addr add 10.9.9.2/24 dev v1 && nsenter -t {far} -n ip link set v1 up"
+        ));
+        let echo = sh("command -v socat >/dev/null && echo yes || echo no");
+        assert_eq!(echo.trim(), "yes", "socat is missing: make test installs it");
+        let mut server = Command::new("nsenter")
+            .args(["-t", &far.to_string(), "-n", "socat", "UDP4-LISTEN:7", "EXEC:cat"])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+
+        let pinned = Pinned::new("traffic");
+        pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
+        let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let lost = std::thread::scope(|scope| {
+            let socket = UdpSocket::bind("10.9.9.1:0").unwrap();
+            socket.connect("10.9.9.2:7").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            let (stop, sent) = (&stop, &sent);
+            // The socket belongs to the namespace that it was made in, whichever thread uses it.
+            let traffic = scope.spawn(move || {
+                let mut lost = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let number = sent.fetch_add(1, Ordering::Relaxed).to_ne_bytes();
+                    let mut answer = [0; 8];
+                    socket.send(&number).unwrap();
+                    if socket.recv(&mut answer).is_err() || answer != number {
+                        lost += 1;
+                    }
+                }
+                lost
+            });
+            for _ in 0..10 {
+                pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+            traffic.join().unwrap()
+        });
+        for child in [&mut server, &mut holder] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let sent = sent.into_inner();
+        println!("{sent} packets there and back during 10 take-overs, {lost} lost");
+        assert!(sent > 100, "only {sent} packets went during the take-overs");
+        assert_eq!(lost, 0);
+    });
+}
+
+#[test]
+fn modes_change_in_place() {
+    in_namespace(|| {
+        veth();
+        let pinned = Pinned::new("modes");
+        let mut kernel = pinned.load();
+        for (mode, word) in [(Mode::Xdp, "xdp/"), (Mode::XdpGeneric, "xdpgeneric/"), (Mode::Xdp, "xdp/"), (Mode::Tc, "")] {
+            kernel.attach(&[("v0", mode)], TcKind::Auto).unwrap();
+            let shown = sh("ip -d link show v0");
+            match word {
+                "" => assert!(!shown.contains("prog/xdp"), "{shown}"),
+                _ => assert!(shown.contains(&format!("prog/{word}")) || shown.contains(&word.replace('/', " ")), "{shown}"),
+            }
+        }
+        assert_eq!(pinned.hooks(), [Hook::TcxIngress, Hook::TcxEgress]);
+    });
+}
+
+#[test]
+fn foreign_programs_are_left_alone() {
+    in_namespace(|| {
+        veth();
+        let (theirs, ours) = (Pinned::new("theirs"), Pinned::new("ours"));
+        let mut their_kernel = theirs.load();
+        their_kernel.attach(&[("v0", Mode::Xdp)], TcKind::Classic).unwrap();
+        let before = theirs.attached();
+        let id = before.iter().find_map(|one| one.program).unwrap();
+
+        let mut our_kernel = ours.load();
+        let error = our_kernel.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::ForeignXdp { program, .. } if program == id), "{text}");
+        assert!(text.contains(&id.to_string()) && text.contains("dirigent_xdp") && text.contains("xdp off"), "{text}");
+        assert_eq!(ours.hooks(), [], "a refused interface is left as it was");
+
+        let done = our_kernel.attach(&[("v0", Mode::Auto)], TcKind::Auto).unwrap();
+        assert!(done.iter().all(|one| one.path == PathKind::Tc && one.reason.contains(&id.to_string())), "{done:?}");
+
+        let error = our_kernel.attach(&[("v0", Mode::Tc)], TcKind::Classic).unwrap_err();
+        assert!(matches!(error, Error::ForeignFilter { .. }), "{error}");
+        assert_eq!(theirs.attached(), before);
+    });
+}
+
+#[test]
+fn classic_filters_serve_kernels_without_tcx() {
+    in_namespace(|| {
+        veth();
+        let pinned = Pinned::new("classic");
+        let filters = || sh("tc filter show dev v0 ingress; tc filter show dev v0 egress");
+        for round in 0..3 {
+            let mut kernel = pinned.load();
+            let done = kernel.attach(&[("v0", Mode::Tc)], TcKind::Classic).unwrap();
+            assert!(done.iter().all(|one| !one.tcx && one.replaced == (round > 0)), "{done:?}");
+            drop(kernel);
+            let shown = filters();
+            assert_eq!(shown.matches("dirigent_ingress").count(), 1, "{shown}");
+            assert_eq!(shown.matches("dirigent_egress").count(), 1, "{shown}");
+            assert_eq!(pinned.hooks(), [Hook::ClassicIngress, Hook::ClassicEgress]);
+        }
+        pinned.load().attach(&[("v0", Mode::Tc)], TcKind::Auto).unwrap();
+        assert!(!filters().contains("dirigent"), "{}", filters());
+        assert_eq!(pinned.hooks(), [Hook::TcxIngress, Hook::TcxEgress]);
+        pinned.load().attach(&[("v0", Mode::Tc)], TcKind::Classic).unwrap();
+        assert_eq!(pinned.hooks(), [Hook::ClassicIngress, Hook::ClassicEgress]);
+        detach_all(&pinned.0).unwrap();
+        assert!(!filters().contains("dirigent"), "{}", filters());
+    });
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_back_is_attached_anew() {
+    in_namespace(|| {
+        for kind in [TcKind::Auto, TcKind::Classic] {
+            let ifindex = veth();
+            let pinned = Pinned::new("comeback");
+            let mut kernel = pinned.load();
+            kernel.attach(&[("v0", Mode::Xdp)], kind).unwrap();
+            sh("ip link del v0");
+            assert!(pinned.attached().iter().all(|one| !one.alive), "{:?}", pinned.attached());
+            assert!(matches!(kernel.attach(&[("v0", Mode::Xdp)], kind), Err(Error::NoInterface(_))));
+            assert_eq!(pinned.hooks(), [], "pins of a dead interface are swept");
+            // The same number again, and not swept in between.
+            sh(&format!("ip link add v0 index {ifindex} type veth peer name v1"));
+            kernel.attach(&[("v0", Mode::Xdp)], kind).unwrap();
+            sh(&format!("ip link del v0; ip link add v0 index {ifindex} type veth peer name v1"));
+            let done = kernel.attach(&[("v0", Mode::Xdp)], kind).unwrap();
+            assert!(done.iter().all(|one| one.ifindex == ifindex), "{done:?}");
+            assert_eq!(pinned.attached().iter().filter(|one| one.alive).count(), 3);
+            assert!(sh("ip link show v0").contains("xdp"));
+            kernel.detach(ifindex).unwrap();
+            assert_eq!(pinned.hooks(), []);
+            sh("ip link del v0");
+        }
+    });
+}
+
+#[test]
+fn maps_of_another_layout_are_refused_and_kept() {
+    in_namespace(|| {
+        let pinned = Pinned::new("layout");
+        let kernel = pinned.load();
+        kernel.table::<[u8; 8], u32>("SERVICES4").unwrap().insert([7; 8], 77).unwrap();
+        drop(kernel);
+        let error = pinned.load_as(LAYOUT + 1, &[]).unwrap_err();
+        assert!(matches!(error, Error::Layout { found: LAYOUT, .. }), "{error}");
+        assert!(error.to_string().contains("dirigent stop --detach"), "{error}");
+        assert_eq!(pinned.0.open_table::<[u8; 8], u32>("SERVICES4").unwrap().get(&[7; 8]).unwrap(), Some(77));
+        // A map of another shape under a known name: nobody else's version number helps there.
+        std::fs::remove_file(pinned.0.map("SERVICES6")).unwrap();
+        std::fs::rename(pinned.0.map("SERVICES4"), pinned.0.map("SERVICES6")).unwrap();
+        let error = pinned.load_as(LAYOUT, &[]).unwrap_err();
+        assert!(matches!(&error, Error::MapShape { map, .. } if map == "SERVICES6"), "{error}");
+    });
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_behind() {
+    in_namespace(|| {
+        let pinned = Pinned::new("huge");
+        let error = pinned.load_as(LAYOUT, &[("CONNS4", u32::MAX)]).unwrap_err();
+        assert!(error.to_string().contains("CONNS4"), "{error}");
+        assert!(!pinned.0.directory().exists());
+    });
+}
