@@ -175,6 +175,61 @@ fn a_firewall_on_the_router_drops_what_it_does_not_know() {
     connect().unwrap();
 }
 
+#[test]
+fn one_process_is_ended_by_its_host_and_label() {
+    let lab = LabGuard::up(&LabSpec { servers: 2, ..two_arms() }).unwrap();
+    let start = |host: &str| lab.start(host, "sleeper", &["sh", "-c", "sleep 1000 & sleep 1000"]).unwrap();
+    let (mut one, mut two) = (start("server1"), start("server2"));
+    let started = |status: &str| status.matches("running").count() == 2;
+    assert!(started(&Lab::status(lab.name()).unwrap().unwrap().to_string()));
+    assert!(lab.end("server1", "sleeper").unwrap() >= 1);
+    assert!(one.child.try_wait().unwrap().is_some());
+    assert!(two.child.try_wait().unwrap().is_none());
+    assert_eq!(lab.end("server1", "sleeper").unwrap(), 0);
+}
+
+/// Kills builders at moments spread over the time that a lab takes to build: none leaves anything behind.
+#[test]
+fn a_builder_killed_at_any_moment_leaves_nothing() {
+    for delay in (0..300).step_by(25) {
+        let mut helper = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "helper_that_is_killed", "--nocapture"])
+            .env("DIRIGENT_NET_KILL_ME", "1")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        helper.kill().unwrap();
+        helper.wait().unwrap();
+        Lab::clean_stale().unwrap();
+        let prefix = format!("t{}-", helper.id());
+        let gone = || {
+            let names = std::fs::read_dir("/run/netns").unwrap().chain(std::fs::read_dir("/run/dirigent/lab").unwrap());
+            !names.filter_map(|e| e.unwrap().file_name().into_string().ok()).any(|name| name.starts_with(&prefix))
+        };
+        // Another test's guard may be at the cleaning just now.
+        for _ in 0..500 {
+            if gone() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(gone(), "killed after {delay} ms");
+    }
+}
+
+#[test]
+fn an_adopted_lab_goes_with_its_guard() {
+    let name = format!("a{}", std::process::id());
+    Lab::up(&LabSpec { name: name.clone(), servers: 1, family: Family::V6, ..two_arms() }).unwrap();
+    let guard = LabGuard::adopt(&name).unwrap();
+    assert_eq!(guard.spec().vip().to_string(), "2001:db8::10");
+    assert!(Lab::clean_stale().unwrap().iter().all(|cleaned| *cleaned != name));
+    drop(guard);
+    assert!(Lab::status(&name).unwrap().is_none());
+    assert!(LabGuard::adopt(&name).is_err());
+}
+
 /// Run again by the next test as a process to kill: builds a lab, starts a process in it, says its name, and waits.
 #[test]
 fn helper_that_is_killed() {

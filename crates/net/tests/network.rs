@@ -153,6 +153,30 @@ fn every_change_is_reported_and_the_snapshot_keeps_up() {
     lab.run("director", || runtime().block_on(watching)).unwrap();
 }
 
+/// The server says nothing of its new address by itself; its own ARP or ND, when it next sends, does.
+#[test]
+fn a_servers_new_hardware_address_is_known_within_a_second_of_its_next_packet() {
+    let lab = lab();
+    for (server, director) in [(ip("10.0.0.2"), ip("10.0.0.1")), (ip("fd00::2"), ip("fd00::1"))] {
+        let r0 = lab.run("director", || link_named("r0").unwrap().index).unwrap();
+        let mac_of = |netlink: &mut Netlink| netlink.neighbour(r0, server).unwrap();
+        let mut netlink = lab.run("director", || Netlink::route().unwrap()).unwrap();
+        netlink.keep_neighbour(r0, server).unwrap();
+        let old = lab.run("server1", || link_named("eth0").unwrap().mac.unwrap()).unwrap();
+        eventually("the old address is known", || mac_of(&mut netlink) == Some(old));
+        let new = [2, 0, 0, 0, 9, old[5] + 1];
+        let socket = lab.run("server1", || std::net::UdpSocket::bind((server, 0)).unwrap()).unwrap();
+        lab.run("server1", || Netlink::route().unwrap().set_mac("eth0", new).unwrap()).unwrap();
+        let changed = Instant::now();
+        eventually("the new address is known", || {
+            // Under transfer the server sends all the time; an ICMP error from the director may come back.
+            let _ = socket.send_to(b"ack", (director, 9));
+            mac_of(&mut netlink) == Some(new)
+        });
+        println!("{server}: new address known after {:?}", changed.elapsed());
+    }
+}
+
 #[test]
 fn lost_reports_are_made_good_by_reading_again() {
     let lab = lab();

@@ -1,6 +1,7 @@
 //! A lab for the length of a test.
 
-use super::{Lab, LabSpec};
+use super::state::State;
+use super::{Identity, Lab, LabSpec};
 use crate::error::Result;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,16 @@ impl LabGuard {
         }
         let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Ok(LabGuard { lab: Lab::build(&LabSpec { name, ..spec.clone() }, true)? })
+    }
+
+    /// Takes over a lab that another process built (a test of `dirigent lab up`): it now lives as long as this guard.
+    pub fn adopt(name: &str) -> Result<Self> {
+        let builder = Identity::of_this_process()?;
+        State::update(name, |state| {
+            state.builder = builder;
+            state.owned = true;
+        })?;
+        Ok(LabGuard { lab: Lab::open(name)? })
     }
 }
 

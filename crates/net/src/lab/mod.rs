@@ -132,7 +132,7 @@ impl Lab {
     pub fn exec(name: &str, host: &str, argv: &[String]) -> Result<ExitStatus> {
         let lab = Self::open(name)?;
         let mut child = lab.namespace(host)?.spawn(&mut command(argv)?)?;
-        lab.record(host, &child, argv.to_vec(), None)?;
+        lab.record(host, "exec", &child, argv.to_vec(), None)?;
         let status = child.wait().context(|| format!("waiting for {}", argv.join(" ")))?;
         let pid = child.id() as i32;
         State::update(name, |state| state.processes.retain(|record| record.identity.pid != pid))?;
@@ -201,18 +201,37 @@ impl Lab {
         let child = self.namespace(host)?.spawn(command)?;
         let arguments = std::iter::once(command.get_program()).chain(command.get_args());
         let argv = arguments.map(|arg| arg.to_string_lossy().into_owned()).collect();
-        self.record(host, &child, argv, Some(log.clone()))?;
+        self.record(host, label, &child, argv, Some(log.clone()))?;
         Ok(Background { child, log })
     }
 
-    fn record(&self, host: &str, child: &Child, command: Vec<String>, log: Option<PathBuf>) -> Result<()> {
+    fn record(
+        &self,
+        host: &str,
+        label: &str,
+        child: &Child,
+        command: Vec<String>,
+        log: Option<PathBuf>,
+    ) -> Result<()> {
         // Gone already: nothing to record.
         let Some(identity) = Identity::of(child.id() as i32) else { return Ok(()) };
-        let record = ProcessRecord { host: host.to_string(), identity, command, log };
+        let record = ProcessRecord { host: host.to_string(), label: label.to_string(), identity, command, log };
         State::update(self.name(), |state| {
             state.processes.retain(|old| old.identity.is_alive());
             state.processes.push(record);
         })
+    }
+
+    /// Ends the processes that were started on a host under a label, by SIGTERM and after a while by SIGKILL, and what they
+    /// started. Returns how many that were; any process may call it, not only the one that started them.
+    pub fn end(&self, host: &str, label: &str) -> Result<usize> {
+        let inode = self.namespace(host)?.inode()?;
+        let Some(state) = State::load(self.name())? else { return Ok(0) };
+        let named = |record: &ProcessRecord| record.host == host && record.label == label;
+        let records: Vec<_> = state.processes.into_iter().filter(named).collect();
+        let ended = process::end_all(&records, &[inode])?;
+        State::update(self.name(), |state| state.processes.retain(|record| !named(record)))?;
+        Ok(ended)
     }
 
     /// Lets server `k` answer around the director (its default route becomes the router), or through it again.

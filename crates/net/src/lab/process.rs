@@ -46,6 +46,8 @@ impl Identity {
 pub struct ProcessRecord {
     /// The host it runs on.
     pub host: String,
+    /// What it was started as; with the host it names the process.
+    pub label: String,
     /// Who it is.
     pub identity: Identity,
     /// Its command line.

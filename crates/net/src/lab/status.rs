@@ -56,6 +56,8 @@ pub struct InterfaceStatus {
 pub struct ProcessStatus {
     /// The host it was started on.
     pub host: String,
+    /// What it was started as.
+    pub label: String,
     /// Who it is.
     pub identity: Identity,
     /// Its command line.
@@ -106,6 +108,7 @@ fn interfaces() -> Result<Vec<InterfaceStatus>> {
 fn process_status(record: &ProcessRecord) -> ProcessStatus {
     ProcessStatus {
         host: record.host.clone(),
+        label: record.label.clone(),
         identity: record.identity,
         command: record.command.clone(),
         log: record.log.clone(),
@@ -121,7 +124,10 @@ impl fmt::Display for LabStatus {
             Phase::Up => "damaged",
             Phase::Building => "not complete",
         };
-        writeln!(f, "lab {}: {phase}, {arms}, {} servers", self.spec.name, self.spec.servers)?;
+        let spec = &self.spec;
+        writeln!(f, "lab {}: {phase}, {arms}, {} servers", spec.name, spec.servers)?;
+        let servers: Vec<_> = (1..=spec.servers).map(|k| spec.server(k).to_string()).collect();
+        writeln!(f, "  client {}, virtual address {}, servers {}", spec.client(), spec.vip(), servers.join(" "))?;
         for host in &self.hosts {
             let missing = if host.present { "" } else { "  (missing)" };
             writeln!(f, "  {:<10} {}{missing}", host.host, host.namespace)?;
@@ -139,7 +145,8 @@ impl fmt::Display for LabStatus {
         }
         for process in &self.processes {
             let word = if process.running { "running" } else { "ended" };
-            writeln!(f, "  {} on {}: {} ({word})", process.identity.pid, process.host, process.command.join(" "))?;
+            let ProcessStatus { host, label, identity, command, .. } = process;
+            writeln!(f, "  {label} on {host}: process {}, {word}: {}", identity.pid, command.join(" "))?;
         }
         Ok(())
     }
