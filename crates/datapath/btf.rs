@@ -30,11 +30,11 @@ pub fn repair(btf: &mut [u8]) -> Result<usize, String> {
         let (count, kind, bit_fields) = ((info & 0xffff) as usize, info >> 24 & 0x1f, info >> 31 == 1);
         at += 12;
         let each = match kind {
-            1 | 14 | 17 => 4,               // INT, VAR, DECL_TAG: one word
-            3 => 12,                        // ARRAY: three
+            1 | 14 | 17 => 4,                  // INT, VAR, DECL_TAG: one word
+            3 => 12,                           // ARRAY: three
             4 | UNION | 15 | 19 => 12 * count, // STRUCT, UNION, DATASEC, ENUM64
-            6 | 13 => 8 * count,            // ENUM, FUNC_PROTO
-            2 | 7..=12 | 16 | 18 => 0,      // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
+            6 | 13 => 8 * count,               // ENUM, FUNC_PROTO
+            2 | 7..=12 | 16 | 18 => 0,         // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
             _ => return Err(format!("its .BTF section holds a type of unknown kind {kind}")),
         };
         if kind == UNION {

@@ -43,7 +43,9 @@ fn run() -> Result<(), String> {
     println!("cargo::rustc-check-cfg=cfg(dirigent_no_bpf)");
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let root = here.ancestors().nth(2).ok_or("the crate is not where it was")?.to_path_buf();
-    for watched in ["bpf/src", "bpf/Cargo.toml", "bpf/Cargo.lock", "crates/director", "crates/wire", "scripts/versions.env"] {
+    for watched in
+        ["bpf/src", "bpf/Cargo.toml", "bpf/Cargo.lock", "crates/director", "crates/wire", "scripts/versions.env"]
+    {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     for file in ["build.rs", "btf.rs", "src/names.rs"] {

@@ -81,8 +81,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    const ALL: [Self; 5] =
-        [Self::Xdp, Self::TcxIngress, Self::TcxEgress, Self::ClassicIngress, Self::ClassicEgress];
+    const ALL: [Self; 5] = [Self::Xdp, Self::TcxIngress, Self::TcxEgress, Self::ClassicIngress, Self::ClassicEgress];
 
     fn prefix(self) -> &'static str {
         match self {
@@ -239,11 +238,7 @@ impl Kernel {
         tc: TcKind,
     ) -> Result<Attachment, Error> {
         if let (true, Some((program, name))) = (choice.path != PathKind::Tc, &here.foreign_xdp) {
-            return Err(Error::ForeignXdp {
-                interface: here.interface.clone(),
-                program: *program,
-                name: name.clone(),
-            });
+            return Err(Error::ForeignXdp { interface: here.interface.clone(), program: *program, name: name.clone() });
         }
         let ingress = self.attach_tc(instance, here, Direction::Ingress, tc)?;
         let egress = self.attach_tc(instance, here, Direction::Egress, tc)?;
@@ -252,7 +247,10 @@ impl Kernel {
             Ok(renewed) => replaced |= renewed,
             // Drivers have reasons of their own (queues, large receive offload) that no flag tells.
             Err(error) if mode == Mode::Auto => {
-                choice = Choice { path: PathKind::Tc, reason: format!("{}: tc, because the driver refused: {error}", here.interface) };
+                choice = Choice {
+                    path: PathKind::Tc,
+                    reason: format!("{}: tc, because the driver refused: {error}", here.interface),
+                };
             }
             Err(error) => return Err(error),
         }
@@ -270,7 +268,13 @@ impl Kernel {
         })
     }
 
-    fn attach_tc(&mut self, instance: &Instance, here: &Facts, direction: Direction, kind: TcKind) -> Result<Tc, Error> {
+    fn attach_tc(
+        &mut self,
+        instance: &Instance,
+        here: &Facts,
+        direction: Direction,
+        kind: TcKind,
+    ) -> Result<Tc, Error> {
         let program = self.classifier(direction.program())?;
         if kind == TcKind::Auto && KernelVersion::current().is_ok_and(|now| now >= TCX_SINCE) {
             match attach_tcx(program, instance, here, direction) {
@@ -319,9 +323,7 @@ impl Kernel {
         let made = program.attach_to_if_index(here.ifindex, mode).map_err(|e| match errno(&e) {
             // Someone was faster than our question about it.
             Some(libc::EBUSY | libc::EEXIST) => match foreign_xdp(instance, here.ifindex) {
-                Ok(Some((program, name))) => {
-                    Error::ForeignXdp { interface: here.interface.clone(), program, name }
-                }
+                Ok(Some((program, name))) => Error::ForeignXdp { interface: here.interface.clone(), program, name },
                 _ => fail(e.into()),
             },
             _ => fail(e.into()),
@@ -366,8 +368,7 @@ fn attach_tcx(
         return Ok(true);
     }
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let made =
-        program.attach_with_options(&here.interface, direction.aya(), order).map_err(|e| fail(e.into()))?;
+    let made = program.attach_with_options(&here.interface, direction.aya(), order).map_err(|e| fail(e.into()))?;
     let link = program.take_link(made).map_err(|e| fail(e.into()))?;
     let link: FdLink = link.try_into().map_err(|e: LinkError| fail(e.into()))?;
     link.pin(&pin).map_err(|e| fail(e.into()))?;

@@ -158,10 +158,7 @@ impl Error {
         Self::Path { path: path.into(), source }
     }
 
-    pub(crate) fn load(
-        what: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub(crate) fn load(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Load { what: what.into(), source: source.into() }
     }
 }

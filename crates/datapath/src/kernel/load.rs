@@ -31,8 +31,8 @@ pub struct Instance(String);
 impl Instance {
     /// Checks the name.
     pub fn new(name: &str) -> Result<Self, Error> {
-        let good = (1..=32).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let good =
+            (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if good { Ok(Self(name.to_owned())) } else { Err(Error::InstanceName(name.to_owned())) }
     }
 

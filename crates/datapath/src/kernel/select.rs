@@ -136,7 +136,8 @@ impl Facts {
         if self.mtu <= MTU_OF_ONE_BUFFER {
             return None;
         }
-        let too_big = format!("the MTU of {who}, {}, is more than XDP takes in one buffer ({MTU_OF_ONE_BUFFER})", self.mtu);
+        let too_big =
+            format!("the MTU of {who}, {}, is more than XDP takes in one buffer ({MTU_OF_ONE_BUFFER})", self.mtu);
         if !self.program_takes_frags {
             return Some(too_big);
         }
@@ -175,7 +176,9 @@ pub fn choose(mode: Mode, here: &Facts, all: &[Facts]) -> Choice {
         return tc(format!("it carries XDP program {id} ({program}), which is not Dirigent's"));
     }
     if let Some(kind) = &here.kind {
-        return tc(format!("it is a virtual device ({kind}), where XDP is no faster and cannot take large offloaded packets"));
+        return tc(format!(
+            "it is a virtual device ({kind}), where XDP is no faster and cannot take large offloaded packets"
+        ));
     }
     if let Some(obstacle) = here.obstacle() {
         return tc(obstacle);
@@ -232,7 +235,11 @@ mod tests {
 
     #[test]
     fn one_interface_that_cannot_transmit_takes_all_to_tc() {
-        let dumb = Facts { features: Some(FEATURE_BASIC | FEATURE_REDIRECT), driver: Some("old".to_owned()), ..nic("eth1", 3) };
+        let dumb = Facts {
+            features: Some(FEATURE_BASIC | FEATURE_REDIRECT),
+            driver: Some("old".to_owned()),
+            ..nic("eth1", 3)
+        };
         let both = [nic("eth0", 2), dumb];
         let choice = auto(&both[0], &both);
         assert_eq!(choice.path, PathKind::Tc);

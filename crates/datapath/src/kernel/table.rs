@@ -82,15 +82,22 @@ impl<K: IntoBytes + FromBytes, V: IntoBytes + FromBytes> Table<K, V> {
             keys.extend_from_slice(key.as_mut_bytes());
             values.extend_from_slice(value.as_mut_bytes());
         }
-        self.raw.update_batch(&keys, &values, ANY).map_err(|(done, e)| {
-            self.error(&format!("writing many entries ({done} were written) to"), e)
-        })
+        self.raw
+            .update_batch(&keys, &values, ANY)
+            .map_err(|(done, e)| self.error(&format!("writing many entries ({done} were written) to"), e))
     }
 
     /// Starts a walk. Entries that come or go during it may be missed or seen twice; all
     /// others are seen once.
     pub fn walk(&self, chunk: usize) -> Walk<'_, K, V> {
-        Walk { table: self, cursor: Cursor::default(), chunk: chunk.max(1), done: false, keys: Vec::new(), values: Vec::new() }
+        Walk {
+            table: self,
+            cursor: Cursor::default(),
+            chunk: chunk.max(1),
+            done: false,
+            keys: Vec::new(),
+            values: Vec::new(),
+        }
     }
 
     /// All entries. For tables that fit into memory twice; else [`Table::walk`].

@@ -159,13 +159,7 @@ impl Kernel {
     }
 
     /// Runs any tc program of the object, `repeat` times on the same buffer.
-    pub fn run_tc_program(
-        &self,
-        program: &str,
-        context: &SkbContext,
-        frame: &[u8],
-        repeat: u32,
-    ) -> Result<Ran, Error> {
+    pub fn run_tc_program(&self, program: &str, context: &SkbContext, frame: &[u8], repeat: u32) -> Result<Ran, Error> {
         let mut ran = self.run(program, frame, &context.to_bytes(), repeat)?;
         // The kernel reports the device only through the context that it was given.
         if ran.context.ifindex == 0 {
