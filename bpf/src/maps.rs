@@ -57,6 +57,10 @@ static ERRORS: Array<S64, { ERROR_BUCKETS as usize }> = Array::new();
 #[btf_map]
 static CANDIDATES: Array<Candidate, { MAX_CANDIDATES as usize }, MMAPABLE> = Array::new();
 
+/// A word the verifier forgets.
+#[btf_map]
+static FORGET: PerCpuArray<u32, 1> = PerCpuArray::new();
+
 const _: () = assert!(Reason::ALL.len() <= 64);
 
 /// Counts a verdict's reason.
@@ -147,6 +151,17 @@ impl Tables for KernelTables {
         match SETTINGS.get(0) {
             Some(settings) => jiffies.wrapping_add(settings.clock_offset),
             None => jiffies,
+        }
+    }
+    #[inline(always)]
+    fn forget(&self, value: u32) -> u32 {
+        match FORGET.get_ptr_mut(0) {
+            // SAFETY: a per-CPU element; volatile, so that it is read back.
+            Some(word) => unsafe {
+                word.write_volatile(value);
+                word.read_volatile()
+            },
+            None => 0,
         }
     }
     #[inline(always)]

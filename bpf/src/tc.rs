@@ -8,21 +8,26 @@ use aya_ebpf::helpers::{
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_change_tail,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
-use aya_ebpf::macros::classifier;
+use aya_ebpf::btf_maps::ProgramArray;
+use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
 use dirigent_director::packet::{L4, Packet};
-use dirigent_director::{Action, direct, leave};
+use dirigent_director::direct::{direct, icmp, leave, slow};
+use dirigent_director::family::{V4, V6};
+use dirigent_director::icmp::Where;
+use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::Header;
 
 use crate::maps::{KernelTables, count_reason};
 use crate::window::{self, Context, Load, window};
 use crate::xdp::JUDGED;
 
-pub struct Skb {
+/// A packet, in the first stage or a later one.
+pub struct Skb<const EASY: bool> {
     ctx: *mut __sk_buff,
 }
 
-impl Context for Skb {
+impl<const EASY: bool> Context for Skb<EASY> {
     const DATA: i32 = 76;
     const DATA_END: i32 = 80;
 }
@@ -37,7 +42,8 @@ impl Load for Loader {
     }
 }
 
-impl Packet for Skb {
+impl<const E: bool> Packet for Skb<E> {
+    const EASY: bool = E;
     const LAST: bool = true;
 
     #[inline(always)]
@@ -112,19 +118,65 @@ impl Packet for Skb {
     }
 }
 
+/// The later stages of what comes in, by [`Stage`].
+#[btf_map]
+static INGRESS_STAGES: ProgramArray<4> = ProgramArray::new();
+/// The later stages of what this host sends.
+#[btf_map]
+static EGRESS_STAGES: ProgramArray<4> = ProgramArray::new();
+
 #[classifier]
 pub fn dirigent_ingress(ctx: TcContext) -> i32 {
-    let ctx = ctx.skb.skb;
-    if judged(ctx) {
+    if judged(ctx.skb.skb) {
         return TC_ACT_UNSPEC;
     }
-    let mut tables = KernelTables { ctx: ctx.cast::<c_void>() };
-    let verdict = direct(&mut Skb { ctx }, &mut tables);
+    let (mut skb, mut tables) = (Skb::<true> { ctx: ctx.skb.skb }, tables(&ctx));
+    entered(&ctx, direct(&mut skb, &mut tables))
+}
+
+#[classifier]
+pub fn dirigent_ingress_slow4(ctx: TcContext) -> i32 {
+    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
+    entered(&ctx, slow::<V4, _, _>(&mut skb, &mut tables))
+}
+
+#[classifier]
+pub fn dirigent_ingress_slow6(ctx: TcContext) -> i32 {
+    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
+    entered(&ctx, slow::<V6, _, _>(&mut skb, &mut tables))
+}
+
+#[classifier]
+pub fn dirigent_ingress_icmp4(ctx: TcContext) -> i32 {
+    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
+    entered(&ctx, icmp::<V4, _, _>(&mut skb, &mut tables, Where::Entering))
+}
+
+#[classifier]
+pub fn dirigent_ingress_icmp6(ctx: TcContext) -> i32 {
+    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
+    entered(&ctx, icmp::<V6, _, _>(&mut skb, &mut tables, Where::Entering))
+}
+
+#[inline(always)]
+fn tables(ctx: &TcContext) -> KernelTables {
+    KernelTables { ctx: ctx.skb.skb.cast::<c_void>() }
+}
+
+/// The verdict's action for a packet that came in.
+#[inline(always)]
+fn entered(ctx: &TcContext, verdict: Verdict) -> i32 {
+    if verdict.action == Action::Continue {
+        // SAFETY: nothing of this program is held.
+        unsafe { INGRESS_STAGES.tail_call(ctx, verdict.ifindex) };
+        count_reason(Reason::StageMissing);
+        return TC_ACT_SHOT;
+    }
     count_reason(verdict.reason);
     match verdict.action {
         Action::Pass | Action::HandOver => TC_ACT_UNSPEC,
         Action::Deliver | Action::Forward => TC_ACT_OK,
-        Action::Drop => TC_ACT_SHOT,
+        Action::Drop | Action::Continue => TC_ACT_SHOT,
         // SAFETY: no pointers.
         Action::Transmit => unsafe { bpf_redirect(verdict.ifindex, 0) as i32 },
         // SAFETY: no parameters: the kernel routes by the packet's own header.
@@ -134,14 +186,36 @@ pub fn dirigent_ingress(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn dirigent_egress(ctx: TcContext) -> i32 {
-    let ctx = ctx.skb.skb;
-    // SAFETY: ctx is the program's. What came in by a link has been decided.
-    if unsafe { (*ctx).ingress_ifindex } != 0 {
+    // SAFETY: the context is the program's. What came in by a link is decided.
+    if unsafe { (*ctx.skb.skb).ingress_ifindex } != 0 {
         return TC_ACT_UNSPEC;
     }
-    let mut tables = KernelTables { ctx: ctx.cast::<c_void>() };
-    let verdict = leave(&mut Skb { ctx }, &mut tables);
+    let (mut skb, mut tables) = (Skb::<true> { ctx: ctx.skb.skb }, tables(&ctx));
+    left(&ctx, leave(&mut skb, &mut tables))
+}
+
+#[classifier]
+pub fn dirigent_egress_icmp4(ctx: TcContext) -> i32 {
+    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
+    left(&ctx, icmp::<V4, _, _>(&mut skb, &mut tables, Where::Leaving))
+}
+
+#[classifier]
+pub fn dirigent_egress_icmp6(ctx: TcContext) -> i32 {
+    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
+    left(&ctx, icmp::<V6, _, _>(&mut skb, &mut tables, Where::Leaving))
+}
+
+/// The verdict's action for a packet of this host: what is none of ours is not
+/// counted, it is nearly everything.
+#[inline(always)]
+fn left(ctx: &TcContext, verdict: Verdict) -> i32 {
     match verdict.action {
+        Action::Continue => {
+            // SAFETY: nothing of this program is held.
+            unsafe { EGRESS_STAGES.tail_call(ctx, verdict.ifindex) };
+            TC_ACT_UNSPEC
+        }
         Action::Drop => {
             count_reason(verdict.reason);
             TC_ACT_SHOT

@@ -20,18 +20,18 @@ pub trait Context {
 /// hoists and rearranges the loads into arithmetic that the verifier refuses.
 #[inline(always)]
 pub fn window<C: Context>(ctx: *mut c_void, off: usize, len: usize) -> Option<usize> {
-    let (start, end): (usize, usize);
+    let (at, end): (usize, usize);
     // SAFETY: reads two fields of a live context.
     unsafe {
         asm!(
             "{d} = *(u32 *)({c} + {data})",
             "{e} = *(u32 *)({c} + {end})",
-            d = out(reg) start, e = out(reg) end, c = in(reg) ctx,
+            "{d} += {off}",
+            d = out(reg) at, e = out(reg) end, c = in(reg) ctx, off = in(reg) off,
             data = const C::DATA, end = const C::DATA_END,
             options(nostack),
         );
     }
-    let at = start + off;
     if at + len > end { None } else { Some(at) }
 }
 
@@ -57,11 +57,13 @@ extern "C" fn add_chunk<L: Load>(_: u32, sum: *mut c_void) -> i64 {
     // SAFETY: `sum` passes its own value.
     let sum = unsafe { &mut *sum.cast::<Sum<L>>() };
     let mut buffer = [0u64; 8];
-    let whole = sum.left >= CHUNK as u32;
-    let loaded = if whole {
+    let loaded = if sum.left >= CHUNK as u32 {
         sum.from.load(sum.off, &mut buffer, CHUNK as u32)
     } else {
-        sum.from.load(sum.off, &mut buffer, sum.left & (CHUNK as u32 - 1))
+        match sum.left & (CHUNK as u32 - 1) {
+            0 => false,
+            rest => sum.from.load(sum.off, &mut buffer, rest),
+        }
     };
     if !loaded {
         sum.failed = true;

@@ -8,10 +8,14 @@ use aya_ebpf::helpers::{
     bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
     bpf_xdp_load_bytes,
 };
-use aya_ebpf::macros::xdp;
+use aya_ebpf::btf_maps::ProgramArray;
+use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use dirigent_director::packet::Packet;
-use dirigent_director::{Action, direct};
+use dirigent_director::direct::{direct, icmp, slow};
+use dirigent_director::family::{V4, V6};
+use dirigent_director::icmp::Where;
+use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::{Header, eth::EthHeads};
 
 use crate::maps::{KernelTables, count_reason};
@@ -20,11 +24,12 @@ use crate::window::{self, Context, Load, window};
 /// Put before the packet for tc: decided, leave it alone. tc takes it away.
 pub const JUDGED: u32 = 0x4469_7267;
 
-pub struct Frame {
+/// A frame, in the first stage or a later one.
+pub struct Frame<const EASY: bool> {
     ctx: *mut xdp_md,
 }
 
-impl Context for Frame {
+impl<const EASY: bool> Context for Frame<EASY> {
     const DATA: i32 = 0;
     const DATA_END: i32 = 4;
 }
@@ -39,7 +44,8 @@ impl Load for Loader {
     }
 }
 
-impl Packet for Frame {
+impl<const E: bool> Packet for Frame<E> {
+    const EASY: bool = E;
     const LAST: bool = false;
 
     #[inline(always)]
@@ -96,21 +102,65 @@ impl Packet for Frame {
     }
 }
 
+/// The later stages, by [`Stage`].
+#[btf_map]
+static XDP_STAGES: ProgramArray<4> = ProgramArray::new();
+
 #[xdp]
 pub fn dirigent_xdp(ctx: XdpContext) -> u32 {
-    let ctx = ctx.ctx;
-    let mut frame = Frame { ctx };
-    let mut tables = KernelTables { ctx: ctx.cast::<c_void>() };
-    let verdict = direct(&mut frame, &mut tables);
-    count_reason(verdict.reason);
+    let (mut frame, mut tables) = (Frame::<true> { ctx: ctx.ctx }, tables(&ctx));
+    act(&ctx, direct(&mut frame, &mut tables))
+}
+
+#[xdp]
+pub fn dirigent_xdp_slow4(ctx: XdpContext) -> u32 {
+    let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
+    act(&ctx, slow::<V4, _, _>(&mut frame, &mut tables))
+}
+
+#[xdp]
+pub fn dirigent_xdp_slow6(ctx: XdpContext) -> u32 {
+    let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
+    act(&ctx, slow::<V6, _, _>(&mut frame, &mut tables))
+}
+
+#[xdp]
+pub fn dirigent_xdp_icmp4(ctx: XdpContext) -> u32 {
+    let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
+    act(&ctx, icmp::<V4, _, _>(&mut frame, &mut tables, Where::Entering))
+}
+
+#[xdp]
+pub fn dirigent_xdp_icmp6(ctx: XdpContext) -> u32 {
+    let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
+    act(&ctx, icmp::<V6, _, _>(&mut frame, &mut tables, Where::Entering))
+}
+
+#[inline(always)]
+fn tables(ctx: &XdpContext) -> KernelTables {
+    KernelTables { ctx: ctx.ctx.cast::<c_void>() }
+}
+
+/// The verdict's action.
+#[inline(always)]
+fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
     match verdict.action {
-        Action::Pass | Action::Deliver | Action::Forward => {
-            mark(ctx);
-            xdp_action::XDP_PASS
+        Action::Pass | Action::Deliver | Action::Forward => mark(ctx.ctx),
+        Action::Continue => {
+            // SAFETY: nothing of this program is held.
+            unsafe { XDP_STAGES.tail_call(ctx, verdict.ifindex) };
+            count_reason(Reason::StageMissing);
+            return xdp_action::XDP_DROP;
         }
-        Action::HandOver => xdp_action::XDP_PASS,
-        Action::Drop | Action::Resolve => xdp_action::XDP_DROP,
-        Action::Transmit if verdict.ifindex == frame.ingress() => xdp_action::XDP_TX,
+        _ => {}
+    }
+    count_reason(verdict.reason);
+    // SAFETY: the context is the program's.
+    let ingress = unsafe { (*ctx.ctx).ingress_ifindex };
+    match verdict.action {
+        Action::Pass | Action::Deliver | Action::Forward | Action::HandOver => xdp_action::XDP_PASS,
+        Action::Drop | Action::Resolve | Action::Continue => xdp_action::XDP_DROP,
+        Action::Transmit if verdict.ifindex == ingress => xdp_action::XDP_TX,
         // SAFETY: no pointers.
         Action::Transmit => unsafe { bpf_redirect(verdict.ifindex, 0) as u32 },
     }

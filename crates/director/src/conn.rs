@@ -125,16 +125,22 @@ pub fn timeout(settings: &Settings, protocol: u8, state: u8) -> u32 {
     }
 }
 
-/// The key of the same connection's other entry; `None` where it has but one.
+/// Whether the connection has an entry for each direction.
 #[inline(always)]
-pub fn partner<F: Family>(key: &Tuple<F::Addr>, conn: &Conn<F::Addr>) -> Option<Tuple<F::Addr>> {
-    let proto = key.proto();
-    match conn.kind {
-        // (client → VIP) writes the server: its answers are (server → client).
-        kind::NAT_REQUEST => Some(Tuple::new(proto, conn.addr, conn.port, key.src, key.sport)),
+pub fn paired(kind: u8) -> bool {
+    kind != kind::DR_REQUEST
+}
+
+/// The key of a [`paired`] connection's other entry. (No `Option`: the compiler
+/// would carry its empty payload in registers that the verifier calls unset.)
+#[inline(always)]
+pub fn partner<F: Family>(key: &Tuple<F::Addr>, conn: &Conn<F::Addr>) -> Tuple<F::Addr> {
+    if conn.is_reply() {
         // (server → client) writes the VIP: requests are (client → VIP).
-        kind::NAT_REPLY => Some(Tuple::new(proto, key.dst, key.dport, conn.addr, conn.port)),
-        _ => None,
+        Tuple::new(key.proto(), key.dst, key.dport, conn.addr, conn.port)
+    } else {
+        // (client → VIP) writes the server: its answers are (server → client).
+        Tuple::new(key.proto(), conn.addr, conn.port, key.src, key.sport)
     }
 }
 
@@ -161,31 +167,40 @@ pub enum Expiry {
 /// for idle candidates: one protocol, one winner.
 #[inline(never)]
 pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool) -> Expiry {
-    let now = t.now();
     let Some(found) = F::conn(t, key) else { return Expiry::Absent };
     let other = partner::<F>(key, found);
-    let (request, reply) = match (found.is_reply(), other) {
-        (true, Some(request)) => (request, Some(*key)),
-        (_, other) => (*key, other),
-    };
-    let Some(conn) = F::conn(t, &request) else {
+    if found.is_reply() {
+        retire::<F, T>(t, &other, key, force)
+    } else {
+        retire::<F, T>(t, key, &other, force)
+    }
+}
+
+/// Expires the connection with these two keys.
+#[inline(never)]
+fn retire<F: Family, T: Tables>(
+    t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>, force: bool,
+) -> Expiry {
+    let now = t.now();
+    let Some(conn) = F::conn(t, request) else {
         // A reply entry without its request: an insertion lost half-way.
-        F::remove(t, key);
+        F::remove(t, reply);
         return Expiry::Gone;
     };
     let word = conn.word();
     if word.dead() {
         return Expiry::Absent;
     }
+    let paired = paired(conn.kind);
     if !force {
         let Some(settings) = t.settings() else { return Expiry::Alive };
-        let limit = timeout(settings, key.proto(), word.state());
-        let replied = reply.and_then(|r| F::conn(t, &r)).map(|r| r.last_seen.load());
-        let idle = match replied {
-            Some(then) => age(now, conn.last_seen.load()).min(age(now, then)),
-            None => age(now, conn.last_seen.load()),
-        };
-        if idle < limit {
+        let mut idle = age(now, conn.last_seen.load());
+        if paired {
+            if let Some(copy) = F::conn(t, reply) {
+                idle = idle.min(age(now, copy.last_seen.load()));
+            }
+        }
+        if idle < timeout(settings, request.proto(), word.state()) {
             return Expiry::Alive;
         }
     }
@@ -195,10 +210,10 @@ pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool
     if let Some(server) = t.server(conn.server) {
         server.remove_connection(word.active());
     }
-    if let Some(reply) = reply {
-        F::remove(t, &reply);
+    if paired {
+        F::remove(t, reply);
     }
-    F::remove(t, &request);
+    F::remove(t, request);
     Expiry::Gone
 }
 
@@ -207,15 +222,15 @@ pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool
 const TRIES: u32 = 8;
 
 /// Moves the connection's state by `event` and the server's counters with it.
-/// Returns the new state if it changed.
+/// Says whether it changed.
 #[inline(always)]
-fn step<F: Family, T: Tables>(t: &T, conn: &Conn<F::Addr>, direction: Direction, event: Event) -> Option<u8> {
+fn step<F: Family, T: Tables>(t: &T, conn: &Conn<F::Addr>, direction: Direction, event: Event) -> bool {
     let mut n = 0;
     while n < TRIES {
         let word = conn.word();
         let next = tcp::next(direction, event, word.state());
         if next == word.state() || word.dead() {
-            return None;
+            return false;
         }
         let active = tcp::active(next);
         if conn.word.swap_if(word.0, word.with(next, active).0) {
@@ -224,11 +239,11 @@ fn step<F: Family, T: Tables>(t: &T, conn: &Conn<F::Addr>, direction: Direction,
                     server.move_connection(active);
                 }
             }
-            return Some(next);
+            return true;
         }
         n += 1;
     }
-    None
+    false
 }
 
 /// State change by a packet of the client.
@@ -258,10 +273,9 @@ pub fn on_reply<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F
     if flags & DECISIVE == 0 && tcp::next(Direction::Out, event, state) == state {
         return;
     }
-    if let Some(request) = partner::<F>(key, conn) {
-        if let Some(master) = F::conn(t, &request) {
-            changed::<F, T>(t, &request, master, Direction::Out, event);
-        }
+    let request = partner::<F>(key, conn);
+    if let Some(master) = F::conn(t, &request) {
+        changed::<F, T>(t, &request, master, Direction::Out, event);
     }
 }
 
@@ -270,13 +284,12 @@ pub fn on_reply<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F
 fn changed<F: Family, T: Tables>(
     t: &T, request: &Tuple<F::Addr>, conn: &Conn<F::Addr>, direction: Direction, event: Event,
 ) {
-    if step::<F, T>(t, conn, direction, event).is_none() {
+    if !step::<F, T>(t, conn, direction, event) || !paired(conn.kind) {
         return;
     }
-    if let Some(reply) = partner::<F>(request, conn) {
-        if let Some(copy) = F::conn(t, &reply) {
-            copy.word.store(conn.word.load());
-        }
+    let reply = partner::<F>(request, conn);
+    if let Some(copy) = F::conn(t, &reply) {
+        copy.word.store(conn.word.load());
     }
 }
 

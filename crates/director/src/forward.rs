@@ -2,7 +2,7 @@
 //! (ipvs-semantics §2.1, packet-rules §2.2), then the rewrite of NAT (§2.2, 2.3).
 
 use crate::conn;
-use crate::direct::Flow;
+use crate::direct::{Flow, Stage};
 use crate::errors;
 use crate::family::{Address, Family, L3, pseudo_tail};
 use crate::open::addr_delta;
@@ -78,7 +78,7 @@ impl<A: Address> Rewrite<A> {
         if !F::write_addr(p, L3, offset, self.addr, self.addr_delta) {
             return false;
         }
-        if flow.l4.no_check {
+        if !P::EASY && flow.l4.no_check {
             let (src, dst) = if self.source { (self.addr, flow.ip.dst) } else { (flow.ip.src, self.addr) };
             return fill_udp_checksum::<F, P>(p, flow.ip.l4, flow.ip.l4_len(), &src, &dst);
         }
@@ -124,6 +124,10 @@ pub fn request<F: Family, P: Packet, T: Tables>(
     if state == hop::REMOVED {
         return Verdict::drop(Reason::ServerRemoved);
     }
+    let easy = state == hop::RESOLVED && !cut && flow.ip.ttl > 1 && !flow.l4.no_check;
+    if P::EASY && !easy {
+        return later::<F>();
+    }
     if !P::LAST && (state == hop::NO_NEIGHBOUR || (cut && flow.ip.may_cut)) {
         return Verdict::of(Action::HandOver, Reason::HandedToTc);
     }
@@ -131,23 +135,25 @@ pub fn request<F: Family, P: Packet, T: Tables>(
     conn.touch(t.now());
     t.count(conn.server, false, flow.ip.len);
     let rewrite = Rewrite::of(conn);
-    match state {
-        hop::RESOLVED | hop::NO_NEIGHBOUR => {}
-        hop::LOCAL => return deliver(p, flow, rewrite),
-        _ => return refuse(p, t, flow, errors::Kind::HostUnreachable, Reason::NoRoute),
-    }
-    if flow.ip.ttl <= 1 {
-        return refuse(p, t, flow, errors::Kind::TimeExceeded, Reason::TtlExpired);
-    }
-    if cut && flow.ip.may_cut {
-        // Several packets of one: the host's stack routes and cuts it, TTL included.
-        let done = rewrite.is_none_or(|r| r.apply(p, flow));
-        return if done { Verdict::of(Action::Forward, Reason::Request) } else { failed() };
+    if !P::EASY {
+        match state {
+            hop::RESOLVED | hop::NO_NEIGHBOUR => {}
+            hop::LOCAL => return deliver(p, flow, rewrite),
+            _ => return refuse(p, t, flow, errors::Kind::HostUnreachable, Reason::NoRoute),
+        }
+        if flow.ip.ttl <= 1 {
+            return refuse(p, t, flow, errors::Kind::TimeExceeded, Reason::TtlExpired);
+        }
+        if cut && flow.ip.may_cut {
+            // Several packets of one: the host's stack routes and cuts it, TTL included.
+            let done = rewrite.is_none_or(|r| r.apply(p, flow));
+            return if done { Verdict::of(Action::Forward, Reason::Request) } else { failed() };
+        }
     }
     if !F::decrement_ttl(p) {
         return failed();
     }
-    if cut {
+    if !P::EASY && cut {
         return refuse(p, t, flow, errors::Kind::TooBig(next.mtu), Reason::TooBig);
     }
     if let Some(rewrite) = rewrite {
@@ -157,6 +163,11 @@ pub fn request<F: Family, P: Packet, T: Tables>(
     }
     let macs = if state == hop::RESOLVED { Some((next.src, next.dst)) } else { None };
     Way { ifindex: next.ifindex, macs }.send(p, Reason::Request)
+}
+
+#[inline(always)]
+fn later<F: Family>() -> Verdict {
+    Stage::slow(F::V6).verdict()
 }
 
 #[inline(always)]
@@ -212,6 +223,9 @@ pub fn reply<F: Family, P: Packet, T: Tables>(
 ) -> Verdict {
     if flow.ip.ttl <= 1 {
         return Verdict::pass(Reason::ReplyExpires);
+    }
+    if P::EASY && flow.l4.no_check {
+        return later::<F>();
     }
     let from = routed_source::<F, T>(t, flow, conn.addr);
     let len = wire_len::<F, P>(p, flow);

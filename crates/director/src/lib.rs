@@ -23,5 +23,5 @@ pub mod tables;
 pub mod tcp;
 pub mod verdict;
 
-pub use direct::{direct, leave};
+pub use direct::{Stage, direct, leave};
 pub use verdict::{Action, Reason, ReasonKind, Verdict};

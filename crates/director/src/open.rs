@@ -18,9 +18,6 @@ use dirigent_wire::{Be16, TcpHeader, checksum, ip::proto};
 /// The port FTP servers connect from in active mode.
 const FTP_DATA: u16 = 20;
 
-/// Servers tried beside the scheduled one when a client port is taken there.
-const OTHER_SERVERS: u32 = 16;
-
 /// The service a client's packet of this tuple is for: (index, held here).
 #[inline(always)]
 pub fn service<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> Option<u32> {
@@ -70,23 +67,20 @@ pub fn connect<F: Family, T: Tables>(
     let no_server = Verdict::drop(Reason::NoServer);
     let service = t.service(index).ok_or(no_server)?;
     let scheduled = schedule::schedule(t, service, client).ok_or(no_server)?;
-    let mut server = scheduled;
-    let mut other = 0;
-    loop {
-        let wish = Wish { service: index, server, state, ingress };
-        match bind::<F, T>(t, key, &wish) {
-            Bound::Done => return Ok(()),
-            Bound::Refused(verdict) => return Err(verdict),
-            Bound::Taken => {}
-        }
-        // This client port talks to that server by another virtual address: the
-        // answers could not be told apart. Another server keeps both alive.
-        if other == OTHER_SERVERS {
-            return Err(Verdict::drop(Reason::ReplyKeyTaken));
-        }
-        let next = t.service(index).and_then(|s| schedule::nth_available(t, s, other));
-        server = next.ok_or(Verdict::drop(Reason::ReplyKeyTaken))?;
-        other += 1;
+    let mut wish = Wish { service: index, server: scheduled, state, ingress };
+    match bind::<F, T>(t, key, &wish) {
+        Bound::Done => return Ok(()),
+        Bound::Refused(verdict) => return Err(verdict),
+        Bound::Taken => {}
+    }
+    // This client port talks to that server by another virtual address already:
+    // the answers could not be told apart. Another server keeps both alive.
+    let taken = Verdict::drop(Reason::ReplyKeyTaken);
+    wish.server = schedule::first_free::<F, T>(t, index, key).ok_or(taken)?;
+    match bind::<F, T>(t, key, &wish) {
+        Bound::Done => Ok(()),
+        Bound::Refused(verdict) => Err(verdict),
+        Bound::Taken => Err(taken),
     }
 }
 
@@ -110,6 +104,13 @@ enum Bound {
 #[inline(always)]
 pub fn addr_delta<A: Address>(old: &A, new: &A) -> u16 {
     checksum::add(checksum::negate(old.sum()), new.sum())
+}
+
+/// The tuple of this server's answers to `key`, where it would be a NAT server.
+#[inline(always)]
+pub fn reply_tuple<F: Family>(key: &Tuple<F::Addr>, server: &Server) -> Tuple<F::Addr> {
+    let port = if server.port != Be16::new(0) { server.port } else { key.dport };
+    Tuple::new(key.proto(), Address::from_words(&server.addr), port, key.src, key.sport)
 }
 
 /// The request entry of `key` on this server.
@@ -151,34 +152,33 @@ fn bind<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, wish: &Wish) -> B
         server.add_connection(word.active());
         conn
     };
-    let bound = match conn::partner::<F>(key, &conn) {
-        None => insert_request::<F, T>(t, key, &conn),
-        Some(reply) => {
-            let request = (conn.addr, conn.port, conn.addr_delta, conn.port_delta);
-            (conn.addr, conn.port) = (key.dst, key.dport);
-            (conn.addr_delta, conn.port_delta) =
-                (checksum::negate(request.2), checksum::negate(request.3));
-            (conn.kind, conn.client_link) = (kind::NAT_REPLY, ingress);
-            match insert_reply::<F, T>(t, &reply, &conn) {
-                Insert::Done => {
-                    (conn.addr, conn.port, conn.addr_delta, conn.port_delta) = request;
-                    (conn.kind, conn.client_link) = (kind::NAT_REQUEST, 0);
-                    let bound = insert_request::<F, T>(t, key, &conn);
-                    if !matches!(bound, Insert::Done) {
-                        F::remove(t, &reply);
-                    }
-                    bound
-                }
-                Insert::Full => Insert::Full,
-                Insert::Exists => {
-                    undo(t, number, word);
-                    // Either another connection has this reply tuple, or another
-                    // CPU is opening this very connection.
-                    return if F::conn(t, key).is_some() { Bound::Done } else { Bound::Taken };
-                }
+    let reply = conn::partner::<F>(key, &conn);
+    let paired = conn::paired(conn.kind);
+    if paired {
+        let request = (conn.addr, conn.port, conn.addr_delta, conn.port_delta);
+        (conn.addr, conn.port) = (key.dst, key.dport);
+        (conn.addr_delta, conn.port_delta) = (checksum::negate(request.2), checksum::negate(request.3));
+        (conn.kind, conn.client_link) = (kind::NAT_REPLY, ingress);
+        match insert_reply::<F, T>(t, &reply, &conn) {
+            Insert::Done => {}
+            Insert::Full => {
+                undo(t, number, word);
+                return Bound::Refused(Verdict::drop(Reason::TableFull));
+            }
+            Insert::Exists => {
+                undo(t, number, word);
+                // Either another connection has this reply tuple, or another CPU
+                // is opening this very connection.
+                return if F::conn(t, key).is_some() { Bound::Done } else { Bound::Taken };
             }
         }
-    };
+        (conn.addr, conn.port, conn.addr_delta, conn.port_delta) = request;
+        (conn.kind, conn.client_link) = (kind::NAT_REQUEST, 0);
+    }
+    let bound = F::insert(t, key, &conn);
+    if paired && bound != Insert::Done {
+        F::remove(t, &reply);
+    }
     match bound {
         Insert::Done => {
             t.count_conn(number);
@@ -200,11 +200,6 @@ fn undo<T: Tables>(t: &T, number: u32, word: Word) {
     if let Some(server) = t.server(number) {
         server.remove_connection(word.active());
     }
-}
-
-#[inline(always)]
-fn insert_request<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>) -> Insert {
-    F::insert(t, key, conn)
 }
 
 /// Inserts the reply entry; one of an expired connection makes room.

@@ -15,6 +15,10 @@ pub enum L4 {
 /// A packet under way. Whatever may move it takes `&mut self`, so no reference
 /// into it survives: the borrow checker states the BPF verifier's rule.
 pub trait Packet {
+    /// Whether this is the first stage: it does the easy cases and leaves the
+    /// others, untouched, to a later stage ([`crate::direct::Stage`]). The
+    /// kernel verifies and runs each stage as a program of its own.
+    const EASY: bool;
     /// Whether this executor can finish anything (tc, memory), or hands what it
     /// cannot to the next one (XDP).
     const LAST: bool;

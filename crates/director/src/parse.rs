@@ -56,9 +56,33 @@ pub trait ReadIp: Family {
     /// Reads the header at `at`. `quoted`: it stands in an ICMP error, where the
     /// packet is cut and its checksum is none of ours.
     fn read<P: Packet>(p: &P, at: usize, quoted: bool) -> Option<Ip<Self::Addr>>;
+    /// Reads the header at `at` if it is as simple as nearly all are: no options,
+    /// no extension headers.
+    fn read_plain<P: Packet>(p: &P, at: usize) -> Option<Ip<Self::Addr>>;
 }
 
 impl ReadIp for V4 {
+    #[inline(always)]
+    fn read_plain<P: Packet>(p: &P, at: usize) -> Option<Ip<Self::Addr>> {
+        let ip = p.get::<Ipv4Header>(at)?;
+        let len = u32::from(ip.total_len.get());
+        let room = p.len().wrapping_sub(at as u32);
+        let sound = ip.version_ihl == 0x45 && len <= room && len >= 20 && ip.sum() == 0xffff;
+        if !sound || ip.fragment.get() & Ipv4Header::MF_OR_OFFSET != 0 {
+            return None;
+        }
+        Some(Ip {
+            src: ip.src,
+            dst: ip.dst,
+            protocol: ip.protocol,
+            ttl: ip.ttl,
+            tos: ip.tos,
+            may_cut: ip.fragment.get() & Ipv4Header::DF == 0,
+            fragment: Fragment::Whole,
+            l4: at + 20,
+            len,
+        })
+    }
     #[inline(always)]
     fn read<P: Packet>(p: &P, at: usize, quoted: bool) -> Option<Ip<Self::Addr>> {
         let ip = p.get::<Ipv4Header>(at)?;
@@ -112,6 +136,26 @@ impl ReadIp for V4 {
 const MAX_EXTENSIONS: usize = 6;
 
 impl ReadIp for V6 {
+    #[inline(always)]
+    fn read_plain<P: Packet>(p: &P, at: usize) -> Option<Ip<Self::Addr>> {
+        let ip = p.get::<Ipv6Header>(at)?;
+        let len = u32::from(ip.payload_len.get()) + 40;
+        let plain = matches!(ip.next_header, proto::TCP | proto::UDP | proto::ICMPV6);
+        if ip.version_class_flow.get() >> 28 != 6 || len > p.len().wrapping_sub(at as u32) || !plain {
+            return None;
+        }
+        Some(Ip {
+            src: ip.src,
+            dst: ip.dst,
+            protocol: ip.next_header,
+            ttl: ip.hop_limit,
+            tos: 0,
+            may_cut: false,
+            fragment: Fragment::Whole,
+            l4: at + 40,
+            len,
+        })
+    }
     #[inline(always)]
     fn read<P: Packet>(p: &P, at: usize, quoted: bool) -> Option<Ip<Self::Addr>> {
         let ip = p.get::<Ipv6Header>(at)?;

@@ -9,7 +9,9 @@ mod wrr;
 
 pub use mh::{FREE as MH_FREE, MhServer, PRIME as MH_SIZE, fill as fill_mh};
 
-use crate::records::{Scheduler, Server, Service, server_flag};
+use crate::family::Family;
+use crate::open;
+use crate::records::{Scheduler, Server, Service, Tuple, server_flag};
 use crate::tables::{Step, Tables};
 
 /// What a scheduler may know of the client.
@@ -51,33 +53,32 @@ pub fn schedule<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u
     }
 }
 
-/// The first available server of the list after `skip` of them.
-struct NthAvailable {
+/// Looks for a server whose answers to `key` would not be mistaken.
+struct Free<'k, F: Family> {
     base: u32,
-    skip: u32,
+    key: &'k Tuple<F::Addr>,
     found: Option<u32>,
 }
 
-impl<T: Tables> Step<T> for NthAvailable {
+impl<F: Family, T: Tables> Step<T> for Free<'_, F> {
+    #[inline(always)]
     fn step(&mut self, t: &T, i: u32) -> bool {
         let Some(index) = t.slot(self.base.wrapping_add(i)) else { return false };
-        if t.server(index).is_some_and(available) {
-            if self.skip == 0 {
-                self.found = Some(index);
-                return false;
-            }
-            self.skip -= 1;
+        let Some(server) = t.server(index) else { return true };
+        if !available(server) || F::conn(t, &open::reply_tuple::<F>(self.key, server)).is_some() {
+            return true;
         }
-        true
+        self.found = Some(index);
+        false
     }
 }
 
-/// The `n`th available server in list order: for a connection that its
-/// scheduled server cannot take.
+/// The first available server in list order that has no connection of `key`'s
+/// client port yet: for a connection that its scheduled server cannot take.
 #[inline(never)]
-pub fn nth_available<T: Tables>(t: &T, service: &Service, n: u32) -> Option<u32> {
-    let (base, len) = list(service);
-    let mut walk = NthAvailable { base, skip: n, found: None };
+pub fn first_free<F: Family, T: Tables>(t: &T, service: u32, key: &Tuple<F::Addr>) -> Option<u32> {
+    let (base, len) = list(t.service(service)?);
+    let mut walk = Free::<F> { base, key, found: None };
     t.walk(len, &mut walk);
     walk.found
 }

@@ -49,6 +49,11 @@ pub trait Step<T: ?Sized> {
 pub trait Tables {
     /// Ticks, wrapping.
     fn now(&self) -> u32;
+    /// The same number; the BPF verifier forgets what it knew of it, so that it
+    /// does not verify what follows once for every value.
+    fn forget(&self, value: u32) -> u32 {
+        value
+    }
     /// 32 random bits.
     fn random(&self) -> u32;
     /// The director's settings; `None` until it is configured.

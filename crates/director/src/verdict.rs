@@ -9,6 +9,8 @@ pub enum Action {
     Pass,
     /// XDP only: unchanged, to the tc program, which decides.
     HandOver,
+    /// Unchanged, to a later stage; `ifindex` is its number.
+    Continue,
     /// Rewritten, to the host's stack as a packet for this host.
     Deliver,
     /// Rewritten, to the host's stack to be forwarded (and cut).
@@ -108,6 +110,7 @@ reasons! {
     LocalServer "local_server" Forwarded "The real server is this host.";
     LocalReply "local_reply" Forwarded "An answer of a real server on this host left as the virtual service.";
     OnePacketReply "one_packet_reply" Forwarded "An answer to a one-packet service was translated without a connection.";
+    LaterStage "later_stage" Forwarded "Not an easy case: a later stage decides and counts.";
     HandedToTc "handed_to_tc" Forwarded "XDP could not finish the packet and left it, unchanged, to tc.";
 
     NotConfigured "not_configured" Passed "The director has no settings yet.";
@@ -150,6 +153,7 @@ reasons! {
     ReplyUncut "reply_uncut" Dropped "An answer without DF too long for the client's route.";
     OnePacketAmbiguous "one_packet_ambiguous" Dropped "An answer that several one-packet services may own.";
     RewriteFailed "rewrite_failed" Dropped "The packet changed under way and could not be rewritten.";
+    StageMissing "stage_missing" Dropped "A later stage of the packet path is not loaded.";
     TransmitFailed "transmit_failed" Dropped "The kernel lost the frame after the verdict (redirect error).";
 }
 
