@@ -9,6 +9,7 @@
 pub mod choose;
 pub mod error;
 pub mod ethtool;
+pub mod hops;
 pub mod lab;
 pub mod links;
 pub mod netns;
@@ -22,6 +23,7 @@ pub mod watch;
 pub mod xdp;
 
 pub use error::{Error, Result};
+pub use hops::{HopKeeper, Update};
 pub use links::{Link, Mac, Snapshot, mac_text};
 pub use netns::Namespace;
 pub use nexthop::{NextHop, NextHopState, Resolver};

@@ -100,7 +100,9 @@ impl Netlink {
         Ok(self.neighbour_entry(ifindex, ip)?.and_then(|neighbour| neighbour.usable()))
     }
 
-    /// Has the kernel resolve a neighbour and keep it so. One that is set by hand is left as it is.
+    /// Has the kernel resolve a neighbour and keep it so. One that is set by hand is left as it is. The kernel forgets it
+    /// when the interface goes down or changes its own hardware address: keep it again then, as
+    /// [`HopKeeper`](crate::HopKeeper) does.
     pub fn keep_neighbour(&mut self, ifindex: u32, ip: IpAddr) -> Result<Kept> {
         if let Some(known) = self.neighbour_entry(ifindex, ip)?
             && (known.permanent || known.managed)

@@ -7,9 +7,9 @@ use dirigent_net::links::link_named;
 use dirigent_net::nexthop::NextHopState;
 use dirigent_net::raw::PacketSocket;
 use dirigent_net::{
-    Change, Kept, Mac, Netlink, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool, routes, vip, xdp,
+    Change, HopKeeper, Kept, Mac, Netlink, NextHop, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool, routes, vip, xdp,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -175,6 +175,73 @@ fn a_servers_new_hardware_address_is_known_within_a_second_of_its_next_packet() 
         });
         println!("{server}: new address known after {:?}", changed.elapsed());
     }
+}
+
+/// Waits until the keeper knows a next hop that fits, and returns how long that took.
+async fn hop_becomes(keeper: &mut HopKeeper, to: IpAddr, what: &str, fits: impl Fn(&NextHop) -> bool) -> Duration {
+    let start = Instant::now();
+    while !keeper.hop(to).is_some_and(&fits) {
+        let update = tokio::time::timeout(Duration::from_secs(5), keeper.update()).await;
+        let Ok(update) = update else { panic!("{what}: {:?}", keeper.hop(to)) };
+        update.unwrap();
+    }
+    println!("{to} {what} after {:?}", start.elapsed());
+    start.elapsed()
+}
+
+#[test]
+fn next_hops_follow_addresses_routes_mtu_and_links() {
+    let lab = lab();
+    let resolved = |hop: &NextHop| hop.state == NextHopState::Resolved;
+    let server1 = lab.namespace("server1").unwrap();
+    let following = async {
+        let mut keeper = HopKeeper::start().unwrap();
+        let mut netlink = Netlink::route().unwrap();
+        let r0 = netlink.index_of("r0").unwrap();
+        for (server, client, around) in
+            [("10.0.0.2", "198.51.100.7", "10.0.0.254"), ("fd00::2", "2001:db8:51::7", "fd00::254")]
+        {
+            let (server, client, around) = (ip(server), ip(client), ip(around));
+            assert_eq!(keeper.set_destinations(&BTreeSet::from([server, client])).unwrap().len(), 2);
+            hop_becomes(&mut keeper, server, "resolved", resolved).await;
+            hop_becomes(&mut keeper, client, "resolved", resolved).await;
+
+            let mac = [2, 0, 0, 0, 9, if server.is_ipv4() { 4 } else { 6 }];
+            server1.run(|| Netlink::route().unwrap().set_mac("eth0", mac).unwrap()).unwrap();
+            let sender = server1.run(|| std::net::UdpSocket::bind((server, 0)).unwrap()).unwrap();
+            sender.send_to(b"traffic", (client, 9)).unwrap();
+            let time = hop_becomes(&mut keeper, server, "new MAC", |hop| hop.mac == mac).await;
+            assert!(time < Duration::from_secs(1));
+
+            let gateway = |hop: &NextHop| hop.neighbour == Some(around) && hop.ifindex == r0;
+            netlink.replace_route(&RouteSpec::to(client, if client.is_ipv4() { 32 } else { 128 }).via(around)).unwrap();
+            let time = hop_becomes(&mut keeper, client, "new gateway", |hop| gateway(hop) && resolved(hop)).await;
+            assert!(time < Duration::from_secs(1));
+
+            netlink.set_mtu("r0", 1400).unwrap();
+            hop_becomes(&mut keeper, server, "new MTU", |hop| hop.mtu == 1400).await;
+            netlink.set_mtu("r0", 1500).unwrap();
+            hop_becomes(&mut keeper, server, "old MTU", |hop| hop.mtu == 1500).await;
+
+            lab.set_link("director", "r0", false).unwrap();
+            hop_becomes(&mut keeper, server, "link down", |hop| hop.ifindex != r0).await;
+            lab.set_link("director", "r0", true).unwrap();
+            let back = |hop: &NextHop| hop.ifindex == r0 && resolved(hop);
+            let time = hop_becomes(&mut keeper, server, "link up", back).await;
+            assert!(time < Duration::from_secs(1));
+            eventually("kept again", || netlink.neighbour_entry(r0, server).unwrap().is_some_and(|n| n.managed));
+
+            let own = [2, 0, 0, 0, 8, 8];
+            netlink.set_mac("r0", own).unwrap();
+            hop_becomes(&mut keeper, server, "own MAC", |hop| hop.source_mac == own && resolved(hop)).await;
+            netlink.set_mac("r0", DIRECTOR_R0).unwrap();
+            hop_becomes(&mut keeper, server, "own MAC", |hop| hop.source_mac == DIRECTOR_R0 && resolved(hop)).await;
+        }
+        keeper.set_destinations(&BTreeSet::new()).unwrap();
+        assert!(netlink.neighbours().unwrap().iter().all(|neighbour| !neighbour.managed));
+    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    lab.run("director", || runtime().block_on(following)).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::spec::LabSpec;
 use super::state::State;
 use super::topology::{BRIDGE, Host, SWITCH, Topology, Wire};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, libc};
 use crate::ethtool::{self, Offloads};
 use crate::netns::Namespace;
 use crate::nl::{Netlink, VethEnd};
@@ -93,8 +93,24 @@ fn configure(host: &Host, topology: &Topology, offloads: bool) -> Result<()> {
             return Err(Error::refused(format!("{ip} is on {interface} twice"), "please report this"));
         }
     }
+    host.routes.iter().try_for_each(|route| netlink.replace_route(route))
+}
+
+/// Sets an interface down, or up with what the kernel took away while it was down, as a network manager would.
+pub(crate) fn set_link(spec: &LabSpec, name: &str, interface: &str, up: bool) -> Result<()> {
+    let mut netlink = Netlink::route()?;
+    netlink.set_up(interface, up)?;
+    let topology = Topology::of(spec);
+    let Some(host) = topology.hosts.iter().find(|host| up && host.name == name) else { return Ok(()) };
+    for (_, ip, prefix) in host.addresses.iter().filter(|(on, ..)| *on == interface) {
+        netlink.add_address(interface, *ip, *prefix)?;
+    }
     for route in &host.routes {
-        netlink.replace_route(route)?;
+        match netlink.replace_route(route) {
+            // Its link is another one, and down.
+            Err(error) if matches!(error.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {}
+            other => other?,
+        }
     }
     Ok(())
 }

@@ -234,6 +234,12 @@ impl Lab {
         Ok(ended)
     }
 
+    /// Sets an interface of a host down, or up again with the addresses and routes that the kernel took away meanwhile
+    /// (routes changed since the lab was built become what they were).
+    pub fn set_link(&self, host: &str, interface: &str, up: bool) -> Result<()> {
+        self.run(host, || build::set_link(self.spec(), host, interface, up))?
+    }
+
     /// Lets server `k` answer around the director (its default route becomes the router), or through it again.
     pub fn set_server_route_around_director(&self, k: u8, around: bool) -> Result<()> {
         let gateway = if around { spec::ROUTER_INSIDE } else { spec::DIRECTOR_INSIDE };
