@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: words to the user, and the time each part took.
 
 part() { # part NAME COMMAND...: run it, and say how long it took

@@ -182,7 +182,9 @@ bpf_toolchain() {
         return
     fi
     find_compiler
-    mkdir -p "$cache"
+    if ! mkdir -p "$cache" || ! : >>"$cache/lock"; then
+        die "$cache is not writable for $(id -un)" "set XDG_CACHE_HOME to a directory of yours"
+    fi
     (
         # Two set-ups at once (two checkouts, an editor) must not build over each other.
         flock 9
@@ -251,6 +253,10 @@ cargo_fuzz() {
 
 case ${1:-} in
 "") bpf_toolchain ;;
-test) bpf_toolchain && test_programs ;;
+test)
+    # Not joined by &&, which would switch off set -e inside them.
+    bpf_toolchain
+    test_programs
+    ;;
 *) die "unknown argument '$1'" "usage: scripts/setup.sh [test]" ;;
 esac
