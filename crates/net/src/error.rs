@@ -24,7 +24,9 @@ pub enum Error {
         message: Option<String>,
     },
     /// The kernel's answer could not be understood.
-    #[error("{place}: the kernel's answer is not understood ({detail}); please report this with the output of `uname -r`")]
+    #[error(
+        "{place}: the kernel's answer is not understood ({detail}); please report this with the output of `uname -r`"
+    )]
     Malformed {
         /// What was asked for.
         place: String,
@@ -87,9 +89,7 @@ fn said(message: &Option<String>) -> String {
 /// What helps against the errors that operators really meet.
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "; run it as root (it needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN)"
-        }
+        Some(libc::EPERM | libc::EACCES) => "; run it as root (it needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN)",
         Some(libc::ENODEV) => "; see `ip link` for the interfaces of this namespace",
         Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => {
             "; this kernel or device lacks the feature"

@@ -123,8 +123,7 @@ fn call<T: Copy>(interface: &str, data: &mut T) -> nix::Result<()> {
         *slot = byte as libc::c_char;
     }
     let data: *mut T = data;
-    let mut request =
-        libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: data.cast() } };
+    let mut request = libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: data.cast() } };
     // SAFETY: the kernel reads the command in the first word of `data` and writes at most the struct that belongs to that
     // command, which is the type the callers above pass; both outlive the call.
     unsafe { ioctl::ethtool(socket.as_raw_fd(), &mut request) }.map(|_| ())

@@ -97,9 +97,10 @@ impl HopKeeper {
             Change::Neighbour(ifindex, ip) => (hop.ifindex, hop.neighbour) == (*ifindex, Some(*ip)),
             _ => true,
         };
-        let touched = self.hops.iter().filter(|(_, hop)| {
-            changes.is_empty() || changes.iter().any(|change| concerns(hop, change))
-        });
+        let touched = self
+            .hops
+            .iter()
+            .filter(|(_, hop)| changes.is_empty() || changes.iter().any(|change| concerns(hop, change)));
         touched.map(|(destination, _)| *destination).collect()
     }
 

@@ -181,7 +181,11 @@ fn show_namespace_in_sys() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     // Slave, not private: namespaces deleted outside are let go of here too.
     mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING)?;
-    let bpffs = nix::fcntl::open(BPFFS, nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    let bpffs = nix::fcntl::open(
+        BPFFS,
+        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NOTHING)?;
     let covered = format!("/proc/self/fd/{}", bpffs.as_raw_fd());
     mount(Some(covered.as_str()), BPFFS, NOTHING, MsFlags::MS_BIND, NOTHING)
@@ -222,7 +226,6 @@ fn on_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> 
 pub(crate) fn inode_of_process(pid: i32) -> Option<u64> {
     Some(fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino())
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -42,8 +42,7 @@ impl PacketSocket {
     pub fn listening(ifindex: u32) -> Result<Self> {
         let opened = Self::sender()?;
         let address = link_address(ifindex, (libc::ETH_P_ALL as u16).to_be())?;
-        bind(opened.socket.as_raw_fd(), &address)
-            .context(|| format!("listening on interface number {ifindex}"))?;
+        bind(opened.socket.as_raw_fd(), &address).context(|| format!("listening on interface number {ifindex}"))?;
         Ok(opened)
     }
 
@@ -95,5 +94,7 @@ fn link_address(ifindex: u32, protocol: u16) -> Result<LinkAddr> {
     let pointer: *const libc::sockaddr_ll = &address;
     // SAFETY: the pointer is to a whole `sockaddr_ll` whose family says so, and its length is given with it.
     let made = unsafe { LinkAddr::from_raw(pointer.cast(), Some(size_of::<libc::sockaddr_ll>() as libc::socklen_t)) };
-    made.ok_or_else(|| Error::refused(format!("interface number {ifindex} makes no link address"), "please report this"))
+    made.ok_or_else(|| {
+        Error::refused(format!("interface number {ifindex} makes no link address"), "please report this")
+    })
 }

@@ -3,9 +3,7 @@
 use crate::error::{Error, Result, libc};
 use crate::links::{Mac, Neighbour, mac_text, parse_any_route, parse_neighbour};
 use crate::nl::codec::Message;
-use crate::nl::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, Netlink, absent, family_of,
-};
+use crate::nl::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, Netlink, absent, family_of};
 use std::net::IpAddr;
 
 const RTA_DST: u16 = 1;

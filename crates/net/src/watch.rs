@@ -6,8 +6,8 @@
 
 use crate::error::{Context, Error, Result, libc};
 use crate::links::{Snapshot, parse_address, parse_link, parse_neighbour};
-use crate::nl::codec::{Messages, Raw};
 use crate::nl::Netlink;
+use crate::nl::codec::{Messages, Raw};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
@@ -48,8 +48,9 @@ pub struct Watcher {
 impl Watcher {
     /// Subscribes, then reads everything, so that no change falls between. Needs a tokio runtime with IO.
     pub fn start() -> Result<Self> {
-        tokio::runtime::Handle::try_current()
-            .map_err(|error| Error::refused(format!("changes cannot be watched: {error}"), "call it from async code"))?;
+        tokio::runtime::Handle::try_current().map_err(|error| {
+            Error::refused(format!("changes cannot be watched: {error}"), "call it from async code")
+        })?;
         let subscribe = || -> io::Result<AsyncFd<Socket>> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind(&SocketAddr::new(0, 0))?;

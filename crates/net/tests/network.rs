@@ -7,7 +7,8 @@ use dirigent_net::links::link_named;
 use dirigent_net::nexthop::NextHopState;
 use dirigent_net::raw::PacketSocket;
 use dirigent_net::{
-    Change, HopKeeper, Kept, Mac, Netlink, NextHop, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool, routes, vip, xdp,
+    Change, HopKeeper, Kept, Mac, Netlink, NextHop, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool, routes,
+    vip, xdp,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -134,9 +135,8 @@ fn every_change_is_reported_and_the_snapshot_keeps_up() {
 
         netlink.set_up("r0", false).unwrap();
         wait_for(&mut watcher, &[Change::Link(r0), Change::Routes]).await;
-        let over_r0 = |snapshot: &Snapshot| {
-            snapshot.routes.iter().any(|r| !r.local && r.hops.iter().any(|h| h.ifindex == r0))
-        };
+        let over_r0 =
+            |snapshot: &Snapshot| snapshot.routes.iter().any(|r| !r.local && r.hops.iter().any(|h| h.ifindex == r0));
         assert!(!over_r0(watcher.snapshot().unwrap()), "the kernel drops these routes without a word");
         netlink.rename("r0", "renamed").unwrap();
         netlink.set_up("renamed", true).unwrap();
@@ -297,8 +297,7 @@ fn an_announced_address_moves_the_neighbours_entries() {
             })
             .unwrap()
         };
-        lab.run("server1", || assert!(Netlink::route().unwrap().add_address("eth0", director, 32).is_ok()))
-            .unwrap();
+        lab.run("server1", || assert!(Netlink::route().unwrap().add_address("eth0", director, 32).is_ok())).unwrap();
         lab.run("director", || {
             let mut netlink = Netlink::route().unwrap();
             netlink.set_up("eth0", false).unwrap();
@@ -327,7 +326,8 @@ fn an_announced_address_moves_the_neighbours_entries() {
 #[test]
 fn frames_are_seen_as_sent() {
     let lab = lab();
-    let frame: Vec<u8> = [[0xff; 6], [2, 0, 0, 0, 7, 7]].concat().into_iter().chain([0x88, 0xb5]).chain(0..60).collect();
+    let frame: Vec<u8> =
+        [[0xff; 6], [2, 0, 0, 0, 7, 7]].concat().into_iter().chain([0x88, 0xb5]).chain(0..60).collect();
     let listener = |host: &str, interface: &str| {
         lab.run(host, || PacketSocket::listening(link_named(interface).unwrap().index).unwrap()).unwrap()
     };

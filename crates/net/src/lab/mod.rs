@@ -119,7 +119,14 @@ impl Lab {
     pub fn clean_stale() -> Result<Vec<String>> {
         let mut cleaned = Vec::new();
         for name in State::names()? {
-            let stale = State::load(&name)?.is_some_and(|state| state.owned && !state.builder.is_alive());
+            let stale = match State::load(&name) {
+                Ok(state) => state.is_some_and(|state| state.owned && !state.builder.is_alive()),
+                // Of another version, perhaps: not ours to judge, and no reason to stop.
+                Err(error) => {
+                    tracing::warn!(lab = name, %error, "left alone");
+                    false
+                }
+            };
             if stale {
                 Self::down(&name)?;
                 cleaned.push(name);
@@ -205,14 +212,7 @@ impl Lab {
         Ok(Background { child, log })
     }
 
-    fn record(
-        &self,
-        host: &str,
-        label: &str,
-        child: &Child,
-        command: Vec<String>,
-        log: Option<PathBuf>,
-    ) -> Result<()> {
+    fn record(&self, host: &str, label: &str, child: &Child, command: Vec<String>, log: Option<PathBuf>) -> Result<()> {
         // Gone already: nothing to record.
         let Some(identity) = Identity::of(child.id() as i32) else { return Ok(()) };
         let record = ProcessRecord { host: host.to_string(), label: label.to_string(), identity, command, log };

@@ -85,9 +85,7 @@ impl LabSpec {
         if !(1..=250).contains(&self.servers) {
             return Err(Error::refused(format!("a lab cannot have {} servers", self.servers), "ask for 1 to 250"));
         }
-        for (which, mtu) in
-            [("server", self.server_mtu), ("client", self.client_mtu), ("outside", self.outside_mtu)]
-        {
+        for (which, mtu) in [("server", self.server_mtu), ("client", self.client_mtu), ("outside", self.outside_mtu)] {
             if !(1280..=65_535).contains(&mtu) {
                 return Err(Error::refused(
                     format!("{which} MTU {mtu} does not fit"),

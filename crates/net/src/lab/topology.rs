@@ -116,9 +116,7 @@ fn client() -> Host {
 fn router(spec: &LabSpec) -> Host {
     let router = Host::new("router", true).address("client0", spec::ROUTER_CLIENTS);
     if spec.one_arm {
-        return router
-            .address("servers0", spec::ROUTER_INSIDE)
-            .route(spec::VIP_NETWORK, spec::DIRECTOR_INSIDE);
+        return router.address("servers0", spec::ROUTER_INSIDE).route(spec::VIP_NETWORK, spec::DIRECTOR_INSIDE);
     }
     // The leg on the servers' switch has a host's prefix length: the router itself reaches the servers through the
     // director, so that traffic is symmetric until a server is told to answer around the director.

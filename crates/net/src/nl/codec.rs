@@ -108,12 +108,7 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<Raw<'a>> {
         let length = read_u32(self.0, 0)? as usize;
         let body = self.0.get(HEADER..length)?;
-        let raw = Raw {
-            kind: read_u16(self.0, 4)?,
-            flags: read_u16(self.0, 6)?,
-            sequence: read_u32(self.0, 8)?,
-            body,
-        };
+        let raw = Raw { kind: read_u16(self.0, 4)?, flags: read_u16(self.0, 6)?, sequence: read_u32(self.0, 8)?, body };
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         Some(raw)
     }

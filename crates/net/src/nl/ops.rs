@@ -266,8 +266,7 @@ fn route_message(kind: u16, flags: u16, route: &RouteSpec) -> Message {
     let protocol = if deleting { 0 } else { RTPROT_STATIC };
     let kind_of_route = if deleting { 0 } else { RTN_UNICAST };
     // struct rtmsg: family, prefix lengths of destination and source, tos, table, protocol, scope, type, flags.
-    let header =
-        [family_of(network), prefix, 0, 0, RT_TABLE_MAIN, protocol, scope, kind_of_route, 0, 0, 0, 0];
+    let header = [family_of(network), prefix, 0, 0, RT_TABLE_MAIN, protocol, scope, kind_of_route, 0, 0, 0, 0];
     let mut message = Message::new(kind, flags, &header);
     if prefix > 0 {
         message = message.attr_ip(RTA_DST, network);
