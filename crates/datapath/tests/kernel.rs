@@ -102,6 +102,17 @@ fn unpinned() -> Kernel {
     Kernel::load(&LoadOptions { instance: None, layout: LAYOUT, map_sizes: &sizes }).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// How tc is attached if it is left to the kernel's version.
+fn tc_hooks() -> [Hook; 2] {
+    if has_tcx() { [Hook::TcxIngress, Hook::TcxEgress] } else { [Hook::ClassicIngress, Hook::ClassicEgress] }
+}
+
+fn has_tcx() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 6)
+}
+
 /// A frame that is not the director's business.
 fn foreign_frame() -> Vec<u8> {
     let mut frame = vec![0xffu8; 6];
@@ -197,9 +208,9 @@ fn auto_on_a_virtual_device_is_tc_and_says_why() {
         let pinned = Pinned::new("auto");
         let done = pinned.load().attach(&[("v0", Mode::Auto)], TcKind::Auto).unwrap();
         let [one] = done.as_slice() else { panic!("{done:?}") };
-        assert_eq!((one.path, one.tcx, one.replaced), (PathKind::Tc, true, false));
+        assert_eq!((one.path, one.tcx, one.replaced), (PathKind::Tc, has_tcx(), false));
         assert!(one.reason.contains("virtual device (veth)"), "{}", one.reason);
-        assert_eq!(pinned.hooks(), [Hook::TcxIngress, Hook::TcxEgress]);
+        assert_eq!(pinned.hooks(), tc_hooks());
     });
 }
 
@@ -213,10 +224,7 @@ fn a_new_daemon_takes_over_maps_and_links_without_detaching_them() {
         first.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
         first.table::<[u8; 8], u32>("SERVICES4").unwrap().insert([7; 8], 77).unwrap();
         let before = pinned.attached();
-        assert_eq!(
-            before.iter().map(|one| one.hook).collect::<Vec<_>>(),
-            [Hook::Xdp, Hook::TcxIngress, Hook::TcxEgress]
-        );
+        assert_eq!(pinned.hooks(), [&[Hook::Xdp][..], &tc_hooks()].concat());
         // The daemon dies: everything stays.
         drop(first);
         assert_eq!(pinned.attached(), before);
@@ -230,7 +238,8 @@ fn a_new_daemon_takes_over_maps_and_links_without_detaching_them() {
         let after = pinned.attached();
         for (old, new) in before.iter().zip(&after) {
             assert_eq!(old.link, new.link, "{:?} was detached", old.hook);
-            assert_ne!(old.program, new.program, "{:?} still runs the old program", old.hook);
+            // Of classic filters the pins do not tell.
+            assert!(old.program.is_none() || old.program != new.program, "{:?} still runs the old program", old.hook);
         }
         assert_eq!(second.table::<[u8; 8], u32>("SERVICES4").unwrap().get(&[7; 8]).unwrap(), Some(77));
         // Commands that only look need no programs.
@@ -320,7 +329,7 @@ fn modes_change_in_place() {
                 ),
             }
         }
-        assert_eq!(pinned.hooks(), [Hook::TcxIngress, Hook::TcxEgress]);
+        assert_eq!(pinned.hooks(), tc_hooks());
     });
 }
 
@@ -341,8 +350,13 @@ fn foreign_programs_are_left_alone() {
         assert!(text.contains(&id.to_string()) && text.contains("dirigent_xdp") && text.contains("xdp off"), "{text}");
         assert_eq!(ours.hooks(), [], "a refused interface is left as it was");
 
-        let done = our_kernel.attach(&[("v0", Mode::Auto)], TcKind::Auto).unwrap();
-        assert!(done.iter().all(|one| one.path == PathKind::Tc && one.reason.contains(&id.to_string())), "{done:?}");
+        if has_tcx() {
+            let done = our_kernel.attach(&[("v0", Mode::Auto)], TcKind::Auto).unwrap();
+            assert!(
+                done.iter().all(|one| one.path == PathKind::Tc && one.reason.contains(&id.to_string())),
+                "{done:?}"
+            );
+        }
 
         let error = our_kernel.attach(&[("v0", Mode::Tc)], TcKind::Classic).unwrap_err();
         assert!(matches!(error, Error::ForeignFilter { .. }), "{error}");
@@ -367,8 +381,8 @@ fn classic_filters_serve_kernels_without_tcx() {
             assert_eq!(pinned.hooks(), [Hook::ClassicIngress, Hook::ClassicEgress]);
         }
         pinned.load().attach(&[("v0", Mode::Tc)], TcKind::Auto).unwrap();
-        assert!(!filters().contains("dirigent"), "{}", filters());
-        assert_eq!(pinned.hooks(), [Hook::TcxIngress, Hook::TcxEgress]);
+        assert_eq!(filters().contains("dirigent"), !has_tcx(), "{}", filters());
+        assert_eq!(pinned.hooks(), tc_hooks());
         pinned.load().attach(&[("v0", Mode::Tc)], TcKind::Classic).unwrap();
         assert_eq!(pinned.hooks(), [Hook::ClassicIngress, Hook::ClassicEgress]);
         detach_all(&pinned.0).unwrap();
