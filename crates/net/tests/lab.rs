@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use dirigent_net::lab::{Family, Lab, LabGuard, LabSpec, Phase};
+use dirigent_net::links::link_named;
+use dirigent_net::raw::PacketSocket;
 use dirigent_net::{Namespace, ethtool};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -79,9 +81,8 @@ fn tcp_flows_through_namespaces_by_closures() {
 fn offloads_and_mtu_are_as_asked() {
     let lab = LabGuard::up(&LabSpec { offloads: false, server_mtu: 1400, ..two_arms() }).unwrap();
     for (host, interface, mtu) in [("director", "c0", 1500), ("director", "r0", 1400), ("switch", "server1", 1400)] {
-        let (offloads, link) = lab
-            .run(host, || (ethtool::offloads(interface).unwrap(), dirigent_net::links::link_named(interface).unwrap()))
-            .unwrap();
+        let (offloads, link) =
+            lab.run(host, || (ethtool::offloads(interface).unwrap(), link_named(interface).unwrap())).unwrap();
         assert_eq!(offloads, ethtool::Offloads::OFF, "{interface} of {host}");
         assert_eq!(link.mtu, mtu, "{interface} of {host}");
         assert_eq!(link.kind.as_deref(), Some("veth"));
@@ -155,6 +156,23 @@ fn down_ends_background_processes_and_what_they_started() {
     assert!(!process.log.exists());
 }
 
+/// A correct TCP SYN-ACK from server 1 straight to the client by the router.
+fn unasked_syn_ack() -> Vec<u8> {
+    let sum = |bytes: &[u8], start: u32| {
+        let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+        let sum = words.sum::<u32>() + start;
+        !((sum & 0xffff) + (sum >> 16)) as u16
+    };
+    let mut ip = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 2, 198, 51, 100, 7];
+    let checksum = sum(&ip, 0);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let mut tcp = vec![0x1f, 0x90, 0x9c, 0x40, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x12, 0xff, 0xff, 0, 0, 0, 0];
+    let pseudo = sum(&ip[12..], 6 + 20);
+    let checksum = sum(&tcp, u32::from(!pseudo));
+    tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
+    [&[2, 0, 0, 0, 1, 3, 2, 0, 0, 0, 3, 1, 8, 0][..], &ip, &tcp].concat()
+}
+
 #[test]
 fn a_firewall_on_the_router_drops_what_it_does_not_know() {
     if Command::new("nft").arg("--version").stdout(Stdio::null()).status().is_err() {
@@ -168,6 +186,19 @@ fn a_firewall_on_the_router_drops_what_it_does_not_know() {
     lab.drop_invalid_on_router(true).unwrap();
     connect().unwrap();
     assert_eq!(lab.invalid_drops_on_router().unwrap(), 0);
+    // A server's answer of its own, to a client that never asked it: what a way around the director looks like here.
+    lab.run("server1", || {
+        let index = link_named("eth0").unwrap().index;
+        PacketSocket::sender().unwrap().send(index, &unasked_syn_ack()).unwrap();
+    })
+    .unwrap();
+    for _ in 0..500 {
+        if lab.invalid_drops_on_router().unwrap() > 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(lab.invalid_drops_on_router().unwrap(), 1);
     lab.drop_invalid_on_router(true).unwrap();
     lab.drop_invalid_on_router(false).unwrap();
     lab.drop_invalid_on_router(false).unwrap();
