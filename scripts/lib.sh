@@ -1,15 +1,24 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: words to the user, and the time each part took.
 
+part_name=
+part_began=0
+
 part() { # part NAME COMMAND...: run it, and say how long it took
-    local name=$1 began=$SECONDS status=0
+    part_name=$1 part_began=$SECONDS
     shift
-    echo "== $name"
-    # `|| status=` keeps set -e from ending the script before the time is printed.
-    "$@" || status=$?
-    echo "== $name: $((SECONDS - began)) s$([ $status = 0 ] || echo ", FAILED ($status)")"
-    return $status
+    echo "== $part_name"
+    # Not in an `if` or before `||`: that would switch off set -e inside the command.
+    "$@"
+    echo "== $part_name: $((SECONDS - part_began)) s"
+    part_name=
 }
+
+part_ended() {
+    local status=$?
+    [ -z "$part_name" ] || echo "== $part_name: FAILED ($status) after $((SECONDS - part_began)) s"
+}
+trap part_ended EXIT
 
 skip_or_fail() { # a part that cannot run here: a clear word; in CI a failure if $1 is "ci"
     local strict=$1
