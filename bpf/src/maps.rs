@@ -8,6 +8,8 @@ use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibParams};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::btf_map;
+use dirigent_director::direct::Work;
+use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
     CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link,
     NextHop, Place, Server, Service, Settings, Tuple,
@@ -57,9 +59,30 @@ static ERRORS: Array<S64, { ERROR_BUCKETS as usize }> = Array::new();
 #[btf_map]
 static CANDIDATES: Array<Candidate, { MAX_CANDIDATES as usize }, MMAPABLE> = Array::new();
 
-/// A word the verifier forgets.
+/// Words of the packet under way: one the verifier forgets, one for a later stage.
 #[btf_map]
-static FORGET: PerCpuArray<u32, 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<u64, 2> = PerCpuArray::new();
+
+/// What a later stage works on.
+#[btf_map]
+static WORK4: PerCpuArray<Work<V4>, 1> = PerCpuArray::new();
+#[btf_map]
+static WORK6: PerCpuArray<Work<V6>, 1> = PerCpuArray::new();
+
+/// The work space of this CPU: programs run to their end with softirqs off, so
+/// there is one at a time.
+#[inline(always)]
+pub fn work4() -> Option<&'static mut Work<V4>> {
+    // SAFETY: a per-CPU element, zero at first, which is a value of every field.
+    WORK4.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub fn work6() -> Option<&'static mut Work<V6>> {
+    // SAFETY: as `work4`.
+    WORK6.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
 
 const _: () = assert!(Reason::ALL.len() <= 64);
 
@@ -155,14 +178,26 @@ impl Tables for KernelTables {
     }
     #[inline(always)]
     fn forget(&self, value: u32) -> u32 {
-        match FORGET.get_ptr_mut(0) {
+        match SCRATCH.get_ptr_mut(0) {
             // SAFETY: a per-CPU element; volatile, so that it is read back.
             Some(word) => unsafe {
-                word.write_volatile(value);
-                word.read_volatile()
+                word.write_volatile(u64::from(value));
+                word.read_volatile() as u32
             },
             None => 0,
         }
+    }
+    #[inline(always)]
+    fn stash(&self, value: u64) {
+        if let Some(word) = SCRATCH.get_ptr_mut(1) {
+            // SAFETY: a per-CPU element.
+            unsafe { *word = value };
+        }
+    }
+    #[inline(always)]
+    fn stashed(&self) -> u64 {
+        // SAFETY: a per-CPU element.
+        SCRATCH.get_ptr_mut(1).map_or(0, |word| unsafe { *word })
     }
     #[inline(always)]
     fn random(&self) -> u32 {

@@ -12,13 +12,11 @@ use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
 use dirigent_director::packet::{L4, Packet};
-use dirigent_director::direct::{direct, icmp, leave, slow};
-use dirigent_director::family::{V4, V6};
-use dirigent_director::icmp::Where;
+use dirigent_director::direct::{self, Stage};
 use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::Header;
 
-use crate::maps::{KernelTables, count_reason};
+use crate::maps::{self, KernelTables, count_reason};
 use crate::window::{self, Context, Load, window};
 use crate::xdp::JUDGED;
 
@@ -120,10 +118,10 @@ impl<const E: bool> Packet for Skb<E> {
 
 /// The later stages of what comes in, by [`Stage`].
 #[btf_map]
-static INGRESS_STAGES: ProgramArray<4> = ProgramArray::new();
+static INGRESS_STAGES: ProgramArray<{ Stage::COUNT as usize }> = ProgramArray::new();
 /// The later stages of what this host sends.
 #[btf_map]
-static EGRESS_STAGES: ProgramArray<4> = ProgramArray::new();
+static EGRESS_STAGES: ProgramArray<{ Stage::COUNT as usize }> = ProgramArray::new();
 
 #[classifier]
 pub fn dirigent_ingress(ctx: TcContext) -> i32 {
@@ -131,31 +129,36 @@ pub fn dirigent_ingress(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let (mut skb, mut tables) = (Skb::<true> { ctx: ctx.skb.skb }, tables(&ctx));
-    entered(&ctx, direct(&mut skb, &mut tables))
+    entered(&ctx, direct::direct(&mut skb, &mut tables))
 }
 
-#[classifier]
-pub fn dirigent_ingress_slow4(ctx: TcContext) -> i32 {
-    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-    entered(&ctx, slow::<V4, _, _>(&mut skb, &mut tables))
+/// One program for each stage and family.
+macro_rules! stages {
+    ($($name:ident: $stage:ident, $work:ident;)*) => { $(
+        #[classifier]
+        pub fn $name(ctx: TcContext) -> i32 {
+            let Some(work) = maps::$work() else { return TC_ACT_SHOT };
+            let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
+            entered(&ctx, direct::$stage(&mut skb, &mut tables, work))
+        }
+    )* };
 }
 
-#[classifier]
-pub fn dirigent_ingress_slow6(ctx: TcContext) -> i32 {
-    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-    entered(&ctx, slow::<V6, _, _>(&mut skb, &mut tables))
-}
-
-#[classifier]
-pub fn dirigent_ingress_icmp4(ctx: TcContext) -> i32 {
-    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-    entered(&ctx, icmp::<V4, _, _>(&mut skb, &mut tables, Where::Entering))
-}
-
-#[classifier]
-pub fn dirigent_ingress_icmp6(ctx: TcContext) -> i32 {
-    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-    entered(&ctx, icmp::<V6, _, _>(&mut skb, &mut tables, Where::Entering))
+stages! {
+    dirigent_ingress_slow4: slow, work4;
+    dirigent_ingress_slow6: slow, work6;
+    dirigent_ingress_open4: open, work4;
+    dirigent_ingress_open6: open, work6;
+    dirigent_ingress_one_packet4: one_packet, work4;
+    dirigent_ingress_one_packet6: one_packet, work6;
+    dirigent_ingress_stranger4: stranger, work4;
+    dirigent_ingress_stranger6: stranger, work6;
+    dirigent_ingress_refuse4: refuse, work4;
+    dirigent_ingress_refuse6: refuse, work6;
+    dirigent_ingress_icmp4: icmp, work4;
+    dirigent_ingress_icmp6: icmp, work6;
+    dirigent_ingress_icmp_open4: icmp_open, work4;
+    dirigent_ingress_icmp_open6: icmp_open, work6;
 }
 
 #[inline(always)]
@@ -191,19 +194,21 @@ pub fn dirigent_egress(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let (mut skb, mut tables) = (Skb::<true> { ctx: ctx.skb.skb }, tables(&ctx));
-    left(&ctx, leave(&mut skb, &mut tables))
+    left(&ctx, direct::leave(&mut skb, &mut tables))
 }
 
 #[classifier]
 pub fn dirigent_egress_icmp4(ctx: TcContext) -> i32 {
+    let Some(work) = maps::work4() else { return TC_ACT_SHOT };
     let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-    left(&ctx, icmp::<V4, _, _>(&mut skb, &mut tables, Where::Leaving))
+    left(&ctx, direct::leave_icmp(&mut skb, &mut tables, work))
 }
 
 #[classifier]
 pub fn dirigent_egress_icmp6(ctx: TcContext) -> i32 {
+    let Some(work) = maps::work6() else { return TC_ACT_SHOT };
     let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-    left(&ctx, icmp::<V6, _, _>(&mut skb, &mut tables, Where::Leaving))
+    left(&ctx, direct::leave_icmp(&mut skb, &mut tables, work))
 }
 
 /// The verdict's action for a packet of this host: what is none of ours is not

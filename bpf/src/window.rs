@@ -14,6 +14,9 @@ pub trait Context {
     const DATA_END: i32;
 }
 
+/// Mask of offsets: the verifier wants a bound even where one is known.
+const MAX_OFFSET: usize = 0x7fff;
+
 /// The address of `len` bytes at `off`, if they lie in the packet.
 ///
 /// Both pointers are loaded in one opaque block: left to itself the compiler
@@ -27,7 +30,7 @@ pub fn window<C: Context>(ctx: *mut c_void, off: usize, len: usize) -> Option<us
             "{d} = *(u32 *)({c} + {data})",
             "{e} = *(u32 *)({c} + {end})",
             "{d} += {off}",
-            d = out(reg) at, e = out(reg) end, c = in(reg) ctx, off = in(reg) off,
+            d = out(reg) at, e = out(reg) end, c = in(reg) ctx, off = in(reg) off & MAX_OFFSET,
             data = const C::DATA, end = const C::DATA_END,
             options(nostack),
         );

@@ -12,13 +12,11 @@ use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use dirigent_director::packet::Packet;
-use dirigent_director::direct::{direct, icmp, slow};
-use dirigent_director::family::{V4, V6};
-use dirigent_director::icmp::Where;
+use dirigent_director::direct::{self, Stage};
 use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::{Header, eth::EthHeads};
 
-use crate::maps::{KernelTables, count_reason};
+use crate::maps::{self, KernelTables, count_reason};
 use crate::window::{self, Context, Load, window};
 
 /// Put before the packet for tc: decided, leave it alone. tc takes it away.
@@ -104,36 +102,41 @@ impl<const E: bool> Packet for Frame<E> {
 
 /// The later stages, by [`Stage`].
 #[btf_map]
-static XDP_STAGES: ProgramArray<4> = ProgramArray::new();
+static XDP_STAGES: ProgramArray<{ Stage::COUNT as usize }> = ProgramArray::new();
 
 #[xdp]
 pub fn dirigent_xdp(ctx: XdpContext) -> u32 {
     let (mut frame, mut tables) = (Frame::<true> { ctx: ctx.ctx }, tables(&ctx));
-    act(&ctx, direct(&mut frame, &mut tables))
+    act(&ctx, direct::direct(&mut frame, &mut tables))
 }
 
-#[xdp]
-pub fn dirigent_xdp_slow4(ctx: XdpContext) -> u32 {
-    let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
-    act(&ctx, slow::<V4, _, _>(&mut frame, &mut tables))
+/// One program for each stage and family.
+macro_rules! stages {
+    ($($name:ident: $stage:ident, $work:ident;)*) => { $(
+        #[xdp]
+        pub fn $name(ctx: XdpContext) -> u32 {
+            let Some(work) = maps::$work() else { return xdp_action::XDP_ABORTED };
+            let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
+            act(&ctx, direct::$stage(&mut frame, &mut tables, work))
+        }
+    )* };
 }
 
-#[xdp]
-pub fn dirigent_xdp_slow6(ctx: XdpContext) -> u32 {
-    let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
-    act(&ctx, slow::<V6, _, _>(&mut frame, &mut tables))
-}
-
-#[xdp]
-pub fn dirigent_xdp_icmp4(ctx: XdpContext) -> u32 {
-    let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
-    act(&ctx, icmp::<V4, _, _>(&mut frame, &mut tables, Where::Entering))
-}
-
-#[xdp]
-pub fn dirigent_xdp_icmp6(ctx: XdpContext) -> u32 {
-    let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
-    act(&ctx, icmp::<V6, _, _>(&mut frame, &mut tables, Where::Entering))
+stages! {
+    dirigent_xdp_slow4: slow, work4;
+    dirigent_xdp_slow6: slow, work6;
+    dirigent_xdp_open4: open, work4;
+    dirigent_xdp_open6: open, work6;
+    dirigent_xdp_one_packet4: one_packet, work4;
+    dirigent_xdp_one_packet6: one_packet, work6;
+    dirigent_xdp_stranger4: stranger, work4;
+    dirigent_xdp_stranger6: stranger, work6;
+    dirigent_xdp_refuse4: refuse, work4;
+    dirigent_xdp_refuse6: refuse, work6;
+    dirigent_xdp_icmp4: icmp, work4;
+    dirigent_xdp_icmp6: icmp, work6;
+    dirigent_xdp_icmp_open4: icmp_open, work4;
+    dirigent_xdp_icmp_open6: icmp_open, work6;
 }
 
 #[inline(always)]

@@ -1,20 +1,21 @@
 //! The packet path from its first byte to its verdict. Read this file first.
 
 use crate::conn;
+use crate::errors;
 use crate::family::{Family, L3, V4, V6};
 use crate::forward;
 use crate::icmp;
 use crate::open;
 use crate::packet::Packet;
-use crate::parse::{self, Fragment, Ip, Payload, ReadIp, ReadTransport, Transport};
+use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
 use crate::records::{Conn, Settings, Tuple, setting};
 use crate::tables::Tables;
 use crate::tcp;
 use crate::verdict::{Action, Decision, Reason, Verdict};
-use dirigent_wire::{Ports, TcpHeader, ip::proto};
+use dirigent_wire::{TcpHeader, ip::proto};
 
 /// A TCP or UDP packet, read: what forwarding needs of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Flow<F: Family> {
     /// The IP header.
     pub ip: Ip<F::Addr>,
@@ -24,35 +25,55 @@ pub struct Flow<F: Family> {
     pub key: Tuple<F::Addr>,
 }
 
-/// The later stages: what the first leaves to them, untouched.
+/// What a later stage works on. It lives outside the stack, which the kernel
+/// limits to 512 bytes for a program and all it calls.
+#[derive(Clone, Debug, Default)]
+pub struct Work<F: Family> {
+    /// The packet.
+    pub flow: Flow<F>,
+    /// The ICMP error, if it is one.
+    pub message: icmp::Message<F>,
+    /// The entry being made.
+    pub conn: Conn<F::Addr>,
+    /// The key of its reply entry.
+    pub reply: Tuple<F::Addr>,
+}
+
+/// The later stages: what an earlier one leaves to them. Each is verified and
+/// run as a program of its own, one for each address family, and reads the
+/// packet anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Stage {
-    /// IPv4 TCP and UDP in full: new connections, errors to send, odd headers.
-    Slow4 = 0,
-    /// The same for IPv6.
-    Slow6 = 1,
+    /// TCP and UDP in full: odd headers, expired connections, dead ends.
+    Slow = 0,
+    /// A packet that may open a connection.
+    Open = 1,
+    /// A packet of a one-packet service.
+    OnePacket = 2,
+    /// A packet of no connection and no service.
+    Stranger = 3,
+    /// An error to be sent about the packet.
+    Refuse = 4,
     /// ICMP.
-    Icmp4 = 2,
-    /// ICMPv6.
-    Icmp6 = 3,
+    Icmp = 5,
+    /// An ICMP error that may open a connection.
+    IcmpOpen = 6,
 }
 
 impl Stage {
-    /// TCP and UDP in full.
+    /// Programs of an executor: every stage for both families.
+    pub const COUNT: u32 = 14;
+
+    /// The number of this stage's program.
     #[inline(always)]
-    pub const fn slow(v6: bool) -> Self {
-        if v6 { Stage::Slow6 } else { Stage::Slow4 }
-    }
-    /// ICMP errors.
-    #[inline(always)]
-    pub const fn icmp(v6: bool) -> Self {
-        if v6 { Stage::Icmp6 } else { Stage::Icmp4 }
+    pub const fn number(self, v6: bool) -> u32 {
+        self as u32 * 2 + v6 as u32
     }
     /// The verdict that continues there.
     #[inline(always)]
-    pub const fn verdict(self) -> Verdict {
-        Verdict::out(Action::Continue, Reason::LaterStage, self as u32)
+    pub fn verdict<F: Family>(self) -> Verdict {
+        Verdict::out(Action::Continue, Reason::LaterStage, self.number(F::V6))
     }
 }
 
@@ -77,11 +98,11 @@ fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
 /// The easy case, nearly always: a whole packet of a known, live connection.
 #[inline(always)]
 fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
-    let later = Stage::slow(F::V6).verdict();
+    let later = Stage::Slow.verdict::<F>();
     let ip = F::read_plain(p, L3).ok_or(later)?;
     let flow = match ip.protocol {
         proto::TCP | proto::UDP => whole::<F, P>(p, &ip).ok_or(later)?,
-        other if other == F::ICMP => return Err(Stage::icmp(F::V6).verdict()),
+        other if other == F::ICMP => return Err(Stage::Icmp.verdict::<F>()),
         _ => return Err(later),
     };
     let settings = t.settings().ok_or(Verdict::pass(Reason::NotConfigured))?;
@@ -101,86 +122,139 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
 /// The ports of a whole packet with a whole transport header.
 #[inline(always)]
 fn whole<F: Family, P: Packet>(p: &P, ip: &Ip<F::Addr>) -> Option<Flow<F>> {
-    match (ip.fragment, parse::transport(p, ip)) {
-        (Fragment::Whole, ReadTransport::Full(l4)) => {
-            Some(Flow { ip: *ip, key: Tuple::new(ip.protocol, ip.src, l4.sport, ip.dst, l4.dport), l4 })
+    let (extent, l4) = parse::transport(p, ip);
+    if ip.fragment != Fragment::Whole || extent != Extent::Full {
+        return None;
+    }
+    Some(Flow { ip: *ip, key: Tuple::new(ip.protocol, ip.src, l4.sport, ip.dst, l4.dport), l4 })
+}
+
+/// Runs a later stage by its number, for packets that came in.
+pub fn resume<P: Packet, T: Tables>(p: &mut P, t: &mut T, number: u32) -> Verdict {
+    if number % 2 == 0 {
+        resume_as(p, t, number / 2, &mut Work::<V4>::default())
+    } else {
+        resume_as(p, t, number / 2, &mut Work::<V6>::default())
+    }
+}
+
+fn resume_as<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, stage: u32, w: &mut Work<F>) -> Verdict {
+    match stage {
+        0 => slow(p, t, w),
+        1 => open(p, t, w),
+        2 => one_packet(p, t, w),
+        3 => stranger(p, t, w),
+        4 => refuse(p, t, w),
+        5 => icmp(p, t, w),
+        6 => icmp_open(p, t, w),
+        _ => Verdict::drop(Reason::StageMissing),
+    }
+}
+
+#[inline(always)]
+fn settle(decision: Decision<Verdict>) -> Verdict {
+    match decision {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+/// [`Stage::Slow`]: a known connection's packet is forwarded, another may open one.
+#[inline(always)]
+pub fn slow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_flow(p, t, w).map(|()| {
+        if !known(t, &w.flow) {
+            return Stage::Open.verdict::<F>();
         }
-        _ => None,
-    }
+        match F::conn(t, &w.flow.key) {
+            Some(conn) if conn.is_reply() => forward::reply(p, t, &w.flow, conn),
+            Some(conn) => forward::request(p, t, &w.flow, conn),
+            None => Stage::Open.verdict::<F>(),
+        }
+    }))
 }
 
-/// TCP and UDP in full, a stage of its own: a known connection's packet is
-/// forwarded, another may open one first.
+/// [`Stage::Open`]: opens the connection, or says what becomes of the packet.
 #[inline(always)]
-pub fn slow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Verdict {
-    match packet::<F, P, T>(p, t) {
-        Ok(verdict) | Err(verdict) => verdict,
-    }
+pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let opened = read_flow(p, t, w).and_then(|()| open::open(p, t, w));
+    settle(opened.map(|()| Stage::Slow.verdict::<F>()))
 }
 
+/// [`Stage::OnePacket`].
 #[inline(always)]
-fn packet<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
-    let ip = read::<F, P, T>(p, t)?;
-    let flow = flow::<F, P, T>(p, t, &ip)?;
-    if !known::<F, T>(t, &flow) {
-        open::open::<F, P, T>(p, t, &flow)?;
-    }
-    match F::conn(t, &flow.key) {
-        Some(conn) if conn.is_reply() => Ok(forward::reply(p, t, &flow, conn)),
-        Some(conn) => Ok(forward::request(p, t, &flow, conn)),
-        None => Err(Verdict::drop(Reason::Raced)),
-    }
+pub fn one_packet<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_flow(p, t, w).map(|()| open::one_packet(p, t, w)))
 }
 
-/// ICMP, a stage of its own.
+/// [`Stage::Stranger`].
 #[inline(always)]
-pub fn icmp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, at: icmp::Where) -> Verdict {
-    let related = match read::<F, P, T>(p, t) {
-        Ok(ip) => icmp::relate::<F, P, T>(p, t, &ip, at),
-        Err(verdict) => Err(verdict),
-    };
-    match related {
-        Ok(verdict) | Err(verdict) => verdict,
-    }
+pub fn stranger<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_flow(p, t, w).map(|()| open::stranger(p, t, &w.flow)))
+}
+
+/// [`Stage::Refuse`].
+#[inline(always)]
+pub fn refuse<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read(p, t, w).map(|()| errors::send::<F, P, T>(p, t, &w.flow.ip)))
+}
+
+/// [`Stage::Icmp`] for messages that came in.
+#[inline(always)]
+pub fn icmp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read(p, t, w).and_then(|()| icmp::relate(p, t, w, icmp::Where::Entering)))
+}
+
+/// [`Stage::Icmp`] for messages that this host sends.
+#[inline(always)]
+pub fn leave_icmp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read(p, t, w).and_then(|()| icmp::relate(p, t, w, icmp::Where::Leaving)))
+}
+
+/// [`Stage::IcmpOpen`].
+#[inline(always)]
+pub fn icmp_open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let opened = read(p, t, w).and_then(|()| icmp::open(p, t, w));
+    settle(opened.map(|()| Stage::Icmp.verdict::<F>()))
 }
 
 /// The IP header with options and extension headers.
 #[inline(always)]
-fn read<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &T) -> Decision<Ip<F::Addr>> {
-    let mut ip = F::read(p, L3, false).ok_or(Verdict::pass(Reason::Malformed))?;
+fn read<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &T, w: &mut Work<F>) -> Decision<()> {
+    w.flow.ip = F::read(p, L3, false).ok_or(Verdict::pass(Reason::Malformed))?;
     // However the headers were walked, what follows is verified once.
-    ip.l4 = (t.forget(ip.l4 as u32) & MAX_L4) as usize;
-    Ok(ip)
+    w.flow.ip.l4 = (t.forget(w.flow.ip.l4 as u32) & MAX_L4) as usize;
+    Ok(())
 }
 
 /// A mask no offset of a transport header exceeds.
-const MAX_L4: u32 = 0x7fff;
+pub(crate) const MAX_L4: u32 = 0x7fff;
 
 /// TCP and UDP: the ports, and what to do with packets that lack them.
 #[inline(always)]
-fn flow<F: Family, P: Packet, T: Tables>(p: &P, t: &T, ip: &Ip<F::Addr>) -> Decision<Flow<F>> {
+fn read_flow<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &T, w: &mut Work<F>) -> Decision<()> {
+    read(p, t, w)?;
+    let Flow { ip, l4, key } = &mut w.flow;
     if !matches!(ip.protocol, proto::TCP | proto::UDP) {
         return Err(if ip.protocol == F::ICMP {
-            Stage::icmp(F::V6).verdict() // behind extension headers
+            Stage::Icmp.verdict::<F>() // behind extension headers
         } else {
             Verdict::pass(Reason::OtherProtocol)
         });
     }
-    let key = |ports: Ports| Tuple::new(ip.protocol, ip.src, ports.src, ip.dst, ports.dst);
-    let ports = match (ip.fragment, parse::transport(p, ip)) {
-        (Fragment::Whole, ReadTransport::Full(l4)) => {
-            let key = key(Ports { src: l4.sport, dst: l4.dport });
-            return Ok(Flow { ip: *ip, key, l4 });
-        }
-        (Fragment::Later, _) => return Err(Verdict::pass(Reason::LaterFragment)),
-        (Fragment::Whole, ReadTransport::Nothing) => return Err(Verdict::drop(Reason::ShortTransport)),
-        (Fragment::First, ReadTransport::Nothing) => return Err(Verdict::drop(Reason::Fragment)),
-        (_, ReadTransport::Full(l4)) => Ports { src: l4.sport, dst: l4.dport },
-        (_, ReadTransport::PortsOnly(ports)) => ports,
-    };
+    if ip.fragment == Fragment::Later {
+        return Err(Verdict::pass(Reason::LaterFragment));
+    }
+    let extent;
+    (extent, *l4) = parse::transport(p, ip);
+    *key = Tuple::new(ip.protocol, ip.src, l4.sport, ip.dst, l4.dport);
+    if ip.fragment == Fragment::Whole && extent == Extent::Full {
+        return Ok(());
+    }
     let lost = if ip.fragment == Fragment::First { Reason::Fragment } else { Reason::ShortTransport };
-    let ours = F::conn(t, &key(ports)).is_some() || open::service::<F, T>(t, &key(ports)).is_some();
-    Err(if ours { Verdict::drop(lost) } else { Verdict::pass(Reason::NoService) })
+    if extent == Extent::Nothing || F::conn(t, key).is_some() || open::service::<F, T>(t, key).is_some() {
+        return Err(Verdict::drop(lost));
+    }
+    Err(Verdict::pass(Reason::NoService))
 }
 
 /// Whether the packet finds its connection at the end: past its timeout, or
@@ -238,7 +312,7 @@ pub fn leave<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Verdict {
 fn leave_ip<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
     let ip = F::read_plain(p, L3).ok_or(Verdict::pass(Reason::OtherProtocol))?;
     if ip.protocol == F::ICMP {
-        return Err(Stage::icmp(F::V6).verdict());
+        return Err(Stage::Icmp.verdict::<F>());
     }
     let flow = whole::<F, P>(p, &ip).ok_or(Verdict::pass(Reason::OtherProtocol))?;
     match F::conn(t, &flow.key) {

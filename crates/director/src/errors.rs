@@ -1,6 +1,7 @@
 //! ICMP errors the director itself sends (ipvs-semantics §2.1, packet-rules
 //! §2.2 "Errors the director sends"), within a budget.
 
+use crate::direct::Stage;
 use crate::family::{Address, Family, L3};
 use crate::packet::Packet;
 use crate::parse::Ip;
@@ -10,55 +11,61 @@ use crate::tables::Tables;
 use crate::verdict::{Action, Reason, Verdict};
 use dirigent_wire::{Be16, Be32, EthHeader, IcmpHeader, checksum};
 
-/// An error to send.
-#[derive(Clone, Copy)]
-pub struct Notice<A> {
-    /// Its source.
-    pub from: A,
-    /// Which one.
-    pub kind: Kind,
-    /// What stands for the packet in the counters.
-    pub reason: Reason,
-}
-
-/// Which error.
-#[derive(Clone, Copy)]
-pub enum Kind {
+/// Which error, and why: what stands for the packet in the counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Notice {
     /// TTL or hop limit used up.
-    TimeExceeded,
-    /// Too long for the next route, which carries this many bytes.
-    TooBig(u32),
+    TimeExceeded = 0,
+    /// Too long for the next route.
+    TooBig = 1,
     /// No route to the server.
-    HostUnreachable,
-    /// Nobody to take it.
-    PortUnreachable,
+    NoRoute = 2,
+    /// Nobody to take the connection.
+    NoServer = 3,
+    /// A NAT server's packet of no connection (nat_icmp_send).
+    Stray = 4,
 }
 
-/// Turns the packet into an error about itself, back to its sender by the way it
-/// came.
-#[inline(never)]
-pub fn send<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &T, ip: &Ip<F::Addr>, notice: &Notice<F::Addr>,
-) -> Verdict {
+/// Decides that the packet, as it is now, is answered with an error: a later
+/// stage builds it. `mtu` goes with [`Notice::TooBig`].
+#[inline(always)]
+pub fn refuse<F: Family, T: Tables>(t: &T, notice: Notice, mtu: u32) -> Verdict {
+    t.stash(u64::from(mtu) << 32 | notice as u64);
+    Stage::Refuse.verdict::<F>()
+}
+
+/// Turns the packet into the error that [`refuse`] decided on, back to its
+/// sender by the way it came.
+#[inline(always)]
+pub fn send<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Ip<F::Addr>) -> Verdict {
     if !allowed(t, ip.src.hash_fold()) {
         return Verdict::drop(Reason::ErrorWithheld);
     }
+    let word = t.stashed();
+    let mut from = ip.dst;
+    let (kind, reason) = match word as u8 {
+        0 => (F::ERRORS.time_exceeded, Reason::TtlExpired),
+        1 => (F::ERRORS.too_big, Reason::TooBig),
+        2 => (F::ERRORS.host_unreachable, Reason::NoRoute),
+        3 => (F::ERRORS.port_unreachable, Reason::NoServer),
+        _ => {
+            let Some(link) = t.link(p.ingress()) else { return Verdict::drop(Reason::ErrorUnsent) };
+            from = F::link_addr(link);
+            (F::ERRORS.port_unreachable, Reason::Stray)
+        }
+    };
     let ident = (t.random() as u16) | 1;
-    match build::<F, P>(p, ip, notice, ident) {
-        Some(()) => Verdict::out(Action::Transmit, notice.reason, p.ingress()),
+    match build::<F, P>(p, ip, from, (kind, (word >> 32) as u32), ident) {
+        Some(()) => Verdict::out(Action::Transmit, reason, p.ingress()),
         None => Verdict::drop(Reason::ErrorUnsent),
     }
 }
 
 #[inline(always)]
-fn build<F: Family, P: Packet>(p: &mut P, ip: &Ip<F::Addr>, notice: &Notice<F::Addr>, ident: u16) -> Option<()> {
-    let from = notice.from;
-    let ((icmp_type, code), rest) = match notice.kind {
-        Kind::TimeExceeded => (F::ERRORS.time_exceeded, 0),
-        Kind::TooBig(mtu) => (F::ERRORS.too_big, mtu),
-        Kind::HostUnreachable => (F::ERRORS.host_unreachable, 0),
-        Kind::PortUnreachable => (F::ERRORS.port_unreachable, 0),
-    };
+fn build<F: Family, P: Packet>(
+    p: &mut P, ip: &Ip<F::Addr>, from: F::Addr, ((kind, code), rest): ((u8, u8), u32), ident: u16,
+) -> Option<()> {
     let heads = *p.get::<EthHeader>(0)?;
     let grow = F::HEADER as u32 + 8;
     let quote = ip.len.min(F::ERROR_MAX - grow);
@@ -70,8 +77,7 @@ fn build<F: Family, P: Packet>(p: &mut P, ip: &Ip<F::Addr>, notice: &Notice<F::A
         return None;
     }
     let at = L3 + F::HEADER;
-    *p.get_mut::<IcmpHeader>(at)? =
-        IcmpHeader { kind: icmp_type, code, check: Be16::new(0), rest: Be32::new(rest) };
+    *p.get_mut::<IcmpHeader>(at)? = IcmpHeader { kind, code, check: Be16::new(0), rest: Be32::new(rest) };
     let sum = p.sum(at, 8 + quote)?;
     let pseudo = F::icmp_pseudo_sum(&from, &ip.src, 8 + quote);
     p.get_mut::<IcmpHeader>(at)?.check = Be16::from_raw(!checksum::add(sum, pseudo));

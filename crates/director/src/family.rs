@@ -93,7 +93,7 @@ pub struct ErrorKinds {
 }
 
 /// An address family.
-pub trait Family: Copy + 'static {
+pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     /// Its addresses.
     type Addr: Address;
     /// For adapters whose helpers ask.
@@ -142,10 +142,10 @@ pub trait Family: Copy + 'static {
 }
 
 /// IPv4.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct V4;
 /// IPv6.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct V6;
 
 /// Words of the UDP or TCP pseudo header beside the addresses (RFC 9293 §3.1,

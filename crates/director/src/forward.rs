@@ -3,7 +3,7 @@
 
 use crate::conn;
 use crate::direct::{Flow, Stage};
-use crate::errors;
+use crate::errors::{self, Notice};
 use crate::family::{Address, Family, L3, pseudo_tail};
 use crate::open::addr_delta;
 use crate::packet::{L4, Packet};
@@ -139,10 +139,10 @@ pub fn request<F: Family, P: Packet, T: Tables>(
         match state {
             hop::RESOLVED | hop::NO_NEIGHBOUR => {}
             hop::LOCAL => return deliver(p, flow, rewrite),
-            _ => return refuse(p, t, flow, errors::Kind::HostUnreachable, Reason::NoRoute),
+            _ => return errors::refuse::<F, T>(t, Notice::NoRoute, 0),
         }
         if flow.ip.ttl <= 1 {
-            return refuse(p, t, flow, errors::Kind::TimeExceeded, Reason::TtlExpired);
+            return errors::refuse::<F, T>(t, Notice::TimeExceeded, 0);
         }
         if cut && flow.ip.may_cut {
             // Several packets of one: the host's stack routes and cuts it, TTL included.
@@ -154,7 +154,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(
         return failed();
     }
     if !P::EASY && cut {
-        return refuse(p, t, flow, errors::Kind::TooBig(next.mtu), Reason::TooBig);
+        return errors::refuse::<F, T>(t, Notice::TooBig, next.mtu);
     }
     if let Some(rewrite) = rewrite {
         if !rewrite.apply(p, flow) {
@@ -167,7 +167,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(
 
 #[inline(always)]
 fn later<F: Family>() -> Verdict {
-    Stage::slow(F::V6).verdict()
+    Stage::Slow.verdict::<F>()
 }
 
 #[inline(always)]
@@ -182,14 +182,6 @@ fn deliver<F: Family, P: Packet>(p: &mut P, flow: &Flow<F>, rewrite: Option<Rewr
         Some(rewrite) if !rewrite.apply(p, flow) => failed(),
         _ => Verdict::of(Action::Deliver, Reason::LocalServer),
     }
-}
-
-/// Answers a client's packet with an error from the virtual address.
-#[inline(always)]
-pub fn refuse<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &T, flow: &Flow<F>, kind: errors::Kind, reason: Reason,
-) -> Verdict {
-    errors::send::<F, P, T>(p, t, &flow.ip, &errors::Notice { from: flow.ip.dst, kind, reason })
 }
 
 /// The way to the client, or the verdict that stands instead. `link`: where the

@@ -1,6 +1,7 @@
 //! ICMP errors about a connection's packets, relayed to whom they concern
 //! (ipvs-semantics §7, corrected by packet-rules §2.1).
 
+use crate::direct::{MAX_L4, Stage, Work};
 use crate::family::{Family, L3};
 use crate::forward::{self, Way};
 use crate::open::{self, addr_delta};
@@ -25,38 +26,45 @@ pub enum Where {
 const QUOTE: u32 = 512;
 
 /// An ICMP error with the connection it is about.
-struct Message<F: Family> {
-    ip: Ip<F::Addr>,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Message<F: Family> {
+    /// Its IP header.
+    pub ip: Ip<F::Addr>,
     /// Offset of the quoted IP header.
-    quoted: usize,
+    pub quoted: usize,
     /// Offset of the quoted ports.
-    ports: usize,
+    pub ports: usize,
     /// The tuple of a packet that answers the quoted one.
-    key: Tuple<F::Addr>,
+    pub key: Tuple<F::Addr>,
 }
 
 /// Relates an ICMP message to a connection and relays it.
-#[inline(never)]
+#[inline(always)]
 pub fn relate<F: ReadIp, P: Packet, T: Tables>(
-    p: &mut P, t: &mut T, ip: &Ip<F::Addr>, at: Where,
+    p: &mut P, t: &T, w: &mut Work<F>, at: Where,
 ) -> Decision<Verdict> {
-    p.pull(QUOTE);
-    let message = read::<F, P>(p, ip).ok_or(Verdict::pass(Reason::IcmpUnrelated))?;
-    if F::conn(t, &message.key).is_none_or(|c| c.word().dead()) {
-        schedule::<F, P, T>(p, t, &message, at)?;
-    }
-    let conn = F::conn(t, &message.key).ok_or(Verdict::pass(Reason::IcmpUnrelated))?;
+    let unrelated = Verdict::pass(Reason::IcmpUnrelated);
+    read(p, t, w).ok_or(unrelated)?;
+    let message = &w.message;
+    let conn = match F::conn(t, &message.key) {
+        Some(conn) if !conn.word().dead() => conn,
+        _ if at == Where::Entering && schedules(t) => return Err(Stage::IcmpOpen.verdict::<F>()),
+        _ => return Err(unrelated),
+    };
     Ok(match (at, conn.is_reply()) {
-        (Where::Entering, false) => to_server(p, t, &message, conn),
-        (Where::Entering, true) => to_client(p, t, &message, conn),
-        (Where::Leaving, true) => leaving(p, t, &message, conn),
+        (Where::Entering, false) => to_server(p, t, message, conn),
+        (Where::Entering, true) => to_client(p, t, message, conn),
+        (Where::Leaving, true) => leaving(p, t, message, conn),
         (Where::Leaving, false) => Verdict::pass(Reason::IcmpUnrelated),
     })
 }
 
 /// Reads the message and what it quotes; `None` if it can concern no connection.
 #[inline(always)]
-fn read<F: ReadIp, P: Packet>(p: &P, ip: &Ip<F::Addr>) -> Option<Message<F>> {
+fn read<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Option<()> {
+    p.pull(QUOTE);
+    let p = &*p;
+    let ip = &w.flow.ip;
     let header = p.get::<IcmpHeader>(ip.l4)?;
     let error = if F::V6 {
         header.kind < icmp::v6::FIRST_INFORMATIONAL
@@ -72,26 +80,37 @@ fn read<F: ReadIp, P: Packet>(p: &P, ip: &Ip<F::Addr>) -> Option<Message<F>> {
     if !within || inner.fragment == Fragment::Later || !matches!(inner.protocol, proto::TCP | proto::UDP) {
         return None;
     }
-    let ports = *p.get::<Ports>(inner.l4)?;
+    let at = (t.forget(inner.l4 as u32) & MAX_L4) as usize;
+    let ports = *p.get::<Ports>(at)?;
     // An error goes to the source of what it quotes.
     if ip.dst != inner.src {
         return None;
     }
     let key = Tuple::new(inner.protocol, inner.dst, ports.dst, inner.src, ports.src);
-    Some(Message { ip: *ip, quoted, ports: inner.l4, key })
+    w.message = Message { ip: *ip, quoted, ports: at, key };
+    Some(())
 }
 
-/// schedule_icmp: an error of no known connection opens one (state NONE).
+/// Whether errors of no known connection open one (schedule_icmp).
 #[inline(always)]
-fn schedule<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, m: &Message<F>, at: Where) -> Decision<()> {
+fn schedules<T: Tables>(t: &T) -> bool {
+    t.settings().is_some_and(|s| s.flags & setting::SCHEDULE_ICMP != 0)
+}
+
+/// Opens a connection (state NONE) for an error that has none, a stage of its own.
+#[inline(always)]
+pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
     let unrelated = Verdict::pass(Reason::IcmpUnrelated);
-    let on = t.settings().is_some_and(|s| s.flags & setting::SCHEDULE_ICMP != 0);
-    if !on || at == Where::Leaving || !F::local(t, &m.key.dst) {
+    read(p, t, w).ok_or(unrelated)?;
+    let Work { message, conn, reply, .. } = w;
+    let key = &message.key;
+    if !F::local(t, &key.dst) {
         return Err(unrelated);
     }
-    let service = open::service::<F, T>(t, &m.key).ok_or(unrelated)?;
+    let service = open::service::<F, T>(t, key).ok_or(unrelated)?;
+    let wish = open::Wish { service, server: 0, state: 0, ingress: p.ingress() };
     // No error is sent about an error, whatever came of it.
-    open::connect::<F, T>(t, &m.key, service, 0, p.ingress()).map_err(|v| match v.reason {
+    open::connect::<F, T>(t, key, wish, (conn, reply)).map_err(|v| match v.reason {
         Reason::NoServer => Verdict::drop(Reason::NoErrorAboutIcmp),
         _ => v,
     })

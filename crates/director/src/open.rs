@@ -2,8 +2,8 @@
 //! entries of a NAT connection as one step.
 
 use crate::conn::{self, Expiry, Word};
-use crate::direct::Flow;
-use crate::errors;
+use crate::direct::{Flow, Stage, Work};
+use crate::errors::{self, Notice};
 use crate::family::{Address, Family};
 use crate::forward;
 use crate::packet::Packet;
@@ -12,7 +12,7 @@ use crate::schedule::{self, Client};
 use crate::shared::{S32, S64};
 use crate::tables::{Insert, Tables};
 use crate::tcp::{self, Direction, Event, State};
-use crate::verdict::{Decision, Reason, Verdict};
+use crate::verdict::{Action, Decision, Reason, Verdict};
 use dirigent_wire::{Be16, TcpHeader, checksum, ip::proto};
 
 /// The port FTP servers connect from in active mode.
@@ -25,10 +25,11 @@ pub fn service<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> Option<u32>
 }
 
 /// Opens a connection for a packet that has none, or says what becomes of it.
-#[inline(never)]
-pub fn open<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, flow: &Flow<F>) -> Decision<()> {
+#[inline(always)]
+pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
+    let Work { flow, conn, reply, .. } = w;
     let key = &flow.key;
-    let Some(index) = service::<F, T>(t, key) else { return Err(stranger(p, t, flow)) };
+    let Some(index) = service::<F, T>(t, key) else { return Err(Stage::Stranger.verdict::<F>()) };
     if !F::local(t, &key.dst) {
         return Err(Verdict::pass(Reason::NotHeld));
     }
@@ -44,31 +45,43 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, flow: &Flow<F
             return Err(Verdict::pass(Reason::FtpData));
         }
         state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+    } else if t.service(index).is_some_and(|s| s.flags & service_flag::ONE_PACKET != 0) {
+        return Err(Stage::OnePacket.verdict::<F>());
     }
-    let one_packet = t.service(index).is_some_and(|s| s.flags & service_flag::ONE_PACKET != 0);
-    if one_packet && key.proto() == proto::UDP {
-        return Err(one_packet_request(p, t, flow, index));
-    }
-    match connect::<F, T>(t, key, index, state, p.ingress()) {
-        Err(verdict) if verdict.reason == Reason::NoServer => {
-            Err(forward::refuse(p, t, flow, errors::Kind::PortUnreachable, Reason::NoServer))
-        }
-        other => other,
-    }
+    let wish = Wish { service: index, server: 0, state, ingress: p.ingress() };
+    connect::<F, T>(t, key, wish, (conn, reply)).map_err(|verdict| match verdict.reason {
+        Reason::NoServer => errors::refuse::<F, T>(t, Notice::NoServer, 0),
+        _ => verdict,
+    })
 }
 
-/// Schedules `key` on service `index` and inserts its entries in `state`.
-/// `NoServer` without an error sent: the caller knows whom to tell.
-#[inline(never)]
+/// A connection to be bound.
+#[derive(Clone, Copy)]
+pub struct Wish {
+    /// Index of the virtual service.
+    pub service: u32,
+    /// Index of the real server, once scheduled.
+    pub server: u32,
+    /// The state it begins in.
+    pub state: u8,
+    /// The interface of its first packet.
+    pub ingress: u32,
+}
+
+/// Where a new entry and its reply's key are put together.
+type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Family>::Addr>);
+
+/// Schedules `key` and inserts its entries. `NoServer` without an error sent:
+/// the caller knows whom to tell.
+#[inline(always)]
 pub fn connect<F: Family, T: Tables>(
-    t: &mut T, key: &Tuple<F::Addr>, index: u32, state: u8, ingress: u32,
+    t: &mut T, key: &Tuple<F::Addr>, mut wish: Wish, (conn, reply): Room<'_, F>,
 ) -> Decision<()> {
     let client = Client { addr: key.src.hash_fold(), port: key.sport.get() };
     let no_server = Verdict::drop(Reason::NoServer);
-    let service = t.service(index).ok_or(no_server)?;
-    let scheduled = schedule::schedule(t, service, client).ok_or(no_server)?;
-    let mut wish = Wish { service: index, server: scheduled, state, ingress };
-    match bind::<F, T>(t, key, &wish) {
+    let service = t.service(wish.service).ok_or(no_server)?;
+    wish.server = schedule::schedule(t, service, client).ok_or(no_server)?;
+    match bind::<F, T>(t, key, &wish, conn, reply) {
         Bound::Done => return Ok(()),
         Bound::Refused(verdict) => return Err(verdict),
         Bound::Taken => {}
@@ -76,20 +89,12 @@ pub fn connect<F: Family, T: Tables>(
     // This client port talks to that server by another virtual address already:
     // the answers could not be told apart. Another server keeps both alive.
     let taken = Verdict::drop(Reason::ReplyKeyTaken);
-    wish.server = schedule::first_free::<F, T>(t, index, key).ok_or(taken)?;
-    match bind::<F, T>(t, key, &wish) {
+    wish.server = schedule::first_free::<F, T>(t, wish.service, key).ok_or(taken)?;
+    match bind::<F, T>(t, key, &wish, conn, reply) {
         Bound::Done => Ok(()),
         Bound::Refused(verdict) => Err(verdict),
         Bound::Taken => Err(taken),
     }
-}
-
-/// A connection to be bound.
-struct Wish {
-    service: u32,
-    server: u32,
-    state: u8,
-    ingress: u32,
 }
 
 /// How binding a connection to one server ended.
@@ -113,83 +118,83 @@ pub fn reply_tuple<F: Family>(key: &Tuple<F::Addr>, server: &Server) -> Tuple<F:
     Tuple::new(key.proto(), Address::from_words(&server.addr), port, key.src, key.sport)
 }
 
-/// The request entry of `key` on this server.
+/// Writes the request entry of `key` on this server.
 #[inline(always)]
-fn request_entry<F: Family>(
-    key: &Tuple<F::Addr>, server: &Server, number: u32, service: u32, word: Word, now: u32,
-) -> Conn<F::Addr> {
+fn fill_request<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, server: &Server) {
     let nat = server.method == kind::NAT_REQUEST;
-    let addr: F::Addr = if nat { Address::from_words(&server.addr) } else { key.dst };
-    let port = if nat && server.port != Be16::new(0) { server.port } else { key.dport };
-    Conn {
-        word: S64::new(word.0),
-        last_seen: S32::new(now),
-        packets: S32::new(0),
-        server: number,
-        service,
-        client_link: 0,
-        addr_delta: addr_delta(&key.dst, &addr),
-        port_delta: checksum::delta(key.dport.raw(), port.raw()),
-        addr,
-        port,
-        kind: server.method,
-        zero: 0,
-        spare: [0; 6],
-    }
+    conn.addr = if nat { Address::from_words(&server.addr) } else { key.dst };
+    conn.port = if nat && server.port != Be16::new(0) { server.port } else { key.dport };
+    conn.addr_delta = addr_delta(&key.dst, &conn.addr);
+    conn.port_delta = checksum::delta(key.dport.raw(), conn.port.raw());
+    (conn.kind, conn.zero, conn.client_link) = (server.method, 0, 0);
+    conn.spare = [0; 6];
+}
+
+/// Turns the request entry into that of the answers.
+#[inline(always)]
+fn turn_to_reply<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, ingress: u32) {
+    (conn.addr, conn.port) = (key.dst, key.dport);
+    conn.addr_delta = checksum::negate(conn.addr_delta);
+    conn.port_delta = checksum::negate(conn.port_delta);
+    (conn.kind, conn.client_link) = (kind::NAT_REPLY, ingress);
 }
 
 #[inline(never)]
-fn bind<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, wish: &Wish) -> Bound {
-    let Wish { service, server: number, state, ingress } = *wish;
-    let now = t.now();
-    let word = Word::new(state, key.proto() == proto::TCP && tcp::active(state), t.random());
-    let mut conn = {
-        let Some(server) = t.server(number) else { return Bound::Refused(Verdict::drop(Reason::Raced)) };
-        let conn = request_entry::<F>(key, server, number, service, word, now);
-        if conn.kind == kind::NAT_REQUEST && conn.addr == key.src {
-            return Bound::Refused(Verdict::drop(Reason::ServerIsClient));
-        }
+fn bind<F: Family, T: Tables>(
+    t: &mut T, key: &Tuple<F::Addr>, wish: &Wish, conn: &mut Conn<F::Addr>, reply: &mut Tuple<F::Addr>,
+) -> Bound {
+    let word = Word::new(wish.state, key.proto() == proto::TCP && tcp::active(wish.state), t.random());
+    conn.word = S64::new(word.0);
+    conn.last_seen = S32::new(t.now());
+    conn.packets = S32::new(0);
+    (conn.server, conn.service) = (wish.server, wish.service);
+    {
+        let Some(server) = t.server(wish.server) else { return Bound::Refused(Verdict::drop(Reason::Raced)) };
+        fill_request::<F>(conn, key, server);
         server.add_connection(word.active());
-        conn
-    };
-    let reply = conn::partner::<F>(key, &conn);
+    }
     let paired = conn::paired(conn.kind);
-    if paired {
-        let request = (conn.addr, conn.port, conn.addr_delta, conn.port_delta);
-        (conn.addr, conn.port) = (key.dst, key.dport);
-        (conn.addr_delta, conn.port_delta) = (checksum::negate(request.2), checksum::negate(request.3));
-        (conn.kind, conn.client_link) = (kind::NAT_REPLY, ingress);
-        match insert_reply::<F, T>(t, &reply, &conn) {
-            Insert::Done => {}
-            Insert::Full => {
-                undo(t, number, word);
-                return Bound::Refused(Verdict::drop(Reason::TableFull));
-            }
+    let bound = if !paired {
+        F::insert(t, key, conn)
+    } else if conn.addr == key.src {
+        undo(t, wish.server, word);
+        return Bound::Refused(Verdict::drop(Reason::ServerIsClient));
+    } else {
+        *reply = conn::partner::<F>(key, conn);
+        turn_to_reply::<F>(conn, key, wish.ingress);
+        match insert_reply::<F, T>(t, reply, conn) {
             Insert::Exists => {
-                undo(t, number, word);
+                undo(t, wish.server, word);
                 // Either another connection has this reply tuple, or another CPU
                 // is opening this very connection.
                 return if F::conn(t, key).is_some() { Bound::Done } else { Bound::Taken };
             }
+            Insert::Full => Insert::Full,
+            Insert::Done => {
+                if let Some(server) = t.server(wish.server) {
+                    fill_request::<F>(conn, key, server);
+                }
+                match F::insert(t, key, conn) {
+                    Insert::Done => Insert::Done,
+                    failed => {
+                        F::remove(t, reply);
+                        failed
+                    }
+                }
+            }
         }
-        (conn.addr, conn.port, conn.addr_delta, conn.port_delta) = request;
-        (conn.kind, conn.client_link) = (kind::NAT_REQUEST, 0);
-    }
-    let bound = F::insert(t, key, &conn);
-    if paired && bound != Insert::Done {
-        F::remove(t, &reply);
-    }
+    };
     match bound {
         Insert::Done => {
-            t.count_conn(number);
+            t.count_conn(wish.server);
             Bound::Done
         }
         Insert::Exists => {
-            undo(t, number, word);
+            undo(t, wish.server, word);
             Bound::Done // another CPU opened it: its entry counts
         }
         Insert::Full => {
-            undo(t, number, word);
+            undo(t, wish.server, word);
             Bound::Refused(Verdict::drop(Reason::TableFull))
         }
     }
@@ -212,27 +217,26 @@ fn insert_reply<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, conn: &Co
 }
 
 /// A packet of a one-packet service: scheduled and sent, nothing remembered.
-#[inline(never)]
-fn one_packet_request<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &mut T, flow: &Flow<F>, index: u32,
-) -> Verdict {
+#[inline(always)]
+pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
+    let Work { flow, conn, .. } = w;
+    let Some(index) = service::<F, T>(t, &flow.key) else { return Verdict::drop(Reason::Raced) };
     let client = Client { addr: flow.key.src.hash_fold(), port: flow.key.sport.get() };
     let number = t.service(index).and_then(|s| schedule::schedule(t, s, client));
-    let Some(number) = number else {
-        return forward::refuse(p, t, flow, errors::Kind::PortUnreachable, Reason::NoServer);
-    };
+    let Some(number) = number else { return errors::refuse::<F, T>(t, Notice::NoServer, 0) };
     let Some(server) = t.server(number) else { return Verdict::drop(Reason::Raced) };
-    let conn = request_entry::<F>(&flow.key, server, number, index, Word::new(0, false, 0), t.now());
-    let verdict = forward::request(p, t, flow, &conn);
-    if verdict.action != crate::verdict::Action::HandOver {
+    (conn.server, conn.service) = (number, index);
+    fill_request::<F>(conn, &flow.key, server);
+    let verdict = forward::request(p, t, flow, conn);
+    if verdict.action != Action::HandOver {
         t.count_conn(number);
     }
     verdict
 }
 
 /// A packet of no connection and no service: perhaps a NAT server's.
-#[inline(never)]
-fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, flow: &Flow<F>) -> Verdict {
+#[inline(always)]
+pub fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>) -> Verdict {
     let pass = Verdict::pass(Reason::NoService);
     let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
     let flags = settings.flags;
@@ -240,9 +244,9 @@ fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, flow: &Flow<F
         return pass;
     }
     let place = Place::new(flow.key.proto(), flow.key.src, flow.key.sport);
-    let Some(known) = F::known(t, &place).copied() else { return pass };
+    let Some(known) = F::known(t, &place) else { return pass };
     match known.one_packet {
-        1 => return forward::one_packet_reply(p, t, flow, &known),
+        1 => return forward::one_packet_reply(p, t, flow, known),
         0 => {}
         _ => return Verdict::drop(Reason::OnePacketAmbiguous),
     }
@@ -250,12 +254,9 @@ fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, flow: &Flow<F
     if flags & setting::NAT_ICMP_SEND == 0 || reset || flow.ip.ttl <= 1 {
         return pass;
     }
-    let Some(link) = t.link(p.ingress()) else { return pass };
-    let from = F::link_addr(link);
     // IPVS refuses it after the host's forwarding: with the TTL decremented.
     if !F::decrement_ttl(p) {
         return Verdict::drop(Reason::ErrorUnsent);
     }
-    let notice = errors::Notice { from, kind: errors::Kind::PortUnreachable, reason: Reason::Stray };
-    errors::send::<F, P, T>(p, t, &flow.ip, &notice)
+    errors::refuse::<F, T>(t, Notice::Stray, 0)
 }

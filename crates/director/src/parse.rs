@@ -10,9 +10,10 @@ use dirigent_wire::{
 };
 
 /// Where a packet stands among its fragments.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fragment {
     /// It is none (or an atomic one, RFC 6946).
+    #[default]
     Whole,
     /// The first: ports are there, more follow.
     First,
@@ -21,7 +22,7 @@ pub enum Fragment {
 }
 
 /// An IP header, read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ip<A> {
     /// Source.
     pub src: A,
@@ -224,7 +225,7 @@ fn extensions<P: Packet, A>(p: &P, ip: &mut Ip<A>) -> bool {
 }
 
 /// A transport header, read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Transport {
     /// Source port.
     pub sport: Be16,
@@ -240,47 +241,53 @@ pub struct Transport {
     pub no_check: bool,
 }
 
-/// What the start of a transport header gives.
-pub enum ReadTransport {
+/// How much of a transport header is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
     /// All of it.
-    Full(Transport),
+    Full,
     /// The ports only: the rest is cut off.
-    PortsOnly(Ports),
+    Ports,
     /// Not even the ports.
     Nothing,
 }
 
-/// Reads the TCP or UDP header of `ip`.
+/// Reads the TCP or UDP header of `ip`; what is not there is 0. (Always a whole
+/// `Transport`: an enum's unused payload would be registers never set.)
 #[inline(always)]
-pub fn transport<P: Packet, A>(p: &P, ip: &Ip<A>) -> ReadTransport {
+pub fn transport<P: Packet, A>(p: &P, ip: &Ip<A>) -> (Extent, Transport) {
+    let mut l4 = Transport {
+        sport: Be16::new(0),
+        dport: Be16::new(0),
+        flags: 0,
+        header: 8,
+        check_at: ip.l4 + UdpHeader::CHECK,
+        no_check: false,
+    };
     let room = ip.l4_len();
-    if room >= 20 && ip.protocol == proto::TCP {
-        if let Some(tcp) = p.get::<TcpHeader>(ip.l4) {
-            return ReadTransport::Full(Transport {
-                sport: tcp.ports.src,
-                dport: tcp.ports.dst,
-                flags: tcp.flags,
-                header: u32::from(tcp.data_offset >> 4) * 4,
-                check_at: ip.l4 + TcpHeader::CHECK,
-                no_check: false,
-            });
-        }
+    let Some(ports) = p.get::<Ports>(ip.l4) else { return (Extent::Nothing, l4) };
+    (l4.sport, l4.dport) = (ports.src, ports.dst);
+    if room < 4 {
+        return (Extent::Nothing, l4);
     }
-    if room >= 8 && ip.protocol == proto::UDP {
-        if let Some(udp) = p.get::<UdpHeader>(ip.l4) {
-            return ReadTransport::Full(Transport {
-                sport: udp.ports.src,
-                dport: udp.ports.dst,
-                flags: 0,
-                header: 8,
-                check_at: ip.l4 + UdpHeader::CHECK,
-                no_check: udp.check.raw() == 0,
-            });
+    if ip.protocol == proto::TCP {
+        l4.check_at = ip.l4 + TcpHeader::CHECK;
+        match p.get::<TcpHeader>(ip.l4) {
+            Some(tcp) if room >= 20 => {
+                l4.flags = tcp.flags;
+                l4.header = u32::from(tcp.data_offset >> 4) * 4;
+                (Extent::Full, l4)
+            }
+            _ => (Extent::Ports, l4),
         }
-    }
-    match p.get::<Ports>(ip.l4) {
-        Some(ports) if room >= 4 => ReadTransport::PortsOnly(*ports),
-        _ => ReadTransport::Nothing,
+    } else {
+        match p.get::<UdpHeader>(ip.l4) {
+            Some(udp) if room >= 8 => {
+                l4.no_check = udp.check.raw() == 0;
+                (Extent::Full, l4)
+            }
+            _ => (Extent::Ports, l4),
+        }
     }
 }
 

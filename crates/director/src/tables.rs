@@ -54,6 +54,10 @@ pub trait Tables {
     fn forget(&self, value: u32) -> u32 {
         value
     }
+    /// Leaves a word for a later stage of the same packet.
+    fn stash(&self, word: u64);
+    /// The word an earlier stage left.
+    fn stashed(&self) -> u64;
     /// 32 random bits.
     fn random(&self) -> u32;
     /// The director's settings; `None` until it is configured.
