@@ -1,7 +1,8 @@
 //! What the BPF object must hold, by name. Read twice: by the build script, which
-//! refuses an object that lacks one of these, and by the loader, which pins the maps.
+//! refuses an object that lacks one of these, and by the loader, which links the stages.
 
-/// The programs: ELF section (it decides the program type) and function name.
+/// The programs that the kernel or user space starts: ELF section (it decides the
+/// program type) and function name.
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("xdp", "dirigent_xdp"),
     ("xdp", "dirigent_expire"),
@@ -9,7 +10,49 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("classifier", "dirigent_egress"),
 ];
 
-/// The maps.
+/// The later stages, in the order of `dirigent_director::direct::Stage`. Each is two
+/// programs, one for each address family.
+pub const STAGES: &[&str] = &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open"];
+
+/// Programs that go on where a first one left off: the map that holds them, the section,
+/// what their names begin with, and which stages there are.
+pub const STAGE_MAPS: &[(&str, &str, &str, &[&str])] = &[
+    ("XDP_STAGES", "xdp", "dirigent_xdp", STAGES),
+    ("INGRESS_STAGES", "classifier", "dirigent_ingress", STAGES),
+    ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp"]),
+];
+
+/// A program of a later stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageProgram {
+    /// The map it is called through.
+    pub map: &'static str,
+    /// Its place there.
+    pub place: u32,
+    /// Its section in the object.
+    pub section: &'static str,
+    /// Its name.
+    pub program: String,
+}
+
+/// All programs of later stages.
+#[must_use]
+pub fn stage_programs() -> Vec<StageProgram> {
+    let mut all = Vec::new();
+    for (map, section, prefix, present) in STAGE_MAPS {
+        for (stage, place) in STAGES.iter().zip((0..).step_by(2)) {
+            if present.contains(stage) {
+                for (family, offset) in [(4, 0), (6, 1)] {
+                    let program = format!("{prefix}_{stage}{family}");
+                    all.push(StageProgram { map, place: place + offset, section, program });
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The maps that user space works with.
 pub const MAPS: &[&str] = &[
     "CANDIDATES",
     "CONNS4",

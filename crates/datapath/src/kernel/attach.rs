@@ -10,7 +10,11 @@
 //! is seen by the old or by the new program. XDP hands some packets on to tc, so tc is
 //! always renewed first and removed last.
 
-use std::{fmt, fs, io, os::fd::AsFd as _, path::PathBuf};
+use std::{
+    fmt, fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
 
 use aya::programs::{
     SchedClassifier, Xdp, XdpMode,
@@ -171,12 +175,12 @@ pub struct Attached {
 }
 
 /// What an instance has attached, from its pins; needs no daemon. Classic filters count
-/// as alive if the calling thread's namespace has an interface of that number.
+/// as alive if they are on an interface of the calling thread's namespace.
 pub fn attached(instance: &Instance) -> Result<Vec<Attached>, Error> {
     let mut found = Vec::new();
     for (hook, ifindex, path) in pins(instance)? {
         let (program, link, alive) = if hook.classic().is_some() {
-            (None, None, netlink::link("", ifindex).is_ok())
+            (None, None, is_here(&path) && netlink::link("", ifindex).is_ok())
         } else {
             let fd = sys::open_pin(&path).map_err(|e| Error::path(&path, e))?;
             let info = sys::link_info(fd.as_fd()).map_err(|e| Error::path(&path, e))?;
@@ -393,9 +397,12 @@ fn attach_classic(
     }
     // The mark comes first: a filter without it would look like someone else's.
     let mark = direction.classic().pin(instance, here.ifindex);
-    let marked = mark.is_dir();
+    let marked = is_here(&mark);
     if !marked {
-        fs::create_dir(&mark).map_err(|e| Error::path(&mark, e))?;
+        // What is there is of a namespace that this instance has left.
+        remove(instance, direction.classic(), here.ifindex)?;
+        let namespace = mark.join(namespace().map_err(|e| Error::path(&mark, e))?);
+        fs::create_dir_all(&namespace).map_err(|e| Error::path(&namespace, e))?;
     }
     let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
     let made = program.attach_with_options(&here.interface, direction.aya(), TcAttachOptions::Netlink(options));
@@ -407,7 +414,7 @@ fn attach_classic(
         }
         Err(e) => {
             if !marked {
-                fs::remove_dir(&mark).map_err(|e| Error::path(&mark, e))?;
+                unmark(&mark)?;
             }
             return Err(match errno(&e) {
                 Some(libc::EEXIST) => Error::ForeignFilter {
@@ -422,6 +429,25 @@ fn attach_classic(
     // aya would remove the filter when the link is dropped.
     std::mem::forget(program.take_link(made).map_err(|e| fail(e.into()))?);
     Ok(replaced)
+}
+
+/// The calling thread's network namespace, as a name.
+fn namespace() -> io::Result<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino().to_string())
+}
+
+/// Whether the mark of a classic filter is of the calling thread's namespace: interface
+/// numbers mean something only there.
+fn is_here(mark: &Path) -> bool {
+    namespace().is_ok_and(|namespace| mark.join(namespace).is_dir())
+}
+
+fn unmark(mark: &Path) -> Result<(), Error> {
+    for namespace in fs::read_dir(mark).map_err(|e| Error::path(mark, e))?.flatten() {
+        fs::remove_dir(namespace.path()).map_err(|e| Error::path(namespace.path(), e))?;
+    }
+    fs::remove_dir(mark).map_err(|e| Error::path(mark, e))
 }
 
 fn filter(interface: &str, direction: Direction) -> io::Result<SchedClassifierLink> {
@@ -450,17 +476,17 @@ fn remove(instance: &Instance, hook: Hook, ifindex: u32) -> Result<(), Error> {
         if !path.is_dir() {
             return Ok(());
         }
-        if let Ok(link) = netlink::link("", ifindex) {
-            let filter = filter(&link.name, direction).map_err(|e| Error::path(&path, e))?;
-            match filter.detach() {
-                // No such filter, no such qdisc: someone was faster.
-                Err(e) if !matches!(errno(&e), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => {
-                    return Err(Error::load(format!("the removal of the tc filter of {}", link.name), e));
-                }
-                _ => {}
+        let link = netlink::link("", ifindex).ok().filter(|_| is_here(&path));
+        let filter = link.and_then(|link| filter(&link.name, direction).ok());
+        match filter.map(|filter| filter.detach()) {
+            // No such filter, no such qdisc: someone was faster.
+            Some(Err(e)) if !matches!(errno(&e), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => {
+                return Err(Error::load(format!("the removal of the tc filter of interface {ifindex}"), e));
             }
+            Some(_) => {}
+            None => tracing::debug!("{}: the interface is not in this namespace", path.display()),
         }
-        return fs::remove_dir(&path).map_err(|e| Error::path(&path, e));
+        return unmark(&path);
     }
     let fd = match sys::open_pin(&path) {
         Ok(fd) => fd,

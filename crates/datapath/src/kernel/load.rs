@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::MapData,
+    maps::{MapData, ProgramArray},
     programs::{Program, SchedClassifier, Xdp},
 };
 
@@ -123,6 +123,7 @@ impl Kernel {
         let mut notes = Vec::new();
         let mut took_over = false;
         let mut loader = EbpfLoader::new();
+        let parsed = aya_obj::Object::parse(object).map_err(|e| Error::load("the BPF object", e))?;
         for (name, entries) in options.map_sizes {
             loader.map_max_entries(name, *entries);
         }
@@ -131,12 +132,12 @@ impl Kernel {
             took_over = instance.exists();
             if took_over {
                 check_layout(instance, options.layout)?;
-                check_shapes(object, instance, options.map_sizes, &mut notes)?;
+                check_shapes(&parsed, instance, options.map_sizes, &mut notes)?;
             }
             for directory in [instance.directory().join("maps"), instance.links()] {
                 fs::create_dir_all(&directory).map_err(|e| Error::path(directory, e))?;
             }
-            for name in names::MAPS {
+            for name in tables(&parsed) {
                 loader.map_pin_path(name, instance.map(name));
             }
         }
@@ -169,6 +170,7 @@ impl Kernel {
                 _ => return Err(Error::Program { program: name.to_owned(), kind: "XDP or tc" }),
             }
         }
+        link_stages(&mut ebpf)?;
         Ok(ebpf)
     }
 
@@ -231,6 +233,69 @@ impl Kernel {
             _ => Err(Error::Program { program: name.to_owned(), kind: "tc" }),
         }
     }
+}
+
+/// The maps that are pinned: all but the compiler's own (constants, which belong to the
+/// code that was loaded with them).
+fn tables(object: &aya_obj::Object) -> impl Iterator<Item = &str> {
+    use aya_obj::EbpfSectionKind as Kind;
+    let pinned = |map: &aya_obj::Map| matches!(map.section_kind(), Kind::Maps | Kind::BtfMaps);
+    object.maps.iter().filter(move |(_, map)| pinned(map)).map(|(name, _)| name.as_str())
+}
+
+/// What the kernel's verifier says of one program.
+#[derive(Debug)]
+pub struct Verified {
+    /// The program.
+    pub program: String,
+    /// How many instructions the verifier walked through (its limit is a million), where
+    /// the kernel tells; or the refusal, with the verifier's log.
+    pub result: Result<Option<u32>, Error>,
+}
+
+/// Has the kernel check each program of the embedded object by itself, however many it
+/// refuses. For those who change the programs.
+pub fn verify() -> Result<Vec<Verified>, Error> {
+    let object = object::object().ok_or(Error::NoObject)?;
+    let mut loader = EbpfLoader::new();
+    // The sizes do not matter to the verifier, but to memory.
+    loader.map_max_entries("CONNS4", 1024).map_max_entries("CONNS6", 1024);
+    let mut ebpf = loader.load(object).map_err(|e| Error::load("the BPF object", e))?;
+    let mut all = Vec::new();
+    for (name, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::Xdp(xdp) => xdp.load(),
+            Program::SchedClassifier(tc) => tc.load(),
+            _ => continue,
+        };
+        let count = loaded.and_then(|()| program.info()).map(|info| info.verified_instruction_count());
+        all.push(Verified {
+            program: name.to_owned(),
+            result: count.map_err(|e| Error::load(format!("program {name}"), e)),
+        });
+    }
+    all.sort_by(|a, b| a.program.cmp(&b.program));
+    Ok(all)
+}
+
+/// Puts the programs of later stages into the maps that the first ones call them through.
+/// Where an earlier daemon's are in place, each is replaced in one step: its first
+/// programs then call the new stages, which read the packet anew.
+fn link_stages(ebpf: &mut Ebpf) -> Result<(), Error> {
+    for stage in names::stage_programs() {
+        let missing = |kind| Error::Program { program: stage.program.clone(), kind };
+        let fail = |source: Box<dyn std::error::Error + Send + Sync>| {
+            Error::load(format!("program {} as place {} of {}", stage.program, stage.place, stage.map), source)
+        };
+        let program = ebpf.program(&stage.program).ok_or_else(|| missing("stage"))?;
+        let program = program.fd().map_err(|e| fail(e.into()))?.try_clone().map_err(|e| fail(e.into()))?;
+        let map = ebpf
+            .map_mut(stage.map)
+            .ok_or_else(|| Error::Map { map: stage.map.to_owned(), reason: "is not in the BPF object".to_owned() })?;
+        let mut map = ProgramArray::try_from(map).map_err(|e| fail(e.into()))?;
+        map.set(stage.place, &program, 0).map_err(|e| fail(e.into()))?;
+    }
+    Ok(())
 }
 
 /// aya's map types all wrap the same data.
@@ -332,14 +397,13 @@ fn check_layout(instance: &Instance, expected: u32) -> Result<(), Error> {
 
 /// Compares pinned maps with what the object declares. aya would use whatever is pinned.
 fn check_shapes(
-    object: &[u8],
+    object: &aya_obj::Object,
     instance: &Instance,
     wanted: &[(&str, u32)],
     notes: &mut Vec<String>,
 ) -> Result<(), Error> {
-    let parsed = aya_obj::Object::parse(object).map_err(|e| Error::load("the BPF object", e))?;
-    for name in names::MAPS {
-        let Some(declared) = parsed.maps.get(*name) else { continue };
+    for name in tables(object) {
+        let Some(declared) = object.maps.get(name) else { continue };
         let path = instance.map(name);
         let fd = match sys::open_pin(&path) {
             Ok(fd) => fd,
@@ -354,9 +418,9 @@ fn check_shapes(
             entries: declared.max_entries(),
         };
         if (found.kind, found.key, found.value) != (declared.kind, declared.key, declared.value) {
-            return Err(Error::MapShape { map: (*name).to_owned(), found: shape(found), expected: shape(declared) });
+            return Err(Error::MapShape { map: name.to_owned(), found: shape(found), expected: shape(declared) });
         }
-        let entries = wanted.iter().find(|(map, _)| map == name).map_or(declared.entries, |(_, entries)| *entries);
+        let entries = wanted.iter().find(|(map, _)| *map == name).map_or(declared.entries, |(_, entries)| *entries);
         if found.entries != entries {
             notes.push(format!(
                 "map {name} was taken over with room for {} entries, not {entries}: a table that is in use cannot be \
