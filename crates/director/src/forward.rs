@@ -7,27 +7,45 @@ use crate::errors::{self, Notice};
 use crate::family::{Address, Family, L3, pseudo_tail};
 use crate::open::addr_delta;
 use crate::packet::{L4, Packet};
-use crate::records::{Conn, Known, hop, kind, setting};
+use crate::records::{Conn, Known, NextHop, hop, kind, setting};
 use crate::tables::{Route, Tables};
 use crate::verdict::{Action, Reason, Verdict};
 use dirigent_wire::{Be16, EthHeader, Mac, Ports, UdpHeader, checksum, ip::proto};
 
-/// A way out, decided.
+/// A way out, decided. (Always with MACs, if not known then zero: see
+/// [`conn::partner`] for why no `Option`.)
 #[derive(Clone, Copy)]
 pub struct Way {
     /// Interface.
     pub ifindex: u32,
-    /// MACs to write; `None`: the kernel finds the neighbour.
-    pub macs: Option<(Mac, Mac)>,
+    /// The MACs are to be written; else the kernel finds the neighbour.
+    pub resolved: bool,
+    /// Source MAC.
+    pub src: Mac,
+    /// Destination MAC.
+    pub dst: Mac,
 }
 
 impl Way {
+    /// To a real server.
+    #[inline(always)]
+    pub fn to(next: &NextHop) -> Self {
+        let resolved = next.state.load() == hop::RESOLVED;
+        Self { ifindex: next.ifindex, resolved, src: next.src, dst: next.dst }
+    }
+    /// By an interface, to whom the kernel finds out.
+    #[inline(always)]
+    fn by(ifindex: u32) -> Self {
+        Self { ifindex, resolved: false, src: Mac([0; 3]), dst: Mac([0; 3]) }
+    }
     /// Finishes the frame.
     #[inline(always)]
     pub fn send<P: Packet>(self, p: &mut P, reason: Reason) -> Verdict {
-        let Some((src, dst)) = self.macs else { return Verdict::out(Action::Resolve, reason, self.ifindex) };
+        if !self.resolved {
+            return Verdict::out(Action::Resolve, reason, self.ifindex);
+        }
         let Some(eth) = p.get_mut::<EthHeader>(0) else { return Verdict::drop(Reason::RewriteFailed) };
-        (eth.src, eth.dst) = (src, dst);
+        (eth.src, eth.dst) = (self.src, self.dst);
         Verdict::out(Action::Transmit, reason, self.ifindex)
     }
 }
@@ -35,6 +53,8 @@ impl Way {
 /// One end of a packet rewritten: where, to what, and the checksum's change.
 #[derive(Clone, Copy)]
 pub struct Rewrite<A> {
+    /// Whether anything is (not for direct routing).
+    pub nat: bool,
     /// The source (replies) or the destination (requests).
     pub source: bool,
     /// New address.
@@ -48,26 +68,25 @@ pub struct Rewrite<A> {
 }
 
 impl<A: Address> Rewrite<A> {
-    /// What the entry says; `None` for methods that rewrite nothing.
+    /// What the entry says.
     #[inline(always)]
-    pub fn of(conn: &Conn<A>) -> Option<Self> {
-        let source = match conn.kind {
-            kind::NAT_REQUEST => false,
-            kind::NAT_REPLY => true,
-            _ => return None,
-        };
-        Some(Self {
-            source,
+    pub fn of(conn: &Conn<A>) -> Self {
+        Self {
+            nat: conn.kind != kind::DR_REQUEST,
+            source: conn.is_reply(),
             addr: conn.addr,
             port: conn.port,
             addr_delta: conn.addr_delta,
             port_delta: conn.port_delta,
-        })
+        }
     }
 
     /// Rewrites address, port and checksums.
     #[inline(always)]
     pub fn apply<F: Family<Addr = A>, P: Packet>(&self, p: &mut P, flow: &Flow<F>) -> bool {
+        if !self.nat {
+            return true;
+        }
         let offset = if self.source { F::SRC_AT } else { F::SRC_AT + size_of::<A>() };
         let Some(ports) = p.get_mut::<Ports>(flow.ip.l4) else { return false };
         if self.source {
@@ -79,8 +98,9 @@ impl<A: Address> Rewrite<A> {
             return false;
         }
         if !P::EASY && flow.l4.no_check {
-            let (src, dst) = if self.source { (self.addr, flow.ip.dst) } else { (flow.ip.src, self.addr) };
-            return fill_udp_checksum::<F, P>(p, flow.ip.l4, flow.ip.l4_len(), &src, &dst);
+            let other = if self.source { &flow.ip.dst } else { &flow.ip.src };
+            let addresses = checksum::add(self.addr.sum(), other.sum());
+            return fill_udp_checksum(p, flow.ip.l4, flow.ip.l4_len(), addresses);
         }
         let l4 = if flow.key.proto() == proto::UDP { L4::Udp } else { L4::Tcp };
         p.patch_l4(flow.l4.check_at, self.addr_delta, self.port_delta, l4, F::V6)
@@ -88,13 +108,11 @@ impl<A: Address> Rewrite<A> {
 }
 
 /// UDP without a checksum gets a full one when translated, as in IPVS.
+/// `addresses`: the sum of both.
 #[inline(never)]
-fn fill_udp_checksum<F: Family, P: Packet>(
-    p: &mut P, at: usize, len: u32, src: &F::Addr, dst: &F::Addr,
-) -> bool {
+fn fill_udp_checksum<P: Packet>(p: &mut P, at: usize, len: u32, addresses: u16) -> bool {
     let Some(data) = p.sum(at, len) else { return false };
-    let pseudo = checksum::add(checksum::add(src.sum(), dst.sum()), pseudo_tail(proto::UDP, len));
-    let check = match !checksum::add(data, pseudo) {
+    let check = match !checksum::add(data, checksum::add(addresses, pseudo_tail(proto::UDP, len))) {
         0 => 0xffff,
         sum => sum,
     };
@@ -146,8 +164,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(
         }
         if cut && flow.ip.may_cut {
             // Several packets of one: the host's stack routes and cuts it, TTL included.
-            let done = rewrite.is_none_or(|r| r.apply(p, flow));
-            return if done { Verdict::of(Action::Forward, Reason::Request) } else { failed() };
+            return if rewrite.apply(p, flow) { Verdict::of(Action::Forward, Reason::Request) } else { failed() };
         }
     }
     if !F::decrement_ttl(p) {
@@ -156,13 +173,10 @@ pub fn request<F: Family, P: Packet, T: Tables>(
     if !P::EASY && cut {
         return errors::refuse::<F, T>(t, Notice::TooBig, next.mtu);
     }
-    if let Some(rewrite) = rewrite {
-        if !rewrite.apply(p, flow) {
-            return failed();
-        }
+    if !rewrite.apply(p, flow) {
+        return failed();
     }
-    let macs = if state == hop::RESOLVED { Some((next.src, next.dst)) } else { None };
-    Way { ifindex: next.ifindex, macs }.send(p, Reason::Request)
+    Way::to(next).send(p, Reason::Request)
 }
 
 #[inline(always)]
@@ -177,11 +191,11 @@ fn failed() -> Verdict {
 
 /// The server is this host: up the stack, no TTL, no MTU.
 #[inline(always)]
-fn deliver<F: Family, P: Packet>(p: &mut P, flow: &Flow<F>, rewrite: Option<Rewrite<F::Addr>>) -> Verdict {
-    match rewrite {
-        Some(rewrite) if !rewrite.apply(p, flow) => failed(),
-        _ => Verdict::of(Action::Deliver, Reason::LocalServer),
+fn deliver<F: Family, P: Packet>(p: &mut P, flow: &Flow<F>, rewrite: Rewrite<F::Addr>) -> Verdict {
+    if !rewrite.apply(p, flow) {
+        return failed();
     }
+    Verdict::of(Action::Deliver, Reason::LocalServer)
 }
 
 /// The way to the client, or the verdict that stands instead. `link`: where the
@@ -191,13 +205,13 @@ pub fn way_out<F: Family, P: Packet, T: Tables>(
     p: &P, t: &T, from: &F::Addr, to: &F::Addr, len: u32, may_cut: bool, link: u32,
 ) -> Result<Way, Verdict> {
     match F::route(t, p.ingress(), from, to, len) {
-        Route::To { ifindex, src, dst } => Ok(Way { ifindex, macs: Some((src, dst)) }),
+        Route::To { ifindex, src, dst } => Ok(Way { ifindex, resolved: true, src, dst }),
         Route::TooBig(_) if may_cut => Err(Verdict::drop(Reason::ReplyUncut)),
         Route::TooBig(_) => Err(Verdict::pass(Reason::ReplyTooBig)),
         Route::None => Err(Verdict::drop(Reason::ReplyUnroutable)),
         _ if !P::LAST => Err(Verdict::of(Action::HandOver, Reason::HandedToTc)),
-        Route::NoNeighbour(ifindex) => Ok(Way { ifindex, macs: None }),
-        Route::NotForwarding => Ok(Way { ifindex: link, macs: None }),
+        Route::NoNeighbour(ifindex) => Ok(Way::by(ifindex)),
+        Route::NotForwarding => Ok(Way::by(link)),
     }
 }
 
@@ -228,8 +242,7 @@ pub fn reply<F: Family, P: Packet, T: Tables>(
     conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
     conn.touch(t.now());
     t.count(conn.server, true, flow.ip.len);
-    let rewrite = Rewrite::of(conn);
-    if !F::decrement_ttl(p) || !rewrite.is_none_or(|r| r.apply(p, flow)) {
+    if !F::decrement_ttl(p) || !Rewrite::of(conn).apply(p, flow) {
         return failed();
     }
     way.send(p, Reason::Reply)
@@ -244,15 +257,15 @@ pub fn local_reply<F: Family, P: Packet, T: Tables>(
     conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
     conn.touch(t.now());
     t.count(conn.server, true, flow.ip.len);
-    match Rewrite::of(conn) {
-        Some(rewrite) if !rewrite.apply(p, flow) => failed(),
-        _ => Verdict::of(Action::Deliver, Reason::LocalReply),
+    if !Rewrite::of(conn).apply(p, flow) {
+        return failed();
     }
+    Verdict::of(Action::Deliver, Reason::LocalReply)
 }
 
 /// An answer to a one-packet service: no entry says whose it is, but only one
 /// such service has this server (difference C9: IPVS lets it leak).
-#[inline(never)]
+#[inline(always)]
 pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(
     p: &mut P, t: &T, flow: &Flow<F>, known: &Known,
 ) -> Verdict {
@@ -267,6 +280,7 @@ pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(
     };
     t.count(known.server, true, flow.ip.len);
     let rewrite = Rewrite {
+        nat: true,
         source: true,
         addr: vip,
         port: vport,

@@ -155,7 +155,7 @@ fn rewrite<F: Family, P: Packet>(p: &mut P, m: &Message<F>, conn: &Conn<F::Addr>
 /// Offset of the checksum in an ICMP header.
 const CHECK: usize = 2;
 
-#[inline(never)]
+#[inline(always)]
 fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
     let nat = conn.kind == kind::NAT_REQUEST;
     let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
@@ -191,11 +191,10 @@ fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     if !F::decrement_ttl(p) {
         return Verdict::drop(Reason::RewriteFailed);
     }
-    let macs = if state == hop::RESOLVED { Some((next.src, next.dst)) } else { None };
-    Way { ifindex: next.ifindex, macs }.send(p, Reason::IcmpRequest)
+    Way::to(next).send(p, Reason::IcmpRequest)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
     if m.ip.ttl <= 1 {
         return Verdict::drop(Reason::NoErrorAboutIcmp);
@@ -216,7 +215,7 @@ fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
 }
 
 /// An error of this host's own stack about a request to its local server.
-#[inline(never)]
+#[inline(always)]
 fn leaving<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
     t.count(conn.server, true, m.ip.len);
     if rewrite(p, m, conn) {
