@@ -7,7 +7,7 @@
 use std::{
     net::UdpSocket,
     path::Path,
-    process::Command,
+    process::{Child, Command},
     sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     time::Duration,
 };
@@ -54,6 +54,25 @@ fn sh(line: &str) -> String {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{line}: {text}");
     text
+}
+
+/// A process that ends with the test.
+struct Background(Child);
+
+impl Background {
+    fn start(program: &str, arguments: &[&str]) -> Self {
+        let child = Self(Command::new(program).args(arguments).spawn().unwrap());
+        // Both that are used here are ready at once, but for their start.
+        std::thread::sleep(Duration::from_millis(300));
+        child
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn veth() -> u32 {
@@ -274,20 +293,16 @@ fn a_new_daemon_takes_over_maps_and_links_without_detaching_them() {
 fn taking_over_again_and_again_loses_no_packet() {
     in_namespace(|| {
         // The far end in a namespace of its own, held by a process that only waits.
-        let mut holder = Command::new("unshare").args(["--net", "sleep", "60"]).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(200));
-        let far = holder.id();
+        let holder = Background::start("unshare", &["--net", "sleep", "60"]);
+        let far = holder.0.id();
         sh(&format!(
             "ip link add v0 type veth peer name v1 netns {far} && ip addr add 10.9.9.1/24 dev v0 && ip link set v0 up && \
              nsenter -t {far} -n ip addr add 10.9.9.2/24 dev v1 && nsenter -t {far} -n ip link set v1 up"
         ));
         let echo = sh("command -v socat >/dev/null && echo yes || echo no");
         assert_eq!(echo.trim(), "yes", "socat is missing: make test installs it");
-        let mut server = Command::new("nsenter")
-            .args(["-t", &far.to_string(), "-n", "socat", "UDP4-LISTEN:7", "EXEC:cat"])
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        let _server =
+            Background::start("nsenter", &["-t", &far.to_string(), "-n", "socat", "UDP4-LISTEN:7", "EXEC:cat"]);
 
         let pinned = Pinned::new("traffic");
         pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
@@ -316,10 +331,6 @@ fn taking_over_again_and_again_loses_no_packet() {
             stop.store(true, Ordering::Relaxed);
             traffic.join().unwrap()
         });
-        for child in [&mut server, &mut holder] {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
         let sent = sent.into_inner();
         println!("{sent} packets there and back during 10 take-overs, {lost} lost");
         assert!(sent > 100, "only {sent} packets went during the take-overs");
