@@ -53,6 +53,18 @@ pub fn schedule<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u
     }
 }
 
+/// Repeats a try that lost the race for the service's cursor; after the second
+/// the choice stands without moving it. Written out: kernel 6.1 refuses a loop
+/// whose end falls through to its middle, as the compiler likes to lay it out.
+#[inline(always)]
+fn settle(attempt: impl Fn() -> Option<(u32, bool)>) -> Option<u32> {
+    let (index, moved) = attempt()?;
+    if moved {
+        return Some(index);
+    }
+    attempt().map(|(index, _)| index)
+}
+
 /// Looks for a server whose answers to `key` would not be mistaken.
 struct Free<'k, F: Family> {
     base: u32,

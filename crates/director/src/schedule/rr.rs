@@ -28,20 +28,19 @@ impl<T: Tables> Step<T> for Scan {
     }
 }
 
+/// One try: the server, and whether the cursor moved to it.
+#[inline(never)]
+fn attempt<T: Tables>(t: &T, service: &Service) -> Option<(u32, bool)> {
+    let (base, len) = list(service);
+    let cursor = service.cursor.load();
+    let start = (cursor >> 32) as u32;
+    let mut scan = Scan { base, len, start: if start >= len { 0 } else { start }, found: None };
+    t.walk(len, &mut scan);
+    let (at, index) = scan.found?;
+    let moved = u64::from(at + 1) << 32 | cursor & 0xffff_ffff;
+    Some((index, service.cursor.swap_if(cursor, moved)))
+}
+
 pub fn pick<T: Tables>(t: &T, service: &Service) -> Option<u32> {
-    let mut tries = 0;
-    loop {
-        let (base, len) = list(service);
-        let cursor = service.cursor.load();
-        let start = (cursor >> 32) as u32;
-        let mut scan = Scan { base, len, start: if start >= len { 0 } else { start }, found: None };
-        t.walk(len, &mut scan);
-        let (at, index) = scan.found?;
-        let moved = u64::from(at + 1) << 32 | cursor & 0xffff_ffff;
-        tries += 1;
-        // After a few lost races the choice stands without moving the cursor.
-        if service.cursor.swap_if(cursor, moved) || tries == 4 {
-            return Some(index);
-        }
-    }
+    super::settle(|| attempt(t, service))
 }

@@ -66,35 +66,35 @@ impl<T: Tables> Step<T> for Scan {
     }
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service) -> Option<u32> {
-    let mut tries = 0;
-    loop {
-        let (base, len) = list(service);
-        if service.wrr_max == 0 {
-            return None;
-        }
-        let cursor = service.cursor.load();
-        let weight = match cursor as u32 {
-            0 => service.wrr_max,
-            w => w.min(service.wrr_max),
-        };
-        let mut scan = Scan {
-            base,
-            len,
-            start: (cursor >> 32) as u32,
-            weight,
-            max: service.wrr_max,
-            step: service.wrr_step.max(1),
-            best: 0,
-            full: false,
-            found: None,
-        };
-        t.walk(len.saturating_mul(4), &mut scan);
-        let (at, index) = scan.found?;
-        let moved = u64::from(at + 1) << 32 | u64::from(scan.weight);
-        tries += 1;
-        if service.cursor.swap_if(cursor, moved) || tries == 4 {
-            return Some(index);
-        }
+/// One try: the server, and whether the cursor moved to it.
+#[inline(never)]
+fn attempt<T: Tables>(t: &T, service: &Service) -> Option<(u32, bool)> {
+    let (base, len) = list(service);
+    if service.wrr_max == 0 {
+        return None;
     }
+    let cursor = service.cursor.load();
+    let weight = match cursor as u32 {
+        0 => service.wrr_max,
+        w => w.min(service.wrr_max),
+    };
+    let mut scan = Scan {
+        base,
+        len,
+        start: (cursor >> 32) as u32,
+        weight,
+        max: service.wrr_max,
+        step: service.wrr_step.max(1),
+        best: 0,
+        full: false,
+        found: None,
+    };
+    t.walk(len.saturating_mul(4), &mut scan);
+    let (at, index) = scan.found?;
+    let moved = u64::from(at + 1) << 32 | u64::from(scan.weight);
+    Some((index, service.cursor.swap_if(cursor, moved)))
+}
+
+pub fn pick<T: Tables>(t: &T, service: &Service) -> Option<u32> {
+    super::settle(|| attempt(t, service))
 }
