@@ -119,11 +119,8 @@ impl ReadIp for V4 {
         };
         if !quoted {
             let mut sum = ip.sum();
-            let mut off = 20;
-            while off < header && off < 60 {
-                sum = checksum::add(sum, p.get::<Be16>(at + off)?.raw());
-                sum = checksum::add(sum, p.get::<Be16>(at + off + 2)?.raw());
-                off += 4;
+            if header > 20 {
+                sum = checksum::add(sum, p.sum(at + 20, header as u32 - 20)?);
             }
             if sum != 0xffff {
                 return None;
