@@ -36,5 +36,6 @@ part "recordings" recordings
 part "build" cargo build --workspace --all-targets
 part "miri" scripts/miri.sh
 part "fuzz, a short run" scripts/fuzz.sh 20
+part "kernel 6.1" scripts/old-kernel.sh
 part "tests" run_tests "$@"
 echo "== make test: $SECONDS s in all"

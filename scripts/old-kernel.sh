@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The datapath tests (verifier, attaching, taking over, running on frames) in the oldest
+# kernel that Dirigent supports: Debian's 6.1, booted under emulation by the oracle that
+# stands beside this clone. It has no tcx, and its verifier knows less than today's.
+#
+#   scripts/old-kernel.sh [ARGUMENT OF THE TEST PROGRAM]...
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+
+oracle=${DIRIGENT_ORACLE:-../shared/oracle}
+if [ ! -x "$oracle/run" ]; then
+    skip_or_fail ci "kernel 6.1: no ../shared/oracle beside this clone (or set DIRIGENT_ORACLE)"
+    exit
+fi
+program=$(cargo test --quiet -p dirigent-datapath --test kernel --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+job=$(mktemp -d)
+trap 'part_ended; rm -rf "$job"' EXIT
+# The guest's disk is a tar file on a raw device: debug information would double its boot.
+strip -o "$job/datapath-tests" "$program"
+cat >"$job/old-kernel.sh" <<GUEST
+uname -r
+cp "\$(find /oracle/extra -name datapath-tests)" /tmp/ && chmod +x /tmp/datapath-tests
+RUST_BACKTRACE=0 /tmp/datapath-tests --test-threads=1 ${*@Q} >\$OUT/tests.log 2>&1 </dev/null
+status=\$?
+cat \$OUT/tests.log
+exit \$status
+GUEST
+"$oracle/run" -o "$job/out" -t 600 -m 1536 -a "$job/datapath-tests" "$job/old-kernel.sh"
