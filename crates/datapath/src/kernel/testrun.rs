@@ -44,6 +44,8 @@ pub struct Ran {
     pub action: u32,
     /// The frame afterwards.
     pub frame: Vec<u8>,
+    /// What an XDP program put before the frame for tc.
+    pub metadata: Vec<u8>,
     /// The context afterwards; of XDP only zeros.
     pub context: SkbContext,
     /// Time per run, as the kernel measured it.
@@ -186,10 +188,16 @@ impl Kernel {
         };
         let result = result.map_err(|e| Error::load(format!("a run of {name} on {} bytes", frame.len()), e))?;
         out.truncate(result.data_size_out as usize);
+        let mut metadata = Vec::new();
         let context = match context.len() {
             SKB_CONTEXT => SkbContext::from_bytes(&context_out),
-            _ => SkbContext::default(),
+            _ => {
+                // The output starts with the metadata; xdp_md.data tells how much that is.
+                let frame = out.split_off((get(&context_out, 0) as usize).min(out.len()));
+                metadata = std::mem::replace(&mut out, frame);
+                SkbContext::default()
+            }
         };
-        Ok(Ran { action: result.return_value, frame: out, context, time: result.duration })
+        Ok(Ran { action: result.return_value, frame: out, metadata, context, time: result.duration })
     }
 }
