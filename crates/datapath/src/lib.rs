@@ -2,5 +2,6 @@
 //! builds, embeds, loads, attaches and pins; and in memory, for tests and explanation.
 
 pub mod kernel;
+pub mod memory;
 pub mod names;
 pub mod object;

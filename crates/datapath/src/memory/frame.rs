@@ -1,0 +1,144 @@
+//! A frame in memory, as XDP or tc would see it.
+
+use dirigent_director::packet::{L4, Packet};
+use dirigent_wire::{Be16, Header, checksum, eth::EthHeads};
+use zerocopy::IntoBytes as _;
+
+/// Room in front of a frame, for what is added there.
+const HEADROOM: usize = 256;
+
+/// The bytes of a frame with room in front. They begin at an even address, as frames
+/// do in the kernel, so that 16-bit fields are aligned.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    words: Vec<u64>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// A copy of these bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        let end = HEADROOM + bytes.len();
+        let mut buffer = Self { words: vec![0; end.div_ceil(8)], start: HEADROOM, end };
+        buffer.bytes_mut().copy_from_slice(bytes);
+        buffer
+    }
+    /// The frame.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.words.as_bytes().get(self.start..self.end).unwrap_or_default()
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.words.as_mut_bytes().get_mut(self.start..self.end).unwrap_or_default()
+    }
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+    /// Takes `n` bytes away in front.
+    fn cut_front(&mut self, n: usize) -> bool {
+        let fits = n <= self.len();
+        self.start += if fits { n } else { 0 };
+        fits
+    }
+    /// Adds `n` bytes in front, of whatever was there.
+    fn grow_front(&mut self, n: usize) -> bool {
+        match self.start.checked_sub(n) {
+            Some(start) => {
+                self.start = start;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// A frame under way. `EASY`: the first stage looks at it; `LAST`: it plays tc, which
+/// must finish, not XDP, which may hand over.
+#[derive(Clone, Debug)]
+pub struct Frame<const EASY: bool, const LAST: bool> {
+    buffer: Buffer,
+    ingress: u32,
+    gso_size: u32,
+    stripped_tag: Option<u16>,
+}
+
+impl<const LAST: bool> Frame<true, LAST> {
+    /// A frame that came in by an interface. `gso_size` and `stripped_tag`: see [`Packet`].
+    #[must_use]
+    pub fn new(bytes: &[u8], ingress: u32, gso_size: u32, stripped_tag: Option<u16>) -> Self {
+        Self { buffer: Buffer::new(bytes), ingress, gso_size, stripped_tag }
+    }
+    /// The same frame in a later stage.
+    #[must_use]
+    pub fn later(self) -> Frame<false, LAST> {
+        let Self { buffer, ingress, gso_size, stripped_tag } = self;
+        Frame { buffer, ingress, gso_size, stripped_tag }
+    }
+}
+
+impl<const EASY: bool, const LAST: bool> Frame<EASY, LAST> {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.bytes()
+    }
+}
+
+impl<const E: bool, const L: bool> Packet for Frame<E, L> {
+    const EASY: bool = E;
+    const LAST: bool = L;
+
+    fn len(&self) -> u32 {
+        self.buffer.len() as u32
+    }
+    fn gso_size(&self) -> u32 {
+        self.gso_size
+    }
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+    fn stripped_tag(&self) -> Option<u16> {
+        self.stripped_tag
+    }
+    fn get<H: Header>(&self, off: usize) -> Option<&H> {
+        let bytes = self.buffer.bytes().get(off..off.checked_add(H::LEN)?)?;
+        H::ref_from_bytes(bytes).ok()
+    }
+    fn get_mut<H: Header>(&mut self, off: usize) -> Option<&mut H> {
+        let bytes = self.buffer.bytes_mut().get_mut(off..off.checked_add(H::LEN)?)?;
+        H::mut_from_bytes(bytes).ok()
+    }
+    fn pull(&mut self, _: u32) {}
+    fn patch_l4(&mut self, at: usize, addr_delta: u16, port_delta: u16, l4: L4, _: bool) -> bool {
+        let Some(field) = self.get_mut::<Be16>(at) else { return false };
+        if l4 == L4::Udp && field.raw() == 0 {
+            return true; // none, and none it stays: as the kernel's helper does
+        }
+        let sum = match checksum::apply(field.raw(), checksum::add(addr_delta, port_delta)) {
+            0 if l4 == L4::Udp => 0xffff,
+            sum => sum,
+        };
+        *field = Be16::from_raw(sum);
+        true
+    }
+    fn sum(&self, off: usize, len: u32) -> Option<u16> {
+        let bytes = self.buffer.bytes().get(off..off.checked_add(len as usize)?)?;
+        Some(checksum::sum_bytes(bytes))
+    }
+    fn pop_tag(&mut self) -> bool {
+        if self.stripped_tag.take().is_some() {
+            return true;
+        }
+        let Some(heads) = self.get::<EthHeads>(0).copied() else { return false };
+        let Some(at) = self.get_mut::<EthHeads>(4) else { return false };
+        *at = heads;
+        self.buffer.cut_front(4)
+    }
+    fn reshape(&mut self, keep: u32, grow: u32) -> bool {
+        let end = self.buffer.start + keep as usize;
+        self.buffer.end = self.buffer.end.min(end);
+        self.buffer.grow_front(grow as usize)
+    }
+}

@@ -1,0 +1,128 @@
+//! Running frames through the packet path: the twins of bpf/src/xdp.rs and tc.rs.
+
+use dirigent_director::direct::{self, Stage, Work};
+use dirigent_director::family::{V4, V6};
+use dirigent_director::packet::Packet as _;
+use dirigent_director::parse::{self, Payload};
+use dirigent_director::tables::Tables as _;
+use dirigent_director::{Action, Reason, Verdict};
+
+use super::{Frame, MemoryTables};
+
+/// A frame and how it came in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Incoming<'a> {
+    /// Its bytes, Ethernet header first.
+    pub frame: &'a [u8],
+    /// The interface it came in by.
+    pub ingress: u32,
+    /// Bytes of each of the segments that it stands for; 0: it is one.
+    pub gso_size: u32,
+    /// A VLAN tag that the device took out.
+    pub stripped_tag: Option<u16>,
+}
+
+/// Which program decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// XDP.
+    Xdp,
+    /// tc.
+    Tc,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Never `Continue`; of [`run`] and [`run_tc`] never `HandOver`.
+    pub verdict: Verdict,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// Who decided.
+    pub by: Ran,
+}
+
+/// A packet passes through fewer stages than this; the kernel allows 33.
+const MAX_STAGES: usize = 33;
+
+/// The later stages, one after the other, as tail calls.
+fn stages<const LAST: bool>(
+    frame: Frame<true, LAST>,
+    t: &mut MemoryTables,
+    mut verdict: Verdict,
+    stage: impl Fn(&mut Frame<false, LAST>, &mut MemoryTables, u32) -> Verdict,
+) -> (Verdict, Vec<u8>) {
+    let mut frame = frame.later();
+    let mut left = MAX_STAGES;
+    while verdict.action == Action::Continue {
+        verdict = match left {
+            0 => Verdict::drop(Reason::StageMissing),
+            _ => stage(&mut frame, t, verdict.ifindex),
+        };
+        left = left.saturating_sub(1);
+    }
+    (verdict, frame.bytes().to_vec())
+}
+
+fn enter<const LAST: bool>(t: &mut MemoryTables, packet: &Incoming<'_>, by: Ran) -> Outcome {
+    let mut frame = Frame::<true, LAST>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
+    let verdict = direct::direct(&mut frame, t);
+    let (verdict, frame) = stages(frame, t, verdict, direct::resume);
+    t.count_reason(verdict.reason);
+    Outcome { verdict, frame, by }
+}
+
+/// As XDP. The verdict may be to hand over to tc.
+pub fn run_xdp(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
+    enter::<false>(t, packet, Ran::Xdp)
+}
+
+/// As tc, which sees a frame without XDP's word on it.
+pub fn run_tc(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
+    enter::<true>(t, packet, Ran::Tc)
+}
+
+/// As XDP and then, if that hands over, tc: how a director treats what comes in.
+/// What stands for several segments, or lost its tag to the device, only tc sees.
+pub fn run(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
+    if packet.gso_size != 0 || packet.stripped_tag.is_some() {
+        return run_tc(t, packet);
+    }
+    let out = run_xdp(t, packet);
+    if out.verdict.action != Action::HandOver {
+        return out;
+    }
+    run_tc(t, &Incoming { frame: &out.frame, ..*packet })
+}
+
+/// As [`run_tc`], with nothing taken for easy: every IP packet goes through the later
+/// stages. The outcome must be the same; a test says so.
+pub fn run_slow(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
+    let mut frame = Frame::<true, true>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
+    let verdict = match t.link(frame.ingress()).map(|link| link.mac) {
+        None => Verdict::pass(Reason::UnusedLink),
+        Some(mac) => match parse::ethernet(&mut frame, mac) {
+            Err(verdict) => verdict,
+            Ok(Payload::Ipv4) => Stage::Slow.verdict::<V4>(),
+            Ok(Payload::Ipv6) => Stage::Slow.verdict::<V6>(),
+        },
+    };
+    let (verdict, frame) = stages(frame, t, verdict, direct::resume);
+    t.count_reason(verdict.reason);
+    Outcome { verdict, frame, by: Ran::Tc }
+}
+
+/// A packet that this host itself sends, at tc egress.
+pub fn leave(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
+    let mut frame = Frame::<true, true>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
+    let verdict = direct::leave(&mut frame, t);
+    let (verdict, frame) = stages(frame, t, verdict, |frame, t, number| match number % 2 {
+        0 => direct::leave_icmp(frame, t, &mut Work::<V4>::default()),
+        _ => direct::leave_icmp(frame, t, &mut Work::<V6>::default()),
+    });
+    // What is none of ours is nearly everything, and not counted.
+    if matches!(verdict.action, Action::Drop | Action::Deliver) {
+        t.count_reason(verdict.reason);
+    }
+    Outcome { verdict, frame, by: Ran::Tc }
+}

@@ -1,0 +1,258 @@
+//! The tables in memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use dirigent_director::records::{
+    Conn, Counters, ERROR_BUCKETS, Known, Link, NextHop, Place, Server, Service, Settings, Tuple,
+};
+use dirigent_director::shared::S64;
+use dirigent_director::tables::{Insert, Route, Step, Tables};
+use dirigent_director::verdict::Reason;
+use dirigent_wire::{Addr4, Addr6};
+
+use super::routes::Routes;
+
+/// How much the tables hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Entries of each connection table (NAT: two a connection).
+    pub conns: usize,
+    /// Virtual services.
+    pub services: usize,
+    /// Real servers.
+    pub servers: usize,
+    /// Slots for lists and mh tables.
+    pub slots: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { conns: 1 << 16, services: 256, servers: 1024, slots: 1 << 16 }
+    }
+}
+
+/// The tables of a director in memory, with a clock that only its owner moves. The
+/// fields are open to tests; in service [`crate::control`] fills them.
+#[derive(Debug)]
+pub struct MemoryTables {
+    /// Ticks.
+    pub now: u32,
+    /// Largest number of entries of each connection table.
+    pub conn_limit: usize,
+    /// Connections, IPv4.
+    pub conns4: HashMap<Tuple<Addr4>, Conn<Addr4>>,
+    /// Connections, IPv6.
+    pub conns6: HashMap<Tuple<Addr6>, Conn<Addr6>>,
+    /// Virtual services by place, IPv4.
+    pub services4: HashMap<Place<Addr4>, u32>,
+    /// Virtual services by place, IPv6.
+    pub services6: HashMap<Place<Addr6>, u32>,
+    /// NAT servers, IPv4.
+    pub known4: HashMap<Place<Addr4>, Known>,
+    /// NAT servers, IPv6.
+    pub known6: HashMap<Place<Addr6>, Known>,
+    /// This host's addresses, IPv4.
+    pub local4: HashSet<Addr4>,
+    /// This host's addresses, IPv6.
+    pub local6: HashSet<Addr6>,
+    /// Virtual services.
+    pub services: Vec<Service>,
+    /// Real servers.
+    pub servers: Vec<Server>,
+    /// Their next hops.
+    pub next_hops: Vec<NextHop>,
+    /// Lists and mh tables.
+    pub slots: Vec<u32>,
+    /// Interfaces in use.
+    pub links: HashMap<u32, Link>,
+    /// Settings, once there are some.
+    pub settings: Option<Settings>,
+    /// The host's routing table.
+    pub routes: Routes,
+    counters: RefCell<Vec<Counters>>,
+    reasons: RefCell<Vec<u64>>,
+    errors: Vec<S64>,
+    stashed: Cell<u64>,
+    random: Cell<u32>,
+}
+
+impl Default for MemoryTables {
+    fn default() -> Self {
+        Self::new(&Capacity::default())
+    }
+}
+
+impl MemoryTables {
+    /// Empty tables.
+    #[must_use]
+    pub fn new(capacity: &Capacity) -> Self {
+        Self {
+            // Shortly before the clock wraps: what forgets about it shows.
+            now: u32::MAX - 2000,
+            conn_limit: capacity.conns,
+            conns4: HashMap::new(),
+            conns6: HashMap::new(),
+            services4: HashMap::new(),
+            services6: HashMap::new(),
+            known4: HashMap::new(),
+            known6: HashMap::new(),
+            local4: HashSet::new(),
+            local6: HashSet::new(),
+            services: vec![Service::default(); capacity.services],
+            servers: vec![Server::default(); capacity.servers],
+            next_hops: vec![NextHop::default(); capacity.servers],
+            slots: vec![0; capacity.slots],
+            links: HashMap::new(),
+            settings: None,
+            routes: Routes::default(),
+            counters: RefCell::new(vec![Counters::default(); capacity.servers]),
+            reasons: RefCell::new(vec![0; Reason::ALL.len()]),
+            errors: (0..ERROR_BUCKETS).map(|_| S64::new(0)).collect(),
+            stashed: Cell::new(0),
+            random: Cell::new(0x2545_f491),
+        }
+    }
+    /// Packets of a reason so far.
+    #[must_use]
+    pub fn reason(&self, reason: Reason) -> u64 {
+        self.reasons.borrow().get(reason as usize).copied().unwrap_or(0)
+    }
+    /// Counts a reason, as the kernel's shells do.
+    pub(super) fn count_reason(&self, reason: Reason) {
+        if let Some(count) = self.reasons.borrow_mut().get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+    /// Counters of a server.
+    #[must_use]
+    pub fn counters(&self, server: u32) -> Counters {
+        self.counters.borrow().get(server as usize).copied().unwrap_or_default()
+    }
+    /// Sets a server's counters to zero.
+    pub fn zero_counters(&self, server: u32) {
+        self.change_counters(server, |c| *c = Counters::default());
+    }
+    fn change_counters(&self, server: u32, change: impl FnOnce(&mut Counters)) {
+        if let Some(counters) = self.counters.borrow_mut().get_mut(server as usize) {
+            change(counters);
+        }
+    }
+}
+
+fn insert<K: std::hash::Hash + Eq, V>(table: &mut HashMap<K, V>, limit: usize, key: K, value: V) -> Insert {
+    if table.contains_key(&key) {
+        return Insert::Exists;
+    }
+    if table.len() >= limit {
+        return Insert::Full;
+    }
+    table.insert(key, value);
+    Insert::Done
+}
+
+impl Tables for MemoryTables {
+    fn now(&self) -> u32 {
+        self.now.wrapping_add(self.settings.as_ref().map_or(0, |s| s.clock_offset))
+    }
+    fn stash(&self, word: u64) {
+        self.stashed.set(word);
+    }
+    fn stashed(&self) -> u64 {
+        self.stashed.get()
+    }
+    /// Xorshift: the same numbers in every run.
+    fn random(&self) -> u32 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        self.random.set(x);
+        x
+    }
+    fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref().filter(|s| s.version != 0)
+    }
+    fn link(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex).filter(|l| l.used != 0)
+    }
+
+    fn conn4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
+        self.conns4.get(key)
+    }
+    fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
+        self.conns6.get(key)
+    }
+    fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
+        insert(&mut self.conns4, self.conn_limit, *key, conn.clone())
+    }
+    fn insert6(&mut self, key: &Tuple<Addr6>, conn: &Conn<Addr6>) -> Insert {
+        insert(&mut self.conns6, self.conn_limit, *key, conn.clone())
+    }
+    fn remove4(&mut self, key: &Tuple<Addr4>) {
+        self.conns4.remove(key);
+    }
+    fn remove6(&mut self, key: &Tuple<Addr6>) {
+        self.conns6.remove(key);
+    }
+
+    fn service4(&self, at: &Place<Addr4>) -> Option<u32> {
+        self.services4.get(at).copied()
+    }
+    fn service6(&self, at: &Place<Addr6>) -> Option<u32> {
+        self.services6.get(at).copied()
+    }
+    fn local4(&self, addr: &Addr4) -> bool {
+        self.local4.contains(addr)
+    }
+    fn local6(&self, addr: &Addr6) -> bool {
+        self.local6.contains(addr)
+    }
+    fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {
+        self.known4.get(at)
+    }
+    fn known6(&self, at: &Place<Addr6>) -> Option<&Known> {
+        self.known6.get(at)
+    }
+
+    fn service(&self, index: u32) -> Option<&Service> {
+        self.services.get(index as usize)
+    }
+    fn server(&self, index: u32) -> Option<&Server> {
+        self.servers.get(index as usize)
+    }
+    fn next_hop(&self, server: u32) -> Option<&NextHop> {
+        self.next_hops.get(server as usize)
+    }
+    fn slot(&self, index: u32) -> Option<u32> {
+        self.slots.get(index as usize).copied()
+    }
+    fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
+        (0..n).all(|i| step.step(self, i));
+    }
+
+    fn route4(&self, _: u32, _: &Addr4, dst: &Addr4, len: u32) -> Route {
+        self.routes.route(IpAddr::from(dst.bytes()), len)
+    }
+    fn route6(&self, _: u32, _: &Addr6, dst: &Addr6, len: u32) -> Route {
+        self.routes.route(IpAddr::from(dst.bytes()), len)
+    }
+
+    fn count_conn(&self, server: u32) {
+        self.change_counters(server, |c| c.conns += 1);
+    }
+    fn count(&self, server: u32, reply: bool, bytes: u32) {
+        self.change_counters(server, |c| {
+            let (packets, sum) = match reply {
+                true => (&mut c.out_packets, &mut c.out_bytes),
+                false => (&mut c.in_packets, &mut c.in_bytes),
+            };
+            *packets += 1;
+            *sum += u64::from(bytes);
+        });
+    }
+    fn error_budget(&self, bucket: u32) -> Option<&S64> {
+        self.errors.get(bucket as usize)
+    }
+}
