@@ -304,6 +304,8 @@ fn taking_over_again_and_again_loses_no_packet() {
         let _server =
             Background::start("nsenter", &["-t", &far.to_string(), "-n", "socat", "UDP4-LISTEN:7", "EXEC:cat"]);
 
+        // Emulated, each takes the verifier some seconds.
+        let take_overs = std::env::var("DIRIGENT_TAKEOVERS").map_or(10, |n| n.parse().unwrap());
         let pinned = Pinned::new("traffic");
         pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
         let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -325,14 +327,14 @@ fn taking_over_again_and_again_loses_no_packet() {
                 }
                 lost
             });
-            for _ in 0..10 {
+            for _ in 0..take_overs {
                 pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
             }
             stop.store(true, Ordering::Relaxed);
             traffic.join().unwrap()
         });
         let sent = sent.into_inner();
-        println!("{sent} packets there and back during 10 take-overs, {lost} lost");
+        println!("{sent} packets there and back during {take_overs} take-overs, {lost} lost");
         assert!(sent > 100, "only {sent} packets went during the take-overs");
         assert_eq!(lost, 0);
     });
