@@ -89,9 +89,15 @@ const _: () = assert!(Reason::ALL.len() <= 64);
 /// Counts a verdict's reason.
 #[inline(always)]
 pub fn count_reason(reason: Reason) {
+    count_reasons(reason, 1);
+}
+
+/// Counts a reason for several packets.
+#[inline(always)]
+pub fn count_reasons(reason: Reason, packets: u64) {
     if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
         // SAFETY: a per-CPU element; only this CPU writes it.
-        unsafe { *count += 1 };
+        unsafe { *count += packets };
     }
 }
 

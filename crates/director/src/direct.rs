@@ -318,6 +318,16 @@ fn leave_ip<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<V
     match F::conn(t, &flow.key) {
         // UDP over IPv4 may go without a checksum; translated it may stay so.
         Some(conn) if conn.is_reply() => Ok(forward::local_reply(p, t, &flow, conn)),
-        _ => Err(Verdict::pass(Reason::NoService)),
+        _ => Err(own_client::<F, T>(t, &flow.key)),
     }
+}
+
+/// A packet of this host to a virtual service that this host itself holds: it
+/// would meet the host's own closed port (on `lo`, no link), not a server.
+#[inline(always)]
+fn own_client<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> Verdict {
+    if open::service::<F, T>(t, key).is_some() && F::local(t, &key.dst) {
+        return Verdict::drop(Reason::ClientOnDirector);
+    }
+    Verdict::pass(Reason::NoService)
 }

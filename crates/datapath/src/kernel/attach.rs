@@ -27,6 +27,7 @@ use aya::util::KernelVersion;
 use super::{
     error::{Error, errno},
     load::{self, Instance, Kernel},
+    losses,
     netlink,
     select::{Choice, Facts, Mode, PathKind, choose},
     sys,
@@ -200,6 +201,7 @@ pub fn detach_all(instance: &Instance) -> Result<Vec<Attached>, Error> {
     for one in &found {
         remove(instance, one.hook, one.ifindex)?;
     }
+    losses::remove(instance);
     load::remove_maps(instance);
     Ok(found)
 }

@@ -167,6 +167,7 @@ impl Kernel {
             match program {
                 Program::Xdp(xdp) => xdp.load().map_err(|e| Error::load(what(), e))?,
                 Program::SchedClassifier(tc) => tc.load().map_err(|e| Error::load(what(), e))?,
+                Program::TracePoint(trace) => trace.load().map_err(|e| Error::load(what(), e))?,
                 _ => return Err(Error::Program { program: name.to_owned(), kind: "XDP or tc" }),
             }
         }

@@ -9,6 +9,7 @@
 pub mod attach;
 pub mod error;
 pub mod load;
+mod losses;
 mod netlink;
 pub mod select;
 mod sys;

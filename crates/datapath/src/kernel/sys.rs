@@ -2,7 +2,7 @@
 //! detaching it at once, and map access by bytes and in batches.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -333,9 +333,20 @@ pub(super) fn is_bpffs(path: &str) -> bool {
 
 /// Mounts a BPF file system.
 pub(super) fn mount_bpffs(path: &str) -> io::Result<()> {
+    mount(c"bpf", path)
+}
+
+/// Mounts tracefs where its files are not there yet.
+pub(super) fn mount_tracefs(path: &str) -> io::Result<()> {
+    if std::path::Path::new(path).join("events/xdp").exists() {
+        return Ok(());
+    }
+    mount(c"tracefs", path)
+}
+
+fn mount(kind: &CStr, path: &str) -> io::Result<()> {
     let target = CString::new(path)?;
-    // SAFETY: four live strings; bpffs takes no data.
-    let result =
-        unsafe { libc::mount(c"bpf".as_ptr(), target.as_ptr(), c"bpf".as_ptr(), 0, c"mode=0755".as_ptr().cast()) };
+    // SAFETY: four live strings; neither file system needs more data.
+    let result = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, c"mode=0755".as_ptr().cast()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
