@@ -1,1 +1,264 @@
-//! api
+//! The types of the control API, which daemon and command line speak as JSON over HTTP on a Unix socket. No IO.
+//!
+//! Addresses with ports are text as people write them (`192.0.2.10:80`, `[2001:db8::10]:80`). Fields may be added in
+//! later versions; readers ignore what they do not know.
+
+pub mod path;
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Something is wrong: where, what, and what helps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where: a file with line and column, an address, an interface.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it; empty where nobody knows.
+    pub remedy: String,
+}
+
+impl Problem {
+    /// A problem from its parts.
+    pub fn new(place: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { place: place.into(), what: what.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.place.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        f.write_str(&self.what)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
+    }
+}
+
+/// The body of every answer that is no success.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Whether the configuration is at fault, not the system.
+    pub invalid: bool,
+    /// All that is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// How the director is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program that answers.
+    pub version: String,
+    /// Name of the director.
+    pub instance: String,
+    /// The daemon; none when the answer was read from the pinned maps.
+    pub daemon: Option<Daemon>,
+    /// Where the packet path is attached.
+    pub interfaces: Vec<Interface>,
+    /// Room for connections, of which NAT uses two entries each.
+    pub connections: Room,
+    /// The virtual addresses.
+    pub virtual_addresses: Vec<VirtualAddress>,
+    /// What is wrong now.
+    pub problems: Vec<Problem>,
+}
+
+/// The daemon of a director.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Process number.
+    pub pid: u32,
+    /// Seconds since it took up its work.
+    pub uptime_s: u64,
+    /// The configuration file.
+    pub config: String,
+    /// Whether it took over the programs and maps of an earlier one.
+    pub took_over: bool,
+}
+
+/// Room in the connection tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Connections there is room for, of each address family.
+    pub connections: u64,
+    /// Kernel memory of both tables, bytes.
+    pub bytes: u64,
+    /// Connections there are, active and inactive.
+    pub used: u64,
+}
+
+/// An interface with the packet path on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name; empty when it is not in the asker's namespace.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// `xdp`, `xdp-generic` or `tc`: which program sees packets first.
+    pub path: String,
+    /// Why that path, and why this interface.
+    pub reasons: Vec<String>,
+}
+
+/// A virtual address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualAddress {
+    /// The address.
+    pub address: String,
+    /// Whether the daemon adds and removes it.
+    pub managed: bool,
+    /// The interface that has it; none: nobody here holds it.
+    pub holder: Option<String>,
+}
+
+/// Traffic counters, sums over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Connections scheduled.
+    pub connections: u64,
+    /// Packets towards servers.
+    pub in_packets: u64,
+    /// Their bytes, from the IP header on.
+    pub in_bytes: u64,
+    /// Packets towards clients.
+    pub out_packets: u64,
+    /// Their bytes.
+    pub out_bytes: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.connections, other.connections),
+            (&mut self.in_packets, other.in_packets),
+            (&mut self.in_bytes, other.in_bytes),
+            (&mut self.out_packets, other.out_packets),
+            (&mut self.out_bytes, other.out_bytes),
+        ];
+        for (sum, more) in pairs {
+            *sum = sum.wrapping_add(more);
+        }
+    }
+}
+
+/// A virtual service with its real servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Virtual address and port.
+    pub address: String,
+    /// IPVS's name of the scheduler.
+    pub scheduler: String,
+    /// Flags: `one-packet`, `mh-port`, `mh-fallback`.
+    pub flags: Vec<String>,
+    /// Its servers, oldest first.
+    pub servers: Vec<Server>,
+    /// Sums over its servers.
+    pub counters: Counters,
+}
+
+impl Service {
+    /// `tcp 192.0.2.10:80`.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.protocol, self.address)
+    }
+}
+
+/// A real server of one virtual service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Name of its service.
+    pub service: String,
+    /// Address and port.
+    pub address: String,
+    /// `nat`, `dr` or `tun`.
+    pub method: String,
+    /// Weight; 0: no new connections.
+    pub weight: u32,
+    /// Upper threshold; 0: none.
+    pub upper: u32,
+    /// Lower threshold; 0: three quarters of the upper one.
+    pub lower: u32,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// `available`, `quiesced` (weight 0), `overloaded`, or `removed` (its connections wait for its return).
+    pub state: String,
+    /// How frames reach it.
+    pub next_hop: NextHop,
+    /// Its traffic.
+    pub counters: Counters,
+}
+
+/// How frames reach a real server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// `resolved`, `no neighbour`, `no route`, `local`, `removed` or `unknown`.
+    pub state: String,
+    /// The number of the interface.
+    pub interface: u32,
+    /// Hardware address of the server or its gateway.
+    pub mac: String,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+}
+
+/// A connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Address and port of the client.
+    pub client: String,
+    /// The virtual service's.
+    pub virtual_address: String,
+    /// The real server's.
+    pub server: String,
+    /// IPVS's name of the state.
+    pub state: String,
+    /// Milliseconds until it expires without a packet.
+    pub expires_ms: u64,
+}
+
+/// A part of the connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// No more than were asked for.
+    pub connections: Vec<Connection>,
+    /// There are more.
+    pub more: bool,
+}
+
+/// What became of packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Name of the counter; docs/drops.md has a row for each.
+    pub name: String,
+    /// `forwarded`, `passed`, `answered` or `dropped`.
+    pub kind: String,
+    /// One sentence for people.
+    pub text: String,
+    /// Packets.
+    pub count: u64,
+}
+
+/// All counters, sums over all CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// By service and server.
+    pub services: Vec<Service>,
+    /// By verdict.
+    pub reasons: Vec<Reason>,
+}
+
+/// What a change did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The operations in order, one sentence each; empty: there was nothing to do.
+    pub operations: Vec<String>,
+    /// What it could not change without a restart.
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,14 @@
+//! Paths of the API.
+
+/// GET: [`crate::Status`].
+pub const STATUS: &str = "/v1/status";
+/// GET: a list of [`crate::Service`].
+pub const SERVICES: &str = "/v1/services";
+/// GET: [`crate::Connections`]; `?limit=N`.
+pub const CONNECTIONS: &str = "/v1/connections";
+/// GET: [`crate::Stats`].
+pub const STATS: &str = "/v1/stats";
+/// POST: reads the configuration again; [`crate::Changed`].
+pub const RELOAD: &str = "/v1/reload";
+/// POST: removes the director and ends the daemon; [`crate::Changed`].
+pub const DETACH: &str = "/v1/detach";

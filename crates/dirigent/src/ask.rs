@@ -1,0 +1,76 @@
+//! Questions to a director: to its daemon, or, when none runs, to its pinned maps.
+
+use crate::client;
+use crate::failure::{Failure, Result};
+use crate::report::Reader;
+use dirigent_api::{Changed, Connections, Service, Stats, Status, path};
+use dirigent_datapath::kernel::Instance;
+use hyper::Method;
+use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+
+/// Which director.
+pub struct Target {
+    /// Its name.
+    pub instance: String,
+    /// Its control socket.
+    pub socket: PathBuf,
+}
+
+impl Target {
+    /// The director of that name; `main` when none is given.
+    pub fn new(instance: Option<String>, socket: Option<PathBuf>) -> Self {
+        let instance = instance.unwrap_or_else(|| dirigent_config::Settings::default().instance);
+        let socket = socket.unwrap_or_else(|| {
+            let settings = dirigent_config::Settings { instance: instance.clone(), ..Default::default() };
+            settings.socket_path().into()
+        });
+        Self { instance, socket }
+    }
+
+    /// How it is doing.
+    pub async fn status(&self) -> Result<Status> {
+        self.read(path::STATUS, |reader| reader.status()).await
+    }
+    /// Its services.
+    pub async fn services(&self) -> Result<Vec<Service>> {
+        self.read(path::SERVICES, |reader| reader.services()).await
+    }
+    /// Its connections.
+    pub async fn connections(&self, limit: usize) -> Result<Connections> {
+        self.read(&format!("{}?limit={limit}", path::CONNECTIONS), |reader| reader.connections(limit)).await
+    }
+    /// Its counters.
+    pub async fn stats(&self) -> Result<Stats> {
+        self.read(path::STATS, |reader| reader.stats()).await
+    }
+    /// Has the daemon do something.
+    pub async fn change(&self, path: &str) -> Result<Option<Changed>> {
+        client::call(&self.socket, Method::POST, path).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str, pinned: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {
+        if let Some(answer) = client::call(&self.socket, Method::GET, path).await? {
+            return Ok(answer);
+        }
+        let instance = Instance::new(&self.instance)?;
+        if !instance.exists() {
+            return Err(self.absent());
+        }
+        eprintln!("no daemon of {} runs; this is read from its pinned maps, which forward without it", self.instance);
+        pinned(&Reader::open(&instance)?)
+    }
+
+    /// Nothing of that name is here; or this user cannot see it.
+    pub fn absent(&self) -> Failure {
+        let what = format!("there is no director {}: no daemon listens and no maps are pinned", self.instance);
+        let remedy = "start it with `dirigent run --config FILE`, or name another with --instance";
+        let failure = Failure::new(self.socket.display().to_string(), what, remedy);
+        if nix::unistd::geteuid().is_root() {
+            return failure;
+        }
+        let remedy = "run it as root: without a daemon only root sees the pinned maps";
+        let what = format!("no daemon of {} listens", self.instance);
+        Failure { code: crate::failure::code::KERNEL, ..Failure::new(self.socket.display().to_string(), what, remedy) }
+    }
+}

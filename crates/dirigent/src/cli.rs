@@ -1,0 +1,261 @@
+//! The command line's grammar.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A layer-4 load balancer in the Linux kernel: IPVS remade on XDP and tc.
+#[derive(Debug, Parser)]
+#[command(name = "dirigent", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Which director: its name holds its pins, socket and lock
+    #[arg(long, global = true, value_name = "NAME", env = "DIRIGENT_INSTANCE")]
+    pub instance: Option<String>,
+    /// The control socket [default: /run/dirigent/INSTANCE.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "DIRIGENT_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dirigent check --config /etc/dirigent.toml    all mistakes at once, nothing changed
+  dirigent run --config /etc/dirigent.toml      the daemon, in the foreground
+  dirigent service list                         virtual services and their servers
+  dirigent stats --drops                        packets lost, and why
+  dirigent stop --detach                        the only way to stop forwarding
+  dirigent lab up --servers 3                   a network to try it in
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the configuration is invalid,
+4 the kernel lacks a feature, or this user lacks the rights.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the director's daemon in the foreground
+    #[command(after_help = "\
+Examples:
+  dirigent run --config /etc/dirigent.toml
+  dirigent run --config test.toml --instance test
+
+SIGHUP reads the configuration again. SIGTERM ends the daemon and leaves forwarding in place; a new daemon takes it over.")]
+    Run(ConfigArgs),
+    /// Check a configuration file: all mistakes at once, each with line and remedy
+    #[command(after_help = "\
+Example:
+  dirigent check --config /etc/dirigent.toml")]
+    Check {
+        /// The file.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Virtual services
+    #[command(subcommand, arg_required_else_help = true)]
+    Service(ListCommand),
+    /// Real servers
+    #[command(subcommand, arg_required_else_help = true)]
+    Server(ListCommand),
+    /// Connections
+    #[command(subcommand, arg_required_else_help = true)]
+    Connection(ConnectionCommand),
+    /// Counters by service, server and verdict
+    #[command(after_help = "\
+Examples:
+  dirigent stats           traffic and all verdicts
+  dirigent stats --drops   only what was lost, and why
+  dirigent stats --json")]
+    Stats {
+        /// Only packets that were dropped or answered with an error
+        #[arg(long)]
+        drops: bool,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// How the director is doing: interfaces, room, addresses, problems
+    Status(PrintArgs),
+    /// Have the daemon read its configuration again
+    Reload(PrintArgs),
+    /// Remove the director: programs, connections, counters and managed addresses
+    #[command(after_help = "\
+Example:
+  dirigent stop --detach
+
+To end only the daemon, and have forwarding go on, send it SIGTERM.")]
+    Stop(StopArgs),
+    /// A network of namespaces with clients, servers and a director, to try things in
+    #[command(subcommand, arg_required_else_help = true)]
+    Lab(LabCommand),
+}
+
+/// A configuration file.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// The configuration file, dirigent.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct PrintArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Commands on things that can be listed.
+#[derive(Debug, Subcommand)]
+pub enum ListCommand {
+    /// List them
+    List(PrintArgs),
+}
+
+/// Commands on connections.
+#[derive(Debug, Subcommand)]
+pub enum ConnectionCommand {
+    /// List them
+    List {
+        /// No more than this many
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        limit: usize,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+}
+
+/// How to stop.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Yes, stop forwarding: existing connections break
+    #[arg(long, required = true)]
+    pub detach: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// Commands on labs.
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Build a lab, and start servers and the daemon in it
+    #[command(after_help = "\
+Examples:
+  dirigent lab up --mode nat --family 4 --servers 3
+  dirigent lab up --name mine --one-arm --no-daemon
+  dirigent lab exec client -- curl http://192.0.2.10/
+  dirigent lab down")]
+    Up(LabUp),
+    /// Remove a lab with everything in it, also one that is half-built or damaged
+    Down(LabName),
+    /// Show a lab, or all
+    Status {
+        /// Which lab.
+        #[command(flatten)]
+        lab: LabName,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Run a command on a host of a lab
+    #[command(after_help = "\
+Examples:
+  dirigent lab exec client -- curl http://192.0.2.10/
+  dirigent lab exec director -- dirigent status")]
+    Exec {
+        /// Which lab.
+        #[command(flatten)]
+        lab: LabName,
+        /// client, router, director, server1, …
+        host: String,
+        /// The command with its arguments
+        #[arg(required = true, last = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Show one request and its reply as captured at every hop
+    Walk {
+        /// Which lab.
+        #[command(flatten)]
+        lab: LabName,
+        /// Address family [default: the lab's]
+        #[arg(long, value_enum)]
+        family: Option<Family>,
+        /// Then have server 1 answer around the director, and show who refuses that
+        #[arg(long)]
+        around: bool,
+    },
+    /// Show how requests were distributed over the servers, and the bytes on each side of the director
+    Traffic(LabName),
+}
+
+/// Which lab.
+#[derive(Debug, Clone, Args)]
+pub struct LabName {
+    /// The lab's name
+    #[arg(long, value_name = "L", default_value = dirigent_net::lab::DEFAULT_NAME)]
+    pub name: String,
+}
+
+/// What lab to build.
+#[derive(Debug, Clone, Args)]
+pub struct LabUp {
+    /// Which lab.
+    #[command(flatten)]
+    pub lab: LabName,
+    /// Forwarding method the routes are made for
+    #[arg(long, value_enum, default_value = "nat")]
+    pub mode: LabMode,
+    /// Address family that is shown; both are there
+    #[arg(long, value_enum, default_value = "4")]
+    pub family: Family,
+    /// How many servers, 1 to 250
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=250))]
+    pub servers: u8,
+    /// One interface for clients and servers
+    #[arg(long)]
+    pub one_arm: bool,
+    /// Do not start the daemon
+    #[arg(long)]
+    pub no_daemon: bool,
+    /// The daemon's configuration instead of one made for the lab
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Checksum and segmentation offloads off, as native XDP on virtual links needs
+    #[arg(long)]
+    pub no_offloads: bool,
+    /// Where the packet path of the lab's own configuration runs
+    #[arg(long, value_name = "PATH", default_value = "auto", value_parser = ["auto", "xdp", "xdp-generic", "tc"])]
+    pub path: String,
+}
+
+/// Forwarding methods a lab can be built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LabMode {
+    /// Servers answer through the director.
+    Nat,
+}
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Family {
+    /// IPv4.
+    #[value(name = "4")]
+    V4,
+    /// IPv6.
+    #[value(name = "6")]
+    V6,
+}
+
+impl From<Family> for dirigent_net::lab::Family {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::V4,
+            Family::V6 => Self::V6,
+        }
+    }
+}

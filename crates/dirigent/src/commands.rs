@@ -1,0 +1,119 @@
+//! The commands that ask or change a director that runs.
+
+use crate::ask::Target;
+use crate::cli::{Command, ConnectionCommand, ListCommand, PrintArgs};
+use crate::daemon::config;
+use crate::failure::Result;
+use crate::{daemon, print};
+use dirigent_api::{Changed, Problem, path};
+use dirigent_datapath::kernel::{Instance, detach_all};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Carries a command out.
+pub async fn run(command: Command, instance: Option<String>, socket: Option<PathBuf>) -> Result<()> {
+    let target = Target::new(instance.clone(), socket);
+    match command {
+        Command::Check { config, print } => check(&config.config, instance, print),
+        Command::Service(ListCommand::List(as_)) => show(&target.services().await?, as_, |s| print::services(s)),
+        Command::Server(ListCommand::List(as_)) => {
+            let services = target.services().await?;
+            if as_.json {
+                let servers: Vec<_> = services.into_iter().flat_map(|s| s.servers).collect();
+                return print::json(&servers);
+            }
+            print::text(&print::servers(&services))
+        }
+        Command::Connection(ConnectionCommand::List { limit, print: as_ }) => {
+            let connections = target.connections(limit).await?;
+            show(&connections, as_, print::connections)?;
+            if connections.more {
+                eprintln!("there are more than {limit}; ask for them with --limit");
+            }
+            Ok(())
+        }
+        Command::Stats { drops, print: as_ } => stats(&target, drops, as_).await,
+        Command::Status(as_) => show(&target.status().await?, as_, print::status),
+        Command::Reload(as_) => match target.change(path::RELOAD).await? {
+            Some(changed) => show(&changed, as_, told),
+            None => Err(target.absent()),
+        },
+        Command::Stop(stop) => show(&detach(&target).await?, stop.print, told),
+        Command::Run(_) | Command::Lab(_) => Ok(()),
+    }
+}
+
+fn show<T: Serialize>(value: &T, as_: PrintArgs, text: impl Fn(&T) -> String) -> Result<()> {
+    if as_.json { print::json(value) } else { print::text(&text(value)) }
+}
+
+fn told(changed: &Changed) -> String {
+    if changed.operations.is_empty() && changed.notes.is_empty() {
+        return "nothing to do\n".to_owned();
+    }
+    changed.operations.iter().chain(&changed.notes).map(|line| format!("{line}\n")).collect()
+}
+
+async fn stats(target: &Target, drops: bool, as_: PrintArgs) -> Result<()> {
+    let mut stats = target.stats().await?;
+    if !drops {
+        return show(&stats, as_, print::stats);
+    }
+    stats.reasons.retain(|r| matches!(r.kind.as_str(), "dropped" | "answered"));
+    if as_.json {
+        return print::json(&stats.reasons);
+    }
+    let lost: Vec<_> = stats.reasons.iter().filter(|r| r.count > 0).collect();
+    if lost.is_empty() {
+        return print::text("no packet was dropped or answered with an error\n");
+    }
+    print::text(&print::reasons(lost.into_iter()))
+}
+
+/// What `check` found.
+#[derive(Serialize)]
+struct Checked {
+    valid: bool,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+fn check(file: &Path, instance: Option<String>, as_: PrintArgs) -> Result<()> {
+    let model = match config::load(file, instance) {
+        Ok(model) => model,
+        Err(failure) => {
+            if as_.json {
+                print::json(&Checked { valid: false, problems: failure.problems.clone(), warnings: Vec::new() })?;
+            }
+            return Err(failure);
+        }
+    };
+    // What is not so now may be by the time it is used.
+    let warnings = config::warnings(&model)?;
+    if as_.json {
+        return print::json(&Checked { valid: true, problems: Vec::new(), warnings });
+    }
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
+    }
+    let servers: usize = model.services().iter().map(|s| s.servers.len()).sum();
+    let services = model.services().len();
+    print::text(&format!("{}: valid, {services} services, {servers} servers\n", file.display()))
+}
+
+/// Through the daemon, or without one.
+async fn detach(target: &Target) -> Result<Changed> {
+    if let Some(changed) = target.change(path::DETACH).await? {
+        return Ok(changed);
+    }
+    let instance = Instance::new(&target.instance)?;
+    if !instance.directory().exists() {
+        return Err(target.absent());
+    }
+    let _lock = daemon::Lock::take(&target.instance)?;
+    let gone = detach_all(&instance)?;
+    let mut operations: Vec<_> = gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)).collect();
+    operations.push("removed the maps, with all connections and counters".to_owned());
+    operations.extend(daemon::vip::release_recorded(&target.instance)?);
+    Ok(Changed { operations, notes: Vec::new() })
+}

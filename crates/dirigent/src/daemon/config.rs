@@ -1,0 +1,72 @@
+//! The configuration file, and what of it does not fit this host.
+
+use crate::failure::{Failure, Result, code};
+use dirigent_api::Problem;
+use dirigent_config::{Model, Violation, VipPolicy, file};
+use dirigent_net::{Snapshot, vip};
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// The Model of a file; a name on the command line wins over the file's.
+pub fn load(path: &Path, instance: Option<String>) -> Result<Model> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|e| Failure::io(name.clone(), &e))?;
+    let mut model = file::parse(&name, &text)?;
+    if let Some(instance) = instance {
+        let settings = dirigent_config::Settings { instance, ..model.settings().clone() };
+        model.set_settings(settings).map_err(|e| {
+            let remedy = match &e {
+                dirigent_config::IpvsError::Invalid(violation) => Violation::remedy(violation),
+                _ => String::new(),
+            };
+            let what = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            Failure { code: code::INVALID, ..Failure::new("--instance", what, remedy) }
+        })?;
+    }
+    Ok(model)
+}
+
+/// The addresses of all virtual services, and whether the daemon manages them.
+pub fn virtual_addresses(model: &Model) -> Vec<(IpAddr, bool)> {
+    let mut all: Vec<(IpAddr, bool)> = Vec::new();
+    for service in model.services() {
+        let managed = service.vip == VipPolicy::Manage;
+        match all.iter_mut().find(|(ip, _)| *ip == service.key.address) {
+            Some((_, already)) => *already |= managed,
+            None => all.push((service.key.address, managed)),
+        }
+    }
+    all
+}
+
+/// The addresses of all real servers.
+pub fn servers(model: &Model) -> BTreeSet<IpAddr> {
+    model.services().iter().flat_map(|s| &s.servers).map(|s| s.address).collect()
+}
+
+/// What a Model asks for that this host does not have now.
+pub fn warnings(model: &Model) -> Result<Vec<Problem>> {
+    let snapshot = Snapshot::take()?;
+    let mut all = unheld(model, &snapshot);
+    for name in model.settings().interfaces.iter().flatten() {
+        if snapshot.link_named(name).is_none() {
+            let remedy = "check the name with `ip link`; the daemon attaches to it when it appears";
+            all.push(Problem::new(format!("interface {name}"), "it does not exist", remedy));
+        }
+    }
+    Ok(all)
+}
+
+/// Virtual addresses that nobody here holds, and that the daemon does not manage.
+pub fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
+    let held = |ip: IpAddr| vip::holder(snapshot, ip).is_some() || snapshot.is_local(ip);
+    let missing = virtual_addresses(model).into_iter().filter(|(ip, managed)| !managed && !held(*ip));
+    let problem = |ip: IpAddr| {
+        let length = if ip.is_ipv4() { 32 } else { 128 };
+        let remedy = format!("add it (`ip address add {ip}/{length} dev lo`), or set vip = \"manage\"");
+        Problem::new(format!("virtual address {ip}"), "nobody on this host holds it, so its packets pass untouched", remedy)
+    };
+    missing.map(|(ip, _)| problem(ip)).collect()
+}

@@ -1,0 +1,108 @@
+//! Which interfaces the packet path is on, and what follows when interfaces come and go.
+
+use crate::failure::Result;
+use dirigent_config::{Model, Mode};
+use dirigent_datapath::kernel::{self, Attachment, Kernel, TcKind};
+use dirigent_net::{Snapshot, choose};
+use std::collections::BTreeMap;
+
+/// An interface with the packet path on it.
+#[derive(Debug, Clone)]
+pub struct Used {
+    /// Why the interface.
+    pub why: Vec<String>,
+    /// How, and why so.
+    pub attachment: Attachment,
+}
+
+/// The interfaces in use, by number.
+#[derive(Debug, Default)]
+pub struct Interfaces {
+    used: BTreeMap<u32, Used>,
+}
+
+impl Interfaces {
+    /// All in use.
+    pub fn all(&self) -> impl Iterator<Item = (&u32, &Used)> + Clone {
+        self.used.iter()
+    }
+    /// Whether it is in use.
+    pub fn has(&self, index: u32) -> bool {
+        self.used.contains_key(&index)
+    }
+
+    /// Attaches to what is wanted now. Interfaces that are gone are forgotten; one that was chosen before and only lost
+    /// its route stays, unless `strictly`: a route that flaps must not break connections.
+    pub fn follow(&mut self, kernel: &mut Kernel, model: &Model, snapshot: &Snapshot, strictly: bool) -> Result<bool> {
+        let before: Vec<_> = self.used.keys().copied().collect();
+        self.used.retain(|index, used| {
+            let stays = snapshot.links.contains_key(index);
+            if !stays {
+                tracing::warn!("interface {} is gone", used.attachment.interface);
+            }
+            stays
+        });
+        let wanted = wanted(model, snapshot);
+        if strictly {
+            let gone: Vec<_> = self.used.keys().copied().filter(|index| !wanted.contains_key(index)).collect();
+            for index in gone {
+                kernel.detach(index)?;
+                self.used.remove(&index);
+                tracing::info!("detached from interface number {index}, which is not wanted any more");
+            }
+        }
+        self.rename(snapshot);
+        let new = wanted.keys().any(|index| !self.used.contains_key(index));
+        if new || strictly {
+            self.attach(kernel, model.settings().mode, wanted)?;
+        }
+        Ok(before != self.used.keys().copied().collect::<Vec<_>>())
+    }
+
+    /// The programs stay on a renamed interface: they are bound to its number.
+    fn rename(&mut self, snapshot: &Snapshot) {
+        for (index, used) in &mut self.used {
+            let Some(link) = snapshot.links.get(index) else { continue };
+            if link.name != used.attachment.interface {
+                tracing::info!("interface {} is called {} now", used.attachment.interface, link.name);
+                used.attachment.interface.clone_from(&link.name);
+            }
+        }
+    }
+
+    /// All at once, since the choice of XDP or tc looks at all of them.
+    fn attach(&mut self, kernel: &mut Kernel, mode: Mode, wanted: BTreeMap<u32, (String, Vec<String>)>) -> Result<()> {
+        let mode = match mode {
+            Mode::Auto => kernel::Mode::Auto,
+            Mode::Xdp => kernel::Mode::Xdp,
+            Mode::XdpGeneric => kernel::Mode::XdpGeneric,
+            Mode::Tc => kernel::Mode::Tc,
+        };
+        let mut all = wanted;
+        for (index, used) in &self.used {
+            all.entry(*index).or_insert_with(|| (used.attachment.interface.clone(), used.why.clone()));
+        }
+        let names: Vec<_> = all.values().map(|(name, _)| (name.as_str(), mode)).collect();
+        for attachment in kernel.attach(&names, TcKind::Auto)? {
+            let why = all.get(&attachment.ifindex).map(|(_, why)| why.clone()).unwrap_or_default();
+            for reason in &why {
+                tracing::info!("interface {}: {reason}", attachment.interface);
+            }
+            self.used.insert(attachment.ifindex, Used { why, attachment });
+        }
+        Ok(())
+    }
+}
+
+/// Number, name and reasons of each interface that the configuration asks for and that is there.
+fn wanted(model: &Model, snapshot: &Snapshot) -> BTreeMap<u32, (String, Vec<String>)> {
+    if let Some(names) = &model.settings().interfaces {
+        let there = names.iter().filter_map(|name| snapshot.link_named(name));
+        return there.map(|link| (link.index, (link.name.clone(), vec!["named in the configuration".into()]))).collect();
+    }
+    let servers: Vec<_> = super::config::servers(model).into_iter().collect();
+    let chosen = choose::interfaces(snapshot, &servers).chosen;
+    let up = |index: &u32| snapshot.links.get(index).is_some_and(|link| link.up);
+    let chosen = chosen.into_iter().filter(|(index, _)| up(index));
+    chosen.map(|(index, c)| (index, (c.name, c.reasons.iter().map(ToString::to_string).collect()))).collect()
+}

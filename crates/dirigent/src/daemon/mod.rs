@@ -1,0 +1,168 @@
+//! `dirigent run`: one task that owns the director and does everything in order; beside it the control socket.
+
+pub mod config;
+mod director;
+mod interfaces;
+mod lock;
+mod network;
+mod server;
+pub mod size;
+mod tables;
+pub mod vip;
+
+pub use lock::{Lock, lock_path};
+
+use crate::failure::{Failure, Result};
+use dirigent_api::Changed;
+use dirigent_net::Watcher;
+use director::Director;
+use server::Ask;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Between two chunks of the sweep.
+const SWEEP: Duration = Duration::from_millis(50);
+/// Between two announcements of a new virtual address.
+const ANNOUNCE: Duration = Duration::from_millis(500);
+
+/// Runs the daemon until it is told to end.
+pub async fn run(file: &Path, instance: Option<String>, socket: Option<PathBuf>) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let model = config::load(file, instance.clone())?;
+    let name = model.settings().instance.clone();
+    let lock = Lock::take(&name)?;
+    let socket = socket.unwrap_or_else(|| model.settings().socket_path().into());
+    let group = model.settings().group.clone();
+    let mut director = Director::start(file, instance, model).await?;
+    let (asks, mut asked) = mpsc::channel(16);
+    server::serve(server::listen(&socket, group.as_deref())?, director.instance().clone(), asks);
+    tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
+
+    let end = serve(&mut director, &mut signals, &mut asked).await;
+    // A dead socket would only make commands wait.
+    if let Err(e) = std::fs::remove_file(&socket) {
+        tracing::warn!("{}: {e}", socket.display());
+    }
+    drop(lock);
+    end
+}
+
+/// The daemon's own task.
+async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc::Receiver<Ask>) -> Result<()> {
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut announce = tokio::time::interval(ANNOUNCE);
+    loop {
+        tokio::select! {
+            update = director.network.update() => match update {
+                Ok(update) => director.network_changed(&update),
+                Err(error) => return Err(lost_sight(&error)),
+            },
+            Some(ask) = asked.recv() => {
+                if answer(director, ask).is_break() {
+                    return Ok(());
+                }
+            }
+            _ = sweep.tick() => director.sweep(),
+            _ = announce.tick() => director.announce(),
+            _ = signals.hangup.recv() => {
+                // Said already.
+                let _ = reload(director);
+            }
+            () = signals.end.asked() => {
+                tracing::info!(
+                    "the daemon ends, and forwarding goes on: programs and maps of {} stay in the kernel, and a new daemon \
+                     takes them over; `dirigent stop --detach` removes them",
+                    director.instance().name()
+                );
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Without reports of the network, next hops would go stale unseen: better to be restarted.
+fn lost_sight(error: &dirigent_net::Error) -> Failure {
+    let remedy = "forwarding goes on as it is; start the daemon again";
+    Failure::new("", format!("changes of the network can no longer be seen: {error}"), remedy)
+}
+
+fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
+    // An asker that has gone needs no answer.
+    match ask {
+        Ask::Status(to) => {
+            let _ = to.send(director.status());
+        }
+        Ask::Reload(to) => {
+            let _ = to.send(reload(director));
+        }
+        Ask::Detach(to) => {
+            let done = director.detach();
+            let ended = done.is_ok();
+            let _ = to.send(done);
+            if ended {
+                tracing::info!("detached: nothing of this director is left in the kernel, and the daemon ends");
+                return ControlFlow::Break(());
+            }
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+fn reload(director: &mut Director) -> Result<Changed> {
+    let outcome = director.reload();
+    match &outcome {
+        Ok(changed) if changed.operations.is_empty() => tracing::info!("read the configuration again: nothing to change"),
+        Ok(changed) => {
+            tracing::info!("read the configuration again: {} changes", changed.operations.len());
+            changed.operations.iter().for_each(|op| tracing::info!("{op}"));
+        }
+        Err(failure) => {
+            tracing::error!("the configuration was not taken, the old one stays in force:");
+            failure.problems.iter().for_each(|problem| tracing::error!("{problem}"));
+        }
+    }
+    for note in outcome.iter().flat_map(|changed| &changed.notes) {
+        tracing::warn!("{note}");
+    }
+    outcome
+}
+
+/// Signals the daemon minds.
+struct Signals {
+    hangup: Signal,
+    end: End,
+}
+
+/// The two that end it.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).map_err(|e| Failure::io("signals", &e));
+        Ok(Self {
+            hangup: on(SignalKind::hangup())?,
+            end: End { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? },
+        })
+    }
+}
+
+impl End {
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// For the status: the watcher's view.
+fn snapshot(watcher: &mut Watcher) -> Result<dirigent_net::Snapshot> {
+    Ok(watcher.snapshot()?.clone())
+}

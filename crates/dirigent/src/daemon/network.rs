@@ -1,0 +1,63 @@
+//! What the tables must know of the network: this host's addresses, and the interfaces in use.
+
+use super::interfaces::Interfaces;
+use dirigent_net::{Mac, Snapshot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An interface as the packet path knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The address that errors are sent from.
+    pub v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// The interfaces in use, by number.
+pub fn links(interfaces: &Interfaces, snapshot: &Snapshot) -> BTreeMap<u32, LinkFacts> {
+    let used = snapshot.links.values().filter(|link| interfaces.has(link.index));
+    let facts = |index: u32, mac: Option<Mac>| {
+        // The kernel lists an interface's primary address first.
+        let of = |ipv6: bool| {
+            let mut own = snapshot.addresses.iter().filter(|a| a.ifindex == index && a.ip.is_ipv6() == ipv6);
+            own.clone().find(|a| a.is_global()).or_else(|| own.next()).map(|a| a.ip)
+        };
+        let v4 = of(false).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
+        let v6 = of(true).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
+        LinkFacts { mac: mac.unwrap_or_default(), v4, v6 }
+    };
+    used.map(|link| (link.index, facts(link.index, link.mac))).collect()
+}
+
+/// This host's addresses, and those of `also` (virtual ones) that a local route delivers here.
+pub fn local(snapshot: &Snapshot, also: impl Iterator<Item = IpAddr>) -> BTreeSet<IpAddr> {
+    let routed = also.filter(|ip| snapshot.is_local(*ip));
+    snapshot.addresses.iter().map(|address| address.ip).chain(routed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dirigent_net::links::{Address, RouteEntry};
+
+    #[test]
+    fn a_virtual_address_behind_a_local_route_is_held() {
+        let address = Address { ifindex: 1, ip: "10.0.0.1".parse().unwrap(), prefix: 24, scope: 0 };
+        let route = RouteEntry {
+            destination: ("192.0.2.0".parse().unwrap(), 24),
+            table: 255,
+            metric: 0,
+            prefsrc: None,
+            mtu: None,
+            local: true,
+            hops: Vec::new(),
+        };
+        let snapshot = Snapshot { addresses: vec![address], routes: vec![route], ..Snapshot::default() };
+        let vips = ["192.0.2.10", "192.0.3.10"].map(|ip| ip.parse().unwrap());
+        let local = local(&snapshot, vips.into_iter());
+        assert_eq!(local.into_iter().collect::<Vec<_>>(), [address.ip, vips[0]]);
+    }
+}

@@ -1,0 +1,88 @@
+//! The files of a lab: the daemon's configuration, and nginx's on each server.
+
+use crate::failure::{Failure, Result};
+use dirigent_net::lab::{DIRECTORY, LabSpec, spec};
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// The lab's configuration: the given file's, or one for web and UDP echo in both families.
+pub fn config(spec: &LabSpec, given: Option<&Path>, packet_path: &str) -> Result<String> {
+    let Some(file) = given else { return Ok(made(spec, packet_path)) };
+    let text = fs::read_to_string(file).map_err(|e| Failure::io(file.display().to_string(), &e))?;
+    dirigent_config::file::parse(&file.display().to_string(), &text)?;
+    Ok(text)
+}
+
+fn made(lab: &LabSpec, packet_path: &str) -> String {
+    let mut out = format!("# Made by `dirigent lab up`.\nversion = 1\n\n[director]\nmode = \"{packet_path}\"\n");
+    for (vip, _) in spec::VIP.both() {
+        for (protocol, port, server_port) in [("tcp", 80, 8080), ("udp", 7, 7)] {
+            let vip = host(vip);
+            let _ = write!(
+                out,
+                "\n[[service]]\nprotocol = \"{protocol}\"\naddress = \"{vip}:{port}\"\nscheduler = \"rr\"\nvip = \"manage\"\n"
+            );
+            for k in 1..=lab.servers {
+                let pair = spec::server(k).both();
+                let server = pair.into_iter().find(|(ip, _)| host(*ip).starts_with('[') == vip.starts_with('['));
+                if let Some((ip, _)) = server {
+                    let _ = write!(out, "\n[[service.server]]\naddress = \"{}:{server_port}\"\n", host(ip));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// An address as URLs and `address:port` want it: IPv6 in brackets.
+pub fn host(ip: IpAddr) -> String {
+    if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() }
+}
+
+/// Writes a file of the lab, which goes with it.
+pub fn write(lab: &str, file: &str, text: &str) -> Result<String> {
+    let path = Path::new(DIRECTORY).join(lab).join(file);
+    let fail = |e| Failure::io(path.display().to_string(), &e);
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(fail)?;
+    }
+    fs::write(&path, text).map_err(fail)?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// nginx's configuration: `/` answers with the server's name, anything else comes from the lab's `www`.
+pub fn nginx(lab: &str, server: &str) -> Result<String> {
+    let base = Path::new(DIRECTORY).join(lab);
+    let www = base.join("www");
+    fs::create_dir_all(&www).map_err(|e| Failure::io(www.display().to_string(), &e))?;
+    let scratch = base.join(format!("{server}-nginx"));
+    fs::create_dir_all(&scratch).map_err(|e| Failure::io(scratch.display().to_string(), &e))?;
+    let (www, scratch) = (www.display(), scratch.display());
+    let text = format!(
+        "daemon off;\nmaster_process off;\npid {scratch}/pid;\nerror_log stderr warn;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{\n  access_log off;\n  sendfile on;\n  keepalive_requests 1000000;\n\
+         \x20 client_body_temp_path {scratch}/body;\n  proxy_temp_path {scratch}/proxy;\n\
+         \x20 fastcgi_temp_path {scratch}/fastcgi;\n  uwsgi_temp_path {scratch}/uwsgi;\n  scgi_temp_path {scratch}/scgi;\n\
+         \x20 default_type text/plain;\n  server {{\n    listen 8080 backlog=4096;\n    listen [::]:8080 ipv6only=on backlog=4096;\n\
+         \x20   location = / {{ return 200 \"{server}\\n\"; }}\n    location / {{ root {www}; }}\n  }}\n}}\n"
+    );
+    write(lab, &format!("{server}-nginx.conf"), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_made_configuration_is_valid_and_serves_both_families() {
+        for servers in [1, 3, 250] {
+            let lab = LabSpec { servers, ..LabSpec::default() };
+            let model = dirigent_config::file::parse("made", &config(&lab, None, "tc").unwrap()).unwrap();
+            assert_eq!(model.services().len(), 4);
+            assert!(model.services().iter().all(|s| s.servers.len() == usize::from(servers)));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Captured frames: the pcap file format, and of each frame what a reader of a walk wants to know.
+
+use dirigent_net::mac_text;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// A TCP packet as it was on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tcp {
+    /// When, microseconds.
+    pub at: u64,
+    /// Hardware address it came from.
+    pub from_mac: String,
+    /// Hardware address it went to.
+    pub to_mac: String,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Source.
+    pub from: SocketAddr,
+    /// Destination.
+    pub to: SocketAddr,
+    /// TCP flags.
+    pub flags: u8,
+    /// Bytes of payload.
+    pub payload: usize,
+    /// Its first line, if it is text.
+    pub text: String,
+}
+
+/// TCP flag bits.
+pub mod flag {
+    /// FIN.
+    pub const FIN: u8 = 1;
+    /// SYN.
+    pub const SYN: u8 = 2;
+    /// RST.
+    pub const RST: u8 = 4;
+    /// PSH.
+    pub const PSH: u8 = 8;
+    /// ACK.
+    pub const ACK: u8 = 16;
+}
+
+impl Tcp {
+    /// Has all of these flags.
+    pub fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+    /// Names of the flags, and the payload.
+    pub fn what(&self) -> String {
+        let names = [(flag::SYN, "SYN"), (flag::RST, "RST"), (flag::FIN, "FIN"), (flag::PSH, "PSH"), (flag::ACK, "ACK")];
+        let set: Vec<_> = names.into_iter().filter(|(bit, _)| self.has(*bit)).map(|(_, name)| name).collect();
+        match self.payload {
+            0 => set.join("+"),
+            n if self.text.is_empty() => format!("{} {n} bytes", set.join("+")),
+            n => format!("{} {n} bytes, {:?}", set.join("+"), self.text),
+        }
+    }
+}
+
+impl fmt::Display for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} → {}", self.from, self.to)
+    }
+}
+
+/// All TCP packets of a pcap file; what is no TCP, or cut short, is left out.
+pub fn read_pcap(bytes: &[u8]) -> Vec<Tcp> {
+    let mut out = Vec::new();
+    let number = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map(|b| u32::from_ne_bytes(*b));
+    if number(0) != Some(0xa1b2_c3d4) {
+        return out;
+    }
+    let mut at = 24;
+    while let (Some(seconds), Some(micros), Some(length)) = (number(at), number(at + 4), number(at + 8)) {
+        let Some(frame) = bytes.get(at + 16..).and_then(|rest| rest.get(..length as usize)) else { break };
+        out.extend(parse(u64::from(seconds) * 1_000_000 + u64::from(micros), frame));
+        at += 16 + length as usize;
+    }
+    out
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
+}
+
+fn parse(at: u64, frame: &[u8]) -> Option<Tcp> {
+    let mac = |at: usize| frame.get(at..)?.first_chunk().copied().map(mac_text);
+    let packet = frame.get(14..)?;
+    let (from, to, ttl, rest): (IpAddr, IpAddr, u8, &[u8]) = match be16(frame, 12)? {
+        0x0800 => {
+            let header = usize::from(packet.first()? & 15) * 4;
+            let total = usize::from(be16(packet, 2)?);
+            let ip = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|b| IpAddr::from(Ipv4Addr::from(*b)));
+            let protocol = *packet.get(9)?;
+            (protocol == 6).then_some((ip(12)?, ip(16)?, *packet.get(8)?, packet.get(header..total)?))?
+        }
+        0x86dd => {
+            let length = usize::from(be16(packet, 4)?);
+            let ip = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|b| IpAddr::from(Ipv6Addr::from(*b)));
+            let next = *packet.get(6)?;
+            (next == 6).then_some((ip(8)?, ip(24)?, *packet.get(7)?, packet.get(40..40 + length)?))?
+        }
+        _ => return None,
+    };
+    let header = usize::from(rest.get(12)? >> 4) * 4;
+    let payload = rest.get(header..)?;
+    let line = payload.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
+    let text = std::str::from_utf8(line).ok().filter(|t| t.len() < 80).unwrap_or_default().to_owned();
+    Some(Tcp {
+        at,
+        from_mac: mac(6)?,
+        to_mac: mac(0)?,
+        ttl,
+        from: SocketAddr::new(from, be16(rest, 0)?),
+        to: SocketAddr::new(to, be16(rest, 2)?),
+        flags: *rest.get(13)?,
+        payload: payload.len(),
+        text,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 2, 1, 2, 0, 0, 0, 1, 1, 8, 0];
+        frame.extend([0x45, 0, 0, 44, 0, 0, 0x40, 0, 63, 6, 0, 0, 198, 51, 100, 7, 192, 0, 2, 10]);
+        frame.extend([0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x18, 1, 0, 0xab, 0xcd, 0, 0]);
+        frame.extend(*b"GET\n");
+        frame
+    }
+
+    fn pcap(frame: &[u8]) -> Vec<u8> {
+        let mut file = 0xa1b2_c3d4u32.to_ne_bytes().to_vec();
+        file.resize(24, 0);
+        for word in [1u32, 2, frame.len() as u32, frame.len() as u32] {
+            file.extend(word.to_ne_bytes());
+        }
+        file.extend(frame);
+        file
+    }
+
+    #[test]
+    fn a_packet_is_read_as_it_was() {
+        let all = read_pcap(&pcap(&frame()));
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].to_string(), "198.51.100.7:40000 → 192.0.2.10:80");
+        assert_eq!((all[0].ttl, all[0].at), (63, 1_000_002));
+        assert_eq!(all[0].what(), "PSH+ACK 4 bytes, \"GET\"");
+        assert_eq!(all[0].to_mac, "02:00:00:00:02:01");
+    }
+
+    #[test]
+    fn what_is_cut_short_is_left_out() {
+        let (file, frame) = (pcap(&frame()), frame());
+        for length in 0..frame.len() {
+            assert!(read_pcap(&file[..24 + 16 + length]).is_empty());
+            assert!(parse(0, &frame[..length]).is_none());
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The director: daemon, command line and lab in one program.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+mod ask;
+mod cli;
+mod client;
+mod commands;
+mod daemon;
+mod failure;
+mod lab;
+mod print;
+mod report;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use failure::{Failure, Result};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(matches!(cli.command, Command::Run(_)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(dispatch(cli)),
+        Err(e) => Err(Failure::io("starting", &e)),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            print::problems(&failure.problems);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Logs go to stderr: the daemon tells what it does, commands only what is wrong. RUST_LOG says otherwise.
+fn log(daemon: bool) {
+    use tracing_subscriber::EnvFilter;
+    let default = if daemon { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(false);
+    // Its manager (systemd) adds the time where that is wanted.
+    builder.without_time().with_ansi(std::io::stderr().is_terminal()).init();
+}
+
+async fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let Cli { instance, socket, command } = cli;
+    match command {
+        Command::Run(config) => daemon::run(&config.config, instance, socket).await?,
+        Command::Lab(command) => return lab::run(command).await,
+        other => commands::run(other, instance, socket).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

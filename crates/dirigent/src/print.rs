@@ -1,0 +1,201 @@
+//! What commands print.
+
+use crate::failure::{Failure, Result};
+use dirigent_api::{Connections, Counters, Problem, Reason, Service, Stats, Status};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+
+/// Text to stdout. A reader that has gone (`| head`) is no failure.
+pub fn text(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::io("stdout", &e)),
+        _ => Ok(()),
+    }
+}
+
+/// Anything as JSON.
+pub fn json<T: Serialize>(value: &T) -> Result<()> {
+    let mut out = serde_json::to_string_pretty(value).map_err(|e| Failure::new("JSON", e.to_string(), ""))?;
+    out.push('\n');
+    text(&out)
+}
+
+/// Problems to stderr, in red where that can be seen.
+pub fn problems(problems: &[Problem]) {
+    let (on, off) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+    let mut err = std::io::stderr().lock();
+    for problem in problems {
+        // There is nobody left to tell.
+        let _ = writeln!(err, "{on}error:{off} {problem}");
+    }
+}
+
+/// A word in colour, where a terminal shows it.
+fn coloured(word: &str, colour: u8) -> String {
+    if std::io::stdout().is_terminal() { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() }
+}
+
+/// `12.3 MB`.
+pub fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} PB")
+}
+
+/// Rows under headings, columns as wide as they need.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<_> = headings.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        line.truncate(line.trim_end().len());
+        line.push('\n');
+        line
+    };
+    let mut out = line(&mut headings.iter().copied());
+    for row in rows {
+        out += &line(&mut row.iter().map(String::as_str));
+    }
+    out
+}
+
+fn counters(c: &Counters) -> [String; 5] {
+    [
+        c.connections.to_string(),
+        c.in_packets.to_string(),
+        bytes(c.in_bytes),
+        c.out_packets.to_string(),
+        bytes(c.out_bytes),
+    ]
+}
+
+/// Virtual services, each with its servers below it.
+pub fn services(services: &[Service]) -> String {
+    let mut rows = Vec::new();
+    for service in services {
+        let active: u64 = service.servers.iter().map(|s| u64::from(s.active)).sum();
+        let inactive: u64 = service.servers.iter().map(|s| u64::from(s.inactive)).sum();
+        let mut scheduler = service.scheduler.clone();
+        if !service.flags.is_empty() {
+            let _ = write!(scheduler, " ({})", service.flags.join(","));
+        }
+        rows.push(vec![service.name(), scheduler, String::new(), active.to_string(), inactive.to_string(), String::new()]);
+        for s in &service.servers {
+            let name = format!("  → {}", s.address);
+            let (weight, active, inactive) = (s.weight.to_string(), s.active.to_string(), s.inactive.to_string());
+            rows.push(vec![name, s.method.clone(), weight, active, inactive, s.state.clone()]);
+        }
+    }
+    table(&["SERVICE", "SCHEDULER", "WEIGHT", "ACTIVE", "INACTIVE", "STATE"], &rows)
+}
+
+/// Real servers.
+pub fn servers(services: &[Service]) -> String {
+    let row = |s: &dirigent_api::Server| {
+        let thresholds = if s.upper == 0 { "-".into() } else { format!("{}/{}", s.lower, s.upper) };
+        let (weight, active, inactive) = (s.weight.to_string(), s.active.to_string(), s.inactive.to_string());
+        let hop = format!("{} {}", s.next_hop.state, s.next_hop.mac);
+        let (address, method, service) = (s.address.clone(), s.method.clone(), s.service.clone());
+        vec![address, service, method, weight, thresholds, active, inactive, s.state.clone(), hop]
+    };
+    let rows: Vec<_> = services.iter().flat_map(|s| &s.servers).map(row).collect();
+    let headings = ["SERVER", "SERVICE", "METHOD", "WEIGHT", "LIMITS", "ACTIVE", "INACTIVE", "STATE", "NEXT HOP"];
+    table(&headings, &rows)
+}
+
+/// Connections.
+pub fn connections(all: &Connections) -> String {
+    let row = |c: &dirigent_api::Connection| {
+        let expires = format!("{:.1}s", c.expires_ms as f64 / 1000.0);
+        let (client, vip, server) = (c.client.clone(), c.virtual_address.clone(), c.server.clone());
+        vec![c.protocol.clone(), client, vip, server, c.state.clone(), expires]
+    };
+    let rows: Vec<_> = all.connections.iter().map(row).collect();
+    table(&["PROTOCOL", "CLIENT", "VIRTUAL", "SERVER", "STATE", "EXPIRES"], &rows)
+}
+
+/// Verdicts that were counted.
+pub fn reasons<'a>(reasons: impl Iterator<Item = &'a Reason>) -> String {
+    let rows: Vec<_> =
+        reasons.map(|r| vec![r.kind.clone(), r.name.clone(), r.count.to_string(), r.text.clone()]).collect();
+    table(&["VERDICT", "REASON", "PACKETS", "MEANING"], &rows)
+}
+
+/// Counters by service and server, then by verdict.
+pub fn stats(stats: &Stats) -> String {
+    let mut rows = Vec::new();
+    for service in &stats.services {
+        let row = |name: String, c: &Counters| std::iter::once(name).chain(counters(c)).collect::<Vec<_>>();
+        rows.push(row(service.name(), &service.counters));
+        rows.extend(service.servers.iter().map(|s| row(format!("  → {}", s.address), &s.counters)));
+    }
+    let mut out = table(&["SERVICE", "CONNECTIONS", "IN PACKETS", "IN", "OUT PACKETS", "OUT"], &rows);
+    out.push('\n');
+    out + &reasons(stats.reasons.iter().filter(|r| r.count > 0))
+}
+
+/// How the director is doing.
+pub fn status(s: &Status) -> String {
+    let mut out = String::new();
+    let daemon = match &s.daemon {
+        Some(d) => {
+            let taken = if d.took_over { ", took over an earlier one's work" } else { "" };
+            format!("{} (process {}, up {} s, {}{taken})", coloured("forwarding", 32), d.pid, d.uptime_s, d.config)
+        }
+        None => format!("{} without a daemon", coloured("forwarding", 33)),
+    };
+    let _ = writeln!(out, "director {}: {daemon}", s.instance);
+    for i in &s.interfaces {
+        let name = if i.name.is_empty() { format!("number {}", i.index) } else { i.name.clone() };
+        let _ = writeln!(out, "  interface {name}: {}", i.path);
+        for reason in &i.reasons {
+            let _ = writeln!(out, "    {reason}");
+        }
+    }
+    let room = &s.connections;
+    let _ = writeln!(
+        out,
+        "  connections: {} of {} in each address family; the tables take {}",
+        room.used,
+        room.connections,
+        bytes(room.bytes)
+    );
+    for vip in &s.virtual_addresses {
+        let holder = vip.holder.as_ref().map_or_else(|| coloured("nobody here", 31), |on| format!("on {on}"));
+        let managed = if vip.managed { ", managed by the daemon" } else { "" };
+        let _ = writeln!(out, "  virtual address {}: {holder}{managed}", vip.address);
+    }
+    for problem in &s.problems {
+        let _ = writeln!(out, "  {} {problem}", coloured("problem:", 31));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_by_characters() {
+        let rows = [vec!["→ é".into(), "1".into()], vec!["long one".into(), String::new()]];
+        assert_eq!(table(&["A", "B"], &rows), "A         B\n→ é       1\nlong one\n");
+    }
+
+    #[test]
+    fn bytes_are_short() {
+        assert_eq!([bytes(0), bytes(999), bytes(1500), bytes(2_500_000_000)], ["0 B", "999 B", "1.5 kB", "2.5 GB"]);
+    }
+}
