@@ -11,8 +11,8 @@ use aya_ebpf::macros::btf_map;
 use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
-    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link,
-    NextHop, Place, Server, Service, Settings, Tuple,
+    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link, NextHop,
+    Place, Server, Service, Settings, Tuple,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -344,4 +344,3 @@ impl Tables for KernelTables {
         ERRORS.get(bucket)
     }
 }
-

@@ -4,15 +4,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::helpers::{
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_change_tail,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
-use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
-use dirigent_director::packet::{L4, Packet};
 use dirigent_director::direct::{self, Stage};
+use dirigent_director::packet::{L4, Packet};
 use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::Header;
 
@@ -242,4 +242,3 @@ fn judged(ctx: *mut __sk_buff) -> bool {
         meta + 4 <= data && (meta as *const u32).read_volatile() == JUDGED
     }
 }
-

@@ -82,9 +82,7 @@ extern "C" fn add_chunk<L: Load>(_: u32, sum: *mut c_void) -> i64 {
         return 1;
     }
     // SAFETY: the buffer is 64 bytes, a multiple of 4; bytes not loaded are 0.
-    let added = unsafe {
-        bpf_csum_diff(core::ptr::null_mut(), 0, buffer.as_mut_ptr().cast(), CHUNK as u32, sum.sum)
-    };
+    let added = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, buffer.as_mut_ptr().cast(), CHUNK as u32, sum.sum) };
     sum.sum = added as u32;
     sum.off += CHUNK as u32;
     sum.left = sum.left.saturating_sub(CHUNK as u32);

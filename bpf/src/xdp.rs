@@ -4,15 +4,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::helpers::{
     bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
     bpf_xdp_load_bytes,
 };
-use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use dirigent_director::packet::Packet;
 use dirigent_director::direct::{self, Stage};
+use dirigent_director::packet::Packet;
 use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::{Header, eth::EthHeads};
 
@@ -94,8 +94,7 @@ impl<const E: bool> Packet for Frame<E> {
         let cut = self.len().wrapping_sub(keep) as i32;
         // SAFETY: ctx is the program's.
         unsafe {
-            (cut <= 0 || bpf_xdp_adjust_tail(self.ctx, -cut) == 0)
-                && bpf_xdp_adjust_head(self.ctx, -(grow as i32)) == 0
+            (cut <= 0 || bpf_xdp_adjust_tail(self.ctx, -cut) == 0) && bpf_xdp_adjust_head(self.ctx, -(grow as i32)) == 0
         }
     }
 }

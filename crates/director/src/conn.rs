@@ -169,18 +169,12 @@ pub enum Expiry {
 pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool) -> Expiry {
     let Some(found) = F::conn(t, key) else { return Expiry::Absent };
     let other = partner::<F>(key, found);
-    if found.is_reply() {
-        retire::<F, T>(t, &other, key, force)
-    } else {
-        retire::<F, T>(t, key, &other, force)
-    }
+    if found.is_reply() { retire::<F, T>(t, &other, key, force) } else { retire::<F, T>(t, key, &other, force) }
 }
 
 /// Expires the connection with these two keys.
 #[inline(never)]
-fn retire<F: Family, T: Tables>(
-    t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>, force: bool,
-) -> Expiry {
+fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>, force: bool) -> Expiry {
     let now = t.now();
     let Some(conn) = F::conn(t, request) else {
         // A reply entry without its request: an insertion lost half-way.
@@ -282,7 +276,11 @@ pub fn on_reply<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F
 /// The rare part of a state change: the swap, and the copy in the reply entry.
 #[inline(never)]
 fn changed<F: Family, T: Tables>(
-    t: &T, request: &Tuple<F::Addr>, conn: &Conn<F::Addr>, direction: Direction, event: Event,
+    t: &T,
+    request: &Tuple<F::Addr>,
+    conn: &Conn<F::Addr>,
+    direction: Direction,
+    event: Event,
 ) {
     if !step::<F, T>(t, conn, direction, event) || !paired(conn.kind) {
         return;

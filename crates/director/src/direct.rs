@@ -107,11 +107,9 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
     };
     let settings = t.settings().ok_or(Verdict::pass(Reason::NotConfigured))?;
     match F::conn(t, &flow.key) {
-        Some(conn) if !is_over::<F>(settings, &flow, conn, t.now()) => Ok(if conn.is_reply() {
-            forward::reply(p, t, &flow, conn)
-        } else {
-            forward::request(p, t, &flow, conn)
-        }),
+        Some(conn) if !is_over::<F>(settings, &flow, conn, t.now()) => {
+            Ok(if conn.is_reply() { forward::reply(p, t, &flow, conn) } else { forward::request(p, t, &flow, conn) })
+        }
         Some(_) => Err(later),
         None if open::service::<F, T>(t, &flow.key).is_some() => Err(later),
         None if settings.flags & setting::KNOW_SERVERS != 0 => Err(later),

@@ -64,7 +64,11 @@ pub fn send<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Ip<F::Addr>)
 
 #[inline(always)]
 fn build<F: Family, P: Packet>(
-    p: &mut P, ip: &Ip<F::Addr>, from: F::Addr, ((kind, code), rest): ((u8, u8), u32), ident: u16,
+    p: &mut P,
+    ip: &Ip<F::Addr>,
+    from: F::Addr,
+    ((kind, code), rest): ((u8, u8), u32),
+    ident: u16,
 ) -> Option<()> {
     let heads = *p.get::<EthHeader>(0)?;
     let grow = F::HEADER as u32 + 8;

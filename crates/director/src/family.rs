@@ -133,9 +133,7 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     /// `offset`: [`Family::SRC_AT`] or the destination behind it.
     fn write_addr<P: Packet>(p: &mut P, at: usize, offset: usize, addr: Self::Addr, delta: u16) -> bool;
     /// Writes the IP header of an error of `len` bytes, header included, TTL 64.
-    fn write_error_header<P: Packet>(
-        p: &mut P, src: Self::Addr, dst: Self::Addr, len: u32, tos: u8, id: u16,
-    ) -> bool;
+    fn write_error_header<P: Packet>(p: &mut P, src: Self::Addr, dst: Self::Addr, len: u32, tos: u8, id: u16) -> bool;
     /// Sum of the pseudo header for an upper-layer packet of `len` bytes; 0 for
     /// ICMP over IPv4, which has none.
     fn icmp_pseudo_sum(src: &Self::Addr, dst: &Self::Addr, len: u32) -> u16;

@@ -133,9 +133,7 @@ fn wire_len<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> u32 {
 
 /// A client's packet to its real server.
 #[inline(always)]
-pub fn request<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>,
-) -> Verdict {
+pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
     let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
     let state = next.state.load();
     let cut = wire_len::<F, P>(p, flow) > next.mtu && state != hop::LOCAL;
@@ -202,7 +200,13 @@ fn deliver<F: Family, P: Packet>(p: &mut P, flow: &Flow<F>, rewrite: Rewrite<F::
 /// client's packets come in, for a host that does not forward.
 #[inline(always)]
 pub fn way_out<F: Family, P: Packet, T: Tables>(
-    p: &P, t: &T, from: &F::Addr, to: &F::Addr, len: u32, may_cut: bool, link: u32,
+    p: &P,
+    t: &T,
+    from: &F::Addr,
+    to: &F::Addr,
+    len: u32,
+    may_cut: bool,
+    link: u32,
 ) -> Result<Way, Verdict> {
     match F::route(t, p.ingress(), from, to, len) {
         Route::To { ifindex, src, dst } => Ok(Way { ifindex, resolved: true, src, dst }),
@@ -224,9 +228,7 @@ fn routed_source<F: Family, T: Tables>(t: &T, flow: &Flow<F>, vip: F::Addr) -> F
 
 /// A server's packet to its client.
 #[inline(always)]
-pub fn reply<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>,
-) -> Verdict {
+pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
     if flow.ip.ttl <= 1 {
         return Verdict::pass(Reason::ReplyExpires);
     }
@@ -251,9 +253,7 @@ pub fn reply<F: Family, P: Packet, T: Tables>(
 /// An answer of a real server on this host, on its way out: translated in
 /// place, the host's own route and TTL stand.
 #[inline(always)]
-pub fn local_reply<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>,
-) -> Verdict {
+pub fn local_reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
     conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
     conn.touch(t.now());
     t.count(conn.server, true, flow.ip.len);
@@ -266,9 +266,7 @@ pub fn local_reply<F: Family, P: Packet, T: Tables>(
 /// An answer to a one-packet service: no entry says whose it is, but only one
 /// such service has this server (difference C9: IPVS lets it leak).
 #[inline(always)]
-pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(
-    p: &mut P, t: &T, flow: &Flow<F>, known: &Known,
-) -> Verdict {
+pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, known: &Known) -> Verdict {
     let (vip, vport): (F::Addr, Be16) = (Address::from_words(&known.vip), known.vport);
     if flow.ip.ttl <= 1 {
         return Verdict::pass(Reason::ReplyExpires);

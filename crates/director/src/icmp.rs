@@ -40,9 +40,7 @@ pub struct Message<F: Family> {
 
 /// Relates an ICMP message to a connection and relays it.
 #[inline(always)]
-pub fn relate<F: ReadIp, P: Packet, T: Tables>(
-    p: &mut P, t: &T, w: &mut Work<F>, at: Where,
-) -> Decision<Verdict> {
+pub fn relate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>, at: Where) -> Decision<Verdict> {
     let unrelated = Verdict::pass(Reason::IcmpUnrelated);
     read(p, t, w).ok_or(unrelated)?;
     let message = &w.message;
@@ -144,11 +142,8 @@ fn rewrite<F: Family, P: Packet>(p: &mut P, m: &Message<F>, conn: &Conn<F::Addr>
     }
     // The quoted IPv4 header sums to the same as before, its own checksum
     // included; IPv6 has none, and its ICMP covers the pseudo header.
-    let (outer_delta, inner_delta) = if F::V6 {
-        (outer_delta, checksum::add(conn.addr_delta, conn.port_delta))
-    } else {
-        (0, conn.port_delta)
-    };
+    let (outer_delta, inner_delta) =
+        if F::V6 { (outer_delta, checksum::add(conn.addr_delta, conn.port_delta)) } else { (0, conn.port_delta) };
     p.patch_l4(m.ip.l4 + CHECK, outer_delta, inner_delta, L4::Tcp, F::V6)
 }
 

@@ -75,7 +75,10 @@ type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Famil
 /// the caller knows whom to tell.
 #[inline(always)]
 pub fn connect<F: Family, T: Tables>(
-    t: &mut T, key: &Tuple<F::Addr>, mut wish: Wish, (conn, reply): Room<'_, F>,
+    t: &mut T,
+    key: &Tuple<F::Addr>,
+    mut wish: Wish,
+    (conn, reply): Room<'_, F>,
 ) -> Decision<()> {
     let client = Client { addr: key.src.hash_fold(), port: key.sport.get() };
     let no_server = Verdict::drop(Reason::NoServer);
@@ -141,7 +144,11 @@ fn turn_to_reply<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, ingr
 
 #[inline(never)]
 fn bind<F: Family, T: Tables>(
-    t: &mut T, key: &Tuple<F::Addr>, wish: &Wish, conn: &mut Conn<F::Addr>, reply: &mut Tuple<F::Addr>,
+    t: &mut T,
+    key: &Tuple<F::Addr>,
+    wish: &Wish,
+    conn: &mut Conn<F::Addr>,
+    reply: &mut Tuple<F::Addr>,
 ) -> Bound {
     let word = Word::new(wish.state, key.proto() == proto::TCP && tcp::active(wish.state), t.random());
     conn.word = S64::new(word.0);

@@ -5,8 +5,7 @@ use crate::family::{Family, L3, V4, V6};
 use crate::packet::Packet;
 use crate::verdict::{Decision, Reason, Verdict};
 use dirigent_wire::{
-    Be16, EthHeader, ExtHeader, FragHeader, Ipv4Header, Ipv6Header, Ports, TcpHeader, UdpHeader, checksum,
-    ip::proto,
+    Be16, EthHeader, ExtHeader, FragHeader, Ipv4Header, Ipv6Header, Ports, TcpHeader, UdpHeader, checksum, ip::proto,
 };
 
 /// Where a packet stands among its fragments.

@@ -33,8 +33,17 @@ pub enum State {
 
 /// Names as ipvsadm shows them, by state.
 pub const NAMES: [&str; 11] = [
-    "NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
-    "LAST_ACK", "LISTEN", "SYNACK",
+    "NONE",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "SYNACK",
 ];
 
 /// Idle seconds after which an entry goes, by state. An entry is born with 3 s

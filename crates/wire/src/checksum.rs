@@ -41,16 +41,7 @@ pub const fn apply(check: u16, delta: u16) -> u16 {
 /// The sum of eight words: an IPv6 address.
 #[inline(always)]
 pub const fn sum8(w: &[u16; 8]) -> u16 {
-    fold(
-        w[0] as u32
-            + w[1] as u32
-            + w[2] as u32
-            + w[3] as u32
-            + w[4] as u32
-            + w[5] as u32
-            + w[6] as u32
-            + w[7] as u32,
-    )
+    fold(w[0] as u32 + w[1] as u32 + w[2] as u32 + w[3] as u32 + w[4] as u32 + w[5] as u32 + w[6] as u32 + w[7] as u32)
 }
 
 /// The folded sum over bytes, an odd last byte padded with zero. For user space

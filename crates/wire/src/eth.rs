@@ -20,11 +20,7 @@ pub struct Mac(pub [u16; 3]);
 impl Mac {
     /// From the six bytes in wire order.
     pub const fn new(b: [u8; 6]) -> Self {
-        Self([
-            u16::from_ne_bytes([b[0], b[1]]),
-            u16::from_ne_bytes([b[2], b[3]]),
-            u16::from_ne_bytes([b[4], b[5]]),
-        ])
+        Self([u16::from_ne_bytes([b[0], b[1]]), u16::from_ne_bytes([b[2], b[3]]), u16::from_ne_bytes([b[4], b[5]])])
     }
     /// The six bytes in wire order.
     pub const fn bytes(self) -> [u8; 6] {

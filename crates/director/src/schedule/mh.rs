@@ -170,9 +170,8 @@ mod tests {
 
     fn table(weights: [u32; 3]) -> ([usize; 3], impl Fn([u8; 4]) -> u32) {
         // List order: .3, .2, .1; the index is the last byte.
-        let mut servers = [3u8, 2, 1].map(|n| {
-            MhServer::new(u32::from(n), fold([172, 16, 0, n]), 80, weights[usize::from(n) - 1])
-        });
+        let mut servers =
+            [3u8, 2, 1].map(|n| MhServer::new(u32::from(n), fold([172, 16, 0, n]), 80, weights[usize::from(n) - 1]));
         let mut slots = [FREE; PRIME as usize];
         fill(&mut servers, &mut slots);
         let owned = [3, 2, 1].map(|n| slots.iter().filter(|s| **s == n).count());
