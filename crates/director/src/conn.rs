@@ -189,10 +189,8 @@ fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tup
     if !force {
         let Some(settings) = t.settings() else { return Expiry::Alive };
         let mut idle = age(now, conn.last_seen.load());
-        if paired {
-            if let Some(copy) = F::conn(t, reply) {
-                idle = idle.min(age(now, copy.last_seen.load()));
-            }
+        if paired && let Some(copy) = F::conn(t, reply) {
+            idle = idle.min(age(now, copy.last_seen.load()));
         }
         if idle < timeout(settings, request.proto(), word.state()) {
             return Expiry::Alive;
@@ -228,10 +226,8 @@ fn step<F: Family, T: Tables>(t: &T, conn: &Conn<F::Addr>, direction: Direction,
         }
         let active = tcp::active(next);
         if conn.word.swap_if(word.0, word.with(next, active).0) {
-            if active != word.active() {
-                if let Some(server) = t.server(conn.server) {
-                    server.move_connection(active);
-                }
+            if active != word.active() && let Some(server) = t.server(conn.server) {
+                server.move_connection(active);
             }
             return true;
         }

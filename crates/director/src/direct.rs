@@ -129,7 +129,7 @@ fn whole<F: Family, P: Packet>(p: &P, ip: &Ip<F::Addr>) -> Option<Flow<F>> {
 
 /// Runs a later stage by its number, for packets that came in.
 pub fn resume<P: Packet, T: Tables>(p: &mut P, t: &mut T, number: u32) -> Verdict {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         resume_as(p, t, number / 2, &mut Work::<V4>::default())
     } else {
         resume_as(p, t, number / 2, &mut Work::<V6>::default())

@@ -14,6 +14,7 @@ pub enum L4 {
 
 /// A packet under way. Whatever may move it takes `&mut self`, so no reference
 /// into it survives: the borrow checker states the BPF verifier's rule.
+#[expect(clippy::len_without_is_empty, reason = "a frame has an Ethernet header")]
 pub trait Packet {
     /// Whether this is the first stage: it does the easy cases and leaves the
     /// others, untouched, to a later stage ([`crate::direct::Stage`]). The

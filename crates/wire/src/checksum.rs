@@ -89,7 +89,7 @@ mod tests {
             at in 0usize..40, new in any::<u16>(),
         ) {
             prop_assume!(bytes.iter().any(|b| *b != 0));
-            let at = (at * 2) % (bytes.len() - 1) & !1;
+            let at = ((at * 2) % (bytes.len() - 1)) & !1;
             let check = !sum_bytes(&bytes);
             let old = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
             bytes[at..at + 2].copy_from_slice(&new.to_ne_bytes());

@@ -122,7 +122,7 @@ pub fn fill(servers: &mut [MhServer], slots: &mut [u32]) {
     for server in servers.iter_mut() {
         server.turns = match server.last_weight {
             0 => 0,
-            w => (w / divisor >> shift).max(1),
+            w => ((w / divisor) >> shift).max(1),
         };
     }
     if largest == 0 {
