@@ -1,6 +1,7 @@
 //! The packet path where it runs: in the kernel, by BPF programs that this crate
 //! builds, embeds, loads, attaches and pins; and in memory, for tests and explanation.
 
+pub mod control;
 pub mod kernel;
 pub mod memory;
 pub mod names;

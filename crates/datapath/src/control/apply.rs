@@ -1,0 +1,409 @@
+//! Writing a Model: [`Control`].
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use dirigent_config::{Method, Model, Op, Plan, Server as Wanted, Service as WantedService, ServiceKey, Settings as WantedSettings};
+use dirigent_director::records::{
+    LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting,
+};
+use dirigent_director::schedule::MH_SIZE;
+use dirigent_director::shared::{S32, S64};
+use dirigent_wire::Be16;
+
+use super::known::KnownServers;
+use super::lists;
+use super::slots::{Region, Slots};
+use super::store::{Spot, Store, words};
+use super::trash::Trash;
+use super::Error;
+
+/// A real server of a service, by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub index: u32,
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+/// A service as the tables have it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held {
+    pub index: u32,
+    pub list: Region,
+    pub mh: Region,
+    /// In list order: newest first.
+    pub members: Vec<Member>,
+}
+
+/// Keeps the tables as a Model says. One a director; whoever else writes them is lost.
+#[derive(Debug)]
+pub struct Control<S> {
+    pub(super) store: S,
+    pub(super) model: Model,
+    pub(super) held: HashMap<ServiceKey, Held>,
+    pub(super) slots: Slots,
+    pub(super) used_services: BTreeSet<u32>,
+    pub(super) used_servers: BTreeSet<u32>,
+    pub(super) trash: Trash,
+    pub(super) known: KnownServers,
+    /// What [`Control::set_next_hop`] said last of an address.
+    hops: HashMap<IpAddr, NextHop>,
+}
+
+/// A real server with what the tables say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// Its index in the tables.
+    pub index: u32,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// Traffic.
+    pub counters: dirigent_director::records::Counters,
+    /// One of [`hop`].
+    pub hop: u32,
+}
+
+/// The lowest number that is not in use.
+fn lowest_free(used: &BTreeSet<u32>, room: u32) -> Option<u32> {
+    let mut next = 0;
+    for index in used {
+        if *index != next {
+            break;
+        }
+        next += 1;
+    }
+    (next < room).then_some(next)
+}
+
+impl<S: Store> Control<S> {
+    pub(super) fn empty(store: S) -> Self {
+        let slots = Slots::new(store.room().slots);
+        Self {
+            store,
+            model: Model::default(),
+            held: HashMap::new(),
+            slots,
+            used_services: BTreeSet::new(),
+            used_servers: BTreeSet::new(),
+            trash: Trash::default(),
+            known: KnownServers::default(),
+            hops: HashMap::new(),
+        }
+    }
+
+    /// The tables.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+    /// The tables, to be run on or read; not to be written.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+    /// What the tables say now.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Does a Plan, in order. If an operation fails, those before it are taken back.
+    pub fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
+        let before = self.model.clone();
+        for op in &plan.ops {
+            if let Err(source) = self.apply_op(op) {
+                let back = Plan::between(&self.model, &before);
+                let undone = back.ops.iter().try_for_each(|op| self.apply_op(op));
+                return Err(match undone {
+                    Ok(()) => source,
+                    Err(undo) => Error::NotUndone { source: Box::new(source), undo: Box::new(undo) },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the Model so.
+    pub fn change_to(&mut self, model: &Model) -> Result<(), Error> {
+        self.apply(&Plan::between(&self.model, model))
+    }
+
+    /// One operation. If it fails, the tables are as before it.
+    fn apply_op(&mut self, op: &Op) -> Result<(), Error> {
+        let mut model = self.model.clone();
+        op.apply(&mut model)?;
+        if let Some(unsupported) = model.unsupported().into_iter().next() {
+            return Err(Error::Unsupported(unsupported));
+        }
+        let before = std::mem::replace(&mut self.model, model);
+        let key = match op {
+            Op::SetSettings(_) => None,
+            Op::AddService(service) | Op::EditService(service) => Some(service.key),
+            Op::RemoveService(key) => Some(*key),
+            Op::AddServer { service, .. } | Op::EditServer { service, .. } | Op::RemoveServer { service, .. } => {
+                Some(*service)
+            }
+        };
+        let restart = matches!(op, Op::AddServer { .. } | Op::EditServer { .. } | Op::RemoveServer { .. });
+        let done = key.map_or(Ok(()), |key| self.settle(&key, restart)).and_then(|()| self.settle_settings());
+        if done.is_err() {
+            self.model = before;
+            // Best effort: the first error is the one to tell.
+            if let Some(key) = key {
+                let _ = self.settle(&key, false);
+            }
+            let _ = self.settle_settings();
+        }
+        done
+    }
+
+    /// Makes the tables say of one service what the Model does. `restart`: a server came,
+    /// went or was edited, upon which wrr starts its round at the head.
+    pub(super) fn settle(&mut self, key: &ServiceKey, restart: bool) -> Result<(), Error> {
+        match self.model.service(key).cloned() {
+            Some(wanted) => self.settle_service(&wanted, restart),
+            None => self.remove_service(key),
+        }
+    }
+
+    fn settle_service(&mut self, wanted: &WantedService, restart: bool) -> Result<(), Error> {
+        let key = wanted.key;
+        let (mut held, new) = match self.held.get(&key) {
+            Some(held) => (held.clone(), false),
+            None => (Held { index: self.new_service(&key)?, ..Held::default() }, true),
+        };
+        let mut members = Vec::with_capacity(wanted.servers.len());
+        for server in wanted.servers_in_list_order() {
+            members.push(self.settle_server(&held, &key, server)?);
+        }
+        let gone: Vec<_> = held.members.iter().filter(|m| !members.contains(m)).copied().collect();
+        let list_changed = members != held.members;
+        let list = if list_changed { self.new_region(members.iter().map(|m| m.index).collect())? } else { held.list };
+        let mh = match wanted.scheduler {
+            dirigent_config::Scheduler::Mh if restart || list_changed || held.mh.len == 0 => self.mh_region(&members)?,
+            dirigent_config::Scheduler::Mh => held.mh,
+            _ => Region::default(),
+        };
+
+        // All that the service will refer to stands. From here on packets see it.
+        let old = self.store.service(held.index)?;
+        let scheduler = lists::scheduler(wanted.scheduler);
+        let rebound = new || old.scheduler != scheduler;
+        if list_changed {
+            self.store.set_list(held.index, u64::from(list.base) << 32 | u64::from(list.len))?;
+        }
+        let (wrr_max, wrr_step) = lists::wrr(wanted.servers.iter().map(|s| s.weight));
+        let rules = Service {
+            scheduler,
+            flags: lists::flags(wanted.one_packet, wanted.scheduler_flags),
+            wrr_max,
+            wrr_step,
+            mh_base: mh.base,
+            mh_size: mh.len,
+            ..Service::default()
+        };
+        self.store.put_service_rules(held.index, &rules)?;
+        let is_wrr = wanted.scheduler == dirigent_config::Scheduler::Wrr;
+        loop {
+            let was = self.store.service(held.index)?.cursor.load();
+            let (at, weight) = ((was >> 32) as u32, was as u32);
+            let cursor = match (rebound, is_wrr) {
+                (true, true) => u64::from(wrr_max),
+                (true, false) => 0,
+                (false, true) if restart || list_changed => u64::from(lists::wrr_weight(weight, (wrr_max, wrr_step))),
+                (false, true) => was,
+                (false, false) => {
+                    u64::from(lists::rr_position(at, &held.members, &members)) << 32 | u64::from(weight)
+                }
+            };
+            if self.store.swap_cursor(held.index, was, cursor)? {
+                break;
+            }
+        }
+        if new {
+            self.store.set_place(&spot(&key), Some(held.index))?;
+        }
+        if list_changed {
+            self.slots.free(held.list);
+        }
+        if mh != held.mh {
+            self.slots.free(held.mh);
+        }
+        (held.list, held.mh, held.members) = (list, mh, members);
+        self.held.insert(key, held.clone());
+        for member in gone {
+            self.discard(key, held.index, member)?;
+        }
+        self.settle_known(&key, wanted, &held)
+    }
+
+    /// The index of a service that comes: the one it had, if its servers still linger.
+    fn new_service(&mut self, key: &ServiceKey) -> Result<u32, Error> {
+        if let Some(index) = self.trash.service(key) {
+            return Ok(index);
+        }
+        let room = self.store.room().services;
+        let index = lowest_free(&self.used_services, room).ok_or(Error::Full { what: "virtual service", room })?;
+        self.store.set_list(index, 0)?;
+        self.used_services.insert(index);
+        Ok(index)
+    }
+
+    /// Writes a server's record; a new one's index comes from the trash or is new.
+    fn settle_server(&mut self, held: &Held, key: &ServiceKey, wanted: &Wanted) -> Result<Member, Error> {
+        let (address, port) = wanted.identity();
+        let there = held.members.iter().find(|m| (m.address, m.port) == (address, port)).copied();
+        let index = match there {
+            Some(member) => member.index,
+            None => match self.trash.find(key, address, port) {
+                Some(index) => index,
+                None => {
+                    let room = self.store.room().servers;
+                    let full = Error::Full { what: "real server", room };
+                    let index = lowest_free(&self.used_servers, room).ok_or(full)?;
+                    self.store.zero_counters(index)?;
+                    index
+                }
+            },
+        };
+        let old = self.store.server(index)?;
+        // mh goes by the last weight that was not 0; it is remembered here.
+        let [last_weight, ..] = old.spare;
+        let record = Server {
+            load: S64::new(0),
+            addr: words(address),
+            port: Be16::new(port),
+            method: if wanted.method == Method::Nat { kind::NAT_REQUEST } else { kind::DR_REQUEST },
+            protocol: key.protocol.number(),
+            weight: S32::new(wanted.weight),
+            flags: S32::new(server_flag::AVAILABLE),
+            service: held.index,
+            upper: wanted.upper,
+            lower: wanted.lower,
+            spare: [if wanted.weight == 0 { last_weight } else { wanted.weight }, 0],
+        };
+        self.store.put_server(index, &record)?;
+        if there.is_none() {
+            let next = self.hops.get(&address).cloned().unwrap_or_default();
+            self.store.put_next_hop(index, &next)?;
+            self.used_servers.insert(index);
+            if self.trash.take(index).is_some_and(|was| was.service_gone) {
+                self.store.zero_counters(index)?;
+            }
+        }
+        Ok(Member { index, address, port })
+    }
+
+    fn new_region(&mut self, slots: Vec<u32>) -> Result<Region, Error> {
+        let room = self.slots.room();
+        let region = self.slots.alloc(slots.len() as u32).ok_or(Error::Full { what: "list of servers", room })?;
+        self.store.put_slots(region.base, &slots)?;
+        Ok(region)
+    }
+
+    fn mh_region(&mut self, members: &[Member]) -> Result<Region, Error> {
+        let mut servers = Vec::with_capacity(members.len());
+        for member in members {
+            let [last_weight, ..] = self.store.server(member.index)?.spare;
+            servers.push((member.index, member.address, member.port, last_weight));
+        }
+        let table = lists::mh_table(servers.into_iter());
+        debug_assert_eq!(table.len(), MH_SIZE as usize);
+        self.new_region(table)
+    }
+
+    fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Error> {
+        let Some(held) = self.held.get(key).cloned() else { return Ok(()) };
+        self.store.set_place(&spot(key), None)?;
+        self.held.remove(key);
+        self.store.set_list(held.index, 0)?;
+        for member in &held.members {
+            self.discard(*key, held.index, *member)?;
+        }
+        self.slots.free(held.list);
+        self.slots.free(held.mh);
+        self.trash.service_left(key, held.index);
+        self.forget_known(key)
+    }
+
+    /// A server that left its list: its connections wait for its return.
+    fn discard(&mut self, key: ServiceKey, service: u32, member: Member) -> Result<(), Error> {
+        let record = self.store.server(member.index)?;
+        record.flags.store(0);
+        self.store.put_server(member.index, &record)?;
+        let removed = NextHop { state: S32::new(hop::REMOVED), ..NextHop::default() };
+        self.store.put_next_hop(member.index, &removed)?;
+        self.trash.add(Some(key), service, member);
+        Ok(())
+    }
+
+    /// Says how frames reach an address, now and when a server of it comes.
+    pub fn set_next_hop(&mut self, address: IpAddr, next: &NextHop) -> Result<(), Error> {
+        self.hops.insert(address, next.clone());
+        let of_address = |held: &Held| held.members.iter().filter(|m| m.address == address).map(|m| m.index).collect();
+        let indexes: Vec<Vec<u32>> = self.held.values().map(of_address).collect();
+        indexes.into_iter().flatten().try_for_each(|index| self.store.put_next_hop(index, next))
+    }
+
+    /// What the tables say of a server.
+    pub fn server_status(&self, key: &ServiceKey, address: IpAddr, port: u16) -> Result<Option<ServerStatus>, Error> {
+        let found = self.held.get(key).and_then(|h| h.members.iter().find(|m| (m.address, m.port) == (address, port)));
+        let Some(member) = found else { return Ok(None) };
+        let (active, inactive) = self.store.server(member.index)?.connections();
+        let counters = self.store.counters(member.index)?;
+        let hop = self.store.next_hop(member.index)?.state.load();
+        Ok(Some(ServerStatus { index: member.index, active, inactive, counters, hop }))
+    }
+
+    /// Writes the settings if they differ.
+    pub(super) fn settle_settings(&mut self) -> Result<(), Error> {
+        let old = self.store.settings()?;
+        let hz = self.store.hz();
+        let new = settings(self.model.settings(), hz, self.know_servers(), old.clock_offset);
+        if format!("{old:?}") == format!("{new:?}") {
+            return Ok(());
+        }
+        self.store.put_settings(&new)
+    }
+
+    /// Whether strangers may be servers that something is to be done about.
+    fn know_servers(&self) -> bool {
+        let one_packet_nat = |s: &WantedService| s.one_packet && s.servers.iter().any(|s| s.method == Method::Nat);
+        self.model.settings().nat_icmp_send || self.model.services().iter().any(one_packet_nat)
+    }
+}
+
+
+/// Where a service is.
+pub(super) fn spot(key: &ServiceKey) -> Spot {
+    Spot { address: key.address, port: key.port, protocol: key.protocol.number() }
+}
+
+/// The settings' record.
+fn settings(of: &WantedSettings, hz: u32, know_servers: bool, clock_offset: u32) -> Settings {
+    let ticks = |d: std::time::Duration| {
+        let ticks = d.as_nanos().saturating_mul(u128::from(hz)) / 1_000_000_000;
+        u32::try_from(ticks).unwrap_or(u32::MAX / 2).max(1)
+    };
+    let bit = |set, bit| if set { bit } else { 0 };
+    let mut record = Settings {
+        version: LAYOUT_VERSION,
+        flags: bit(of.schedule_icmp, setting::SCHEDULE_ICMP)
+            | bit(of.nat_icmp_send, setting::NAT_ICMP_SEND)
+            | bit(of.snat_reroute, setting::SNAT_REROUTE)
+            | bit(know_servers, setting::KNOW_SERVERS),
+        hz,
+        clock_offset,
+        tcp_timeouts: [0; 16],
+        udp_timeout: ticks(of.timeouts.udp),
+        error_rate: of.errors.rate,
+        error_burst: of.errors.burst,
+        error_dest_rate: of.errors.destination_rate,
+        error_dest_burst: of.errors.destination_burst,
+        spare: [0; 7],
+    };
+    for (slot, timeout) in record.tcp_timeouts.iter_mut().zip(of.timeouts.tcp.by_state()) {
+        *slot = ticks(timeout);
+    }
+    record
+}

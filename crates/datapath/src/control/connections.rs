@@ -1,0 +1,86 @@
+//! Connections as people see them: both directions as one.
+
+use std::net::IpAddr;
+
+use dirigent_director::conn::{self, Word};
+use dirigent_director::records::kind;
+use dirigent_director::tcp;
+
+use super::store::{Entry, Store, address};
+use super::Error;
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// IP protocol.
+    pub protocol: u8,
+    /// The client.
+    pub client: (IpAddr, u16),
+    /// The virtual service.
+    pub service: (IpAddr, u16),
+    /// The real server.
+    pub server: (IpAddr, u16),
+    /// IPVS's name of the state.
+    pub state: &'static str,
+    /// Seconds until it is gone, without a packet.
+    pub remaining_s: u32,
+    /// Packets of the client and of the server.
+    pub packets: (u32, u32),
+}
+
+/// Shows all connections, IPv4 first.
+pub fn connections<S: Store>(store: &S, see: &mut dyn FnMut(Connection)) -> Result<(), Error> {
+    let settings = store.settings()?;
+    let hz = settings.hz.max(1);
+    let mut failed = None;
+    for v6 in [false, true] {
+        let now = store.now();
+        let mut show = |entry: Entry| match connection(store, &settings, hz, now, &entry) {
+            Ok(Some(connection)) => see(connection),
+            Ok(None) => {}
+            Err(e) => _ = failed.get_or_insert(e),
+        };
+        store.walk(v6, &mut show)?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn connection<S: Store>(
+    store: &S,
+    settings: &dirigent_director::records::Settings,
+    hz: u32,
+    now: u32,
+    entry: &Entry,
+) -> Result<Option<Connection>, Error> {
+    let word = Word(entry.word);
+    if entry.kind == kind::NAT_REPLY || word.dead() {
+        return Ok(None);
+    }
+    let flow = &entry.flow;
+    let mut age = conn::age(now, entry.last_seen);
+    let mut replies = 0;
+    let server = if entry.kind == kind::NAT_REQUEST {
+        if let Some(reply) = store.entry(&flow.reply(entry.address, entry.port))? {
+            age = age.min(conn::age(now, reply.last_seen));
+            replies = reply.packets;
+        }
+        (entry.address, entry.port)
+    } else {
+        let record = store.server(entry.server)?;
+        (address(&record.addr, flow.src.is_ipv6()), if record.port.get() == 0 { flow.dport } else { record.port.get() })
+    };
+    let state = match flow.protocol {
+        6 => tcp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
+        _ => "UDP",
+    };
+    let left = conn::timeout(settings, flow.protocol, word.state()).saturating_sub(age);
+    Ok(Some(Connection {
+        protocol: flow.protocol,
+        client: (flow.src, flow.sport),
+        service: (flow.dst, flow.dport),
+        server,
+        state,
+        remaining_s: left / hz,
+        packets: (entry.packets, replies),
+    }))
+}

@@ -1,0 +1,81 @@
+//! The table of NAT servers by place: whose strange packets are a server's.
+
+use std::collections::{BTreeMap, HashMap};
+
+use dirigent_config::{Method, Service as WantedService, ServiceKey};
+use dirigent_director::records::Known;
+use dirigent_wire::Be16;
+
+use super::apply::{Control, Held, spot};
+use super::store::{Spot, Store, words};
+use super::Error;
+
+/// Which services have a server at a place: its index, and if the service is one-packet.
+type Users = BTreeMap<ServiceKey, (u32, bool)>;
+
+/// The places of all NAT servers.
+#[derive(Debug, Default)]
+pub(super) struct KnownServers(HashMap<Spot, Users>);
+
+fn record(users: &Users) -> Option<Known> {
+    let any = users.values().next()?;
+    let mut one_packet = users.iter().filter(|(_, (_, one_packet))| *one_packet);
+    Some(match (one_packet.next(), one_packet.next()) {
+        (Some((key, (server, _))), None) => {
+            Known { vip: words(key.address), vport: Be16::new(key.port), one_packet: 1, server: *server }
+        }
+        (Some((_, (server, _))), Some(_)) => Known { one_packet: 2, server: *server, ..Known::default() },
+        _ => Known { server: any.0, ..Known::default() },
+    })
+}
+
+impl<S: Store> Control<S> {
+    /// Writes the places of a service's NAT servers.
+    pub(super) fn settle_known(&mut self, key: &ServiceKey, wanted: &WantedService, held: &Held) -> Result<(), Error> {
+        let place = |address, port| Spot { address, port: if port == 0 { key.port } else { port }, ..spot(key) };
+        let nat = wanted.servers.iter().filter(|s| s.method == Method::Nat);
+        let places: HashMap<Spot, u32> = nat
+            .filter_map(|s| held.members.iter().find(|m| (m.address, m.port) == s.identity()))
+            .map(|m| (place(m.address, m.port), m.index))
+            .collect();
+        self.write_known(key, |place| places.get(place).map(|index| (*index, wanted.one_packet)), places.keys())
+    }
+
+    /// The service went.
+    pub(super) fn forget_known(&mut self, key: &ServiceKey) -> Result<(), Error> {
+        self.write_known(key, |_| None, [].iter())
+    }
+
+    fn write_known<'p>(
+        &mut self,
+        key: &ServiceKey,
+        user: impl Fn(&Spot) -> Option<(u32, bool)>,
+        new: impl Iterator<Item = &'p Spot>,
+    ) -> Result<(), Error> {
+        let mut spots: Vec<Spot> = self.known.0.iter().filter(|(_, u)| u.contains_key(key)).map(|(s, _)| *s).collect();
+        spots.extend(new.filter(|place| !self.known.0.get(place).is_some_and(|u| u.contains_key(key))).copied());
+        for place in spots {
+            let users = self.known.0.entry(place).or_default();
+            let old = record(users);
+            match user(&place) {
+                Some(user) => _ = users.insert(*key, user),
+                None => _ = users.remove(key),
+            }
+            let new = record(users);
+            if users.is_empty() {
+                self.known.0.remove(&place);
+            }
+            if new != old {
+                self.store.set_known(&place, new)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KnownServers {
+    /// Whether a server is there.
+    pub fn has(&self, spot: &Spot) -> bool {
+        self.0.contains_key(spot)
+    }
+}

@@ -1,0 +1,105 @@
+//! What the schedulers find: positions, weights and mh's table (ipvs-semantics §4).
+
+use std::net::IpAddr;
+
+use dirigent_config::model::{self, SchedulerFlags};
+use dirigent_director::family::Address as _;
+use dirigent_director::records::{Scheduler, service_flag};
+use dirigent_director::schedule::{MH_FREE, MH_SIZE, MhServer, fill_mh};
+use dirigent_wire::{Addr4, Addr6};
+
+/// The record's number of a scheduler.
+pub fn scheduler(of: model::Scheduler) -> u32 {
+    (match of {
+        model::Scheduler::Rr => Scheduler::Rr,
+        model::Scheduler::Wrr => Scheduler::Wrr,
+        model::Scheduler::Wlc => Scheduler::Wlc,
+        model::Scheduler::Mh => Scheduler::Mh,
+    }) as u32
+}
+
+/// The record's flags of a service.
+pub fn flags(one_packet: bool, flags: SchedulerFlags) -> u32 {
+    let bit = |set, bit| if set { bit } else { 0 };
+    bit(one_packet, service_flag::ONE_PACKET)
+        | bit(flags.port, service_flag::MH_PORT)
+        | bit(flags.fallback, service_flag::MH_FALLBACK)
+}
+
+fn gcd(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// wrr's (largest weight − (divisor − 1), divisor).
+pub fn wrr(weights: impl Iterator<Item = u32>) -> (u32, u32) {
+    let (divisor, largest) = weights.fold((0, 0), |(d, l), w| (gcd(d, w), w.max(l)));
+    let divisor = divisor.max(1);
+    (largest.saturating_sub(divisor - 1), divisor)
+}
+
+/// wrr's current weight after a server came, went or was edited (the round starts at
+/// the head again, at the same weight).
+pub fn wrr_weight(current: u32, (max, step): (u32, u32)) -> u32 {
+    if current == 0 || current > max {
+        max
+    } else if step > 1 {
+        current / step * step + 1
+    } else {
+        current
+    }
+}
+
+/// rr's position in a new list: on the same server, or, if that one left, on the
+/// nearest before it that stays; 0 is before the first.
+pub fn rr_position<T: PartialEq>(position: u32, old: &[T], new: &[T]) -> u32 {
+    let met = old.get(..(position as usize).min(old.len())).unwrap_or_default();
+    let stays = met.iter().rev().find_map(|server| new.iter().position(|other| other == server));
+    stays.map_or(0, |at| at as u32 + 1)
+}
+
+/// mh's table for servers in list order: (index, address, port, last weight not 0).
+pub fn mh_table(servers: impl Iterator<Item = (u32, IpAddr, u16, u32)>) -> Vec<u32> {
+    let mut servers: Vec<_> = servers
+        .map(|(index, address, port, weight)| {
+            let folded = match address {
+                IpAddr::V4(a) => Addr4::new(a.octets()).hash_fold(),
+                IpAddr::V6(a) => Addr6::new(a.octets()).hash_fold(),
+            };
+            MhServer::new(index, folded, port, weight)
+        })
+        .collect();
+    let mut slots = vec![MH_FREE; MH_SIZE as usize];
+    fill_mh(&mut servers, &mut slots);
+    slots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrr_is_bound_as_in_ipvs() {
+        // ipvs-semantics §4.2: weights 4, 2, 6 added one by one leave 1.
+        let mut weight = 0;
+        for list in [&[4][..], &[2, 4], &[6, 2, 4]] {
+            weight = wrr_weight(weight, wrr(list.iter().copied()));
+        }
+        assert_eq!((weight, wrr([6, 2, 4].into_iter())), (1, (5, 2)));
+        assert_eq!(wrr([0, 0].into_iter()), (0, 1));
+        assert_eq!(wrr_weight(3, (5, 2)), 3);
+    }
+
+    #[test]
+    fn rr_stays_on_its_server() {
+        let old = ["c", "b", "a"];
+        assert_eq!(rr_position(2, &old, &["d", "c", "b", "a"]), 3); // one more in front
+        assert_eq!(rr_position(2, &old, &["c", "a"]), 1); // its predecessor
+        assert_eq!(rr_position(1, &old, &["b", "a"]), 0);
+        assert_eq!(rr_position(3, &old, &["b", "a"]), 2);
+        assert_eq!(rr_position(9, &old, &old), 3);
+        assert_eq!(rr_position(0, &old, &old), 0);
+    }
+}

@@ -1,0 +1,206 @@
+//! The tables in memory as a [`Store`].
+
+use std::net::IpAddr;
+
+use dirigent_director::conn::{self, Expiry};
+use dirigent_director::family::{Address, Family, V4, V6};
+use dirigent_director::records::{
+    Conn, Counters, Known, Link, NextHop, Server, Service, Settings, Tuple,
+};
+use dirigent_director::tables::Tables as _;
+use dirigent_director::verdict::Reason;
+use dirigent_wire::{Addr4, Addr6};
+
+use super::store::{Entry, Expired, Flow, Room, Spot, Store, address};
+use super::Error;
+use crate::memory::MemoryTables;
+
+/// Ticks a second, as most kernels have.
+const HZ: u32 = 250;
+
+fn entry<A: Address>(flow: Flow, conn: &Conn<A>) -> Entry {
+    Entry {
+        address: address(&conn.addr.to_words(), flow.src.is_ipv6()),
+        flow,
+        word: conn.word.load(),
+        last_seen: conn.last_seen.load(),
+        packets: conn.packets.load(),
+        server: conn.server,
+        service: conn.service,
+        port: conn.port.get(),
+        kind: conn.kind,
+    }
+}
+
+fn at<'t, T>(table: &'static str, list: &'t [T], index: u32) -> Result<&'t T, Error> {
+    list.get(index as usize).ok_or(Error::NoEntry { table, index })
+}
+
+fn at_mut<'t, T>(table: &'static str, list: &'t mut [T], index: u32) -> Result<&'t mut T, Error> {
+    list.get_mut(index as usize).ok_or(Error::NoEntry { table, index })
+}
+
+/// A slice of the slots.
+fn range<T>(slots: &[T], base: u32, len: usize) -> Result<std::ops::Range<usize>, Error> {
+    let base = base as usize;
+    match base.checked_add(len) {
+        Some(end) if end <= slots.len() => Ok(base..end),
+        _ => Err(Error::NoEntry { table: "SLOTS", index: u32::MAX }),
+    }
+}
+
+impl MemoryTables {
+    fn expire_all<F: Family>(&mut self, keys: Vec<Tuple<F::Addr>>, out: &mut Expired) {
+        for key in keys {
+            match conn::expire::<F, Self>(self, &key, false) {
+                Expiry::Gone => out.gone += 1,
+                Expiry::Alive => out.alive += 1,
+                Expiry::Absent => {}
+            }
+        }
+    }
+}
+
+impl Store for MemoryTables {
+    fn room(&self) -> Room {
+        Room {
+            services: self.services.len() as u32,
+            servers: self.servers.len() as u32,
+            slots: self.slots.len() as u32,
+        }
+    }
+    fn hz(&self) -> u32 {
+        HZ
+    }
+    fn now(&self) -> u32 {
+        dirigent_director::tables::Tables::now(self)
+    }
+    fn settings(&self) -> Result<Settings, Error> {
+        Ok(self.settings.clone().unwrap_or(Settings { version: 0, ..Settings::default() }))
+    }
+    fn put_settings(&mut self, settings: &Settings) -> Result<(), Error> {
+        self.settings = Some(settings.clone());
+        Ok(())
+    }
+
+    fn places(&self) -> Result<Vec<(Spot, u32)>, Error> {
+        let four = self.services4.iter().map(|(place, index)| (Spot::of4(place), *index));
+        Ok(four.chain(self.services6.iter().map(|(place, index)| (Spot::of6(place), *index))).collect())
+    }
+    fn set_place(&mut self, spot: &Spot, index: Option<u32>) -> Result<(), Error> {
+        match (spot.address, index) {
+            (IpAddr::V4(a), Some(index)) => _ = self.services4.insert(spot.place4(a), index),
+            (IpAddr::V6(a), Some(index)) => _ = self.services6.insert(spot.place6(a), index),
+            (IpAddr::V4(a), None) => _ = self.services4.remove(&spot.place4(a)),
+            (IpAddr::V6(a), None) => _ = self.services6.remove(&spot.place6(a)),
+        }
+        Ok(())
+    }
+    fn service(&self, index: u32) -> Result<Service, Error> {
+        at("SERVICES", &self.services, index).cloned()
+    }
+    fn put_service_rules(&mut self, index: u32, service: &Service) -> Result<(), Error> {
+        let old = at_mut("SERVICES", &mut self.services, index)?;
+        *old = Service { list: old.list.clone(), cursor: old.cursor.clone(), ..service.clone() };
+        Ok(())
+    }
+    fn set_list(&mut self, index: u32, list: u64) -> Result<(), Error> {
+        at("SERVICES", &self.services, index)?.list.store(list);
+        Ok(())
+    }
+    fn swap_cursor(&mut self, index: u32, old: u64, new: u64) -> Result<bool, Error> {
+        Ok(at("SERVICES", &self.services, index)?.cursor.swap_if(old, new))
+    }
+
+    fn server(&self, index: u32) -> Result<Server, Error> {
+        at("SERVERS", &self.servers, index).cloned()
+    }
+    fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error> {
+        let old = at_mut("SERVERS", &mut self.servers, index)?;
+        *old = Server { load: old.load.clone(), ..server.clone() };
+        Ok(())
+    }
+    fn next_hop(&self, index: u32) -> Result<NextHop, Error> {
+        at("NEXT_HOPS", &self.next_hops, index).cloned()
+    }
+    fn put_next_hop(&mut self, index: u32, hop: &NextHop) -> Result<(), Error> {
+        *at_mut("NEXT_HOPS", &mut self.next_hops, index)? = hop.clone();
+        Ok(())
+    }
+    fn counters(&self, index: u32) -> Result<Counters, Error> {
+        Ok(MemoryTables::counters(self, index))
+    }
+    fn zero_counters(&mut self, index: u32) -> Result<(), Error> {
+        MemoryTables::zero_counters(self, index);
+        Ok(())
+    }
+
+    fn slots(&self, base: u32, len: u32) -> Result<Vec<u32>, Error> {
+        let range = range(&self.slots, base, len as usize)?;
+        Ok(self.slots.get(range).unwrap_or_default().to_vec())
+    }
+    fn put_slots(&mut self, base: u32, slots: &[u32]) -> Result<(), Error> {
+        let range = range(&self.slots, base, slots.len())?;
+        if let Some(place) = self.slots.get_mut(range) {
+            place.copy_from_slice(slots);
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> Result<Vec<(Spot, Known)>, Error> {
+        let four = self.known4.iter().map(|(place, known)| (Spot::of4(place), *known));
+        Ok(four.chain(self.known6.iter().map(|(place, known)| (Spot::of6(place), *known))).collect())
+    }
+    fn set_known(&mut self, spot: &Spot, known: Option<Known>) -> Result<(), Error> {
+        match (spot.address, known) {
+            (IpAddr::V4(a), Some(known)) => _ = self.known4.insert(spot.place4(a), known),
+            (IpAddr::V6(a), Some(known)) => _ = self.known6.insert(spot.place6(a), known),
+            (IpAddr::V4(a), None) => _ = self.known4.remove(&spot.place4(a)),
+            (IpAddr::V6(a), None) => _ = self.known6.remove(&spot.place6(a)),
+        }
+        Ok(())
+    }
+    fn locals(&self) -> Result<Vec<IpAddr>, Error> {
+        let four = self.local4.iter().map(|a| IpAddr::from(a.bytes()));
+        Ok(four.chain(self.local6.iter().map(|a| IpAddr::from(a.bytes()))).collect())
+    }
+    fn set_local(&mut self, address: IpAddr, present: bool) -> Result<(), Error> {
+        match (address, present) {
+            (IpAddr::V4(a), true) => self.local4.insert(Addr4::new(a.octets())),
+            (IpAddr::V6(a), true) => self.local6.insert(Addr6::new(a.octets())),
+            (IpAddr::V4(a), false) => self.local4.remove(&Addr4::new(a.octets())),
+            (IpAddr::V6(a), false) => self.local6.remove(&Addr6::new(a.octets())),
+        };
+        Ok(())
+    }
+    fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {
+        self.links.insert(ifindex, link.clone());
+        Ok(())
+    }
+    fn reasons(&self) -> Result<Vec<u64>, Error> {
+        Ok(Reason::ALL.iter().map(|reason| self.reason(*reason)).collect())
+    }
+
+    fn entry(&self, flow: &Flow) -> Result<Option<Entry>, Error> {
+        let four = flow.tuple4().and_then(|key| self.conn4(&key).map(|conn| entry(*flow, conn)));
+        Ok(four.or_else(|| flow.tuple6().and_then(|key| self.conn6(&key).map(|conn| entry(*flow, conn)))))
+    }
+    fn walk(&self, v6: bool, see: &mut dyn FnMut(Entry)) -> Result<(), Error> {
+        match v6 {
+            false => self.conns4.iter().for_each(|(key, conn)| see(entry(Flow::of4(key), conn))),
+            true => self.conns6.iter().for_each(|(key, conn)| see(entry(Flow::of6(key), conn))),
+        }
+        Ok(())
+    }
+    fn sweep(&mut self, idle: &dyn Fn(&Entry) -> bool, pause: &mut dyn FnMut()) -> Result<Expired, Error> {
+        let mut out = Expired::default();
+        let four = self.conns4.iter().filter(|(key, conn)| idle(&entry(Flow::of4(key), conn)));
+        let four = four.map(|(key, _)| *key).collect();
+        self.expire_all::<V4>(four, &mut out);
+        pause();
+        let six = self.conns6.iter().filter(|(key, conn)| idle(&entry(Flow::of6(key), conn)));
+        let six = six.map(|(key, _)| *key).collect();
+        self.expire_all::<V6>(six, &mut out);
+        Ok(out)
+    }
+}

@@ -1,0 +1,27 @@
+//! User space's side of the tables: a Model written into them, and read back.
+//!
+//! [`Control`] turns plans into table writes, over any [`Store`]: the kernel's maps or
+//! the tables in memory. Every change of a service is one write that the packet path
+//! sees (its list's place in the slots), made when all that it leads to stands.
+
+mod apply;
+mod connections;
+mod error;
+
+mod known;
+mod lists;
+mod memory;
+mod slots;
+mod store;
+mod sweep;
+mod takeover;
+#[cfg(test)]
+mod tests;
+mod trash;
+
+pub use apply::{Control, ServerStatus};
+pub use connections::{Connection, connections};
+pub use error::Error;
+
+pub use store::{Entry, Expired, Flow, Room, Spot, Store};
+pub use sweep::{Swept, sweep};

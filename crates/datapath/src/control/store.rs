@@ -1,0 +1,220 @@
+//! The table operations that [`super::Control`] is made of.
+
+use std::net::IpAddr;
+
+use dirigent_director::family::Address as _;
+use dirigent_director::records::{Counters, Known, Link, NextHop, Place, Server, Service, Settings, Tuple};
+use dirigent_wire::{Addr4, Addr6, Be16};
+
+use super::Error;
+
+/// An address and port with protocol: where a service or a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Spot {
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: u8,
+}
+
+/// The tuple of one direction's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    /// IP protocol.
+    pub protocol: u8,
+    /// Source.
+    pub src: IpAddr,
+    /// Source port.
+    pub sport: u16,
+    /// Destination, of the same family.
+    pub dst: IpAddr,
+    /// Destination port.
+    pub dport: u16,
+}
+
+/// An entry of a connection table, as read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub flow: Flow,
+    /// State, flags and tag.
+    pub word: u64,
+    /// Time of this direction's last packet.
+    pub last_seen: u32,
+    /// Packets of this direction.
+    pub packets: u32,
+    /// Index of the server.
+    pub server: u32,
+    /// Index of the service.
+    pub service: u32,
+    /// The address that is written into packets.
+    pub address: IpAddr,
+    /// The port that is written into packets.
+    pub port: u16,
+    /// One of [`dirigent_director::records::kind`].
+    pub kind: u8,
+}
+
+/// How an attempt to expire an entry ended: [`dirigent_director::records::Candidate`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Connections that are gone now.
+    pub gone: u64,
+    /// Those that had a packet in time.
+    pub alive: u64,
+}
+
+/// How much fits into the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Services.
+    pub services: u32,
+    /// Servers.
+    pub servers: u32,
+    /// Slots of lists and mh tables.
+    pub slots: u32,
+}
+
+/// Tables that can be written. Writes of what packets look at are whole: a packet sees
+/// the old or the new value.
+pub trait Store {
+    /// How much fits.
+    fn room(&self) -> Room;
+    /// Ticks a second.
+    fn hz(&self) -> u32;
+    /// The packet path's time, ticks.
+    fn now(&self) -> u32;
+
+    /// The settings; version 0 if there are none yet.
+    fn settings(&self) -> Result<Settings, Error>;
+    /// Writes the settings.
+    fn put_settings(&mut self, settings: &Settings) -> Result<(), Error>;
+
+    /// All virtual services: place and index.
+    fn places(&self) -> Result<Vec<(Spot, u32)>, Error>;
+    /// Adds or (`None`) removes one.
+    fn set_place(&mut self, spot: &Spot, index: Option<u32>) -> Result<(), Error>;
+    /// A service.
+    fn service(&self, index: u32) -> Result<Service, Error>;
+    /// Writes all of a service but its list and cursor.
+    fn put_service_rules(&mut self, index: u32, service: &Service) -> Result<(), Error>;
+    /// Switches a service's list, at once.
+    fn set_list(&mut self, index: u32, list: u64) -> Result<(), Error>;
+    /// Sets the scheduler's state if it is still `old`; says whether it was.
+    fn swap_cursor(&mut self, index: u32, old: u64, new: u64) -> Result<bool, Error>;
+
+    /// A server.
+    fn server(&self, index: u32) -> Result<Server, Error>;
+    /// Writes all of a server but its connection count.
+    fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error>;
+    /// A server's next hop.
+    fn next_hop(&self, index: u32) -> Result<NextHop, Error>;
+    /// Writes it, such that no CPU sees half a MAC.
+    fn put_next_hop(&mut self, index: u32, hop: &NextHop) -> Result<(), Error>;
+    /// Sum of a server's counters.
+    fn counters(&self, index: u32) -> Result<Counters, Error>;
+    /// Sets a server's counters to zero.
+    fn zero_counters(&mut self, index: u32) -> Result<(), Error>;
+
+    /// `len` slots from `base`.
+    fn slots(&self, base: u32, len: u32) -> Result<Vec<u32>, Error>;
+    /// Writes slots.
+    fn put_slots(&mut self, base: u32, slots: &[u32]) -> Result<(), Error>;
+
+    /// The NAT servers by place.
+    fn known(&self) -> Result<Vec<(Spot, Known)>, Error>;
+    /// Adds, replaces or (`None`) removes one.
+    fn set_known(&mut self, spot: &Spot, known: Option<Known>) -> Result<(), Error>;
+    /// This host's addresses.
+    fn locals(&self) -> Result<Vec<IpAddr>, Error>;
+    /// Adds or removes one.
+    fn set_local(&mut self, address: IpAddr, present: bool) -> Result<(), Error>;
+    /// Writes an interface; the default one is not in use.
+    fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error>;
+    /// Packets by reason.
+    fn reasons(&self) -> Result<Vec<u64>, Error>;
+
+    /// One entry.
+    fn entry(&self, flow: &Flow) -> Result<Option<Entry>, Error>;
+    /// Shows all entries of a family.
+    fn walk(&self, v6: bool, see: &mut dyn FnMut(Entry)) -> Result<(), Error>;
+    /// Walks over all entries and expires those that `idle` names and that the packet
+    /// path agrees about. `pause` is called every few thousand entries.
+    fn sweep(&mut self, idle: &dyn Fn(&Entry) -> bool, pause: &mut dyn FnMut()) -> Result<Expired, Error>;
+}
+
+/// To the packet path's widest address.
+pub(super) fn words(address: IpAddr) -> [u16; 8] {
+    match address {
+        IpAddr::V4(a) => Addr4::new(a.octets()).to_words(),
+        IpAddr::V6(a) => Addr6::new(a.octets()).to_words(),
+    }
+}
+
+/// From the packet path's widest address.
+pub(super) fn address(words: &[u16; 8], v6: bool) -> IpAddr {
+    match v6 {
+        false => IpAddr::from(Addr4::from_words(words).bytes()),
+        true => IpAddr::from(Addr6::from_words(words).bytes()),
+    }
+}
+
+impl Spot {
+    /// As an IPv4 key.
+    pub(super) fn place4(&self, address: std::net::Ipv4Addr) -> Place<Addr4> {
+        Place::new(self.protocol, Addr4::new(address.octets()), Be16::new(self.port))
+    }
+    /// As an IPv6 key.
+    pub(super) fn place6(&self, address: std::net::Ipv6Addr) -> Place<Addr6> {
+        Place::new(self.protocol, Addr6::new(address.octets()), Be16::new(self.port))
+    }
+    /// From an IPv4 key.
+    pub(super) fn of4(place: &Place<Addr4>) -> Self {
+        Self { address: IpAddr::from(place.addr.bytes()), port: place.port.get(), protocol: place.protocol }
+    }
+    /// From an IPv6 key.
+    pub(super) fn of6(place: &Place<Addr6>) -> Self {
+        Self { address: IpAddr::from(place.addr.bytes()), port: place.port.get(), protocol: place.protocol }
+    }
+}
+
+impl Flow {
+    /// The answers to a request of this tuple, from `server`.
+    pub(super) fn reply(&self, server: IpAddr, port: u16) -> Self {
+        Self { protocol: self.protocol, src: server, sport: port, dst: self.src, dport: self.sport }
+    }
+    /// As an IPv4 key, if it is one.
+    pub(super) fn tuple4(&self) -> Option<Tuple<Addr4>> {
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (self.src, self.dst) else { return None };
+        let (src, dst) = (Addr4::new(src.octets()), Addr4::new(dst.octets()));
+        Some(Tuple::new(self.protocol, src, Be16::new(self.sport), dst, Be16::new(self.dport)))
+    }
+    /// As an IPv6 key, if it is one.
+    pub(super) fn tuple6(&self) -> Option<Tuple<Addr6>> {
+        let (IpAddr::V6(src), IpAddr::V6(dst)) = (self.src, self.dst) else { return None };
+        let (src, dst) = (Addr6::new(src.octets()), Addr6::new(dst.octets()));
+        Some(Tuple::new(self.protocol, src, Be16::new(self.sport), dst, Be16::new(self.dport)))
+    }
+    /// From an IPv4 key.
+    pub(super) fn of4(key: &Tuple<Addr4>) -> Self {
+        Self {
+            protocol: key.proto(),
+            src: IpAddr::from(key.src.bytes()),
+            sport: key.sport.get(),
+            dst: IpAddr::from(key.dst.bytes()),
+            dport: key.dport.get(),
+        }
+    }
+    /// From an IPv6 key.
+    pub(super) fn of6(key: &Tuple<Addr6>) -> Self {
+        Self {
+            protocol: key.proto(),
+            src: IpAddr::from(key.src.bytes()),
+            sport: key.sport.get(),
+            dst: IpAddr::from(key.dst.bytes()),
+            dport: key.dport.get(),
+        }
+    }
+}

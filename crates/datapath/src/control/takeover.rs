@@ -1,0 +1,113 @@
+//! Tables that are in use already: a new daemon finds the indexes of the old one again,
+//! so that no connection and no count is lost.
+
+use std::collections::{HashMap, HashSet};
+
+use dirigent_config::{Model, Protocol, ServiceKey};
+use dirigent_director::records::kind;
+
+use super::apply::{Control, Held, Member};
+use super::slots::Region;
+use super::store::{Entry, Spot, Store, address};
+use super::Error;
+
+fn key(spot: &Spot) -> Option<ServiceKey> {
+    let protocol = Protocol::ALL.into_iter().find(|p| p.number() == spot.protocol)?;
+    Some(ServiceKey { protocol, address: spot.address, port: spot.port })
+}
+
+/// The high half (where) and the low half (how many) of a list word.
+fn region(list: u64) -> Region {
+    Region { base: (list >> 32) as u32, len: list as u32 }
+}
+
+impl<S: Store> Control<S> {
+    /// Takes over the tables, empty or not, and makes them say what the Model does.
+    pub fn open(store: S, model: &Model) -> Result<Self, Error> {
+        if let Some(unsupported) = model.unsupported().into_iter().next() {
+            return Err(Error::Unsupported(unsupported));
+        }
+        let mut control = Self::empty(store);
+        control.find_services()?;
+        control.find_trash()?;
+        let stale: Vec<Spot> = control.store.known()?.into_iter().map(|(spot, _)| spot).collect();
+        control.model = model.clone();
+        for service in model.services() {
+            control.settle(&service.key, false)?;
+        }
+        let left: Vec<ServiceKey> = control.held.keys().filter(|k| model.service(k).is_none()).copied().collect();
+        for key in left {
+            control.settle(&key, false)?;
+        }
+        for spot in stale {
+            if !control.known.has(&spot) {
+                control.store.set_known(&spot, None)?;
+            }
+        }
+        control.settle_settings()?;
+        Ok(control)
+    }
+
+    fn find_services(&mut self) -> Result<(), Error> {
+        for (spot, index) in self.store.places()? {
+            let record = self.store.service(index)?;
+            let list = region(record.list.load());
+            let mh = Region { base: record.mh_base, len: record.mh_size };
+            let v6 = spot.address.is_ipv6();
+            let Some(key) = key(&spot) else { continue };
+            let mut members = Vec::new();
+            for index in self.store.slots(list.base, list.len)? {
+                let server = self.store.server(index)?;
+                members.push(Member { index, address: address(&server.addr, v6), port: server.port.get() });
+                self.used_servers.insert(index);
+            }
+            self.slots.take(list);
+            self.slots.take(mh);
+            self.used_services.insert(index);
+            self.held.insert(key, Held { index, list, mh, members });
+        }
+        Ok(())
+    }
+
+    /// Servers that are in no list but have a record. The place of a service that is gone
+    /// is known by the connections only.
+    fn find_trash(&mut self) -> Result<(), Error> {
+        let mut keys: HashMap<u32, (ServiceKey, bool)> =
+            self.held.iter().map(|(key, held)| (held.index, (*key, false))).collect();
+        let mut found = Vec::new();
+        for index in 0..self.store.room().servers {
+            let record = self.store.server(index)?;
+            if record.method != 0 && !self.used_servers.contains(&index) {
+                found.push((index, record));
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        let wanted: HashSet<u32> = found.iter().map(|(_, r)| r.service).filter(|s| !keys.contains_key(s)).collect();
+        let mut learn = |entry: Entry| {
+            let request = entry.kind == kind::NAT_REQUEST || entry.kind == kind::DR_REQUEST;
+            let flow = entry.flow;
+            let spot = Spot { address: flow.dst, port: flow.dport, protocol: flow.protocol };
+            if request && wanted.contains(&entry.service) && let Some(key) = key(&spot) {
+                keys.insert(entry.service, (key, true));
+            }
+        };
+        if !wanted.is_empty() {
+            self.store.walk(false, &mut learn)?;
+            self.store.walk(true, &mut learn)?;
+        }
+        for (index, record) in found {
+            let known = keys.get(&record.service).copied();
+            let v6 = known.map_or(record.addr.iter().skip(2).any(|w| *w != 0), |(key, _)| key.address.is_ipv6());
+            let member = Member { index, address: address(&record.addr, v6), port: record.port.get() };
+            self.used_servers.insert(index);
+            self.used_services.insert(record.service);
+            self.trash.add(known.map(|(key, _)| key), record.service, member);
+            if let Some((key, true)) = known {
+                self.trash.service_left(&key, record.service);
+            }
+        }
+        Ok(())
+    }
+}
