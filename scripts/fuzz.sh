@@ -11,20 +11,25 @@ if ! has_nightly; then
     skip_or_fail ci "fuzzing: no nightly Rust here (rustup toolchain install nightly)"
     exit
 fi
-if [ ! -e fuzz/Cargo.toml ]; then
-    skip_or_fail never "fuzzing: there are no fuzz targets yet"
-    exit
-fi
 scripts/setup.sh test
 export PATH="$PATH:${XDG_CACHE_HOME:-$HOME/.cache}/dirigent/tools/bin"
+if ! command -v cargo-fuzz >/dev/null; then
+    skip_or_fail ci "fuzzing: no cargo-fuzz here (cargo install cargo-fuzz)"
+    exit
+fi
+# Not every distribution of a nightly has the runtime of the address sanitizer.
+sanitizer=address
+compgen -G "$(rustc +nightly --print sysroot)/lib/rustlib/*/lib/librustc-*_rt.asan.a" >/dev/null || sanitizer=none
+echo "sanitizer: $sanitizer"
+cargo +nightly fuzz build --sanitizer "$sanitizer"
 for target in $(cargo +nightly fuzz list); do
     echo "-- fuzz target $target, $seconds s"
     work=$(mktemp -d)
     # New finds go to a scratch directory: a test run must not change the tree.
     corpus=()
     [ ! -d "fuzz/corpus/$target" ] || corpus=("fuzz/corpus/$target")
-    if ! cargo +nightly fuzz run "$target" "$work" "${corpus[@]}" -- -max_total_time="$seconds" -print_final_stats=1 \
-        >"$work.log" 2>&1; then
+    if ! cargo +nightly fuzz run --sanitizer "$sanitizer" "$target" "$work" "${corpus[@]}" -- \
+        -max_total_time="$seconds" -print_final_stats=1 >"$work.log" 2>&1; then
         tail -n 60 "$work.log" >&2
         rm -rf "$work" "$work.log"
         exit 1
