@@ -1,0 +1,200 @@
+//! The bed of the recordings: everything that is constant and not in their files
+//! (packet-rules §4.1).
+
+use std::net::IpAddr;
+
+use dirigent_datapath::memory::{Routes, Target};
+use dirigent_director::family::Address as _;
+use dirigent_director::records::{Link, NextHop, hop};
+use dirigent_director::shared::S32;
+use dirigent_wire::{Addr4, Addr6};
+
+/// A side of the director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// Of the clients: c0.
+    C,
+    /// Of the servers: r0.
+    R,
+}
+
+impl Side {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::C, Self::R];
+    /// As recordings call it.
+    pub fn name(self) -> &'static str {
+        if self == Self::C { "c" } else { "r" }
+    }
+    /// The MAC of the director's interface.
+    pub fn mac(self) -> [u8; 6] {
+        if self == Self::C { [2, 0, 0, 0, 0, 1] } else { [2, 0, 0, 0, 1, 0] }
+    }
+    /// Number of the interface, where there is no real one.
+    pub fn ifindex(self) -> u32 {
+        if self == Self::C { 2 } else { 3 }
+    }
+    /// The side of an interface number.
+    pub fn of_ifindex(ifindex: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|side| side.ifindex() == ifindex)
+    }
+    /// The addresses of the interface.
+    pub fn addresses(self) -> [IpAddr; 2] {
+        let [four, six] = if self == Self::C { ["10.0.0.1", "fd00::1"] } else { ["10.1.0.1", "fd00:1::1"] };
+        [address(four), address(six)]
+    }
+}
+
+/// The gateway to the clients.
+const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+
+pub(crate) fn address(text: &str) -> IpAddr {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
+}
+
+/// Servers and a router, (IPv4, IPv6, last byte of the MAC): IPv6 has their number in
+/// hexadecimal digits.
+const NEIGHBOURS: [(&str, &str, u8); 3] =
+    [("10.1.0.11", "fd00:1::11", 1), ("10.1.0.12", "fd00:1::12", 2), ("10.1.0.99", "fd00:1::99", 0x99)];
+
+/// Addresses, routes and neighbours of one recording.
+#[derive(Clone, Debug)]
+pub struct Bed {
+    /// What the director's host would route where.
+    pub routes: Routes,
+    /// MTU of c0.
+    pub mtu_c: u32,
+    /// MTU of r0.
+    pub mtu_r: u32,
+    /// The director's addresses.
+    pub locals: Vec<IpAddr>,
+    ifindex: [u32; 2],
+}
+
+impl Bed {
+    /// The bed with these MTUs, and further routes as arguments of `ip`.
+    pub fn new(mtu_c: u32, mtu_r: u32, routes: &[String]) -> Result<Self, String> {
+        let mut locals: Vec<IpAddr> = Side::ALL.into_iter().flat_map(Side::addresses).collect();
+        for n in 10..18 {
+            locals.push(address(&format!("192.0.2.{n}")));
+            locals.push(address(&format!("2001:db8::{n}")));
+        }
+        let ifindex = Side::ALL.map(Side::ifindex);
+        let mut bed = Self { routes: Routes::default(), mtu_c, mtu_r, locals, ifindex };
+        bed.fill(routes)?;
+        Ok(bed)
+    }
+    /// The same with real interface numbers.
+    pub fn with_ifindex(mut self, c: u32, r: u32, routes: &[String]) -> Result<Self, String> {
+        self.ifindex = [c, r];
+        self.routes = Routes::default();
+        self.fill(routes)?;
+        Ok(self)
+    }
+    /// Number of an interface.
+    pub fn ifindex(&self, side: Side) -> u32 {
+        self.ifindex[side as usize]
+    }
+    /// The side of an interface.
+    pub fn side(&self, ifindex: u32) -> Option<Side> {
+        Side::ALL.into_iter().find(|side| self.ifindex(*side) == ifindex)
+    }
+    /// MTU of an interface.
+    pub fn mtu(&self, side: Side) -> u32 {
+        if side == Side::C { self.mtu_c } else { self.mtu_r }
+    }
+
+    fn target(&self, side: Side, neighbour: Option<[u8; 6]>) -> Target {
+        Target {
+            ifindex: self.ifindex(side),
+            mtu: self.mtu(side),
+            src: dirigent_wire::Mac::new(side.mac()),
+            dst: neighbour.map(dirigent_wire::Mac::new),
+        }
+    }
+    fn fill(&mut self, further: &[String]) -> Result<(), String> {
+        let (c, r) = (self.target(Side::C, Some(GATEWAY)), self.target(Side::R, None));
+        for (net, length, target) in [
+            ("0.0.0.0", 0, c), ("::", 0, c), ("10.0.0.2", 32, c), ("fd00::2", 128, c),
+            ("10.1.0.0", 24, r), ("fd00:1::", 64, r),
+        ] {
+            self.routes.set(address(net), length, Some(target));
+        }
+        for (four, six, mac) in NEIGHBOURS {
+            let target = self.target(Side::R, Some([2, 0, 0, 0, 1, mac]));
+            self.routes.set(address(four), 32, Some(target));
+            self.routes.set(address(six), 128, Some(target));
+        }
+        for local in self.locals.clone() {
+            self.routes.set(local, whole(local), None);
+        }
+        further.iter().try_for_each(|line| self.change_route(line))
+    }
+    /// `ip route` as recordings use it.
+    fn change_route(&mut self, line: &str) -> Result<(), String> {
+        let words: Vec<&str> = line.split_whitespace().filter(|w| !matches!(*w, "ip" | "-6" | "-4")).collect();
+        let bad = || format!("route not understood: {line}");
+        let ["route", verb, rest @ ..] = words.as_slice() else { return Err(bad()) };
+        let (kind, rest) = match rest {
+            [kind @ ("blackhole" | "unreachable" | "prohibit" | "throw"), rest @ ..] => (Some(*kind), rest),
+            _ => (None, rest),
+        };
+        let [net, options @ ..] = rest else { return Err(bad()) };
+        let (net, length) = match net.split_once('/') {
+            Some((net, length)) => (net.parse().map_err(|_| bad())?, length.parse().map_err(|_| bad())?),
+            None if *net == "default" => (address(if line.contains("-6") { "::" } else { "0.0.0.0" }), 0),
+            None => net.parse().map(|net| (net, whole(net))).map_err(|_| bad())?,
+        };
+        let option = |name| options.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+        match *verb {
+            "del" => self.routes.remove(net, length),
+            "add" | "replace" | "change" if kind.is_some() => self.routes.set(net, length, None),
+            "add" | "replace" | "change" => {
+                let mut target = match (option("via"), option("dev")) {
+                    (Some(via), _) => self.routes.find(via.parse().map_err(|_| bad())?).ok_or_else(bad)?,
+                    (None, Some("c0")) => self.target(Side::C, None),
+                    (None, Some("r0")) => self.target(Side::R, None),
+                    _ => return Err(bad()),
+                };
+                if let Some(mtu) = option("mtu") {
+                    target.mtu = mtu.parse().map_err(|_| bad())?;
+                }
+                self.routes.set(net, length, Some(target));
+            }
+            _ => return Err(bad()),
+        }
+        Ok(())
+    }
+
+    /// How frames reach a server.
+    pub fn next_hop(&self, server: IpAddr) -> NextHop {
+        if self.locals.contains(&server) {
+            return NextHop { state: S32::new(hop::LOCAL), ..NextHop::default() };
+        }
+        match self.routes.find(server) {
+            None => NextHop { state: S32::new(hop::NO_ROUTE), ..NextHop::default() },
+            Some(Target { ifindex, mtu, src, dst }) => NextHop {
+                state: S32::new(if dst.is_some() { hop::RESOLVED } else { hop::NO_NEIGHBOUR }),
+                ifindex,
+                mtu,
+                src,
+                dst: dst.unwrap_or_default(),
+                ..NextHop::default()
+            },
+        }
+    }
+    /// The record of an interface.
+    pub fn link(&self, side: Side) -> Link {
+        let mut link = Link { mac: dirigent_wire::Mac::new(side.mac()), used: 1, ..Link::default() };
+        for address in side.addresses() {
+            match address {
+                IpAddr::V4(a) => link.addr4 = Addr4::new(a.octets()).0,
+                IpAddr::V6(a) => link.addr6 = Addr6::new(a.octets()).to_words(),
+            }
+        }
+        link
+    }
+}
+
+fn whole(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}

@@ -1,0 +1,78 @@
+//! Recordings in memory.
+
+use dirigent_config::Model;
+use dirigent_datapath::control::{Control, Store as _, connections};
+use dirigent_datapath::memory::{self, Incoming, MemoryTables, Outcome};
+use dirigent_director::{Action, Verdict};
+
+use super::bed::{Bed, Side};
+use super::executor::{Does, Executor, Row, row};
+
+/// Ticks between two steps.
+const TICKS: u32 = 2;
+
+/// A director in memory.
+#[derive(Default)]
+pub struct Memory {
+    running: Option<(Bed, Control<MemoryTables>)>,
+}
+
+impl Memory {
+    fn running(&mut self) -> Result<(&Bed, &mut Control<MemoryTables>), String> {
+        self.running.as_mut().map(|(bed, control)| (&*bed, control)).ok_or("no set-up was made".into())
+    }
+}
+
+/// What an outcome means on the bed.
+pub(super) fn does(bed: &Bed, Outcome { verdict, frame, .. }: Outcome) -> Result<(Does, Verdict), String> {
+    let side = || bed.side(verdict.ifindex).ok_or(format!("interface {} is no side", verdict.ifindex));
+    let does = match verdict.action {
+        Action::Pass | Action::Deliver | Action::Forward => Does::ToHost(frame),
+        Action::Drop => Does::Drop,
+        Action::Transmit => Does::Out(side()?, frame),
+        Action::Resolve => Does::Resolve(side()?, frame),
+        Action::HandOver | Action::Continue => return Err(format!("{verdict:?} is no end")),
+    };
+    Ok((does, verdict))
+}
+
+impl Executor for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+    fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
+        let mut tables = MemoryTables::default();
+        tables.routes = bed.routes.clone();
+        for side in Side::ALL {
+            tables.put_link(bed.ifindex(side), &bed.link(side)).map_err(|e| e.to_string())?;
+        }
+        for local in &bed.locals {
+            tables.set_local(*local, true).map_err(|e| e.to_string())?;
+        }
+        let mut control = Control::open(tables, &Model::default()).map_err(|e| e.to_string())?;
+        for server in model.services().iter().flat_map(|service| &service.servers) {
+            control.set_next_hop(server.address, &bed.next_hop(server.address)).map_err(|e| e.to_string())?;
+        }
+        control.change_to(model).map_err(|e| e.to_string())?;
+        self.running = Some((bed.clone(), control));
+        Ok(())
+    }
+    fn change(&mut self, model: &Model) -> Result<(), String> {
+        self.running()?.1.change_to(model).map_err(|e| e.to_string())
+    }
+    fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
+        let (bed, control) = self.running()?;
+        let tables = control.store_mut();
+        tables.now = tables.now.wrapping_add(TICKS);
+        let incoming = Incoming { frame, ingress: bed.ifindex(side), ..Incoming::default() };
+        let (does, verdict) = does(bed, memory::run(tables, &incoming))?;
+        Ok((does, Some(verdict)))
+    }
+    fn conns(&mut self) -> Result<Vec<Row>, String> {
+        let (_, control) = self.running()?;
+        let mut rows = Vec::new();
+        connections(control.store(), &mut |c| rows.push(row(&c))).map_err(|e| e.to_string())?;
+        rows.sort();
+        Ok(rows)
+    }
+}
