@@ -160,6 +160,9 @@ fn settle(decision: Decision<Verdict>) -> Verdict {
 #[inline(always)]
 pub fn slow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     settle(read_flow(p, t, w).map(|()| {
+        if !F::V6 && parse::source_routed(p, t, w.flow.ip.l4) {
+            return Verdict::pass(Reason::Malformed);
+        }
         if !known(t, &w.flow) {
             return Stage::Open.verdict::<F>();
         }

@@ -3,6 +3,7 @@
 
 use crate::family::{Family, L3, V4, V6};
 use crate::packet::Packet;
+use crate::tables::Tables;
 use crate::verdict::{Decision, Reason, Verdict};
 use dirigent_wire::{
     Be16, EthHeader, ExtHeader, FragHeader, Ipv4Header, Ipv6Header, Ports, TcpHeader, UdpHeader, checksum, ip::proto,
@@ -127,6 +128,28 @@ impl ReadIp for V4 {
         }
         Some(out)
     }
+}
+
+/// Whether the IPv4 options before `end` ask for a source route (RFC 791 §3.1: loose
+/// 131, strict 137). The host's stack refuses those, and is left to.
+#[inline(always)]
+pub fn source_routed<P: Packet, T: Tables>(p: &P, t: &T, end: usize) -> bool {
+    const MOST: usize = 40;
+    let (mut skip, mut i) = (0u32, 0);
+    while i < MOST && L3 + 21 + i < end {
+        let Some(option) = p.get::<ExtHeader>(L3 + 20 + i) else { return false };
+        // What was skipped so far must not make the verifier tell the rounds apart.
+        skip = t.forget(skip);
+        match option.next_header {
+            _ if skip > 0 => skip -= 1,
+            0 => return false,
+            1 => {}
+            131 | 137 => return true,
+            _ => skip = u32::from(option.len).wrapping_sub(1),
+        }
+        i += 1;
+    }
+    false
 }
 
 /// Extension headers looked through before a packet is left to the host.
