@@ -5,12 +5,14 @@
 //! sees (its list's place in the slots), made when all that it leads to stands.
 
 mod apply;
+mod clock;
 mod connections;
 mod error;
-
+mod kernel;
 mod known;
 mod lists;
 mod memory;
+mod shapes;
 mod slots;
 mod store;
 mod sweep;
@@ -22,6 +24,6 @@ mod trash;
 pub use apply::{Control, ServerStatus};
 pub use connections::{Connection, connections};
 pub use error::Error;
-
+pub use kernel::KernelStore;
 pub use store::{Entry, Expired, Flow, Room, Spot, Store};
 pub use sweep::{Swept, sweep};

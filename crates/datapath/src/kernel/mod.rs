@@ -21,4 +21,4 @@ pub use error::Error;
 pub use load::{Instance, Kernel, LoadOptions, Verified, verify};
 pub use select::{Choice, Facts, Mode, PathKind, choose};
 pub use table::{Mapped, PerCpuTable, Table};
-pub use testrun::{Direction, Ran, SkbContext};
+pub use testrun::{Direction, ExpireStep, Ran, SkbContext};

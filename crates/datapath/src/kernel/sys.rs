@@ -17,6 +17,7 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const OBJ_GET: libc::c_int = 7;
+const PROG_TEST_RUN: libc::c_int = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
@@ -132,6 +133,29 @@ pub(super) fn detach_link(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the attributes hold no address.
     unsafe { bpf(LINK_DETACH, &mut attr)? };
     Ok(())
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+/// Runs a program once on these bytes; returns its value. What it leaves of them is not read.
+pub(super) fn run_once(program: BorrowedFd<'_>, data: &[u8]) -> io::Result<u32> {
+    let data_size_in = u32::try_from(data.len()).map_err(io::Error::other)?;
+    let mut attr =
+        TestRun { prog_fd: number(program), data_size_in, data_in: address(data), repeat: 1, ..TestRun::default() };
+    // SAFETY: the data is live for its length; nothing is asked to be written.
+    unsafe { bpf(PROG_TEST_RUN, &mut attr)? };
+    Ok(attr.retval)
 }
 
 #[repr(C)]

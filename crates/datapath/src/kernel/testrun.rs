@@ -3,9 +3,11 @@
 //!
 //! The interface of a run must exist in the network namespace of the calling thread.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use aya::{TestRun as _, TestRunOptions, programs::Program};
 
-use super::{error::Error, load::Kernel};
+use super::{error::Error, load::Kernel, sys};
 
 /// Which tc program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,7 +126,34 @@ fn get(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_ne_bytes(*word))
 }
 
+/// The expire step by itself: for a thread that has no [`Kernel`].
+#[derive(Debug)]
+pub struct ExpireStep(OwnedFd);
+
+impl ExpireStep {
+    /// Runs it on the first `count` entries of `CANDIDATES`.
+    pub fn run(&self, count: u32) -> Result<(), Error> {
+        let mut frame = [0; 64];
+        put(&mut frame, 0, count);
+        let fail = |e| Error::system("the expire step", e);
+        match sys::run_once(self.0.as_fd(), &frame).map_err(fail)? {
+            XDP_PASS => Ok(()),
+            other => Err(fail(std::io::Error::other(format!("it returned {other}")))),
+        }
+    }
+}
+
 impl Kernel {
+    /// The expire step, to be run from wherever.
+    pub fn expire_step(&self) -> Result<ExpireStep, Error> {
+        const NAME: &str = "dirigent_expire";
+        let missing = || Error::Program { program: NAME.to_owned(), kind: "XDP" };
+        let program = self.ebpf.program(NAME).ok_or_else(missing)?;
+        let fd = program.fd().map_err(|e| Error::load(format!("the descriptor of {NAME}"), e))?;
+        let fd = fd.as_fd().try_clone_to_owned();
+        fd.map(ExpireStep).map_err(|e| Error::system(format!("duplicating the descriptor of {NAME}"), e))
+    }
+
     /// Runs the XDP program on a frame that arrives by an interface.
     pub fn run_xdp(&self, ifindex: u32, frame: &[u8]) -> Result<Ran, Error> {
         self.run_xdp_program("dirigent_xdp", ifindex, frame, 1)

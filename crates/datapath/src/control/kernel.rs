@@ -1,0 +1,334 @@
+//! The kernel's maps as a [`Store`]. Arrays that packets read are mapped into memory and
+//! written word by word, each word at once; the records' layouts are held against the
+//! director's by the assertions at the end.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use dirigent_director::records::{
+    CANDIDATES, Counters, Known, Link, NextHop, Server, Service, Settings, hop, map,
+};
+use dirigent_director::shared::S64;
+use dirigent_director::verdict::Reason;
+
+
+use super::Error;
+use super::clock::Clock;
+use super::shapes::{self, Conn4, Conn6, Key4, Key6, Place4, Place6, halves, pair, words_of_key};
+use super::store::{Entry, Expired, Flow, Room, Spot, Store};
+use crate::kernel::{ExpireStep, Instance, Kernel, Mapped, PerCpuTable, Table};
+
+/// Entries of one step of a walk.
+const CHUNK: usize = 4096;
+
+/// All maps of one director. It lives on its own: several may be open at once, if only
+/// one of them is written to and only one sweeps.
+#[derive(Debug)]
+pub struct KernelStore {
+    conns4: Table<Key4, Conn4>,
+    conns6: Table<Key6, Conn6>,
+    services4: Table<Place4, u32>,
+    services6: Table<Place6, u32>,
+    services: Mapped<[AtomicU64; 6]>,
+    servers: Mapped<[AtomicU64; 7]>,
+    slots: Mapped<AtomicU32>,
+    next_hops: Mapped<[AtomicU32; 11]>,
+    counters: PerCpuTable<u32, Counters>,
+    reasons: PerCpuTable<u32, u64>,
+    local4: Table<[u16; 2], u32>,
+    local6: Table<[u16; 8], u32>,
+    known4: Table<Place4, Known>,
+    known6: Table<Place6, Known>,
+    links: Table<u32, [u16; 16]>,
+    settings: Table<u32, [u32; 32]>,
+    candidates: Mapped<[AtomicU64; 6]>,
+    expire: Option<ExpireStep>,
+    clock: Clock,
+}
+
+/// Opens every map by two functions of whoever has them.
+macro_rules! open {
+    ($from:expr, $table:ident, $mapped:ident, $per_cpu:ident, $expire:expr) => {
+        Ok(KernelStore {
+            conns4: $from.$table(map::CONNS4)?,
+            conns6: $from.$table(map::CONNS6)?,
+            services4: $from.$table(map::SERVICES4)?,
+            services6: $from.$table(map::SERVICES6)?,
+            services: $from.$mapped(map::SERVICES)?,
+            servers: $from.$mapped(map::SERVERS)?,
+            slots: $from.$mapped(map::SLOTS)?,
+            next_hops: $from.$mapped(map::NEXT_HOPS)?,
+            counters: $from.$per_cpu(map::COUNTERS)?,
+            reasons: $from.$per_cpu(map::REASONS)?,
+            local4: $from.$table(map::LOCAL4)?,
+            local6: $from.$table(map::LOCAL6)?,
+            known4: $from.$table(map::KNOWN4)?,
+            known6: $from.$table(map::KNOWN6)?,
+            links: $from.$table(map::LINKS)?,
+            settings: $from.$table(map::SETTINGS)?,
+            candidates: $from.$mapped(map::CANDIDATES)?,
+            expire: $expire,
+            clock: Clock::of_this_machine(),
+        })
+    };
+}
+
+impl KernelStore {
+    /// The maps of a director that is loaded.
+    pub fn new(kernel: &Kernel) -> Result<Self, Error> {
+        open!(kernel, table, mapped, per_cpu_table, Some(kernel.expire_step()?))
+    }
+    /// The pinned maps of a director, to be read: nothing can be expired by it.
+    pub fn open(instance: &Instance) -> Result<Self, Error> {
+        open!(instance, open_table, open_mapped, open_per_cpu_table, None)
+    }
+
+    fn service_words(&self, index: u32) -> Result<&[AtomicU64; 6], Error> {
+        self.services.get(index).ok_or(Error::NoEntry { table: map::SERVICES, index })
+    }
+    fn server_words(&self, index: u32) -> Result<&[AtomicU64; 7], Error> {
+        self.servers.get(index).ok_or(Error::NoEntry { table: map::SERVERS, index })
+    }
+    fn hop_words(&self, index: u32) -> Result<&[AtomicU32; 11], Error> {
+        self.next_hops.get(index).ok_or(Error::NoEntry { table: map::NEXT_HOPS, index })
+    }
+
+    /// Has the packet path expire those of these entries that are due.
+    fn expire(&self, suspects: &[Flow], out: &mut Expired) -> Result<(), Error> {
+        let Some(step) = &self.expire else { return Ok(()) };
+        for chunk in suspects.chunks(CANDIDATES as usize) {
+            for (place, flow) in (0..).zip(chunk) {
+                let no_entry = Error::NoEntry { table: map::CANDIDATES, index: place };
+                let words = self.candidates.get(place).ok_or(no_entry)?;
+                let [head @ .., last] = words;
+                for (to, word) in head.iter().zip(words_of_key(flow)) {
+                    to.store(word, Ordering::Relaxed);
+                }
+                last.store(pair(u32::from(flow.src.is_ipv6()), 0), Ordering::Release);
+            }
+            step.run(chunk.len() as u32)?;
+            for place in 0..chunk.len() as u32 {
+                let result = self.candidates.get(place).map(|[.., last]| halves(last.load(Ordering::Acquire)).1);
+                match result {
+                    Some(1) => out.gone += 1,
+                    Some(2) => out.alive += 1,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds or removes an entry of a hash map.
+fn set<K, V>(table: &Table<K, V>, key: K, value: Option<V>) -> Result<(), Error>
+where
+    K: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable,
+    V: zerocopy::IntoBytes + zerocopy::FromBytes,
+{
+    match value {
+        Some(value) => table.insert(key, value)?,
+        None => _ = table.remove(&key)?,
+    }
+    Ok(())
+}
+
+impl Store for KernelStore {
+    fn room(&self) -> Room {
+        Room {
+            services: self.services.len() as u32,
+            servers: self.servers.len() as u32,
+            slots: self.slots.len() as u32,
+        }
+    }
+    fn hz(&self) -> u32 {
+        self.clock.hz()
+    }
+    fn now(&self) -> u32 {
+        let offset = self.settings().map_or(0, |s| s.clock_offset);
+        self.clock.now().wrapping_add(offset)
+    }
+
+    fn settings(&self) -> Result<Settings, Error> {
+        Ok(shapes::settings(&self.settings.get(&0)?.unwrap_or([0; 32])))
+    }
+    fn put_settings(&mut self, settings: &Settings) -> Result<(), Error> {
+        Ok(self.settings.insert(0, shapes::settings_words(settings))?)
+    }
+
+    fn places(&self) -> Result<Vec<(Spot, u32)>, Error> {
+        let four = self.services4.entries()?.into_iter().map(|(key, index)| (shapes::spot4(&key), index));
+        let six = self.services6.entries()?.into_iter().map(|(key, index)| (shapes::spot6(&key), index));
+        Ok(four.chain(six).collect())
+    }
+    fn set_place(&mut self, spot: &Spot, index: Option<u32>) -> Result<(), Error> {
+        match spot.address {
+            IpAddr::V4(a) => set(&self.services4, shapes::place4(spot, a), index),
+            IpAddr::V6(a) => set(&self.services6, shapes::place6(spot, a), index),
+        }
+    }
+    fn service(&self, index: u32) -> Result<Service, Error> {
+        let [list, cursor, kind, wrr, mh, _] = self.service_words(index)?;
+        let read = |word: &AtomicU64| halves(word.load(Ordering::Acquire));
+        let ((scheduler, flags), (wrr_max, wrr_step), (mh_base, mh_size)) = (read(kind), read(wrr), read(mh));
+        Ok(Service {
+            list: S64::new(list.load(Ordering::Acquire)),
+            cursor: S64::new(cursor.load(Ordering::Acquire)),
+            scheduler,
+            flags,
+            wrr_max,
+            wrr_step,
+            mh_base,
+            mh_size,
+            spare: [0; 2],
+        })
+    }
+    fn put_service_rules(&mut self, index: u32, s: &Service) -> Result<(), Error> {
+        let [_, _, kind, wrr, mh, _] = self.service_words(index)?;
+        // What a scheduler needs stands before it is chosen.
+        mh.store(pair(s.mh_base, s.mh_size), Ordering::Release);
+        wrr.store(pair(s.wrr_max, s.wrr_step), Ordering::Release);
+        kind.store(pair(s.scheduler, s.flags), Ordering::Release);
+        Ok(())
+    }
+    fn set_list(&mut self, index: u32, list: u64) -> Result<(), Error> {
+        let [word, ..] = self.service_words(index)?;
+        word.store(list, Ordering::Release);
+        Ok(())
+    }
+    fn swap_cursor(&mut self, index: u32, old: u64, new: u64) -> Result<bool, Error> {
+        let [_, cursor, ..] = self.service_words(index)?;
+        Ok(cursor.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+    }
+
+    fn server(&self, index: u32) -> Result<Server, Error> {
+        let words = self.server_words(index)?.each_ref().map(|word| word.load(Ordering::Acquire));
+        Ok(shapes::server(words))
+    }
+    fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error> {
+        let [_, rest @ ..] = self.server_words(index)?;
+        let [_, words @ ..] = shapes::server_words(server);
+        for (to, word) in rest.iter().zip(words) {
+            to.store(word, Ordering::Release);
+        }
+        Ok(())
+    }
+    fn next_hop(&self, index: u32) -> Result<NextHop, Error> {
+        let words = self.hop_words(index)?.each_ref().map(|word| word.load(Ordering::Acquire));
+        Ok(shapes::next_hop(words))
+    }
+    fn put_next_hop(&mut self, index: u32, next: &NextHop) -> Result<(), Error> {
+        let words = self.hop_words(index)?;
+        let new = shapes::hop_words(next);
+        if words.each_ref().map(|word| word.load(Ordering::Acquire)) == new {
+            return Ok(());
+        }
+        let ([state, fields @ ..], [new_state, new_fields @ ..]) = (words, new);
+        // While the MACs change the kernel finds the neighbour.
+        if state.load(Ordering::Acquire) == hop::RESOLVED {
+            state.store(hop::NO_NEIGHBOUR, Ordering::SeqCst);
+        }
+        for (to, word) in fields.iter().zip(new_fields) {
+            to.store(word, Ordering::SeqCst);
+        }
+        state.store(new_state, Ordering::SeqCst);
+        Ok(())
+    }
+    fn counters(&self, index: u32) -> Result<Counters, Error> {
+        let mut sum = Counters::default();
+        for one in self.counters.get(&index)?.unwrap_or_default() {
+            sum.conns += one.conns;
+            sum.in_packets += one.in_packets;
+            sum.in_bytes += one.in_bytes;
+            sum.out_packets += one.out_packets;
+            sum.out_bytes += one.out_bytes;
+        }
+        Ok(sum)
+    }
+    fn zero_counters(&mut self, index: u32) -> Result<(), Error> {
+        Ok(self.counters.set_all(index, Counters::default())?)
+    }
+
+    fn slots(&self, base: u32, len: u32) -> Result<Vec<u32>, Error> {
+        let slot = |index| self.slots.get(index).ok_or(Error::NoEntry { table: map::SLOTS, index });
+        (base..base.saturating_add(len)).map(|index| Ok(slot(index)?.load(Ordering::Acquire))).collect()
+    }
+    fn put_slots(&mut self, base: u32, slots: &[u32]) -> Result<(), Error> {
+        for (index, slot) in (base..).zip(slots) {
+            let place = self.slots.get(index).ok_or(Error::NoEntry { table: map::SLOTS, index })?;
+            place.store(*slot, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> Result<Vec<(Spot, Known)>, Error> {
+        let four = self.known4.entries()?.into_iter().map(|(key, known)| (shapes::spot4(&key), known));
+        let six = self.known6.entries()?.into_iter().map(|(key, known)| (shapes::spot6(&key), known));
+        Ok(four.chain(six).collect())
+    }
+    fn set_known(&mut self, spot: &Spot, known: Option<Known>) -> Result<(), Error> {
+        match spot.address {
+            IpAddr::V4(a) => set(&self.known4, shapes::place4(spot, a), known),
+            IpAddr::V6(a) => set(&self.known6, shapes::place6(spot, a), known),
+        }
+    }
+    fn locals(&self) -> Result<Vec<IpAddr>, Error> {
+        let four = self.local4.entries()?.into_iter().map(|(key, _)| shapes::address4(key));
+        let six = self.local6.entries()?.into_iter().map(|(key, _)| shapes::address6(key));
+        Ok(four.chain(six).collect())
+    }
+    fn set_local(&mut self, address: IpAddr, present: bool) -> Result<(), Error> {
+        let value = present.then_some(1);
+        match address {
+            IpAddr::V4(a) => set(&self.local4, shapes::words4(a), value),
+            IpAddr::V6(a) => set(&self.local6, shapes::words6(a), value),
+        }
+    }
+    fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {
+        Ok(self.links.insert(ifindex, shapes::link_words(link))?)
+    }
+    fn reasons(&self) -> Result<Vec<u64>, Error> {
+        let count = |reason: u32| Ok(self.reasons.get(&reason)?.unwrap_or_default().into_iter().sum());
+        (0..Reason::ALL.len() as u32).map(count).collect()
+    }
+
+    fn entry(&self, flow: &Flow) -> Result<Option<Entry>, Error> {
+        if let Some(key) = shapes::key4(flow) {
+            return Ok(self.conns4.get(&key)?.map(|conn| shapes::entry4(&key, &conn)));
+        }
+        let Some(key) = shapes::key6(flow) else { return Ok(None) };
+        Ok(self.conns6.get(&key)?.map(|conn| shapes::entry6(&key, &conn)))
+    }
+    fn walk(&self, v6: bool, see: &mut dyn FnMut(Entry)) -> Result<(), Error> {
+        if v6 {
+            let mut walk = self.conns6.walk(CHUNK);
+            while walk.next_chunk(|key, conn| see(shapes::entry6(&key, &conn)))? {}
+        } else {
+            let mut walk = self.conns4.walk(CHUNK);
+            while walk.next_chunk(|key, conn| see(shapes::entry4(&key, &conn)))? {}
+        }
+        Ok(())
+    }
+    fn sweep(&mut self, idle: &dyn Fn(&Entry) -> bool, pause: &mut dyn FnMut()) -> Result<Expired, Error> {
+        let mut out = Expired::default();
+        let mut suspects = Vec::new();
+        let note = |entry: Entry, suspects: &mut Vec<Flow>| {
+            if idle(&entry) {
+                suspects.push(entry.flow);
+            }
+        };
+        let mut walk = self.conns4.walk(CHUNK);
+        while walk.next_chunk(|key, conn| note(shapes::entry4(&key, &conn), &mut suspects))? {
+            self.expire(&suspects, &mut out)?;
+            suspects.clear();
+            pause();
+        }
+        let mut walk = self.conns6.walk(CHUNK);
+        while walk.next_chunk(|key, conn| note(shapes::entry6(&key, &conn), &mut suspects))? {
+            self.expire(&suspects, &mut out)?;
+            suspects.clear();
+            pause();
+        }
+        Ok(out)
+    }
+}

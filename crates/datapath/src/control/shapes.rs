@@ -1,0 +1,317 @@
+//! Records and keys as the plain words that go into and out of the kernel's maps.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dirigent_director::records::{Conn, Link, NextHop, Server, Settings};
+use dirigent_director::shared::{S32, S64};
+use dirigent_wire::{Addr4, Addr6, Be16, Mac};
+
+use super::store::{Entry, Flow, Spot};
+
+/// `Tuple<Addr4>`.
+pub type Key4 = [u16; 8];
+/// `Tuple<Addr6>`.
+pub type Key6 = [u16; 20];
+/// `Place<Addr4>`.
+pub type Place4 = [u16; 4];
+/// `Place<Addr6>`.
+pub type Place6 = [u16; 10];
+/// `Conn<Addr4>`.
+pub type Conn4 = [u64; 8];
+/// `Conn<Addr6>`.
+pub type Conn6 = [u64; 10];
+
+const _: () = {
+    use dirigent_director::records::{Candidate, Place, Service, Tuple};
+    use std::mem::offset_of;
+    assert!(size_of::<Key4>() == size_of::<Tuple<Addr4>>() && size_of::<Key6>() == size_of::<Tuple<Addr6>>());
+    assert!(size_of::<Place4>() == size_of::<Place<Addr4>>() && size_of::<Place6>() == size_of::<Place<Addr6>>());
+    assert!(size_of::<Conn4>() == size_of::<Conn<Addr4>>() && size_of::<Conn6>() == size_of::<Conn<Addr6>>());
+    assert!(offset_of!(Conn<Addr4>, addr) == 32 && offset_of!(Conn<Addr4>, port) == 36);
+    assert!(offset_of!(Conn<Addr6>, addr) == 32 && offset_of!(Conn<Addr6>, port) == 48);
+    assert!(offset_of!(Conn<Addr4>, last_seen) == 8 && offset_of!(Conn<Addr4>, server) == 16);
+    assert!(size_of::<Service>() == 48 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, mh_base) == 32);
+    assert!(size_of::<Server>() == 56 && offset_of!(Server, port) == 24 && offset_of!(Server, weight) == 28);
+    assert!(offset_of!(Server, flags) == 32 && offset_of!(Server, upper) == 40 && offset_of!(Server, spare) == 48);
+    assert!(size_of::<NextHop>() == 44 && offset_of!(NextHop, src) == 12 && offset_of!(NextHop, spare) == 24);
+    assert!(size_of::<Link>() == 32 && offset_of!(Link, used) == 6 && offset_of!(Link, addr6) == 12);
+    assert!(size_of::<Settings>() == 128 && offset_of!(Settings, udp_timeout) == 80);
+    assert!(size_of::<Candidate>() == 48 && offset_of!(Candidate, flags) == 40);
+};
+
+/// Two words as one, the first at the lower address.
+pub fn pair(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The opposite of [`pair`].
+pub fn halves(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
+}
+
+/// Two half words as one word.
+fn word(first: u16, second: u16) -> u32 {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// The opposite of [`word`].
+fn half_words(word: u32) -> (u16, u16) {
+    let [a, b, c, d] = word.to_ne_bytes();
+    (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
+}
+
+fn quarters(word: u64) -> [u16; 4] {
+    let (first, second) = halves(word);
+    let ((a, b), (c, d)) = (half_words(first), half_words(second));
+    [a, b, c, d]
+}
+
+/// An address's words.
+pub fn words4(address: Ipv4Addr) -> [u16; 2] {
+    Addr4::new(address.octets()).0
+}
+
+/// An address's words.
+pub fn words6(address: Ipv6Addr) -> [u16; 8] {
+    Addr6::new(address.octets()).0
+}
+
+/// An address of these words.
+pub fn address4(words: [u16; 2]) -> IpAddr {
+    IpAddr::from(Addr4(words).bytes())
+}
+
+/// An address of these words.
+pub fn address6(words: [u16; 8]) -> IpAddr {
+    IpAddr::from(Addr6(words).bytes())
+}
+
+/// A protocol as the first byte of two.
+fn protocol(number: u8) -> u16 {
+    u16::from_ne_bytes([number, 0])
+}
+
+fn number(protocol: u16) -> u8 {
+    let [number, _] = protocol.to_ne_bytes();
+    number
+}
+
+/// The key of a place.
+pub fn place4(spot: &Spot, address: Ipv4Addr) -> Place4 {
+    let [a, b] = words4(address);
+    [a, b, spot.port.to_be(), protocol(spot.protocol)]
+}
+
+/// The key of a place.
+pub fn place6(spot: &Spot, address: Ipv6Addr) -> Place6 {
+    let [a, b, c, d, e, f, g, h] = words6(address);
+    [a, b, c, d, e, f, g, h, spot.port.to_be(), protocol(spot.protocol)]
+}
+
+/// The place of a key.
+pub fn spot4(&[a, b, port, protocol]: &Place4) -> Spot {
+    Spot { address: address4([a, b]), port: u16::from_be(port), protocol: number(protocol) }
+}
+
+/// The place of a key.
+pub fn spot6(&[a, b, c, d, e, f, g, h, port, protocol]: &Place6) -> Spot {
+    Spot { address: address6([a, b, c, d, e, f, g, h]), port: u16::from_be(port), protocol: number(protocol) }
+}
+
+/// The key of a tuple, if it is IPv4.
+pub fn key4(flow: &Flow) -> Option<Key4> {
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = (flow.src, flow.dst) else { return None };
+    let ([a, b], [c, d]) = (words4(src), words4(dst));
+    Some([a, b, c, d, flow.sport.to_be(), flow.dport.to_be(), protocol(flow.protocol), 0])
+}
+
+/// The key of a tuple, if it is IPv6.
+pub fn key6(flow: &Flow) -> Option<Key6> {
+    let (IpAddr::V6(src), IpAddr::V6(dst)) = (flow.src, flow.dst) else { return None };
+    Some(wide_key(words6(src), words6(dst), flow))
+}
+
+fn wide_key(src: [u16; 8], dst: [u16; 8], flow: &Flow) -> Key6 {
+    let mut key = [0; 20];
+    let words = src.into_iter().chain(dst).chain([flow.sport.to_be(), flow.dport.to_be(), protocol(flow.protocol)]);
+    for (to, word) in key.iter_mut().zip(words) {
+        *to = word;
+    }
+    key
+}
+
+/// The key in a candidate of the expire step: IPv4 addresses in the first two words.
+pub fn words_of_key(flow: &Flow) -> [u64; 5] {
+    let key = wide_key(super::store::words(flow.src), super::store::words(flow.dst), flow);
+    let mut out = [0; 5];
+    for (to, chunk) in out.iter_mut().zip(key.chunks_exact(4)) {
+        if let [a, b, c, d] = *chunk {
+            *to = pair(word(a, b), word(c, d));
+        }
+    }
+    out
+}
+
+fn flow4(&[a, b, c, d, sport, dport, protocol, _]: &Key4) -> Flow {
+    let (src, dst) = (address4([a, b]), address4([c, d]));
+    Flow { protocol: number(protocol), src, sport: u16::from_be(sport), dst, dport: u16::from_be(dport) }
+}
+
+fn flow6(key: &Key6) -> Flow {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, sport, dport, protocol, _] = *key;
+    Flow {
+        protocol: number(protocol),
+        src: address6([a, b, c, d, e, f, g, h]),
+        sport: u16::from_be(sport),
+        dst: address6([i, j, k, l, m, n, o, p]),
+        dport: u16::from_be(dport),
+    }
+}
+
+fn entry(flow: Flow, [state, times, indexes]: [u64; 3], address: IpAddr, port: u16, kind: u16) -> Entry {
+    let ((last_seen, packets), (server, service)) = (halves(times), halves(indexes));
+    let (port, kind) = (u16::from_be(port), number(kind));
+    Entry { flow, word: state, last_seen, packets, server, service, address, port, kind }
+}
+
+/// An entry of the IPv4 table.
+pub fn entry4(key: &Key4, &[state, times, indexes, _, rest, _, _, _]: &Conn4) -> Entry {
+    let [a, b, port, kind] = quarters(rest);
+    entry(flow4(key), [state, times, indexes], address4([a, b]), port, kind)
+}
+
+/// An entry of the IPv6 table.
+pub fn entry6(key: &Key6, &[state, times, indexes, _, high, low, rest, _, _, _]: &Conn6) -> Entry {
+    let ([a, b, c, d], [e, f, g, h]) = (quarters(high), quarters(low));
+    let [port, kind, _, _] = quarters(rest);
+    entry(flow6(key), [state, times, indexes], address6([a, b, c, d, e, f, g, h]), port, kind)
+}
+
+/// A server of its words.
+pub fn server([load, high, low, kind, flags, thresholds, spare]: [u64; 7]) -> Server {
+    let ([a, b, c, d], [e, f, g, h]) = (quarters(high), quarters(low));
+    let (place, weight) = halves(kind);
+    let (port, method) = half_words(place);
+    let [method, protocol] = method.to_ne_bytes();
+    let ((flags, service), (upper, lower), (first, second)) = (halves(flags), halves(thresholds), halves(spare));
+    Server {
+        load: S64::new(load),
+        addr: [a, b, c, d, e, f, g, h],
+        port: Be16::from_raw(port),
+        method,
+        protocol,
+        weight: S32::new(weight),
+        flags: S32::new(flags),
+        service,
+        upper,
+        lower,
+        spare: [first, second],
+    }
+}
+
+/// A server's words.
+pub fn server_words(s: &Server) -> [u64; 7] {
+    let [a, b, c, d, e, f, g, h] = s.addr;
+    let place = word(s.port.raw(), u16::from_ne_bytes([s.method, s.protocol]));
+    let [first, second] = s.spare;
+    [
+        s.load.load(),
+        pair(word(a, b), word(c, d)),
+        pair(word(e, f), word(g, h)),
+        pair(place, s.weight.load()),
+        pair(s.flags.load(), s.service),
+        pair(s.upper, s.lower),
+        pair(first, second),
+    ]
+}
+
+/// A next hop of its words.
+pub fn next_hop([state, ifindex, mtu, a, b, c, spare, t, u, v, w]: [u32; 11]) -> NextHop {
+    let ((a, b), (c, d), (e, f)) = (half_words(a), half_words(b), half_words(c));
+    let [t, u, v, w] = [t, u, v, w].map(half_words);
+    NextHop {
+        state: S32::new(state),
+        ifindex,
+        mtu,
+        src: Mac([a, b, c]),
+        dst: Mac([d, e, f]),
+        spare,
+        tunnel_src: [t.0, t.1, u.0, u.1, v.0, v.1, w.0, w.1],
+    }
+}
+
+/// A next hop's words.
+pub fn hop_words(n: &NextHop) -> [u32; 11] {
+    let (Mac([a, b, c]), Mac([d, e, f])) = (n.src, n.dst);
+    let [g, h, i, j, k, l, m, o] = n.tunnel_src;
+    let macs = [word(a, b), word(c, d), word(e, f)];
+    let [x, y, z] = macs;
+    [n.state.load(), n.ifindex, n.mtu, x, y, z, n.spare, word(g, h), word(i, j), word(k, l), word(m, o)]
+}
+
+/// A link's words.
+pub fn link_words(link: &Link) -> [u16; 16] {
+    let (Mac([a, b, c]), [d, e], [f, g, h, i, j, k, l, m]) = (link.mac, link.addr4, link.addr6);
+    let (n, o) = half_words(link.spare);
+    [a, b, c, link.used, d, e, f, g, h, i, j, k, l, m, n, o]
+}
+
+/// Settings of their words.
+pub fn settings(words: &[u32; 32]) -> Settings {
+    let [version, flags, hz, clock_offset, rest @ ..] = *words;
+    let (timeouts, rest) = rest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+    let [udp_timeout, error_rate, error_burst, error_dest_rate, error_dest_burst, ..] =
+        *rest.first_chunk::<5>().unwrap_or(&[0; 5]);
+    Settings {
+        version,
+        flags,
+        hz,
+        clock_offset,
+        tcp_timeouts: *timeouts,
+        udp_timeout,
+        error_rate,
+        error_burst,
+        error_dest_rate,
+        error_dest_burst,
+        spare: [0; 7],
+    }
+}
+
+/// Settings' words.
+pub fn settings_words(s: &Settings) -> [u32; 32] {
+    let mut words = [0; 32];
+    let head = [s.version, s.flags, s.hz, s.clock_offset];
+    let tail = [s.udp_timeout, s.error_rate, s.error_burst, s.error_dest_rate, s.error_dest_burst];
+    for (to, word) in words.iter_mut().zip(head.into_iter().chain(s.tcp_timeouts).chain(tail)) {
+        *to = word;
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_back() {
+        let s = Settings { flags: 5, hz: 100, ..Settings::default() };
+        assert_eq!(format!("{:?}", settings(&settings_words(&s))), format!("{s:?}"));
+        let words = [1, 2, 3, pair(word(0x1234, 0x0601), 7), 5, 6, 7];
+        assert_eq!(server_words(&server(words)), words);
+        let words = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+        assert_eq!(hop_words(&next_hop(words)), words);
+        let flow = Flow {
+            protocol: 6,
+            src: "192.0.2.1".parse().unwrap(),
+            sport: 1,
+            dst: "192.0.2.2".parse().unwrap(),
+            dport: 2,
+        };
+        assert_eq!(flow4(&key4(&flow).unwrap()), flow);
+        let flow = Flow { src: "2001:db8::1".parse().unwrap(), dst: "2001:db8::2".parse().unwrap(), ..flow };
+        assert_eq!(flow6(&key6(&flow).unwrap()), flow);
+    }
+}
