@@ -219,8 +219,12 @@ pub struct Connection {
     pub server: String,
     /// IPVS's name of the state.
     pub state: String,
-    /// Milliseconds until it expires without a packet.
-    pub expires_ms: u64,
+    /// Seconds until it expires without a packet.
+    pub expires_s: u32,
+    /// Packets of the client.
+    pub in_packets: u32,
+    /// Packets of the server.
+    pub out_packets: u32,
 }
 
 /// A part of the connections.

@@ -112,7 +112,8 @@ async fn detach(target: &Target) -> Result<Changed> {
     }
     let _lock = daemon::Lock::take(&target.instance)?;
     let gone = detach_all(&instance)?;
-    let mut operations: Vec<_> = gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)).collect();
+    let mut operations: Vec<_> =
+        gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)).collect();
     operations.push("removed the maps, with all connections and counters".to_owned());
     operations.extend(daemon::vip::release_recorded(&target.instance)?);
     Ok(Changed { operations, notes: Vec::new() })

@@ -92,7 +92,14 @@ pub fn services(services: &[Service]) -> String {
         if !service.flags.is_empty() {
             let _ = write!(scheduler, " ({})", service.flags.join(","));
         }
-        rows.push(vec![service.name(), scheduler, String::new(), active.to_string(), inactive.to_string(), String::new()]);
+        rows.push(vec![
+            service.name(),
+            scheduler,
+            String::new(),
+            active.to_string(),
+            inactive.to_string(),
+            String::new(),
+        ]);
         for s in &service.servers {
             let name = format!("  → {}", s.address);
             let (weight, active, inactive) = (s.weight.to_string(), s.active.to_string(), s.inactive.to_string());
@@ -119,12 +126,12 @@ pub fn servers(services: &[Service]) -> String {
 /// Connections.
 pub fn connections(all: &Connections) -> String {
     let row = |c: &dirigent_api::Connection| {
-        let expires = format!("{:.1}s", c.expires_ms as f64 / 1000.0);
+        let packets = format!("{}/{}", c.in_packets, c.out_packets);
         let (client, vip, server) = (c.client.clone(), c.virtual_address.clone(), c.server.clone());
-        vec![c.protocol.clone(), client, vip, server, c.state.clone(), expires]
+        vec![c.protocol.clone(), client, vip, server, c.state.clone(), format!("{}s", c.expires_s), packets]
     };
     let rows: Vec<_> = all.connections.iter().map(row).collect();
-    table(&["PROTOCOL", "CLIENT", "VIRTUAL", "SERVER", "STATE", "EXPIRES"], &rows)
+    table(&["PROTOCOL", "CLIENT", "VIRTUAL", "SERVER", "STATE", "EXPIRES", "IN/OUT"], &rows)
 }
 
 /// Verdicts that were counted.

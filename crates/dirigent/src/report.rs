@@ -2,29 +2,265 @@
 
 use crate::daemon::size::Size;
 use crate::failure::{Failure, Result};
-use dirigent_api::{Connections, Service, Stats, Status};
-use dirigent_datapath::kernel::Instance;
+use dirigent_api::{
+    Connection, Connections, Counters, Interface, NextHop, Reason, Room, Server, Service, Stats, Status,
+};
+use dirigent_datapath::control::{self, KernelStore, Spot, Store};
+use dirigent_datapath::kernel::{Attached, Hook, Instance, attached};
+use dirigent_director::records::{self, hop, kind, map, server_flag, service_flag};
+use dirigent_director::verdict::ReasonKind;
+use dirigent_net::{Snapshot, mac_text};
+use dirigent_wire::Addr4;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 /// Reads one director's tables.
-pub struct Reader;
+pub struct Reader {
+    instance: Instance,
+    store: KernelStore,
+}
+
+/// The size of a director's connection tables, if it has any.
+pub fn size(instance: &Instance) -> Option<Size> {
+    type Table = dirigent_datapath::kernel::Table<records::Tuple<Addr4>, records::Conn<Addr4>>;
+    let table: Table = instance.open_table(map::CONNS4).ok()?;
+    Some(Size::of_entries(table.max_entries()))
+}
+
+fn protocol(number: u8) -> String {
+    let known = dirigent_config::Protocol::ALL.into_iter().find(|p| p.number() == number);
+    known.map_or_else(|| number.to_string(), |p| p.name().to_owned())
+}
+
+fn socket(ip: IpAddr, port: u16) -> String {
+    SocketAddr::new(ip, port).to_string()
+}
+
+fn counters(c: &records::Counters) -> Counters {
+    Counters {
+        connections: c.conns,
+        in_packets: c.in_packets,
+        in_bytes: c.in_bytes,
+        out_packets: c.out_packets,
+        out_bytes: c.out_bytes,
+    }
+}
+
+/// The address in a server's record.
+fn address(words: &[u16; 8], v6: bool) -> IpAddr {
+    let mut bytes = [0; 16];
+    for (pair, word) in bytes.chunks_exact_mut(2).zip(words) {
+        pair.copy_from_slice(&word.to_ne_bytes());
+    }
+    let [a, b, c, d, ..] = bytes;
+    if v6 { IpAddr::from(bytes) } else { IpAddr::from([a, b, c, d]) }
+}
 
 impl Reader {
-    pub fn open(_: &Instance) -> Result<Self> {
-        Err(Failure::new("", "not yet", ""))
+    /// Opens the pins.
+    pub fn open(instance: &Instance) -> Result<Self> {
+        let store = KernelStore::open(instance)?;
+        Ok(Self { instance: instance.clone(), store })
     }
-    pub fn size(&self) -> Option<Size> {
-        None
-    }
-    pub fn status(&self) -> Result<Status> {
-        Ok(Status::default())
-    }
+
+    /// All services with their servers, also removed ones that still have connections.
     pub fn services(&self) -> Result<Vec<Service>> {
-        Ok(Vec::new())
+        let mut removed = self.removed()?;
+        let mut places = self.store.places()?;
+        places.sort_by_key(|(spot, _)| (spot.address.is_ipv6(), spot.protocol, spot.address, spot.port));
+        let mut all = Vec::new();
+        for (spot, index) in places {
+            all.push(self.service(&spot, index, removed.remove(&index).unwrap_or_default())?);
+        }
+        for (_, servers) in removed {
+            let mut service = Service { address: "removed".into(), ..Service::default() };
+            for (index, record) in servers {
+                let v6 = record.addr.iter().skip(2).any(|word| *word != 0);
+                service.protocol = protocol(record.protocol);
+                let server = self.server(index, &record, &service.name(), v6)?;
+                service.counters += server.counters;
+                service.servers.push(server);
+            }
+            all.push(service);
+        }
+        Ok(all)
     }
-    pub fn connections(&self, _: usize) -> Result<Connections> {
-        Ok(Connections::default())
+
+    /// Servers that are in no list and still have connections, by service.
+    fn removed(&self) -> Result<BTreeMap<u32, Vec<(u32, records::Server)>>> {
+        let mut found: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for index in 0..self.store.room().servers {
+            let record = self.store.server(index)?;
+            let lingers = record.method != 0 && record.flags.load() & server_flag::AVAILABLE == 0;
+            if lingers && record.connections() != (0, 0) {
+                found.entry(record.service).or_default().push((index, record));
+            }
+        }
+        Ok(found)
     }
+
+    fn service(&self, spot: &Spot, index: u32, removed: Vec<(u32, records::Server)>) -> Result<Service> {
+        let record = self.store.service(index)?;
+        let schedulers = dirigent_config::Scheduler::ALL;
+        let scheduler = schedulers.get(record.scheduler as usize).map_or("unknown", |s| s.name());
+        let flags = [
+            (service_flag::ONE_PACKET, "one-packet"),
+            (service_flag::MH_PORT, "mh-port"),
+            (service_flag::MH_FALLBACK, "mh-fallback"),
+        ];
+        let flags = flags.into_iter().filter(|(bit, _)| record.flags & bit != 0);
+        let mut service = Service {
+            protocol: protocol(spot.protocol),
+            address: socket(spot.address, spot.port),
+            scheduler: scheduler.to_owned(),
+            flags: flags.map(|(_, name)| name.to_owned()).collect(),
+            ..Service::default()
+        };
+        let list = record.list.load();
+        let mut members = Vec::new();
+        for index in self.store.slots((list >> 32) as u32, list as u32)? {
+            members.push((index, self.store.server(index)?));
+        }
+        // The list has the newest first.
+        members.reverse();
+        for (index, record) in members.into_iter().chain(removed) {
+            let server = self.server(index, &record, &service.name(), spot.address.is_ipv6())?;
+            service.counters += server.counters;
+            service.servers.push(server);
+        }
+        Ok(service)
+    }
+
+    fn server(&self, index: u32, record: &records::Server, service: &str, v6: bool) -> Result<Server> {
+        let (active, inactive) = record.connections();
+        let (weight, flags) = (record.weight.load(), record.flags.load());
+        let state = match flags {
+            flags if flags & server_flag::AVAILABLE == 0 => "removed",
+            _ if weight == 0 => "quiesced",
+            flags if flags & server_flag::OVERLOAD != 0 => "overloaded",
+            _ => "available",
+        };
+        Ok(Server {
+            service: service.to_owned(),
+            address: socket(address(&record.addr, v6), record.port.get()),
+            method: if record.method == kind::NAT_REQUEST { "nat" } else { "dr" }.to_owned(),
+            weight,
+            upper: record.upper,
+            lower: record.lower,
+            active,
+            inactive,
+            state: state.to_owned(),
+            next_hop: self.next_hop(index)?,
+            counters: counters(&self.store.counters(index)?),
+        })
+    }
+
+    fn next_hop(&self, index: u32) -> Result<NextHop> {
+        let found = self.store.next_hop(index)?;
+        let state = found.state.load();
+        let word = match state {
+            hop::RESOLVED => "resolved",
+            hop::NO_NEIGHBOUR => "no neighbour",
+            hop::NO_ROUTE => "no route",
+            hop::LOCAL => "local",
+            hop::REMOVED => "removed",
+            _ => "unknown",
+        };
+        let mac = if state == hop::RESOLVED { mac_text(found.dst.bytes()) } else { String::new() };
+        Ok(NextHop { state: word.to_owned(), interface: found.ifindex, mac, mtu: found.mtu })
+    }
+
+    /// The first `limit` connections.
+    pub fn connections(&self, limit: usize) -> Result<Connections> {
+        let mut out = Connections::default();
+        control::connections(&self.store, &mut |c| {
+            if out.connections.len() >= limit {
+                out.more = true;
+                return;
+            }
+            out.connections.push(Connection {
+                protocol: protocol(c.protocol),
+                client: socket(c.client.0, c.client.1),
+                virtual_address: socket(c.service.0, c.service.1),
+                server: socket(c.server.0, c.server.1),
+                state: c.state.to_owned(),
+                expires_s: c.remaining_s,
+                in_packets: c.packets.0,
+                out_packets: c.packets.1,
+            });
+        })?;
+        Ok(out)
+    }
+
+    /// All counters.
     pub fn stats(&self) -> Result<Stats> {
-        Ok(Stats::default())
+        let counts = self.store.reasons()?;
+        let all = dirigent_director::verdict::Reason::ALL.iter().zip(counts);
+        let reason = |(reason, count): (&dirigent_director::verdict::Reason, u64)| Reason {
+            name: reason.name().to_owned(),
+            kind: kind_name(reason.kind()).to_owned(),
+            text: reason.text().to_owned(),
+            count,
+        };
+        Ok(Stats { services: self.services()?, reasons: all.map(reason).collect() })
+    }
+
+    /// What can be told without the daemon.
+    pub fn status(&self) -> Result<Status> {
+        let services = self.services()?;
+        let servers = services.iter().flat_map(|service| &service.servers);
+        let used = servers.map(|s| u64::from(s.active) + u64::from(s.inactive)).sum();
+        let size = size(&self.instance);
+        let room =
+            Room { connections: size.map_or(0, |size| size.connections), bytes: size.map_or(0, Size::bytes), used };
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.name().to_owned(),
+            interfaces: interfaces(&attached(&self.instance)?),
+            connections: room,
+            ..Status::default()
+        })
+    }
+}
+
+fn kind_name(kind: ReasonKind) -> &'static str {
+    match kind {
+        ReasonKind::Forwarded => "forwarded",
+        ReasonKind::Passed => "passed",
+        ReasonKind::Answered => "answered",
+        ReasonKind::Dropped => "dropped",
+    }
+}
+
+/// From the pins; the names are those of the asker's namespace, if the interface is there.
+fn interfaces(all: &[Attached]) -> Vec<Interface> {
+    let snapshot = Snapshot::take().ok();
+    let mut found: BTreeMap<u32, Interface> = BTreeMap::new();
+    for one in all.iter().filter(|one| one.alive) {
+        let link = snapshot.as_ref().and_then(|s| s.links.get(&one.ifindex));
+        let name = link.map(|link| link.name.clone()).unwrap_or_default();
+        let entry = found.entry(one.ifindex).or_insert_with(|| Interface {
+            name,
+            index: one.ifindex,
+            path: "tc".into(),
+            reasons: Vec::new(),
+        });
+        if one.hook == Hook::Xdp {
+            entry.path = "xdp".into();
+        }
+    }
+    found.into_values().collect()
+}
+
+impl From<control::Error> for Failure {
+    fn from(error: control::Error) -> Self {
+        match error {
+            control::Error::Kernel(error) => error.into(),
+            control::Error::Unsupported(unsupported) => {
+                let failure = Self::new("", unsupported.to_string(), unsupported.instead);
+                Self { code: crate::failure::code::INVALID, ..failure }
+            }
+            other => Self::new("", other.to_string(), ""),
+        }
     }
 }

@@ -66,7 +66,11 @@ pub fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
     let problem = |ip: IpAddr| {
         let length = if ip.is_ipv4() { 32 } else { 128 };
         let remedy = format!("add it (`ip address add {ip}/{length} dev lo`), or set vip = \"manage\"");
-        Problem::new(format!("virtual address {ip}"), "nobody on this host holds it, so its packets pass untouched", remedy)
+        Problem::new(
+            format!("virtual address {ip}"),
+            "nobody on this host holds it, so its packets pass untouched",
+            remedy,
+        )
     };
     missing.map(|(ip, _)| problem(ip)).collect()
 }

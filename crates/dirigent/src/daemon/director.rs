@@ -3,13 +3,14 @@
 use super::config;
 use super::interfaces::Interfaces;
 use super::size::Size;
-use super::tables::Tables;
+use super::tables::{Sweeper, Tables};
 use super::vip::{self, Vips};
 use super::{network, snapshot};
-use crate::failure::Result;
-use crate::report::Reader;
+use crate::failure::{Failure, Result};
+use crate::report::{self, Reader};
 use dirigent_api::{Changed, Daemon, Problem, Status};
 use dirigent_config::{Model, Plan};
+use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{self, Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_net::{Change, HopKeeper, Update};
@@ -24,9 +25,9 @@ pub struct Director {
     /// The name from the command line, which wins over the file's.
     named: Option<String>,
     instance: Instance,
-    model: Model,
     kernel: Kernel,
     tables: Tables,
+    sweeper: Option<Sweeper>,
     interfaces: Interfaces,
     vips: Vips,
     since: Instant,
@@ -42,46 +43,47 @@ impl Director {
         let size = Size::of(settings.connections)?;
         let maps = size.maps();
         let mut options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &maps };
-        let taken = Reader::open(&instance).ok();
-        let kept = taken.as_ref().and_then(|reader| reader.size());
-        let maps_kept = kept.map(|size| size.maps());
-        if let (None, Some(maps)) = (settings.connections, &maps_kept) {
+        let kept = report::size(&instance);
+        let kept_maps = kept.map(Size::maps);
+        if let (None, Some(maps)) = (settings.connections, &kept_maps) {
             // A default that came out differently is no reason to complain.
             options.map_sizes = maps;
         }
-        let kernel = Kernel::load(&options)?;
+        let mut kernel = Kernel::load(&options)?;
+        if let Err(error) = kernel.count_losses() {
+            tracing::warn!("frames that XDP loses after the verdict are not counted: {error}");
+        }
         let actual = kept.unwrap_or(size);
         tracing::info!("{}", actual.sentence(settings.connections == Some(actual.connections)));
-        let tables = Tables::open(&instance, &kernel)?;
+        if kernel.took_over() {
+            tracing::info!("took over the programs and maps of {}, with their connections", instance.name());
+        }
+        let vips = Vips::open(instance.name())?;
         let mut director = Self {
             network: HopKeeper::start()?,
             file: file.to_owned(),
             named,
-            vips: Vips::open(instance.name())?,
+            vips,
+            tables: Tables::open(&kernel, &model)?,
+            sweeper: None,
             instance,
-            model: Model::default(),
             kernel,
-            tables,
             interfaces: Interfaces::default(),
             since: Instant::now(),
             problem: None,
         };
-        if director.kernel.took_over() {
-            tracing::info!("took over the programs and maps of {}, with their connections", director.instance.name());
-        }
-        director.begin(model)?;
+        director.begin()?;
         Ok(director)
     }
 
-    fn begin(&mut self, model: Model) -> Result<()> {
-        self.tables.begin(&model)?;
-        self.model = model;
-        self.vips.follow(&self.model)?;
-        // Changes of its own making are part of what is there.
-        self.network = HopKeeper::start()?;
+    fn begin(&mut self) -> Result<()> {
         self.set_destinations()?;
         self.follow_network(true)?;
+        // Last: without the programs the host itself would answer its packets.
+        self.vips.follow(self.tables.model())?;
         self.announce();
+        let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?);
+        self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
         for problem in self.problems()? {
             tracing::warn!("{problem}");
         }
@@ -95,11 +97,11 @@ impl Director {
 
     /// What it does, for the log.
     pub fn summary(&self) -> String {
-        let servers: usize = self.model.services().iter().map(|s| s.servers.len()).sum();
+        let servers: usize = self.tables.model().services().iter().map(|s| s.servers.len()).sum();
         let used = self.interfaces.all().map(|(_, u)| format!("{} ({})", u.attachment.interface, u.attachment.path));
         let on = used.collect::<Vec<_>>().join(", ");
         let on = if on.is_empty() { "no interface yet".to_owned() } else { on };
-        format!("forwarding {} services to {servers} servers on {on}", self.model.services().len())
+        format!("forwarding {} services to {servers} servers on {on}", self.tables.model().services().len())
     }
 
     /// What changed in the network is carried into the tables. What cannot be is told, and tried again with the next change.
@@ -126,19 +128,18 @@ impl Director {
         self.follow_network(false)
     }
 
-    /// Interfaces, their addresses, and this host's.
+    /// This host's addresses, and the interfaces: known to the tables before programs see their packets.
     fn follow_network(&mut self, strictly: bool) -> Result<()> {
         let snapshot = snapshot(self.network.watcher())?;
-        let vips = config::virtual_addresses(&self.model).into_iter().map(|(ip, _)| ip);
-        self.tables.set_local(network::local(&snapshot, vips))?;
-        // Known to the tables before their first packet, so before the programs are attached.
-        let known = self.interfaces.follow(&mut self.kernel, &self.model, &snapshot, strictly);
-        self.tables.set_links(network::links(&self.interfaces, &snapshot))?;
-        known.map(|_| ())
+        self.tables.set_local(network::local(&snapshot, &config::virtual_addresses(self.tables.model())))?;
+        let planned = self.interfaces.planned(self.tables.model(), &snapshot);
+        self.tables.set_links(network::links(&planned, &snapshot))?;
+        self.interfaces.follow(&mut self.kernel, self.tables.model(), &snapshot, strictly)?;
+        self.tables.set_links(network::links(&self.interfaces.indexes(), &snapshot))
     }
 
     fn set_destinations(&mut self) -> Result<()> {
-        let servers = config::servers(&self.model);
+        let servers = config::servers(self.tables.model());
         self.network.set_destinations(&servers)?;
         // All, not only the new ones: a server that came back has a new place in the tables.
         for (ip, hop) in self.network.hops() {
@@ -147,10 +148,10 @@ impl Director {
         Ok(())
     }
 
-    /// A chunk of the walk over all connections.
-    pub fn sweep(&mut self) {
-        if let Err(failure) = self.tables.sweep(&self.kernel) {
-            tracing::error!("expiring connections: {failure}");
+    /// What comes now and then.
+    pub fn tidy(&mut self) {
+        if let Err(failure) = self.tables.collect() {
+            tracing::error!("freeing what removed servers held: {failure}");
         }
     }
 
@@ -164,21 +165,22 @@ impl Director {
     /// From the Model in force to the file's.
     pub fn reload(&mut self) -> Result<Changed> {
         let new = config::load(&self.file, self.named.clone())?;
-        let plan = Plan::between(&self.model, &new);
-        let notes = fixed(&self.model, &new);
+        let plan = Plan::between(self.tables.model(), &new);
+        let notes = fixed(self.tables.model(), &new);
         let operations: Vec<_> = plan.ops.iter().map(ToString::to_string).collect();
-        let interfaces_differ = self.model.settings().interfaces != new.settings().interfaces
-            || self.model.settings().mode != new.settings().mode;
-        self.tables.apply(&plan, &mut self.model)?;
-        self.vips.follow(&self.model)?;
+        let interfaces_differ = self.tables.model().settings().interfaces != new.settings().interfaces
+            || self.tables.model().settings().mode != new.settings().mode;
+        self.tables.apply(&plan)?;
         self.set_destinations()?;
         self.follow_network(interfaces_differ)?;
+        self.vips.follow(self.tables.model())?;
         self.announce();
         Ok(Changed { operations, notes })
     }
 
     /// Removes all from the kernel.
     pub fn detach(&mut self) -> Result<Changed> {
+        self.sweeper = None;
         let gone = kernel::detach_all(&self.instance)?;
         let mut operations: Vec<_> =
             gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)).collect();
@@ -189,8 +191,8 @@ impl Director {
 
     fn problems(&mut self) -> Result<Vec<Problem>> {
         let snapshot = snapshot(self.network.watcher())?;
-        let mut problems = config::unheld(&self.model, &snapshot);
-        for name in self.model.settings().interfaces.iter().flatten() {
+        let mut problems = config::unheld(self.tables.model(), &snapshot);
+        for name in self.tables.model().settings().interfaces.iter().flatten() {
             if snapshot.link_named(name).is_none() {
                 let remedy = "the daemon attaches to it when it appears";
                 problems.push(Problem::new(format!("interface {name}"), "it does not exist", remedy));
@@ -224,7 +226,7 @@ impl Director {
                 took_over: self.kernel.took_over(),
             }),
             interfaces: self.interfaces.all().map(interface).collect(),
-            virtual_addresses: vip::report(&self.model, &snapshot),
+            virtual_addresses: vip::report(self.tables.model(), &snapshot),
             problems: self.problems()?,
             ..reader.status()?
         })

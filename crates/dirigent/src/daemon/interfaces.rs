@@ -1,10 +1,10 @@
 //! Which interfaces the packet path is on, and what follows when interfaces come and go.
 
 use crate::failure::Result;
-use dirigent_config::{Model, Mode};
+use dirigent_config::{Mode, Model};
 use dirigent_datapath::kernel::{self, Attachment, Kernel, TcKind};
 use dirigent_net::{Snapshot, choose};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An interface with the packet path on it.
 #[derive(Debug, Clone)]
@@ -26,15 +26,18 @@ impl Interfaces {
     pub fn all(&self) -> impl Iterator<Item = (&u32, &Used)> + Clone {
         self.used.iter()
     }
-    /// Whether it is in use.
-    pub fn has(&self, index: u32) -> bool {
-        self.used.contains_key(&index)
+    /// The numbers of all in use.
+    pub fn indexes(&self) -> BTreeSet<u32> {
+        self.used.keys().copied().collect()
+    }
+    /// The same with those that will be.
+    pub fn planned(&self, model: &Model, snapshot: &Snapshot) -> BTreeSet<u32> {
+        wanted(model, snapshot).into_keys().chain(self.indexes()).collect()
     }
 
     /// Attaches to what is wanted now. Interfaces that are gone are forgotten; one that was chosen before and only lost
     /// its route stays, unless `strictly`: a route that flaps must not break connections.
-    pub fn follow(&mut self, kernel: &mut Kernel, model: &Model, snapshot: &Snapshot, strictly: bool) -> Result<bool> {
-        let before: Vec<_> = self.used.keys().copied().collect();
+    pub fn follow(&mut self, kernel: &mut Kernel, model: &Model, snapshot: &Snapshot, strictly: bool) -> Result<()> {
         self.used.retain(|index, used| {
             let stays = snapshot.links.contains_key(index);
             if !stays {
@@ -56,7 +59,7 @@ impl Interfaces {
         if new || strictly {
             self.attach(kernel, model.settings().mode, wanted)?;
         }
-        Ok(before != self.used.keys().copied().collect::<Vec<_>>())
+        Ok(())
     }
 
     /// The programs stay on a renamed interface: they are bound to its number.
@@ -98,7 +101,9 @@ impl Interfaces {
 fn wanted(model: &Model, snapshot: &Snapshot) -> BTreeMap<u32, (String, Vec<String>)> {
     if let Some(names) = &model.settings().interfaces {
         let there = names.iter().filter_map(|name| snapshot.link_named(name));
-        return there.map(|link| (link.index, (link.name.clone(), vec!["named in the configuration".into()]))).collect();
+        return there
+            .map(|link| (link.index, (link.name.clone(), vec!["named in the configuration".into()])))
+            .collect();
     }
     let servers: Vec<_> = super::config::servers(model).into_iter().collect();
     let chosen = choose::interfaces(snapshot, &servers).chosen;

@@ -13,9 +13,9 @@ pub mod vip;
 pub use lock::{Lock, lock_path};
 
 use crate::failure::{Failure, Result};
+use director::Director;
 use dirigent_api::Changed;
 use dirigent_net::Watcher;
-use director::Director;
 use server::Ask;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Between two chunks of the sweep.
-const SWEEP: Duration = Duration::from_millis(50);
+/// Between two looks at what removed servers still hold.
+const TIDY: Duration = Duration::from_secs(1);
 /// Between two announcements of a new virtual address.
 const ANNOUNCE: Duration = Duration::from_millis(500);
 
@@ -52,8 +52,7 @@ pub async fn run(file: &Path, instance: Option<String>, socket: Option<PathBuf>)
 
 /// The daemon's own task.
 async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc::Receiver<Ask>) -> Result<()> {
-    let mut sweep = tokio::time::interval(SWEEP);
-    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut tidy = tokio::time::interval(TIDY);
     let mut announce = tokio::time::interval(ANNOUNCE);
     loop {
         tokio::select! {
@@ -66,7 +65,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
                     return Ok(());
                 }
             }
-            _ = sweep.tick() => director.sweep(),
+            _ = tidy.tick() => director.tidy(),
             _ = announce.tick() => director.announce(),
             _ = signals.hangup.recv() => {
                 // Said already.
@@ -115,7 +114,9 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
 fn reload(director: &mut Director) -> Result<Changed> {
     let outcome = director.reload();
     match &outcome {
-        Ok(changed) if changed.operations.is_empty() => tracing::info!("read the configuration again: nothing to change"),
+        Ok(changed) if changed.operations.is_empty() => {
+            tracing::info!("read the configuration again: nothing to change")
+        }
         Ok(changed) => {
             tracing::info!("read the configuration again: {} changes", changed.operations.len());
             changed.operations.iter().for_each(|op| tracing::info!("{op}"));

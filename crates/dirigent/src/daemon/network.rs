@@ -1,6 +1,5 @@
 //! What the tables must know of the network: this host's addresses, and the interfaces in use.
 
-use super::interfaces::Interfaces;
 use dirigent_net::{Mac, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,9 +15,9 @@ pub struct LinkFacts {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// The interfaces in use, by number.
-pub fn links(interfaces: &Interfaces, snapshot: &Snapshot) -> BTreeMap<u32, LinkFacts> {
-    let used = snapshot.links.values().filter(|link| interfaces.has(link.index));
+/// These interfaces, as far as they are there.
+pub fn links(used: &BTreeSet<u32>, snapshot: &Snapshot) -> BTreeMap<u32, LinkFacts> {
+    let used = snapshot.links.values().filter(|link| used.contains(&link.index));
     let facts = |index: u32, mac: Option<Mac>| {
         // The kernel lists an interface's primary address first.
         let of = |ipv6: bool| {
@@ -32,10 +31,11 @@ pub fn links(interfaces: &Interfaces, snapshot: &Snapshot) -> BTreeMap<u32, Link
     used.map(|link| (link.index, facts(link.index, link.mac))).collect()
 }
 
-/// This host's addresses, and those of `also` (virtual ones) that a local route delivers here.
-pub fn local(snapshot: &Snapshot, also: impl Iterator<Item = IpAddr>) -> BTreeSet<IpAddr> {
-    let routed = also.filter(|ip| snapshot.is_local(*ip));
-    snapshot.addresses.iter().map(|address| address.ip).chain(routed).collect()
+/// This host's addresses, and of the virtual ones those that a local route delivers here and those that are managed:
+/// they are about to be added, and the host itself must not answer for them in between.
+pub fn local(snapshot: &Snapshot, virtual_addresses: &[(IpAddr, bool)]) -> BTreeSet<IpAddr> {
+    let held = virtual_addresses.iter().filter(|(ip, managed)| *managed || snapshot.is_local(*ip)).map(|(ip, _)| *ip);
+    snapshot.addresses.iter().map(|address| address.ip).chain(held).collect()
 }
 
 #[cfg(test)]
@@ -56,8 +56,9 @@ mod tests {
             hops: Vec::new(),
         };
         let snapshot = Snapshot { addresses: vec![address], routes: vec![route], ..Snapshot::default() };
-        let vips = ["192.0.2.10", "192.0.3.10"].map(|ip| ip.parse().unwrap());
-        let local = local(&snapshot, vips.into_iter());
-        assert_eq!(local.into_iter().collect::<Vec<_>>(), [address.ip, vips[0]]);
+        let vips = [("192.0.2.10", false), ("192.0.3.10", false), ("192.0.4.10", true)];
+        let vips = vips.map(|(ip, managed)| (ip.parse().unwrap(), managed));
+        let local = local(&snapshot, &vips);
+        assert_eq!(local.into_iter().collect::<Vec<_>>(), [address.ip, vips[0].0, vips[2].0]);
     }
 }

@@ -1,35 +1,131 @@
 //! The kernel's tables, as the daemon writes them.
 
 use super::network::LinkFacts;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use dirigent_config::{Model, Plan};
-use dirigent_datapath::kernel::{Instance, Kernel};
-use dirigent_net::NextHop;
+use dirigent_datapath::control::{Control, KernelStore, Store, sweep};
+use dirigent_datapath::kernel::Kernel;
+use dirigent_director::records::{LINKS, Link, NextHop, hop};
+use dirigent_director::shared::S32;
+use dirigent_net::NextHopState;
+use dirigent_wire::{Addr4, Addr6, Mac};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-pub struct Tables;
+/// Between two chunks of the sweep, and between two sweeps of small tables.
+const PAUSE: Duration = Duration::from_millis(5);
+const ROUND: Duration = Duration::from_millis(250);
+
+/// The tables of one director.
+pub struct Tables {
+    control: Control<KernelStore>,
+    local: BTreeSet<IpAddr>,
+    links: BTreeMap<u32, LinkFacts>,
+}
 
 impl Tables {
-    pub fn open(_: &Instance, _: &Kernel) -> Result<Self> {
-        Err(Failure::new("", "not yet", ""))
+    /// Takes them over, and makes them say what the Model does.
+    pub fn open(kernel: &Kernel, model: &Model) -> Result<Self> {
+        let control = Control::open(KernelStore::new(kernel)?, model)?;
+        let mut tables = Self { control, local: BTreeSet::new(), links: BTreeMap::new() };
+        tables.local = tables.control.store().locals()?.into_iter().collect();
+        // Of an earlier daemon: unused until they are found in use again.
+        for index in 1..LINKS {
+            tables.links.insert(index, LinkFacts { mac: [0; 6], v4: None, v6: None });
+        }
+        Ok(tables)
     }
-    pub fn begin(&mut self, _: &Model) -> Result<()> {
+
+    /// The Model in force.
+    pub fn model(&self) -> &Model {
+        self.control.model()
+    }
+
+    /// Does a Plan; after a failure the tables are as before.
+    pub fn apply(&mut self, plan: &Plan) -> Result<()> {
+        Ok(self.control.apply(plan)?)
+    }
+
+    /// How frames reach a server.
+    pub fn set_hop(&mut self, ip: IpAddr, next: &dirigent_net::NextHop) -> Result<()> {
+        let state = match next.state {
+            NextHopState::Resolved => hop::RESOLVED,
+            NextHopState::NoNeighbour => hop::NO_NEIGHBOUR,
+            NextHopState::NoRoute => hop::NO_ROUTE,
+            NextHopState::Local => hop::LOCAL,
+        };
+        let record = NextHop {
+            state: S32::new(state),
+            ifindex: next.ifindex,
+            mtu: next.mtu,
+            src: Mac::new(next.source_mac),
+            dst: Mac::new(next.mac),
+            ..NextHop::default()
+        };
+        Ok(self.control.set_next_hop(ip, &record)?)
+    }
+
+    /// This host's addresses.
+    pub fn set_local(&mut self, wanted: BTreeSet<IpAddr>) -> Result<()> {
+        let store = self.control.store_mut();
+        wanted.difference(&self.local).try_for_each(|ip| store.set_local(*ip, true))?;
+        self.local.difference(&wanted).try_for_each(|ip| store.set_local(*ip, false))?;
+        self.local = wanted;
         Ok(())
     }
-    pub fn apply(&mut self, _: &Plan, _: &mut Model) -> Result<()> {
+
+    /// The interfaces in use.
+    pub fn set_links(&mut self, wanted: BTreeMap<u32, LinkFacts>) -> Result<()> {
+        let store = self.control.store_mut();
+        for (index, facts) in wanted.iter().filter(|(index, facts)| self.links.get(index) != Some(facts)) {
+            store.put_link(*index, &record(facts))?;
+        }
+        for index in self.links.keys().filter(|index| !wanted.contains_key(index)) {
+            store.put_link(*index, &Link::default())?;
+        }
+        self.links = wanted;
         Ok(())
     }
-    pub fn set_hop(&mut self, _: IpAddr, _: &NextHop) -> Result<()> {
-        Ok(())
+
+    /// Frees what removed servers held, when their last connection is gone.
+    pub fn collect(&mut self) -> Result<()> {
+        Ok(self.control.collect()?)
     }
-    pub fn set_local(&mut self, _: BTreeSet<IpAddr>) -> Result<()> {
-        Ok(())
+}
+
+fn record(facts: &LinkFacts) -> Link {
+    let Addr4(addr4) = Addr4::new(facts.v4.map_or([0; 4], |ip| ip.octets()));
+    let Addr6(addr6) = Addr6::new(facts.v6.map_or([0; 16], |ip| ip.octets()));
+    Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, spare: 0 }
+}
+
+/// The thread that expires idle connections; it ends when this is dropped.
+pub struct Sweeper(Arc<AtomicBool>);
+
+impl Sweeper {
+    /// Walks the tables round and round, a chunk at a time, on a thread of its own: the daemon's task never waits for it.
+    pub fn start(mut store: KernelStore) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        std::thread::Builder::new().name("sweep".into()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                match sweep(&mut store, &mut || std::thread::sleep(PAUSE)) {
+                    Ok(swept) if swept.gone > 0 => tracing::debug!("{} connections expired", swept.gone),
+                    Ok(_) => {}
+                    Err(error) => tracing::error!("expiring connections: {error}"),
+                }
+                std::thread::sleep(ROUND);
+            }
+        })?;
+        Ok(Self(stop))
     }
-    pub fn set_links(&mut self, _: BTreeMap<u32, LinkFacts>) -> Result<()> {
-        Ok(())
-    }
-    pub fn sweep(&mut self, _: &Kernel) -> Result<()> {
-        Ok(())
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -52,7 +52,8 @@ async fn build(up: LabUp) -> Result<()> {
     let instance = Instance::new(&spec.name)?;
     let foreign = Lab::status(&spec.name)?.is_none() && instance.exists();
     if foreign {
-        let remedy = format!("choose another --name, or remove it with `dirigent --instance {} stop --detach`", spec.name);
+        let remedy =
+            format!("choose another --name, or remove it with `dirigent --instance {} stop --detach`", spec.name);
         return Err(Failure::new("", format!("there is a director {}, which is no lab's", spec.name), remedy));
     }
     let config = files::config(&spec, up.config.as_deref(), &up.path)?;
@@ -198,7 +199,8 @@ fn status(name: &str, json: bool) -> Result<()> {
 /// Runs the command where it finds this very program and the lab's director by default. Its exit code is ours.
 fn exec(name: &str, host: &str, command: &[String]) -> Result<ExitCode> {
     need_root()?;
-    let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.display().to_string())).unwrap_or_default();
+    let own =
+        std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.display().to_string())).unwrap_or_default();
     let path = std::env::var("PATH").unwrap_or_default();
     let mut argv = vec!["env".to_owned(), format!("PATH={own}:{path}"), format!("DIRIGENT_INSTANCE={name}")];
     argv.extend_from_slice(command);

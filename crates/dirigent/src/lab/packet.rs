@@ -48,7 +48,8 @@ impl Tcp {
     }
     /// Names of the flags, and the payload.
     pub fn what(&self) -> String {
-        let names = [(flag::SYN, "SYN"), (flag::RST, "RST"), (flag::FIN, "FIN"), (flag::PSH, "PSH"), (flag::ACK, "ACK")];
+        let names =
+            [(flag::SYN, "SYN"), (flag::RST, "RST"), (flag::FIN, "FIN"), (flag::PSH, "PSH"), (flag::ACK, "ACK")];
         let set: Vec<_> = names.into_iter().filter(|(bit, _)| self.has(*bit)).map(|(_, name)| name).collect();
         match self.payload {
             0 => set.join("+"),

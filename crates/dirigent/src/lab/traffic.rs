@@ -27,7 +27,11 @@ pub async fn run(lab: &Lab) -> Result<()> {
     }
     println!();
     let (clients, servers) = lab.spec().director_interfaces();
-    let sides = if clients == servers { vec![("both sides", clients)] } else { vec![("clients", clients), ("servers", servers)] };
+    let sides = if clients == servers {
+        vec![("both sides", clients)]
+    } else {
+        vec![("clients", clients), ("servers", servers)]
+    };
     for (side, interface) in sides {
         let counter = |name: &str| -> Result<u64> {
             let file = format!("/sys/class/net/{interface}/statistics/{name}");

@@ -65,7 +65,11 @@ fn walk(lab: &Lab, spec: &LabSpec) -> Result<()> {
     let stages = [stage(&is_a, &is_b), stage(&is_a, &is_c), stage(&is_c, &is_a), stage(&is_b, &is_a)];
     let [ask, translated, reply, restored] = &stages;
     let [Some((_, first)), Some((_, inside)), Some(_), Some(_)] = stages.each_ref().map(|s| s.first()) else {
-        return Err(Failure::new("", "the capture lacks a hop of the request or its reply", "try again; is it tc mode?"));
+        return Err(Failure::new(
+            "",
+            "the capture lacks a hop of the request or its reply",
+            "try again; is it tc mode?",
+        ));
     };
     println!("one request and its reply, as captured at each hop ({server} answered):\n");
     show(&format!("A {} → B {}", first.from, first.to), ask, first.at);
@@ -139,7 +143,9 @@ fn story(seen: &[Seen], spec: &LabSpec) {
     let port = |p: &Tcp| if p.from.ip() == a { p.from.port() } else { p.to.port() };
     // The connection that failed came last.
     let all = || seen.iter().flat_map(|place| &place.packets);
-    let Some(last) = all().filter(|p| p.has(flag::SYN) && p.to.ip() == b).max_by_key(|p| p.at).map(port) else { return };
+    let Some(last) = all().filter(|p| p.has(flag::SYN) && p.to.ip() == b).max_by_key(|p| p.at).map(port) else {
+        return;
+    };
     let mut lines = Vec::new();
     for place in seen {
         let mut line = |wanted: &dyn Fn(&&Tcp) -> bool, note: &str| {

@@ -1,0 +1,150 @@
+//! The command line without root: help, exit codes, what is said.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn dirigent(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dirigent"));
+    command.args(args).env_remove("DIRIGENT_INSTANCE").env_remove("DIRIGENT_SOCKET").env_remove("RUST_LOG");
+    command.output().expect("the binary runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A file that goes with the test.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("dirigent-cli-{}-{name}", std::process::id()));
+        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        Self(path)
+    }
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn help_has_examples_and_every_command_has_help() {
+    let help = dirigent(&["--help"]);
+    assert_eq!(code(&help), 0);
+    assert!(out(&help).contains("Examples:") && out(&help).contains("Exit codes:"), "{}", out(&help));
+    let commands: [&[&str]; 16] = [
+        &["run"],
+        &["check"],
+        &["service", "list"],
+        &["server", "list"],
+        &["connection", "list"],
+        &["stats"],
+        &["status"],
+        &["reload"],
+        &["stop"],
+        &["lab"],
+        &["lab", "up"],
+        &["lab", "down"],
+        &["lab", "status"],
+        &["lab", "exec"],
+        &["lab", "walk"],
+        &["lab", "traffic"],
+    ];
+    for command in commands {
+        let help = dirigent(&[command, &["--help"]].concat());
+        assert_eq!(code(&help), 0, "{command:?}: {}", err(&help));
+        assert!(out(&help).contains("Usage: dirigent"), "{command:?}");
+    }
+    assert_eq!(code(&dirigent(&["--version"])), 0);
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    for args in [
+        &[][..],
+        &["nonsense"],
+        &["run"],
+        &["check"],
+        &["service"],
+        &["stop"],
+        &["lab"],
+        &["lab", "up", "--family", "5"],
+        &["lab", "up", "--servers", "0"],
+        &["lab", "up", "--mode", "dr"],
+        &["lab", "exec", "client"],
+        &["stats", "--nonsense"],
+    ] {
+        assert_eq!(code(&dirigent(args)), 2, "{args:?}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_3_with_all_its_mistakes() {
+    let file =
+        File::new("bad.toml", "version = 1\nnonsense = 2\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10\"\n");
+    for args in [&["check", "--config", file.path()][..], &["run", "--config", file.path()]] {
+        let output = dirigent(args);
+        assert_eq!(code(&output), 3, "{args:?}: {}", err(&output));
+        let text = err(&output);
+        assert!(text.contains(&format!("{}:2:1: ", file.path())) && text.contains("nonsense"), "{text}");
+        assert!(text.contains(&format!("{}:5:", file.path())) && text.contains("has no port"), "{text}");
+        assert!(!text.contains('\x1b'), "colour only on a terminal");
+    }
+    let output = dirigent(&["check", "--json", "--config", file.path()]);
+    assert_eq!(code(&output), 3);
+    let checked: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(checked["valid"], false);
+    assert_eq!(checked["problems"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_right_configuration_is_0_and_unheld_addresses_are_named() {
+    let text = "version = 1\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.77:80\"\n\
+                [[service.server]]\naddress = \"10.0.0.2:8080\"\n";
+    let file = File::new("good.toml", text);
+    let output = dirigent(&["check", "--config", file.path()]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(out(&output).contains("valid, 1 services, 1 servers"), "{}", out(&output));
+    assert!(err(&output).contains("192.0.2.77"), "nobody holds it: {}", err(&output));
+}
+
+#[test]
+fn an_instance_that_is_no_name_is_refused() {
+    let file = File::new("name.toml", "version = 1\n");
+    let output = dirigent(&["check", "--instance", "../x", "--config", file.path()]);
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    assert!(err(&output).contains("is no name"), "{}", err(&output));
+}
+
+#[test]
+fn a_missing_file_is_1_and_says_which() {
+    let output = dirigent(&["check", "--config", "/nonexistent/dirigent.toml"]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("/nonexistent/dirigent.toml"), "{}", err(&output));
+}
+
+#[test]
+fn without_a_director_commands_say_so() {
+    for args in [&["status"][..], &["service", "list"], &["stats", "--drops"], &["reload"], &["stop", "--detach"]] {
+        let output = dirigent(&[args, &["--instance", "nosuch", "--socket", "/nonexistent/x.sock"]].concat());
+        assert!(matches!(code(&output), 1 | 4), "{args:?}: {}", err(&output));
+        assert!(err(&output).contains("nosuch"), "{args:?}: {}", err(&output));
+        assert!(out(&output).is_empty());
+    }
+}

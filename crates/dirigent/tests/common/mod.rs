@@ -1,0 +1,165 @@
+//! A lab with the daemon, for the length of a test.
+#![allow(dead_code, missing_docs, reason = "each test program uses a part of it")]
+
+use dirigent_datapath::kernel::{Instance, detach_all};
+use dirigent_net::lab::{DIRECTORY, Lab, LabGuard};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const BIN: &str = env!("CARGO_BIN_EXE_dirigent");
+
+pub struct TestLab {
+    lab: LabGuard,
+}
+
+/// Removes the pins of labs whose test was killed; the labs themselves are the guard's matter.
+fn clean_stale() {
+    Lab::clean_stale().unwrap();
+    let labs = Lab::list().unwrap();
+    let Ok(pins) = std::fs::read_dir("/sys/fs/bpf/dirigent") else { return };
+    for name in pins.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let process = name.strip_prefix("td").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let dead = process.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        if dead && !labs.contains(&name) {
+            let _ = detach_all(&Instance::new(&name).unwrap());
+        }
+    }
+}
+
+impl TestLab {
+    pub fn up(args: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        clean_stale();
+        let name = format!("td{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let output = Command::new(BIN).args(["lab", "up", "--name", &name]).args(args).output().unwrap();
+        assert!(output.status.success(), "lab up: {}", String::from_utf8_lossy(&output.stderr));
+        Self { lab: LabGuard::adopt(&name).unwrap() }
+    }
+
+    pub fn name(&self) -> &str {
+        self.lab.name()
+    }
+
+    /// The output of a command on a host, which must succeed.
+    pub fn on(&self, host: &str, argv: &[&str]) -> String {
+        let output =
+            Command::new(BIN).args(["lab", "exec", "--name", self.name(), host, "--"]).args(argv).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{argv:?} on {host}: {err}\n{}", self.log());
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    pub fn curl(&self, url: &str) -> String {
+        self.on("client", &["curl", "-sS", "-g", "--max-time", "5", url])
+    }
+
+    /// A command that goes on in the background.
+    pub fn start(&self, host: &str, argv: &[&str]) -> Child {
+        let mut command = Command::new(BIN);
+        command.args(["lab", "exec", "--name", self.name(), host, "--"]).args(argv);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn output(&self, args: &[&str]) -> (i32, String, String) {
+        let output = Command::new(BIN).args(["--instance", self.name()]).args(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// What a command of this lab's director prints and says; it must succeed.
+    pub fn dirigent(&self, args: &[&str]) -> (String, String) {
+        let (code, out, err) = self.output(args);
+        assert_eq!(code, 0, "{args:?}: {err}\n{}", self.log());
+        (out, err)
+    }
+
+    pub fn dirigent_fails(&self, args: &[&str]) -> (i32, String) {
+        let (code, _, err) = self.output(args);
+        assert_ne!(code, 0, "{args:?}");
+        (code, err)
+    }
+
+    pub fn dirigent_lab(&self, command: &str, args: &[&str]) -> (String, String) {
+        let all = [&["lab", command, "--name", self.name()], args].concat();
+        self.dirigent(&all)
+    }
+
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.dirigent(args).0).unwrap()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        Path::new(DIRECTORY).join(self.name()).join(name)
+    }
+
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.file("dirigent.toml")).unwrap()
+    }
+
+    pub fn write_config(&self, text: &str) {
+        std::fs::write(self.file("dirigent.toml"), text).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.file("director-daemon.log")).unwrap_or_default()
+    }
+
+    pub fn pins(&self) -> PathBuf {
+        Instance::new(self.name()).unwrap().directory()
+    }
+
+    /// A file that all servers serve; its checksum.
+    pub fn publish(&self, name: &str, bytes: usize) -> String {
+        let path = self.file("www").join(name);
+        let mut word = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = || {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word.to_le_bytes()
+        };
+        let content: Vec<u8> = (0..bytes / 8).flat_map(|_| next()).collect();
+        std::fs::write(&path, content).unwrap();
+        let output = Command::new("sha256sum").arg(&path).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap().to_owned()
+    }
+
+    pub fn kill_daemon(&self) {
+        let status = Lab::status(self.name()).unwrap().unwrap();
+        let daemon = status.processes.iter().find(|p| p.label == "daemon" && p.running).expect("a daemon runs");
+        let pid = daemon.identity.pid.to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        let begun = Instant::now();
+        while daemon.identity.is_alive() {
+            assert!(begun.elapsed() < Duration::from_secs(5));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn start_daemon(&self) {
+        let config = self.file("dirigent.toml");
+        let argv = [BIN, "run", "--config", config.to_str().unwrap(), "--instance", self.name()];
+        let daemon = self.lab.start("director", "daemon", &argv).unwrap();
+        let begun = Instant::now();
+        loop {
+            let (code, out, err) = self.output(&["status", "--json"]);
+            if code == 0 && out.contains(&format!("\"pid\": {}", daemon.child.id())) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{err}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for TestLab {
+    fn drop(&mut self) {
+        // With the pins; the guard then finds nothing left to do.
+        let output = Command::new(BIN).args(["lab", "down", "--name", self.name()]).output();
+        if !output.is_ok_and(|o| o.status.success()) {
+            eprintln!("lab {} could not be removed", self.name());
+        }
+    }
+}

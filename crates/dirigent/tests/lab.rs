@@ -1,0 +1,166 @@
+//! The whole thing: real clients, the daemon, real servers, in a lab. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod common;
+
+use common::TestLab;
+use std::time::{Duration, Instant};
+
+#[test]
+fn clients_reach_servers_by_the_virtual_address() {
+    let lab = TestLab::up(&["--servers", "2"]);
+    for url in ["http://192.0.2.10/", "http://[2001:db8::10]/"] {
+        let mut answers: Vec<_> = (0..4).map(|_| lab.curl(url)).collect();
+        answers.sort();
+        assert_eq!(answers, ["server1", "server1", "server2", "server2"], "{url}");
+    }
+    for vip in ["UDP4:192.0.2.10:7", "UDP6:[2001:db8::10]:7"] {
+        let echo = format!("echo hello | socat -t2 - {vip}");
+        assert_eq!(lab.on("client", &["sh", "-c", &echo]), "hello", "{vip}");
+    }
+    let stats = lab.json(&["stats", "--json"]);
+    let counted = |address: &str| {
+        let services = stats["services"].as_array().unwrap();
+        let service = services.iter().find(|s| s["address"] == address && s["protocol"] == "tcp").unwrap();
+        service["counters"]["connections"].as_u64().unwrap()
+    };
+    assert_eq!([counted("192.0.2.10:80"), counted("[2001:db8::10]:80")], [4, 4]);
+    let connections = lab.json(&["connection", "list", "--json"]);
+    assert_eq!(connections["connections"].as_array().unwrap().len(), 10);
+    let status = lab.json(&["status", "--json"]);
+    let names: Vec<_> = status["interfaces"].as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["c0", "r0"]);
+    assert_eq!(status["problems"].as_array().unwrap().len(), 0, "{status}");
+    assert!(status["virtual_addresses"].as_array().unwrap().iter().all(|v| v["holder"] == "lo"), "{status}");
+}
+
+#[test]
+fn one_arm_and_generic_xdp_work_too() {
+    let lab = TestLab::up(&["--servers", "2", "--one-arm", "--path", "xdp-generic", "--no-offloads"]);
+    for url in ["http://192.0.2.10/", "http://[2001:db8::10]/"] {
+        let mut answers: Vec<_> = (0..2).map(|_| lab.curl(url)).collect();
+        answers.sort();
+        assert_eq!(answers, ["server1", "server2"], "{url}");
+    }
+    assert_eq!(lab.json(&["status", "--json"])["interfaces"][0]["path"], "xdp-generic");
+}
+
+/// The daemon is killed while a file is being transferred; without it forwarding goes on, and a new one takes over with
+/// connections and counters.
+#[test]
+fn a_killed_daemon_costs_no_byte_and_no_count() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let sum = lab.publish("file", 64 << 20);
+    // Ten seconds at this rate.
+    let get = "curl -sS --limit-rate 12M http://192.0.2.10/file | sha256sum";
+    let transfer = lab.start("client", &["sh", "-c", get]);
+    std::thread::sleep(Duration::from_millis(800));
+    lab.kill_daemon();
+    assert_eq!(lab.curl("http://192.0.2.10/"), "server1", "forwarding goes on, new connections too");
+    let (text, said) = lab.dirigent(&["stats", "--json"]);
+    assert!(said.contains("no daemon"), "{said}");
+    let before: serde_json::Value = serde_json::from_str(&text).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    lab.start_daemon();
+    let after = lab.json(&["stats", "--json"]);
+    let counter = |stats: &serde_json::Value, name: &str| {
+        stats["services"][0]["counters"][name].as_u64().unwrap_or_else(|| panic!("{stats}"))
+    };
+    for name in ["connections", "in_packets", "out_bytes"] {
+        assert!(counter(&after, name) >= counter(&before, name), "{name} was reset");
+    }
+    assert_eq!(counter(&after, "connections"), 2);
+    assert_eq!(lab.json(&["status", "--json"])["daemon"]["took_over"], true);
+    let output = transfer.wait_with_output().unwrap();
+    let got = String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap_or_default().to_owned();
+    assert_eq!(got, sum, "the file came whole");
+    let ended = lab.json(&["connection", "list", "--json"]);
+    assert_eq!(ended["connections"].as_array().unwrap().len(), 2, "{ended}");
+}
+
+#[test]
+fn reload_goes_to_what_the_file_says_and_a_mistake_changes_nothing() {
+    let lab = TestLab::up(&["--servers", "2"]);
+    let text = lab.config();
+    assert!(lab.dirigent(&["reload"]).0.contains("nothing to do"));
+    lab.write_config(&text.replace("address = \"10.0.0.3:8080\"", "address = \"10.0.0.3:8080\"\nweight = 0"));
+    let (told, _) = lab.dirigent(&["reload"]);
+    assert!(told.contains("edit server 10.0.0.3:8080 of tcp 192.0.2.10:80"), "{told}");
+    for _ in 0..4 {
+        assert_eq!(lab.curl("http://192.0.2.10/"), "server1");
+    }
+    lab.write_config(&format!("{text}\nnonsense = 1\n"));
+    let failed = lab.dirigent_fails(&["reload"]);
+    assert_eq!(failed.0, 3, "{}", failed.1);
+    assert!(failed.1.contains("nonsense"), "{}", failed.1);
+    assert_eq!(lab.curl("http://192.0.2.10/"), "server1");
+    // A service that goes takes its managed address along.
+    let (without, _) = text.split_once("[[service]]\nprotocol = \"tcp\"\naddress = \"[").unwrap();
+    lab.write_config(without);
+    lab.dirigent(&["reload"]);
+    let addresses = lab.on("director", &["ip", "-br", "address", "show", "lo"]);
+    assert!(addresses.contains("192.0.2.10") && !addresses.contains("2001:db8::10"), "{addresses}");
+}
+
+#[test]
+fn stop_detach_leaves_nothing_with_and_without_a_daemon() {
+    for kill in [false, true] {
+        let lab = TestLab::up(&["--servers", "1"]);
+        assert!(lab.pins().exists());
+        if kill {
+            lab.kill_daemon();
+        }
+        // In the director's namespace: without a daemon the command itself removes the addresses there.
+        lab.on("director", &["dirigent", "stop", "--detach"]);
+        assert!(!lab.pins().exists(), "pins are left");
+        let addresses = lab.on("director", &["ip", "-br", "address", "show", "lo"]);
+        assert!(!addresses.contains("192.0.2.10"), "{addresses}");
+        assert!(lab.dirigent_fails(&["status"]).1.contains("there is no director"));
+        assert!(!lab.on("director", &["ip", "-d", "link", "show", "c0"]).contains("xdp"));
+    }
+}
+
+/// A MAC that changes reaches existing connections within a second.
+#[test]
+fn a_server_whose_mac_changes_is_followed_within_a_second() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let sum = lab.publish("file", 32 << 20);
+    let get = "curl -sS --limit-rate 10M http://192.0.2.10/file | sha256sum";
+    let transfer = lab.start("client", &["sh", "-c", get]);
+    std::thread::sleep(Duration::from_millis(700));
+    lab.on("server1", &["ip", "link", "set", "eth0", "address", "02:00:00:00:99:01"]);
+    let begun = Instant::now();
+    // The server's own traffic (its acknowledgements) tells the director's kernel.
+    loop {
+        let servers = lab.json(&["server", "list", "--json"]);
+        if servers[0]["next_hop"]["mac"] == "02:00:00:00:99:01" {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{servers}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = transfer.wait_with_output().unwrap();
+    let got = String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap_or_default().to_owned();
+    assert_eq!(got, sum, "the file came whole");
+}
+
+#[test]
+fn the_walk_shows_all_four_stages_and_who_refuses_the_way_around() {
+    let lab = TestLab::up(&["--servers", "2"]);
+    let (walk, _) = lab.dirigent_lab("walk", &["--around"]);
+    for line in [
+        "A 198.51.100.7:40000 → B 192.0.2.10:80",
+        "director NAT: A → C 10.0.0.",
+        "C → A",
+        "director un-NAT: B → A",
+        "A refuses",
+        "resets sent",
+        "nothing came from C",
+        "packets dropped as invalid",
+    ] {
+        assert!(walk.contains(line), "{line:?} is not in:\n{walk}");
+    }
+    let (walk, _) = lab.dirigent_lab("walk", &["--family", "6"]);
+    assert!(walk.contains("→ B [2001:db8::10]:80"), "{walk}");
+    assert_eq!(lab.curl("http://192.0.2.10/").len(), "server1".len(), "routes are as before");
+}
