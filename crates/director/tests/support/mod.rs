@@ -65,7 +65,7 @@ impl<const E: bool> Frame<E> {
     pub fn bytes(&self) -> &[u8] {
         &self.words.as_bytes()[self.start..self.end]
     }
-    fn later(self) -> Frame<false> {
+    pub fn later(self) -> Frame<false> {
         Frame { words: self.words, start: self.start, end: self.end, ingress: self.ingress }
     }
 }
