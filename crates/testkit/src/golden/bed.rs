@@ -68,6 +68,7 @@ pub struct Bed {
     /// The director's addresses.
     pub locals: Vec<IpAddr>,
     ifindex: [u32; 2],
+    further: Vec<String>,
 }
 
 impl Bed {
@@ -79,15 +80,15 @@ impl Bed {
             locals.push(address(&format!("2001:db8::{n}")));
         }
         let ifindex = Side::ALL.map(Side::ifindex);
-        let mut bed = Self { routes: Routes::default(), mtu_c, mtu_r, locals, ifindex };
-        bed.fill(routes)?;
+        let mut bed = Self { routes: Routes::default(), mtu_c, mtu_r, locals, ifindex, further: routes.to_vec() };
+        bed.fill()?;
         Ok(bed)
     }
     /// The same with real interface numbers.
-    pub fn with_ifindex(mut self, c: u32, r: u32, routes: &[String]) -> Result<Self, String> {
+    pub fn with_ifindex(mut self, c: u32, r: u32) -> Result<Self, String> {
         self.ifindex = [c, r];
         self.routes = Routes::default();
-        self.fill(routes)?;
+        self.fill()?;
         Ok(self)
     }
     /// Number of an interface.
@@ -103,6 +104,20 @@ impl Bed {
         if side == Side::C { self.mtu_c } else { self.mtu_r }
     }
 
+    /// Routes beside the usual ones, as arguments of `ip`.
+    pub fn further_routes(&self) -> &[String] {
+        &self.further
+    }
+    /// Permanent neighbours: address, MAC, interface.
+    pub fn neighbours(&self) -> Vec<(IpAddr, [u8; 6], &'static str)> {
+        let mut all = vec![(address("10.0.0.2"), GATEWAY, "c0"), (address("fd00::2"), GATEWAY, "c0")];
+        for (four, six, last) in NEIGHBOURS {
+            let mac = [2, 0, 0, 0, 1, last];
+            all.extend([(address(four), mac, "r0"), (address(six), mac, "r0")]);
+        }
+        all
+    }
+
     fn target(&self, side: Side, neighbour: Option<[u8; 6]>) -> Target {
         Target {
             ifindex: self.ifindex(side),
@@ -111,7 +126,7 @@ impl Bed {
             dst: neighbour.map(dirigent_wire::Mac::new),
         }
     }
-    fn fill(&mut self, further: &[String]) -> Result<(), String> {
+    fn fill(&mut self) -> Result<(), String> {
         let (c, r) = (self.target(Side::C, Some(GATEWAY)), self.target(Side::R, None));
         for (net, length, target) in [
             ("0.0.0.0", 0, c), ("::", 0, c), ("10.0.0.2", 32, c), ("fd00::2", 128, c),
@@ -127,7 +142,7 @@ impl Bed {
         for local in self.locals.clone() {
             self.routes.set(local, whole(local), None);
         }
-        further.iter().try_for_each(|line| self.change_route(line))
+        self.further.clone().iter().try_for_each(|line| self.change_route(line))
     }
     /// `ip route` as recordings use it.
     fn change_route(&mut self, line: &str) -> Result<(), String> {

@@ -10,6 +10,7 @@ pub mod bed;
 pub mod compare;
 pub mod executor;
 pub mod host;
+pub mod kernel;
 pub mod memory;
 pub mod recording;
 pub mod rules;

@@ -1,0 +1,255 @@
+//! Recordings through the BPF programs, by `BPF_PROG_TEST_RUN`: the same programs, maps
+//! and helpers as in service, nothing sent. The bed is a network namespace of a thread of
+//! its own, which goes away with it.
+
+use std::process::Command;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use dirigent_config::Model;
+use dirigent_datapath::control::{Control, KernelStore, Store as _, connections};
+use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
+use dirigent_director::Verdict;
+use dirigent_director::records::LAYOUT_VERSION;
+
+use super::bed::{Bed, Side};
+use super::executor::{Does, Executor, Row, row};
+use crate::decode::{Ip, packet};
+
+/// Which programs a frame meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// XDP, and tc for what it hands over.
+    Xdp,
+    /// tc only.
+    Tc,
+}
+
+type Job = Box<dyn FnOnce(&mut World) + Send>;
+
+/// A director in the kernel.
+pub struct InKernel {
+    path: Path,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread has.
+struct World {
+    path: Path,
+    running: Option<Running>,
+}
+
+struct Running {
+    bed: Bed,
+    kernel: Kernel,
+    control: Control<KernelStore>,
+}
+
+impl InKernel {
+    /// Starts the thread; needs root.
+    pub fn new(path: Path) -> Self {
+        let (jobs, orders) = channel::<Job>();
+        let thread = std::thread::spawn(move || {
+            let mut world = World { path, running: None };
+            for job in orders {
+                job(&mut world);
+            }
+        });
+        Self { path, jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    /// Has the thread do something.
+    fn ask<R: Send + 'static>(&self, job: impl FnOnce(&mut World) -> Result<R, String> + Send + 'static) -> Result<R, String> {
+        let (answer, result) = channel();
+        let job: Job = Box::new(move |world| {
+            // Nobody listens only if the asker is gone.
+            let _ = answer.send(job(world));
+        });
+        let gone = || "the thread in the namespace ended".to_owned();
+        self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
+        result.recv().map_err(|_| gone())?
+    }
+}
+
+impl Drop for InKernel {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn text<E: std::fmt::Display>(e: E) -> String {
+    e.to_string()
+}
+
+fn sh(script: &str) -> Result<(), String> {
+    let output = Command::new("sh").args(["-ec", script]).output().map_err(text)?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{script}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+fn ifindex(name: &str) -> Result<u32, String> {
+    let name = std::ffi::CString::new(name).map_err(text)?;
+    // SAFETY: a live string with its terminator.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(format!("{name:?}: {}", std::io::Error::last_os_error())),
+        index => Ok(index),
+    }
+}
+
+/// The bed's namespace for the calling thread (packet-rules §4.1, §4.4).
+fn build(bed: &Bed, routes: &[String]) -> Result<Bed, String> {
+    // SAFETY: changes the namespace of this thread, which nothing else of the process uses.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(format!("a network namespace: {}", std::io::Error::last_os_error()));
+    }
+    let mut script = String::from("ip link set lo up\n");
+    let mut add = |line: String| script += &(line + "\n");
+    for (name, value) in [
+        ("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1), ("ipv4/conf/all/rp_filter", 0),
+        ("ipv4/conf/default/rp_filter", 0), ("ipv6/conf/default/accept_dad", 0), ("ipv6/conf/default/accept_ra", 0),
+    ] {
+        add(format!("echo {value} > /proc/sys/net/{name}"));
+    }
+    let mac = |bytes: [u8; 6]| bytes.map(|b| format!("{b:02x}")).join(":");
+    for (side, name, peer) in [(Side::C, "c0", "cw"), (Side::R, "r0", "rw")] {
+        add(format!("ip link add {name} address {} type veth peer name {peer}", mac(side.mac())));
+        add(format!("ip link set {name} mtu {} up; ip link set {peer} up", bed.mtu(side)));
+        let [four, six] = side.addresses();
+        add(format!("ip addr add {four}/{} dev {name}", if side == Side::C { 30 } else { 24 }));
+        add(format!("ip addr add {six}/64 dev {name} nodad"));
+    }
+    for local in bed.locals.iter().filter(|a| !Side::ALL.iter().any(|side| side.addresses().contains(a))) {
+        add(format!("ip addr add {local}/{} dev lo", if local.is_ipv4() { "32" } else { "128 nodad" }));
+    }
+    for (address, bytes, device) in bed.neighbours() {
+        add(format!("ip neigh add {address} lladdr {} dev {device} nud permanent", mac(bytes)));
+    }
+    add("ip route add default via 10.0.0.2".into());
+    add("ip -6 route add default via fd00::2 dev c0".into());
+    for route in routes {
+        add(format!("ip {}", route.trim().trim_start_matches("ip ")));
+    }
+    sh(&script)?;
+    bed.clone().with_ifindex(ifindex("c0")?, ifindex("r0")?)
+}
+
+impl World {
+    fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
+        self.running = None;
+        let bed = build(bed, bed.further_routes())?;
+        let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 16384)];
+        let kernel = Kernel::load(&LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes })
+            .map_err(text)?;
+        let mut store = KernelStore::new(&kernel).map_err(text)?;
+        for side in Side::ALL {
+            store.put_link(bed.ifindex(side), &bed.link(side)).map_err(text)?;
+        }
+        for local in &bed.locals {
+            store.set_local(*local, true).map_err(text)?;
+        }
+        let mut control = Control::open(store, &Model::default()).map_err(text)?;
+        for server in model.services().iter().flat_map(|service| &service.servers) {
+            control.set_next_hop(server.address, &bed.next_hop(server.address)).map_err(text)?;
+        }
+        control.change_to(model).map_err(text)?;
+        self.running = Some(Running { bed, kernel, control });
+        Ok(())
+    }
+    fn running(&mut self) -> Result<&mut Running, String> {
+        self.running.as_mut().ok_or("no set-up was made".into())
+    }
+    fn run(&mut self, side: Side, frame: &[u8]) -> Result<Does, String> {
+        let path = self.path;
+        let running = self.running()?;
+        match path {
+            Path::Xdp => running.xdp(side, frame),
+            Path::Tc => running.tc(side, frame),
+        }
+    }
+}
+
+/// What XDP puts before a packet that it has decided about: bpf/src/xdp.rs.
+const JUDGED: [u8; 4] = 0x4469_7267u32.to_ne_bytes();
+
+impl Running {
+    fn xdp(&self, side: Side, frame: &[u8]) -> Result<Does, String> {
+        const DROP: u32 = 1;
+        const PASS: u32 = 2;
+        const TX: u32 = 3;
+        const REDIRECT: u32 = 4;
+        let ran = self.kernel.run_xdp(self.bed.ifindex(side), frame).map_err(text)?;
+        match ran.action {
+            DROP => Ok(Does::Drop),
+            PASS => match ran.frame.strip_prefix(&JUDGED) {
+                Some(frame) => Ok(Does::ToHost(frame.to_vec())),
+                None => self.tc(side, &ran.frame),
+            },
+            TX => sent(ran.frame, |out| out == side),
+            REDIRECT => sent(ran.frame, |out| out != side),
+            other => Err(format!("XDP returned {other}")),
+        }
+    }
+    fn tc(&self, side: Side, frame: &[u8]) -> Result<Does, String> {
+        const UNSPEC: u32 = u32::MAX;
+        const OK: u32 = 0;
+        const SHOT: u32 = 2;
+        const REDIRECT: u32 = 7;
+        let ifindex = self.bed.ifindex(side);
+        let context = SkbContext { ifindex, ingress_ifindex: ifindex, ..SkbContext::default() };
+        let ran = self.kernel.run_tc(Direction::Ingress, &context, frame).map_err(text)?;
+        match ran.action {
+            SHOT => Ok(Does::Drop),
+            UNSPEC | OK => Ok(Does::ToHost(ran.frame)),
+            // The target is not told: the source MAC is, or, where the kernel finds the
+            // neighbour, the route.
+            REDIRECT => sent(ran.frame.clone(), |_| true).or_else(|_| {
+                let to = packet(&ran.frame).and_then(Ip::read).and_then(|ip| self.bed.routes.find(ip.dst));
+                let side = to.and_then(|target| self.bed.side(target.ifindex)).ok_or("a redirect to nowhere")?;
+                Ok(Does::Resolve(side, ran.frame))
+            }),
+            other => Err(format!("tc returned {other}")),
+        }
+    }
+}
+
+/// A finished frame: the side is that of its source MAC.
+fn sent(frame: Vec<u8>, expected: impl Fn(Side) -> bool) -> Result<Does, String> {
+    let side = Side::ALL.into_iter().find(|side| frame.get(6..12) == Some(&side.mac()[..]));
+    match side {
+        Some(side) if expected(side) => Ok(Does::Out(side, frame)),
+        _ => Err(format!("a frame was sent out of the wrong interface: {}", crate::decode::describe(&frame))),
+    }
+}
+
+impl Executor for InKernel {
+    fn name(&self) -> &'static str {
+        if self.path == Path::Xdp { "xdp" } else { "tc" }
+    }
+    fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
+        let (bed, model) = (bed.clone(), model.clone());
+        self.ask(move |world| world.set_up(&bed, &model))
+    }
+    fn change(&mut self, model: &Model) -> Result<(), String> {
+        let model = model.clone();
+        self.ask(move |world| world.running()?.control.change_to(&model).map_err(text))
+    }
+    fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
+        let frame = frame.to_vec();
+        Ok((self.ask(move |world| world.run(side, &frame))?, None))
+    }
+    fn conns(&mut self) -> Result<Vec<Row>, String> {
+        self.ask(|world| {
+            let mut rows = Vec::new();
+            let running = world.running()?;
+            connections(running.control.store(), &mut |c| rows.push(row(&c))).map_err(text)?;
+            rows.sort();
+            Ok(rows)
+        })
+    }
+}
