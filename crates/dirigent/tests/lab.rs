@@ -85,7 +85,7 @@ fn reload_goes_to_what_the_file_says_and_a_mistake_changes_nothing() {
     assert!(lab.dirigent(&["reload"]).0.contains("nothing to do"));
     lab.write_config(&text.replace("address = \"10.0.0.3:8080\"", "address = \"10.0.0.3:8080\"\nweight = 0"));
     let (told, _) = lab.dirigent(&["reload"]);
-    assert!(told.contains("edit server 10.0.0.3:8080 of tcp 192.0.2.10:80"), "{told}");
+    assert!(told.contains("edit server 10.0.0.3:8080 method nat weight 0 of tcp 192.0.2.10:80"), "{told}");
     for _ in 0..4 {
         assert_eq!(lab.curl("http://192.0.2.10/"), "server1");
     }

@@ -38,11 +38,13 @@ pub async fn run(file: &Path, instance: Option<String>, socket: Option<PathBuf>)
     let group = model.settings().group.clone();
     let mut director = Director::start(file, instance, model).await?;
     let (asks, mut asked) = mpsc::channel(16);
-    server::serve(server::listen(&socket, group.as_deref())?, director.instance().clone(), asks);
+    let server = server::serve(server::listen(&socket, group.as_deref())?, director.instance().clone(), asks);
     tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
 
     let end = serve(&mut director, &mut signals, &mut asked).await;
-    // A dead socket would only make commands wait.
+    drop(asked);
+    server.end().await;
+    // A dead socket would only be in the way.
     if let Err(e) = std::fs::remove_file(&socket) {
         tracing::warn!("{}: {e}", socket.display());
     }

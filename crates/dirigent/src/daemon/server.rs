@@ -15,8 +15,13 @@ use dirigent_datapath::kernel::Instance;
 use serde::Deserialize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// How long the last answers may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What only the daemon's own task can answer.
 pub enum Ask {
@@ -78,8 +83,23 @@ pub fn listen(socket: &Path, group: Option<&str>) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves for good.
-pub fn serve(listener: UnixListener, instance: Instance, asks: mpsc::Sender<Ask>) {
+/// The server that runs.
+pub struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Lets the answers under way go out, and ends.
+    pub async fn end(self) {
+        // Both only fail when it has ended already, or hangs: nobody waits for that.
+        let _ = self.stop.send(());
+        let _ = tokio::time::timeout(LAST_WORDS, self.task).await;
+    }
+}
+
+/// Serves until it is told to end.
+pub fn serve(listener: UnixListener, instance: Instance, asks: mpsc::Sender<Ask>) -> Running {
     let routes = Router::new()
         .route(path::STATUS, get(status))
         .route(path::SERVICES, get(services))
@@ -89,11 +109,16 @@ pub fn serve(listener: UnixListener, instance: Instance, asks: mpsc::Sender<Ask>
         .route(path::DETACH, post(detach))
         .with_state(Shared { asks, instance });
     let service = routes.into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, service).await {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let told = async move {
+        let _ = stopped.await;
+    };
+    let task = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(told).await {
             tracing::error!("the control socket: {error}");
         }
     });
+    Running { stop, task }
 }
 
 impl Shared {
