@@ -50,7 +50,7 @@ impl Cpu {
     }
     /// Lets others run between any two table operations.
     fn pause(&self) {
-        if self.draw() % 5 == 0 {
+        if self.draw().is_multiple_of(5) {
             std::thread::yield_now();
         }
     }
@@ -179,7 +179,7 @@ fn work(mut cpu: Cpu, rounds: u32) {
             }
             _ => {
                 let keys: Vec<_> = cpu.shared.entries.read().unwrap().keys().copied().collect();
-                let force = what == 15 && cpu.draw() % 4 == 0;
+                let force = what == 15 && cpu.draw().is_multiple_of(4);
                 for key in keys {
                     let _ = conn::expire::<V4, _>(&mut cpu, &key, force);
                 }

@@ -5,6 +5,7 @@
 #![expect(clippy::indexing_slicing, clippy::expect_used, reason = "tests")]
 
 use dirigent_director::direct::{direct, resume};
+use dirigent_director::family::Address as _;
 use dirigent_director::packet::Packet;
 use dirigent_director::records::{
     Conn, Counters, ERROR_BUCKETS, Known, Link, NextHop, Place, Server, Service, Settings, Tuple, hop, kind,
@@ -134,6 +135,8 @@ pub struct Memory {
     pub counters: RefCell<Vec<Counters>>,
     pub errors: Vec<S64>,
     pub way_back: Route,
+    /// Source address of the last route lookup.
+    pub routed_from: Cell<[u16; 8]>,
     stash: Cell<u64>,
     seed: Cell<u32>,
 }
@@ -161,6 +164,7 @@ impl Memory {
             counters: RefCell::default(),
             errors: (0..ERROR_BUCKETS).map(|_| S64::new(0)).collect(),
             way_back: Route::To { ifindex: CLIENT_LINK, src: mac, dst: Mac::new([2, 0, 0, 0, 0, 0xfe]) },
+            routed_from: Cell::default(),
             stash: Cell::new(0),
             seed: Cell::new(1),
         };
@@ -333,10 +337,12 @@ impl Tables for Memory {
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
         (0..n).find(|i| !step.step(self, *i));
     }
-    fn route4(&self, _: u32, _: &Addr4, _: &Addr4, len: u32) -> Route {
+    fn route4(&self, _: u32, src: &Addr4, _: &Addr4, len: u32) -> Route {
+        self.routed_from.set(src.to_words());
         if len > 1500 { Route::TooBig(1500) } else { self.way_back }
     }
-    fn route6(&self, _: u32, _: &Addr6, _: &Addr6, len: u32) -> Route {
+    fn route6(&self, _: u32, src: &Addr6, _: &Addr6, len: u32) -> Route {
+        self.routed_from.set(src.to_words());
         if len > 1500 { Route::TooBig(1500) } else { self.way_back }
     }
     fn count_conn(&self, server: u32) {
