@@ -5,13 +5,12 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
-use aya_ebpf::helpers::bpf_loop;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use dirigent_director::conn;
 
 use crate::maps::{KernelTables, candidate};
-use crate::window::{Context, window};
+use crate::window::{Context, repeat, window};
 
 struct Request;
 
@@ -39,6 +38,6 @@ pub fn dirigent_expire(ctx: XdpContext) -> u32 {
     // SAFETY: four bytes of the packet.
     let count = unsafe { (at as *const u32).read_unaligned() };
     // SAFETY: the callback takes no context.
-    unsafe { bpf_loop(count, expire_one as *mut c_void, core::ptr::null_mut(), 0) };
+    unsafe { repeat(count, expire_one, core::ptr::null_mut()) };
     xdp_action::XDP_PASS
 }

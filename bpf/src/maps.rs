@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibParams};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
-use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_loop};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::macros::btf_map;
 use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
@@ -18,6 +18,8 @@ use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6, Mac};
+
+use crate::window::repeat;
 
 /// User space maps these arrays into its memory and shares their atomic words.
 const MMAPABLE: usize = 1 << 10;
@@ -296,9 +298,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
         // SAFETY: `visit::<S>` casts the pointer back to what it is.
-        unsafe {
-            bpf_loop(n, visit::<S> as *mut c_void, core::ptr::from_mut(step).cast(), 0);
-        }
+        unsafe { repeat(n, visit::<S>, core::ptr::from_mut(step).cast()) };
     }
 
     #[inline(always)]

@@ -39,6 +39,22 @@ pub fn window<C: Context>(ctx: *mut c_void, off: usize, len: usize) -> Option<us
     if at + len > end { None } else { Some(at) }
 }
 
+/// Calls `step` for 0 to `n` − 1 until it returns other than 0.
+///
+/// The kernel inlines `bpf_loop` and compares the whole register that holds `n`;
+/// the compiler leaves in its upper half whatever was there. So it is cleared here.
+///
+/// # Safety
+/// `step` must take `context` for what it is, and outlive nothing.
+#[inline(always)]
+pub unsafe fn repeat(mut n: u32, step: extern "C" fn(u32, *mut c_void) -> i64, context: *mut c_void) {
+    // SAFETY: arithmetic on one register, which clears its upper half; then as the caller promises.
+    unsafe {
+        asm!("{n} += 0", n = inout(wreg) n, options(nostack));
+        aya_ebpf::helpers::bpf_loop(n, step as *mut c_void, context, 0);
+    }
+}
+
 /// Bytes of one step of a sum.
 const CHUNK: usize = 64;
 
@@ -94,13 +110,6 @@ extern "C" fn add_chunk<L: Load>(_: u32, sum: *mut c_void) -> i64 {
 pub fn sum<L: Load>(from: L, off: u32, len: u32) -> Option<u16> {
     let mut sum = Sum { from, off, left: len, sum: 0, failed: false };
     // SAFETY: `add_chunk::<L>` casts the pointer back to what it is.
-    unsafe {
-        aya_ebpf::helpers::bpf_loop(
-            len.div_ceil(CHUNK as u32),
-            add_chunk::<L> as *mut c_void,
-            core::ptr::from_mut(&mut sum).cast(),
-            0,
-        );
-    }
+    unsafe { repeat(len.div_ceil(CHUNK as u32), add_chunk::<L>, core::ptr::from_mut(&mut sum).cast()) };
     if sum.failed { None } else { Some(checksum::fold(sum.sum)) }
 }
