@@ -164,3 +164,77 @@ fn the_walk_shows_all_four_stages_and_who_refuses_the_way_around() {
     assert!(walk.contains("→ B [2001:db8::10]:80"), "{walk}");
     assert_eq!(lab.curl("http://192.0.2.10/").len(), "server1".len(), "routes are as before");
 }
+
+#[test]
+fn sigterm_leaves_forwarding_in_place_and_says_so() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let config = std::path::Path::new(dirigent_net::lab::DIRECTORY).join(lab.name()).join("dirigent.toml");
+    let second = lab.dirigent_fails(&["run", "--config", config.to_str().unwrap()]);
+    assert_eq!(second.0, 1);
+    assert!(second.1.contains("runs already"), "{}", second.1);
+    lab.signal_daemon("-TERM");
+    assert!(lab.log().contains("forwarding goes on"), "{}", lab.log());
+    assert_eq!(lab.curl("http://192.0.2.10/"), "server1");
+    let (text, said) = lab.dirigent(&["status"]);
+    assert!(text.contains("without a daemon") && said.contains("no daemon"), "{text}{said}");
+}
+
+/// Within a second each: a link that goes down and up, is renamed, and goes and comes back under another number.
+#[test]
+fn links_that_go_return_or_are_renamed_are_followed() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let name = lab.name();
+    lab.sh("director", "ip link set r0 down; sleep 0.3; ip link set r0 up; ip -6 addr add fd00::1/64 dev r0 nodad");
+    eventually(&lab, "http://192.0.2.10/");
+    eventually(&lab, "http://[2001:db8::10]/");
+
+    lab.sh("director", "ip link set r0 down; ip link set r0 name inside; ip link set inside up");
+    eventually(&lab, "http://192.0.2.10/");
+    let names = |lab: &TestLab| {
+        let status = lab.json(&["status", "--json"]);
+        let all = status["interfaces"].as_array().unwrap().iter();
+        all.map(|i| i["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&lab), ["c0", "inside"]);
+
+    lab.sh("director", "ip link delete c0");
+    let veth = format!("ip link add c0 type veth peer name outside0 netns {name}-router");
+    lab.sh("director", &format!("{veth}; ip addr add 203.0.113.2/30 dev c0; ip link set c0 up"));
+    let back = "ip addr add 203.0.113.1/30 dev outside0; ip link set outside0 up; ip route replace 192.0.2.0/24 via 203.0.113.2";
+    lab.sh("router", back);
+    lab.sh("director", "ip route replace default via 203.0.113.1");
+    eventually(&lab, "http://192.0.2.10/");
+    assert_eq!(names(&lab).len(), 2);
+}
+
+/// Answers come again within a second (and the time of an attempt).
+fn eventually(lab: &TestLab, url: &str) {
+    let begun = Instant::now();
+    let try_it = format!("curl -sS -g --max-time 0.3 {url} || true");
+    while lab.sh("client", &try_it) != "server1" {
+        assert!(begun.elapsed() < Duration::from_millis(1500), "{url}: {}", lab.log());
+    }
+}
+
+/// The group of the socket may look and not touch.
+#[test]
+fn the_sockets_group_may_read_only() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let text = lab.config();
+    lab.write_config(&text.replace("[director]\n", "[director]\ngroup = \"nogroup\"\n"));
+    lab.signal_daemon("-TERM");
+    lab.start_daemon();
+    let as_nobody = |command: &str| {
+        // From a place that anyone may execute.
+        let dirigent = std::env::temp_dir().join(format!("dirigent-{}", lab.name()));
+        std::fs::copy(env!("CARGO_BIN_EXE_dirigent"), &dirigent).unwrap();
+        let argv = format!("setpriv --reuid 65534 --regid 65534 --clear-groups {} {command}", dirigent.display());
+        let output = lab.sh("director", &format!("{argv} 2>&1 || echo failed"));
+        std::fs::remove_file(&dirigent).unwrap();
+        output
+    };
+    assert!(as_nobody("status").contains("forwarding"));
+    assert!(as_nobody("service list").contains("192.0.2.10:80"));
+    let refused = as_nobody("reload");
+    assert!(refused.contains("only root may change") && refused.contains("failed"), "{refused}");
+}

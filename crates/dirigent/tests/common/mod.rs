@@ -127,15 +127,7 @@ impl TestLab {
     }
 
     pub fn kill_daemon(&self) {
-        let status = Lab::status(self.name()).unwrap().unwrap();
-        let daemon = status.processes.iter().find(|p| p.label == "daemon" && p.running).expect("a daemon runs");
-        let pid = daemon.identity.pid.to_string();
-        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
-        let begun = Instant::now();
-        while daemon.identity.is_alive() {
-            assert!(begun.elapsed() < Duration::from_secs(5));
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.signal_daemon("-9");
     }
 
     pub fn start_daemon(&self) {
@@ -160,6 +152,26 @@ impl Drop for TestLab {
         let output = Command::new(BIN).args(["lab", "down", "--name", self.name()]).output();
         if !output.is_ok_and(|o| o.status.success()) {
             eprintln!("lab {} could not be removed", self.name());
+        }
+    }
+}
+
+impl TestLab {
+    /// Runs a shell script on a host.
+    pub fn sh(&self, host: &str, script: &str) -> String {
+        self.on(host, &["sh", "-ec", script])
+    }
+
+    /// Ends the daemon with a signal, and waits for its end.
+    pub fn signal_daemon(&self, signal: &str) {
+        let status = Lab::status(self.name()).unwrap().unwrap();
+        let daemon = status.processes.iter().find(|p| p.label == "daemon" && p.running).expect("a daemon runs");
+        let pid = daemon.identity.pid.to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let begun = Instant::now();
+        while daemon.identity.is_alive() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
