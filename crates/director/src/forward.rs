@@ -161,6 +161,10 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
             return errors::refuse::<F, T>(t, Notice::TimeExceeded, 0);
         }
         if cut && flow.ip.may_cut {
+            if !rewrite.nat {
+                // For the host it would be a packet to itself: it would refuse it.
+                return Verdict::drop(Reason::RequestUncut);
+            }
             // Several packets of one: the host's stack routes and cuts it, TTL included.
             return if rewrite.apply(p, flow) { Verdict::of(Action::Forward, Reason::Request) } else { failed() };
         }

@@ -151,6 +151,7 @@ reasons! {
     Raced "raced" Dropped "Lost a race for the connection; the sender tries again.";
     ReplyUnroutable "reply_unroutable" Dropped "No route to the client.";
     ReplyUncut "reply_uncut" Dropped "An answer without DF too long for the client's route.";
+    RequestUncut "request_uncut" Dropped "A direct-routed request without DF too long for the server's route: not cut yet.";
     OnePacketAmbiguous "one_packet_ambiguous" Dropped "An answer that several one-packet services may own.";
     RewriteFailed "rewrite_failed" Dropped "The packet changed under way and could not be rewritten.";
     StageMissing "stage_missing" Dropped "A later stage of the packet path is not loaded.";

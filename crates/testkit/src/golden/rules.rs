@@ -47,6 +47,12 @@ const FILLED_IN: [u8; 2] = [7, 68];
 /// All rules.
 pub const RULES: &[Rule] = &[
     Rule { id: "F1", about: "fragments: next issue", applies: |_, _, ip| ip.fragment.is_some(), holds: |_, _, _| true },
+    Rule {
+        id: "F2",
+        about: "direct routing, to be cut: later issue",
+        applies: f2,
+        holds: |case, _, _| case.got.is_empty(),
+    },
     Rule { id: "C1", about: "record route and timestamp are forwarded as they are", applies: c1, holds: c1_holds },
     Rule {
         id: "C3",
@@ -75,6 +81,13 @@ pub fn excuse(case: &Case<'_>) -> Option<&'static Rule> {
     let p = packet(case.input)?;
     let ip = Ip::read(p)?;
     RULES.iter().find(|rule| (rule.applies)(case, p, &ip) && (rule.holds)(case, p, &ip))
+}
+
+/// Without DF, for a service with direct routing, over the servers' MTU.
+fn f2(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
+    let direct = |s: &dirigent_config::Service| s.key.address == ip.dst && s.servers.iter().any(|s| s.method == Method::Dr);
+    let may_cut = !ip.v6 && be16(p, 6).is_some_and(|place| place & 0x4000 == 0);
+    may_cut && p.len() > case.bed.mtu_r as usize && case.model.services().iter().any(direct)
 }
 
 fn c1(_: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
