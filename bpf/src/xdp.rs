@@ -138,6 +138,13 @@ stages! {
     dirigent_xdp_icmp_open6: icmp_open, work6;
 }
 
+/// For the other end of a veth link whose driver only takes XDP frames back when
+/// it has a program itself.
+#[xdp]
+pub fn dirigent_pass(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
 #[inline(always)]
 fn tables(ctx: &XdpContext) -> KernelTables {
     KernelTables { ctx: ctx.ctx.cast::<c_void>() }

@@ -6,6 +6,7 @@
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("xdp", "dirigent_xdp"),
     ("xdp", "dirigent_expire"),
+    ("xdp", "dirigent_pass"),
     ("classifier", "dirigent_ingress"),
     ("classifier", "dirigent_egress"),
     ("tracepoint", "dirigent_lost_exception"),

@@ -109,6 +109,22 @@ pub struct Kernel {
     notes: Vec<String>,
 }
 
+/// Pins the program that only passes, for the other end of a veth link: its driver takes
+/// XDP frames back only when it has a program itself. Whoever attaches it removes the pin.
+pub fn pin_pass(pin: &Path) -> Result<(), Error> {
+    const PASS: &str = "dirigent_pass";
+    mount(&mut Vec::new())?;
+    let object = object::object().ok_or(Error::NoObject)?;
+    let mut ebpf = EbpfLoader::new().load(object).map_err(|e| Error::load("the BPF object", e))?;
+    let program: &mut aya::programs::Xdp = ebpf
+        .program_mut(PASS)
+        .ok_or_else(|| Error::Program { program: PASS.to_owned(), kind: "XDP" })?
+        .try_into()
+        .map_err(|_| Error::Program { program: PASS.to_owned(), kind: "XDP" })?;
+    program.load().map_err(|e| Error::load(PASS, e))?;
+    program.pin(pin).map_err(|e| Error::path(pin, std::io::Error::other(e)))
+}
+
 impl Kernel {
     /// Loads the embedded object. With an instance whose maps are pinned already, those
     /// are used, entries and counters and all, and [`Kernel::attach`] then replaces the

@@ -18,7 +18,7 @@ pub mod testrun;
 
 pub use attach::{Attached, Attachment, Hook, TcKind, attached, detach_all};
 pub use error::Error;
-pub use load::{Instance, Kernel, LoadOptions, Verified, verify};
+pub use load::{Instance, Kernel, LoadOptions, Verified, pin_pass, verify};
 pub use select::{Choice, Facts, Mode, PathKind, choose};
 pub use table::{Mapped, PerCpuTable, Table};
 pub use testrun::{Direction, ExpireStep, Ran, SkbContext};

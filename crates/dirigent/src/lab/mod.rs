@@ -105,10 +105,28 @@ async fn furnish(lab: &Lab, up: &LabUp, config: &str) -> Result<()> {
             lab.run(&host, || std::net::TcpStream::connect(("127.0.0.1", 8080)).is_ok()).unwrap_or(false)
         })?;
     }
+    if up.path == "xdp" {
+        pass_at_the_other_ends(lab)?;
+    }
     if !up.no_daemon {
         start_daemon(lab, &config).await?;
     }
     Ok(())
+}
+
+/// veth takes XDP frames from its peer only if it has an XDP program itself.
+fn pass_at_the_other_ends(lab: &Lab) -> Result<()> {
+    let pin = Path::new("/sys/fs/bpf").join(format!("dirigent-{}-pass", lab.name()));
+    kernel::pin_pass(&pin)?;
+    let path = pin.to_string_lossy();
+    let ends: &[(&str, &str)] =
+        if lab.spec().one_arm { &[("switch", "director")] } else { &[("router", "outside0"), ("switch", "director")] };
+    let attached = ends.iter().try_for_each(|(host, device)| {
+        lab.output(host, &["ip", "link", "set", "dev", device, "xdpdrv", "pinned", &path]).map(|_| ())
+    });
+    // The devices hold the program from here on.
+    std::fs::remove_file(&pin).map_err(|e| Failure::io(pin.display().to_string(), &e))?;
+    Ok(attached?)
 }
 
 /// Starts the daemon on the director and waits until it forwards.
