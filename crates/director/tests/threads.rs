@@ -17,7 +17,7 @@ use dirigent_wire::{Addr4, Addr6};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Barrier, RwLock};
 use support::{CLIENT_LINK, Frame, Memory, SERVER_LINK, SERVER_PORT, Spec, VIP4, VPORT, client4, frame4, server4};
 
 type Entries = RwLock<HashMap<Tuple<Addr4>, &'static Conn<Addr4>>>;
@@ -27,6 +27,7 @@ struct Shared {
     entries: Entries,
     room: usize,
     now: AtomicU32,
+    phase: Barrier,
     service: Service,
     servers: Vec<Server>,
     hops: Vec<NextHop>,
@@ -157,10 +158,20 @@ impl Tables for Cpu {
     }
 }
 
+/// Operations of each CPU between two steps of the clock.
+const PHASE: u32 = 8;
+
 /// One CPU's share of a run.
 fn work(mut cpu: Cpu, rounds: u32) {
     const FLAGS: [u8; 6] = [0x02, 0x10, 0x11, 0x04, 0x12, 0x02];
-    for _ in 0..rounds {
+    for round in 0..rounds {
+        // Time runs while all stand: no packet is under way for minutes.
+        if round % PHASE == 0 {
+            if cpu.shared.phase.wait().is_leader() {
+                cpu.shared.now.fetch_add(cpu.draw() % 40_000, Ordering::Relaxed);
+            }
+            cpu.shared.phase.wait();
+        }
         let (what, port) = (cpu.draw() % 16, 1000 + (cpu.draw() % 3) as u16);
         let flags = FLAGS[(cpu.draw() % 6) as usize];
         let client = (client4(1), port);
@@ -170,12 +181,9 @@ fn work(mut cpu: Cpu, rounds: u32) {
                 let spec = Spec { src: client, dst: (VIP4, VPORT), protocol, flags, ttl, payload };
                 cpu.run(&frame4(spec), CLIENT_LINK);
             }
-            8..13 => {
+            8..14 => {
                 let src = (server4((cpu.draw() % 2) as u8), SERVER_PORT);
                 cpu.run(&frame4(Spec { src, dst: client, protocol, flags, ttl, payload }), SERVER_LINK);
-            }
-            13 => {
-                cpu.shared.now.fetch_add(cpu.draw() % 40_000, Ordering::Relaxed);
             }
             _ => {
                 let keys: Vec<_> = cpu.shared.entries.read().unwrap().keys().copied().collect();
@@ -218,6 +226,7 @@ fn many_cpus(runs: u32, rounds: u32) -> (u32, u32) {
             entries: Entries::default(),
             room: if run % 4 == 3 { 3 } else { 1000 },
             now: AtomicU32::new(u32::MAX - 100_000),
+            phase: Barrier::new(4),
             service: m.services[0].clone(),
             servers: m.servers[..2].to_vec(),
             hops: m.hops[..2].to_vec(),
