@@ -125,6 +125,9 @@ impl Director {
         if update.changes.iter().any(|change| matches!(change, Change::AddressGone(..) | Change::LinkGone(_))) {
             self.vips.hold()?;
         }
+        if update.changes.iter().any(|change| matches!(change, Change::Link(_))) {
+            self.vips.renew();
+        }
         self.follow_network(false)
     }
 

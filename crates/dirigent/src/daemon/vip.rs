@@ -94,6 +94,12 @@ impl Vips {
         Ok(())
     }
 
+    /// Announces all again: a link came back, and who is behind it may have forgotten.
+    pub fn renew(&mut self) {
+        let held = self.record.added.intersection(&self.wanted);
+        self.due = held.map(|ip| (*ip, ANNOUNCEMENTS)).collect();
+    }
+
     /// Whether an announcement is due.
     pub fn is_due(&self) -> bool {
         !self.due.is_empty()
