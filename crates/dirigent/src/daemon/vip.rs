@@ -35,7 +35,8 @@ pub struct Vips {
     due: Vec<(IpAddr, u8)>,
 }
 
-fn file(instance: &str) -> PathBuf {
+/// The record of an instance.
+pub fn file(instance: &str) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{instance}.vips"))
 }
 

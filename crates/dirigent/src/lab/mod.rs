@@ -188,7 +188,7 @@ fn down(name: &str) -> Result<()> {
         detached?;
     }
     let report = Lab::down(name)?;
-    for file in [socket(name), crate::daemon::lock_path(name)] {
+    for file in [socket(name), crate::daemon::lock_path(name), crate::daemon::vip::file(name)] {
         if let Err(e) = std::fs::remove_file(&file)
             && e.kind() != std::io::ErrorKind::NotFound
         {
