@@ -36,6 +36,18 @@ pub(super) struct Held {
     pub members: Vec<Member>,
 }
 
+/// What was prepared for a service.
+#[derive(Debug, Default)]
+struct Made {
+    members: Vec<Member>,
+    /// Those of them that were in no list.
+    fresh: Vec<Member>,
+    list: Region,
+    mh: Region,
+    /// Those of them that are new.
+    regions: Vec<Region>,
+}
+
 /// Keeps the tables as a Model says. One a director; whoever else writes them is lost.
 #[derive(Debug)]
 pub struct Control<S> {
@@ -101,6 +113,10 @@ impl<S: Store> Control<S> {
     /// The tables, to be run on or read; not to be written.
     pub fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+    /// The tables, left to another.
+    pub fn into_store(self) -> S {
+        self.store
     }
     /// What the tables say now.
     pub fn model(&self) -> &Model {
@@ -172,18 +188,17 @@ impl<S: Store> Control<S> {
             Some(held) => (held.clone(), false),
             None => (Held { index: self.new_service(&key)?, ..Held::default() }, true),
         };
-        let mut members = Vec::with_capacity(wanted.servers.len());
-        for server in wanted.servers_in_list_order() {
-            members.push(self.settle_server(&held, &key, server)?);
+        let mut made = Made::default();
+        if let Err(error) = self.prepare(&held, wanted, restart, &mut made) {
+            for member in made.fresh {
+                self.discard(key, held.index, member)?;
+            }
+            made.regions.into_iter().for_each(|region| self.slots.free(region));
+            return Err(error);
         }
+        let Made { members, list, mh, .. } = made;
         let gone: Vec<_> = held.members.iter().filter(|m| !members.contains(m)).copied().collect();
         let list_changed = members != held.members;
-        let list = if list_changed { self.new_region(members.iter().map(|m| m.index).collect())? } else { held.list };
-        let mh = match wanted.scheduler {
-            dirigent_config::Scheduler::Mh if restart || list_changed || held.mh.len == 0 => self.mh_region(&members)?,
-            dirigent_config::Scheduler::Mh => held.mh,
-            _ => Region::default(),
-        };
 
         // All that the service will refer to stands. From here on packets see it.
         let old = self.store.service(held.index)?;
@@ -235,6 +250,31 @@ impl<S: Store> Control<S> {
             self.discard(key, held.index, member)?;
         }
         self.settle_known(&key, wanted, &held)
+    }
+
+    /// Writes what a service is going to refer to, where no packet looks yet.
+    fn prepare(&mut self, held: &Held, wanted: &WantedService, restart: bool, made: &mut Made) -> Result<(), Error> {
+        for server in wanted.servers_in_list_order() {
+            let member = self.settle_server(held, &wanted.key, server)?;
+            if !held.members.contains(&member) {
+                made.fresh.push(member);
+            }
+            made.members.push(member);
+        }
+        let list_changed = made.members != held.members;
+        (made.list, made.mh) = (held.list, Region::default());
+        if list_changed {
+            made.list = self.new_region(made.members.iter().map(|m| m.index).collect())?;
+            made.regions.push(made.list);
+        }
+        if wanted.scheduler == dirigent_config::Scheduler::Mh {
+            made.mh = held.mh;
+            if restart || list_changed || held.mh.len == 0 {
+                made.mh = self.mh_region(&made.members)?;
+                made.regions.push(made.mh);
+            }
+        }
+        Ok(())
     }
 
     /// The index of a service that comes: the one it had, if its servers still linger.

@@ -1,1 +1,364 @@
+//! Models written into tables in memory: what stands there after every operation.
+
+use std::net::IpAddr;
+
+use dirigent_config::{Command, Method, Model, Op, Plan, Service as WantedService, ServiceKey};
+use dirigent_director::records::{NextHop, hop, server_flag, service_flag, setting};
+use dirigent_director::schedule::{Client, schedule};
+use dirigent_director::shared::S32;
+use dirigent_director::tables::Tables as _;
+use proptest::prelude::*;
+
+use super::apply::spot;
+use super::store::address;
 use super::*;
+use crate::memory::{Capacity, MemoryTables};
+
+fn model(lines: &[&str]) -> Model {
+    let mut model = Model::default();
+    rules(&mut model, lines);
+    model
+}
+
+fn rules(model: &mut Model, lines: &[&str]) {
+    for line in lines {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Command::from_args(&words).unwrap().apply(model).unwrap();
+    }
+}
+
+fn open(model: &Model) -> Control<MemoryTables> {
+    Control::open(MemoryTables::default(), model).unwrap()
+}
+
+/// Applies ipvsadm lines one after the other.
+fn change(control: &mut Control<MemoryTables>, lines: &[&str]) {
+    for line in lines {
+        let mut model = control.model().clone();
+        rules(&mut model, &[line]);
+        control.change_to(&model).unwrap();
+    }
+}
+
+/// The last bytes of the servers that the next connections get.
+fn picks(control: &Control<MemoryTables>, count: usize) -> Vec<u8> {
+    let store = control.store();
+    let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| place.port == 80).unwrap();
+    let client = Client { addr: 1, port: 1 };
+    let pick = || schedule(store, store.services.get(index as usize).unwrap(), client).unwrap();
+    (0..count).map(|_| last_byte(store, pick())).collect()
+}
+
+fn last_byte(store: &MemoryTables, server: u32) -> u8 {
+    match address(&Store::server(store, server).unwrap().addr, false) {
+        IpAddr::V4(a) => a.octets()[3],
+        IpAddr::V6(a) => a.octets()[15],
+    }
+}
+
+const RR: [&str; 4] = [
+    "-A -t 192.0.2.1:80 -s rr", "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m", "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m",
+    "-a -t 192.0.2.1:80 -r 10.0.0.3:80 -m",
+];
+
+#[test]
+fn rr_begins_with_the_newest_and_keeps_its_place() {
+    let mut control = open(&model(&RR));
+    assert_eq!(picks(&control, 4), [3, 2, 1, 3]);
+    change(&mut control, &["-a -t 192.0.2.1:80 -r 10.0.0.4:80 -m"]);
+    assert_eq!(picks(&control, 3), [2, 1, 4]);
+    change(&mut control, &["-d -t 192.0.2.1:80 -r 10.0.0.4:80"]);
+    assert_eq!(picks(&control, 2), [3, 2]);
+    change(&mut control, &["-e -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 0"]);
+    assert_eq!(picks(&control, 3), [3, 2, 3]);
+}
+
+/// golden/sched/change-wrr-position: an edit goes back to the head at the same weight.
+#[test]
+fn wrr_goes_on_at_its_weight_after_an_edit() {
+    let mut control = open(&Model::default());
+    change(&mut control, &[
+        "-A -t 192.0.2.1:80 -s wrr", "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 3",
+        "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m -w 2", "-a -t 192.0.2.1:80 -r 10.0.0.3:80 -m -w 1",
+    ]);
+    let key = control.model().services()[0].key;
+    let server = *control.model().services()[0].server("10.0.0.1".parse().unwrap(), 80).unwrap();
+    let edit = Plan { ops: vec![Op::EditServer { service: key, server }] };
+    assert_eq!(picks(&control, 1), [3]);
+    for expected in [&[3, 2][..], &[3, 2, 1], &[3, 2, 1, 1], &[1, 2, 1, 3, 2], &[3, 2, 1, 1, 2, 1]] {
+        control.apply(&edit).unwrap();
+        assert_eq!(picks(&control, expected.len()), expected);
+    }
+}
+
+#[test]
+fn a_server_that_returns_takes_its_index_back() {
+    let mut control = open(&model(&RR));
+    let key = control.model().services()[0].key;
+    let two = "10.0.0.2".parse().unwrap();
+    let before = control.server_status(&key, two, 80).unwrap().unwrap();
+    control.store_mut().servers[before.index as usize].load.store(1 << 32);
+    change(&mut control, &["-d -t 192.0.2.1:80 -r 10.0.0.2:80"]);
+    let store = control.store();
+    assert_eq!(store.next_hops[before.index as usize].state.load(), hop::REMOVED);
+    assert_eq!(store.servers[before.index as usize].flags.load() & server_flag::AVAILABLE, 0);
+    // Its index is nobody else's, though it is the lowest without a list.
+    change(&mut control, &["-a -t 192.0.2.1:80 -r 10.0.0.9:80 -m"]);
+    let nine = control.server_status(&key, "10.0.0.9".parse().unwrap(), 80).unwrap().unwrap();
+    assert_ne!(nine.index, before.index);
+    control.collect().unwrap();
+    assert_eq!(control.lingering_servers(), 1);
+    change(&mut control, &["-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m"]);
+    let after = control.server_status(&key, two, 80).unwrap().unwrap();
+    assert_eq!((after.index, after.active), (before.index, 1));
+    assert_eq!(picks(&control, 1).len(), 1);
+    // And a service that returns takes all of them back.
+    change(&mut control, &["-D -t 192.0.2.1:80"]);
+    assert!(control.store().places().unwrap().is_empty());
+    for line in RR {
+        change(&mut control, &[line]);
+    }
+    assert_eq!(control.server_status(&key, two, 80).unwrap().unwrap().index, before.index);
+}
+
+#[test]
+fn an_index_is_free_when_no_connection_refers_to_it() {
+    let mut control = open(&model(&RR));
+    change(&mut control, &["-D -t 192.0.2.1:80"]);
+    assert_eq!(control.lingering_servers(), 3);
+    control.store_mut().servers[0].load.store(1);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    control.collect().unwrap();
+    assert_eq!(control.lingering_servers(), 1);
+    control.store_mut().servers[0].load.store(0);
+    control.collect().unwrap();
+    assert_eq!(control.lingering_servers(), 0);
+    assert!(control.used_servers.is_empty() && control.used_services.is_empty());
+    assert!(control.store().servers.iter().all(|s| s.method == 0));
+}
+
+#[test]
+fn a_take_over_finds_everything_again() {
+    let old = model(&[&RR[..], &["-A -u 192.0.2.1:53 -s mh", "-a -u 192.0.2.1:53 -r 10.0.0.1:53 -m"]].concat());
+    let mut control = open(&old);
+    picks(&control, 2);
+    let tcp = old.services()[0].key;
+    change(&mut control, &["-d -t 192.0.2.1:80 -r 10.0.0.3:80"]);
+    let indexes = |control: &Control<MemoryTables>| -> Vec<_> {
+        let of = |s: &WantedService| s.servers.iter().map(|r| (s.key, r.identity())).collect::<Vec<_>>();
+        let all = control.model().services().iter().flat_map(of);
+        all.map(|(key, (a, p))| control.server_status(&key, a, p).unwrap().unwrap().index).collect()
+    };
+    let (before, slots) = (indexes(&control), control.store().slots.clone());
+    let now = control.model().clone();
+    let mut control = Control::open(control.into_store(), &now).unwrap();
+    assert_eq!((indexes(&control), &control.store().slots), (before, &slots));
+    assert_eq!(picks(&control, 2), [1, 2]);
+    // The removed one is still there, and returns.
+    assert_eq!(control.lingering_servers(), 1);
+    // Another Model at take-over: the old indexes, but for what is new.
+    let mut other = now.clone();
+    rules(&mut other, &["-a -t 192.0.2.1:80 -r 10.0.0.3:80 -m", "-D -u 192.0.2.1:53"]);
+    let three = control.trash.find(&tcp, "10.0.0.3".parse().unwrap(), 80).unwrap();
+    control = Control::open(control.into_store(), &other).unwrap();
+    assert_eq!(control.server_status(&tcp, "10.0.0.3".parse().unwrap(), 80).unwrap().unwrap().index, three);
+    assert_eq!(control.lingering_servers(), 1);
+    assert_consistent(&control);
+}
+
+#[test]
+fn one_packet_servers_are_known() {
+    let mut control = open(&model(&[
+        "-A -u 192.0.2.1:53 -s rr -o", "-a -u 192.0.2.1:53 -r 10.0.0.1:53 -m", "-A -u 192.0.2.2:53 -s rr",
+        "-a -u 192.0.2.2:53 -r 10.0.0.1:53 -m",
+    ]));
+    let kind = |control: &Control<MemoryTables>| control.store().known().unwrap()[0].1.one_packet;
+    let flags = |control: &Control<MemoryTables>| Store::settings(control.store()).unwrap().flags;
+    assert_eq!((control.store().known().unwrap().len(), kind(&control)), (1, 1));
+    assert_ne!(flags(&control) & setting::KNOW_SERVERS, 0);
+    change(&mut control, &["-E -u 192.0.2.2:53 -s rr -o"]);
+    assert_eq!(kind(&control), 2);
+    change(&mut control, &["-E -u 192.0.2.2:53 -s rr", "-E -u 192.0.2.1:53 -s rr"]);
+    assert_eq!((kind(&control), flags(&control) & setting::KNOW_SERVERS), (0, 0));
+    change(&mut control, &["-C"]);
+    assert!(control.store().known().unwrap().is_empty());
+}
+
+#[test]
+fn next_hops_follow_the_address() {
+    let mut control = open(&Model::default());
+    let next = NextHop { state: S32::new(hop::RESOLVED), ifindex: 7, ..NextHop::default() };
+    control.set_next_hop("10.0.0.1".parse().unwrap(), &next).unwrap();
+    change(&mut control, &RR);
+    let key = control.model().services()[0].key;
+    let hop_of = |control: &Control<MemoryTables>, a: &str| {
+        control.server_status(&key, a.parse().unwrap(), 80).unwrap().unwrap().hop
+    };
+    assert_eq!((hop_of(&control, "10.0.0.1"), hop_of(&control, "10.0.0.2")), (hop::RESOLVED, hop::UNKNOWN));
+    control.set_next_hop("10.0.0.2".parse().unwrap(), &next).unwrap();
+    assert_eq!(hop_of(&control, "10.0.0.2"), hop::RESOLVED);
+}
+
+#[test]
+fn what_does_not_fit_is_taken_back() {
+    let capacity = Capacity { servers: 2, ..Capacity::default() };
+    let mut control = Control::open(MemoryTables::new(&capacity), &Model::default()).unwrap();
+    change(&mut control, &RR[..2]);
+    let before = control.model().clone();
+    let mut wanted = before.clone();
+    rules(&mut wanted, &RR[2..]);
+    let error = control.change_to(&wanted).unwrap_err();
+    assert_eq!(error.to_string(), "no room for another real server: the table holds 2");
+    assert_eq!(control.model(), &before);
+    assert_consistent(&control);
+}
+
+/// The tables say what the Model does.
+fn assert_consistent(control: &Control<MemoryTables>) {
+    let store = control.store();
+    let mut places = store.places().unwrap();
+    assert_eq!(places.len(), control.model().services().len());
+    for wanted in control.model().services() {
+        let at = places.iter().position(|(place, _)| *place == spot(&wanted.key)).unwrap();
+        let (_, index) = places.swap_remove(at);
+        let record = Store::service(store, index).unwrap();
+        let list = record.list.load();
+        let found: Vec<_> = store.slots((list >> 32) as u32, list as u32).unwrap();
+        let found: Vec<_> = found.into_iter().map(|i| Store::server(store, i).unwrap()).collect();
+        let identity = |s: &dirigent_director::records::Server| {
+            (address(&s.addr, wanted.key.address.is_ipv6()), s.port.get(), s.weight.load(), s.method == 1)
+        };
+        let expected: Vec<_> = wanted
+            .servers_in_list_order()
+            .map(|s| (s.address, s.port, s.weight, s.method == Method::Nat))
+            .collect();
+        assert_eq!(found.iter().map(identity).collect::<Vec<_>>(), expected);
+        assert!(found.iter().all(|s| s.flags.load() == server_flag::AVAILABLE && s.service == index));
+        assert_eq!(record.flags & service_flag::ONE_PACKET != 0, wanted.one_packet);
+        assert!((record.cursor.load() >> 32) as usize <= expected.len());
+        assert_eq!(record.mh_size != 0, wanted.scheduler == dirigent_config::Scheduler::Mh);
+    }
+}
+
+/// No index is in use by nobody.
+fn assert_nothing_leaks(control: &Control<MemoryTables>) {
+    let members: usize = control.held.values().map(|held| held.members.len()).sum();
+    assert_eq!(control.used_servers.len(), members + control.lingering_servers());
+}
+
+fn any_model() -> impl Strategy<Value = Model> {
+    let server = (1u8..6, 0u32..4, any::<bool>());
+    let service = (1u8..4, any::<bool>(), 0usize..4, any::<bool>(), proptest::collection::vec(server, 0..5));
+    proptest::collection::vec(service, 0..4).prop_map(|services| {
+        let mut model = Model::default();
+        for (vip, udp, scheduler, one_packet, servers) in services {
+            let protocol = if udp { dirigent_config::Protocol::Udp } else { dirigent_config::Protocol::Tcp };
+            let key = ServiceKey { protocol, address: IpAddr::from([192, 0, 2, vip]), port: 80 };
+            let scheduler = dirigent_config::Scheduler::ALL[scheduler];
+            let service = WantedService { scheduler, one_packet: one_packet && udp, ..WantedService::new(key) };
+            if model.add_service(service).is_err() {
+                continue;
+            }
+            for (last, weight, dr) in servers {
+                let method = if dr { Method::Dr } else { Method::Nat };
+                let server = dirigent_config::Server::new(IpAddr::from([10, 0, 0, last]), 80, method);
+                let _ = model.add_server(&key, dirigent_config::Server { weight, ..server });
+            }
+        }
+        model
+    })
+}
+
+/// Where a new connection of this client would go now.
+fn goes_to(control: &Control<MemoryTables>, key: &ServiceKey, client: u32) -> Option<IpAddr> {
+    let store = control.store();
+    let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| *place == spot(key))?;
+    let service = store.services.get(index as usize)?;
+    let server = schedule(store, service, Client { addr: client, port: 1 })?;
+    Some(address(&Store::server(store, server).ok()?.addr, false))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// After every operation the tables say what the Model does, and each new connection
+    /// goes to a server of the old or the new Model; the same after a take-over.
+    #[test]
+    fn plans_are_written_operation_by_operation(models in proptest::collection::vec(any_model(), 2..4)) {
+        let mut control = open(&models[0]);
+        assert_consistent(&control);
+        for pair in models.windows(2) {
+            let plan = Plan::between(control.model(), &pair[1]);
+            for op in plan.ops {
+                control.apply(&Plan { ops: vec![op] }).unwrap();
+                assert_consistent(&control);
+                for key in pair[0].services().iter().chain(pair[1].services()).map(|s| s.key) {
+                    let allowed = |m: &Model, a: IpAddr| m.service(&key).is_some_and(|s| s.server(a, 80).is_some());
+                    for client in 0..3 {
+                        if let Some(to) = goes_to(&control, &key, client) {
+                            prop_assert!(allowed(&pair[0], to) || allowed(&pair[1], to));
+                        }
+                    }
+                }
+            }
+            let model = control.model().clone();
+            control = Control::open(control.into_store(), &model).unwrap();
+            assert_consistent(&control);
+        }
+    }
+
+    /// A plan that fails in the middle leaves the tables as they were.
+    #[test]
+    fn failed_plans_are_taken_back(old in any_model(), new in any_model()) {
+        let servers = |m: &Model| m.services().iter().map(|s| s.servers.len()).sum::<usize>();
+        let capacity = Capacity { servers: servers(&old), services: 3, slots: 1 << 15, conns: 10 };
+        let mut control = Control::open(MemoryTables::new(&capacity), &old).unwrap();
+        match control.change_to(&new) {
+            Ok(()) => prop_assert_eq!(control.model(), &new),
+            Err(e) => {
+                prop_assert!(matches!(e, Error::Full { .. }), "{}", e);
+                prop_assert_eq!(control.model(), &old);
+            }
+        }
+        assert_consistent(&control);
+        assert_nothing_leaks(&control);
+    }
+}
+
+#[test]
+fn idle_connections_are_swept_and_counted_out() {
+    use dirigent_director::conn::Word;
+    use dirigent_director::records::{Conn, kind};
+    use dirigent_director::shared::S64;
+    let mut control = open(&model(&RR));
+    let tables = control.store_mut();
+    let flow = |last: u8| Flow {
+        protocol: 6,
+        src: IpAddr::from([198, 51, 100, last]),
+        sport: 4000,
+        dst: IpAddr::from([192, 0, 2, 1]),
+        dport: 80,
+    };
+    for last in [1, 2] {
+        let seen = tables.now.wrapping_sub(u32::from(last - 1) * 901 * 250);
+        let word = Word::new(1, true, u32::from(last)).0;
+        let server = dirigent_wire::Addr4::new([10, 0, 0, 1]);
+        let port = dirigent_wire::Be16::new(80);
+        let request = Conn {
+            word: S64::new(word), last_seen: S32::new(seen), addr: server, port, kind: kind::NAT_REQUEST, ..Conn::default()
+        };
+        let reply = flow(last).reply(IpAddr::from([10, 0, 0, 1]), 80);
+        tables.insert4(&flow(last).tuple4().unwrap(), &request);
+        tables.insert4(&reply.tuple4().unwrap(), &Conn { kind: kind::NAT_REPLY, ..request.clone() });
+    }
+    tables.servers[0].load.store(2 << 32);
+    let mut seen = Vec::new();
+    connections(tables, &mut |c| seen.push((c.client, c.server, c.state, c.remaining_s))).unwrap();
+    seen.sort();
+    let server = (IpAddr::from([10, 0, 0, 1]), 80);
+    assert_eq!(seen[0], ((IpAddr::from([198, 51, 100, 1]), 4000), server, "ESTABLISHED", 900));
+    assert_eq!((seen[1].3, seen.len()), (0, 2));
+    let swept = sweep(tables, &mut || ()).unwrap();
+    assert_eq!((swept.gone, swept.alive, tables.conns4.len()), (1, 0, 2));
+    assert_eq!(tables.servers[0].connections(), (1, 0));
+}
