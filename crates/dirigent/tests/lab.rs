@@ -270,3 +270,23 @@ fn a_managed_address_that_is_removed_comes_back() {
     let addresses = lab.sh("director", "sleep 0.2; ip -br address show lo");
     assert!(addresses.contains("192.0.2.10"), "{addresses}");
 }
+
+/// A daemon that starts while a link is down keeps to the interfaces of the one before it; one whose configuration names
+/// other interfaces leaves them.
+#[test]
+fn a_new_daemon_keeps_the_interfaces_of_the_old_one() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    lab.kill_daemon();
+    lab.sh("director", "ip link set c0 down");
+    lab.start_daemon();
+    lab.sh("director", "ip link set c0 up; ip route replace default via 203.0.113.1");
+    eventually(&lab, "http://192.0.2.10/");
+    lab.kill_daemon();
+    lab.write_config(&lab.config().replace("[director]\n", "[director]\ninterfaces = [\"r0\"]\n"));
+    lab.start_daemon();
+    let interfaces = lab.json(&["status", "--json"])["interfaces"].clone();
+    assert_eq!(interfaces.as_array().unwrap().len(), 1, "{interfaces}");
+    lab.signal_daemon("-TERM");
+    let interfaces = lab.json(&["status", "--json"])["interfaces"].clone();
+    assert_eq!(interfaces.as_array().unwrap().len(), 1, "as the pins tell it: {interfaces}");
+}

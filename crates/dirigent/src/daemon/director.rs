@@ -78,7 +78,11 @@ impl Director {
 
     fn begin(&mut self) -> Result<()> {
         self.set_destinations()?;
-        self.follow_network(true)?;
+        if self.kernel.took_over() {
+            let now = snapshot(self.network.watcher())?;
+            self.interfaces.take_over(&mut self.kernel, &self.instance, self.tables.model(), &now)?;
+        }
+        self.follow_network(false)?;
         // Last: without the programs the host itself would answer its packets.
         self.vips.follow(self.tables.model())?;
         self.announce();

@@ -2,7 +2,7 @@
 
 use crate::failure::Result;
 use dirigent_config::{Mode, Model};
-use dirigent_datapath::kernel::{self, Attachment, Kernel, TcKind};
+use dirigent_datapath::kernel::{self, Attachment, Instance, Kernel, PathKind, TcKind, attached};
 use dirigent_net::{Snapshot, choose};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,34 @@ impl Interfaces {
         wanted(model, snapshot).into_keys().chain(self.indexes()).collect()
     }
 
+    /// What an earlier daemon was attached to and the configuration does not ask for now: left where interfaces are named,
+    /// kept where they are chosen (a route that is away for the moment must not break connections).
+    pub fn take_over(&mut self, kernel: &mut Kernel, instance: &Instance, model: &Model, all: &Snapshot) -> Result<()> {
+        let wanted = wanted(model, all);
+        let found: BTreeSet<u32> = attached(instance)?.iter().filter(|a| a.alive).map(|a| a.ifindex).collect();
+        for index in found.into_iter().filter(|index| !wanted.contains_key(index)) {
+            let Some(link) = all.links.get(&index) else { continue };
+            if model.settings().interfaces.is_some() {
+                kernel.detach(index)?;
+                tracing::info!(
+                    "detached from {}, which an earlier daemon used and the configuration does not name",
+                    link.name
+                );
+                continue;
+            }
+            let attachment = Attachment {
+                interface: link.name.clone(),
+                ifindex: index,
+                path: PathKind::Tc,
+                reason: String::new(),
+                tcx: false,
+                replaced: false,
+            };
+            self.used.insert(index, Used { why: vec!["an earlier daemon used it".into()], attachment });
+        }
+        Ok(())
+    }
+
     /// Attaches to what is wanted now. Interfaces that are gone are forgotten; one that was chosen before and only lost
     /// its route stays, unless `strictly`: a route that flaps must not break connections.
     pub fn follow(&mut self, kernel: &mut Kernel, model: &Model, snapshot: &Snapshot, strictly: bool) -> Result<()> {
@@ -56,7 +84,9 @@ impl Interfaces {
         }
         self.rename(snapshot);
         let new = wanted.keys().any(|index| !self.used.contains_key(index));
-        if new || strictly {
+        // Those of an earlier daemon have its programs still.
+        let stale = self.used.values().any(|used| used.attachment.reason.is_empty());
+        if new || stale || strictly {
             self.attach(kernel, model.settings().mode, wanted)?;
         }
         Ok(())

@@ -24,6 +24,9 @@ fn clean_stale() {
         let dead = process.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
         if dead && !labs.contains(&name) {
             let _ = detach_all(&Instance::new(&name).unwrap());
+            for kind in ["vips", "lock", "sock"] {
+                let _ = std::fs::remove_file(format!("/run/dirigent/{name}.{kind}"));
+            }
         }
     }
 }
