@@ -4,21 +4,25 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use dirigent_testkit::golden::kernel::{InKernel, Path as KernelPath};
-use dirigent_testkit::golden::{Executor, memory::Memory, run_directory};
+use dirigent_testkit::golden::{Executor, Ran, Unsupported, memory::Memory, run_directory};
 
-const USAGE: &str = "usage: golden [--only memory|xdp|tc] [--strict] DIR
-  runs every recording of DIR in memory, on XDP and on tc (which needs root)
-  --only    in one of them only
-  --strict  steps of set-ups that this version has not got count as failed";
+const USAGE: &str = "usage: golden [--only memory|xdp|tc] [--skip-unsupported] [--json] DIR
+  runs every recording of DIR in memory, on XDP and on tc (which needs root), prints
+  each mismatch, and closes with \"N passed, N failed, N excused\"; 1 if any failed
+  --only              in one of them only
+  --skip-unsupported  set-ups and formats that this version has not got are named but
+                      not counted; without it their steps count as failed
+  --json              one JSON document instead of text";
 
 fn main() -> ExitCode {
-    let mut strict = false;
+    let (mut json, mut unsupported) = (false, Unsupported::Fails);
     let mut directories = Vec::new();
     let mut only = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--strict" => strict = true,
+            "--skip-unsupported" => unsupported = Unsupported::IsSkipped,
+            "--json" => json = true,
             "--only" => only = arguments.next(),
             other if other.starts_with('-') => return usage(),
             _ => directories.push(argument),
@@ -34,14 +38,19 @@ fn main() -> ExitCode {
     if executors.is_empty() {
         return usage();
     }
-    match run_directory(Path::new(directory), &mut executors, strict) {
+    // Each recording's lines as soon as it has ended: loading programs takes a second or so.
+    let mut see = |ran: &Ran| if json { eprintln!("{} ({})", ran.recording, ran.executor) } else { print!("{ran}") };
+    match run_directory(Path::new(directory), &mut executors, unsupported, &mut see) {
         Ok(report) => {
-            print!("{}{report}", report.text);
+            match json {
+                true => println!("{}", serde_json::to_string_pretty(&report).unwrap()),
+                false => print!("{report}"),
+            }
             if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(e) => {
             eprintln!("{e}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }

@@ -69,6 +69,15 @@ pub struct Bed {
     pub locals: Vec<IpAddr>,
     ifindex: [u32; 2],
     further: Vec<String>,
+    plan: Vec<(IpAddr, u8, Option<Hop>)>,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug)]
+struct Hop {
+    side: Side,
+    mtu: u32,
+    gateway: Option<IpAddr>,
 }
 
 impl Bed {
@@ -80,7 +89,7 @@ impl Bed {
             locals.push(address(&format!("2001:db8::{n}")));
         }
         let ifindex = Side::ALL.map(Side::ifindex);
-        let mut bed = Self { routes: Routes::default(), mtu_c, mtu_r, locals, ifindex, further: routes.to_vec() };
+        let mut bed = Self { routes: Routes::default(), mtu_c, mtu_r, locals, ifindex, further: routes.to_vec(), plan: Vec::new() };
         bed.fill()?;
         Ok(bed)
     }
@@ -118,62 +127,93 @@ impl Bed {
         all
     }
 
-    fn target(&self, side: Side, neighbour: Option<[u8; 6]>) -> Target {
+    fn target(&self, hop: &Hop, neighbour: IpAddr) -> Target {
+        let mac = self.neighbours().into_iter().find(|(address, ..)| *address == neighbour).map(|(_, mac, _)| mac);
         Target {
-            ifindex: self.ifindex(side),
-            mtu: self.mtu(side),
-            src: dirigent_wire::Mac::new(side.mac()),
-            dst: neighbour.map(dirigent_wire::Mac::new),
+            ifindex: self.ifindex(hop.side),
+            mtu: hop.mtu,
+            src: dirigent_wire::Mac::new(hop.side.mac()),
+            dst: mac.map(dirigent_wire::Mac::new),
         }
     }
+    /// The longest route of the plan to an address.
+    fn planned(&self, to: IpAddr) -> Option<Hop> {
+        let routes = self.plan.iter().filter(|(net, length, _)| contains(*net, *length, to));
+        routes.max_by_key(|(_, length, _)| *length).and_then(|(.., hop)| *hop)
+    }
+    fn plan(&mut self, net: IpAddr, length: u8, hop: Option<Hop>) {
+        self.plan.retain(|(n, l, _)| (*n, *l) != (net, length));
+        self.plan.push((net, length, hop));
+    }
+    /// Routes first, as `ip` would have them; then what the director's routing table
+    /// says: a neighbour on a link has a route of its own there.
     fn fill(&mut self) -> Result<(), String> {
-        let (c, r) = (self.target(Side::C, Some(GATEWAY)), self.target(Side::R, None));
-        for (net, length, target) in [
-            ("0.0.0.0", 0, c), ("::", 0, c), ("10.0.0.2", 32, c), ("fd00::2", 128, c),
-            ("10.1.0.0", 24, r), ("fd00:1::", 64, r),
+        self.plan.clear();
+        let (c, r) = (self.link_hop(Side::C), self.link_hop(Side::R));
+        let by_gateway = |gateway| Some(Hop { gateway: Some(address(gateway)), ..c });
+        for (net, length, hop) in [
+            ("0.0.0.0", 0, by_gateway("10.0.0.2")), ("::", 0, by_gateway("fd00::2")), ("10.0.0.0", 30, Some(c)),
+            ("fd00::", 64, Some(c)), ("10.1.0.0", 24, Some(r)), ("fd00:1::", 64, Some(r)),
         ] {
-            self.routes.set(address(net), length, Some(target));
+            self.plan(address(net), length, hop);
         }
-        for (four, six, mac) in NEIGHBOURS {
-            let target = self.target(Side::R, Some([2, 0, 0, 0, 1, mac]));
-            self.routes.set(address(four), 32, Some(target));
-            self.routes.set(address(six), 128, Some(target));
+        self.further.clone().iter().try_for_each(|line| self.change_route(line))?;
+        for (net, length, hop) in self.plan.clone() {
+            // What is on the link itself has no neighbour of its own here.
+            let target = hop.map(|hop| self.target(&hop, hop.gateway.unwrap_or(net)));
+            self.routes.set(net, length, target);
+        }
+        for (neighbour, ..) in self.neighbours() {
+            match self.planned(neighbour) {
+                Some(hop) if hop.gateway.is_none() => {
+                    let target = self.target(&hop, neighbour);
+                    self.routes.set(neighbour, whole(neighbour), Some(target));
+                }
+                _ => {}
+            }
         }
         for local in self.locals.clone() {
             self.routes.set(local, whole(local), None);
         }
-        self.further.clone().iter().try_for_each(|line| self.change_route(line))
+        Ok(())
+    }
+    fn link_hop(&self, side: Side) -> Hop {
+        Hop { side, mtu: self.mtu(side), gateway: None }
     }
     /// `ip route` as recordings use it.
     fn change_route(&mut self, line: &str) -> Result<(), String> {
-        let words: Vec<&str> = line.split_whitespace().filter(|w| !matches!(*w, "ip" | "-6" | "-4")).collect();
+        let words: Vec<&str> =
+            line.split_whitespace().filter(|w| !matches!(*w, "ip" | "-6" | "-4" | "lock" | "onlink")).collect();
         let bad = || format!("route not understood: {line}");
-        let ["route", verb, rest @ ..] = words.as_slice() else { return Err(bad()) };
-        let (kind, rest) = match rest {
-            [kind @ ("blackhole" | "unreachable" | "prohibit" | "throw"), rest @ ..] => (Some(*kind), rest),
-            _ => (None, rest),
+        let [object, verb, rest @ ..] = words.as_slice() else { return Err(bad()) };
+        if !matches!(*object, "route" | "r" | "ro") {
+            return Err(bad());
+        }
+        let (refused, rest) = match rest {
+            ["blackhole" | "unreachable" | "prohibit" | "throw", rest @ ..] => (true, rest),
+            _ => (false, rest),
         };
         let [net, options @ ..] = rest else { return Err(bad()) };
+        let v6 = line.split_whitespace().any(|w| w == "-6") || options.iter().any(|o| o.contains(':'));
         let (net, length) = match net.split_once('/') {
             Some((net, length)) => (net.parse().map_err(|_| bad())?, length.parse().map_err(|_| bad())?),
-            None if *net == "default" => (address(if line.contains("-6") { "::" } else { "0.0.0.0" }), 0),
+            None if *net == "default" => (address(if v6 { "::" } else { "0.0.0.0" }), 0),
             None => net.parse().map(|net| (net, whole(net))).map_err(|_| bad())?,
         };
         let option = |name| options.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
         match *verb {
-            "del" => self.routes.remove(net, length),
-            "add" | "replace" | "change" if kind.is_some() => self.routes.set(net, length, None),
+            "del" | "delete" => self.plan.retain(|(n, l, _)| (*n, *l) != (net, length)),
+            "add" | "replace" | "change" if refused => self.plan(net, length, None),
             "add" | "replace" | "change" => {
-                let mut target = match (option("via"), option("dev")) {
-                    (Some(via), _) => self.routes.find(via.parse().map_err(|_| bad())?).ok_or_else(bad)?,
-                    (None, Some("c0")) => self.target(Side::C, None),
-                    (None, Some("r0")) => self.target(Side::R, None),
+                let gateway = option("via").map(|via| via.parse::<IpAddr>().map_err(|_| bad())).transpose()?;
+                let side = match (option("dev"), gateway) {
+                    (Some("c0"), _) => Side::C,
+                    (Some("r0"), _) => Side::R,
+                    (None, Some(gateway)) => self.planned(gateway).ok_or_else(bad)?.side,
                     _ => return Err(bad()),
                 };
-                if let Some(mtu) = option("mtu") {
-                    target.mtu = mtu.parse().map_err(|_| bad())?;
-                }
-                self.routes.set(net, length, Some(target));
+                let mtu = option("mtu").map(|mtu| mtu.parse().map_err(|_| bad())).transpose()?;
+                self.plan(net, length, Some(Hop { side, mtu: mtu.unwrap_or(self.mtu(side)), gateway }));
             }
             _ => return Err(bad()),
         }
@@ -212,4 +252,13 @@ impl Bed {
 
 fn whole(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn contains(net: IpAddr, length: u8, address: IpAddr) -> bool {
+    let bits = |address| match address {
+        IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
+        IpAddr::V6(a) => a.to_bits(),
+    };
+    let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+    net.is_ipv4() == address.is_ipv4() && (bits(net) ^ bits(address)) & mask == 0
 }

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use dirigent_config::Model;
 use dirigent_datapath::control::{Control, KernelStore, Store as _, connections};
 use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
-use dirigent_director::Verdict;
+use dirigent_director::verdict::ReasonKind;
+use dirigent_director::{Action, Reason, Verdict};
 use dirigent_director::records::LAYOUT_VERSION;
 
 use super::bed::{Bed, Side};
@@ -44,6 +45,8 @@ struct Running {
     bed: Bed,
     kernel: Kernel,
     control: Control<KernelStore>,
+    /// Packets by reason.
+    counts: Vec<u64>,
 }
 
 impl InKernel {
@@ -158,19 +161,35 @@ impl World {
             control.set_next_hop(server.address, &bed.next_hop(server.address)).map_err(text)?;
         }
         control.change_to(model).map_err(text)?;
-        self.running = Some(Running { bed, kernel, control });
+        let counts = control.store().reasons().map_err(text)?;
+        self.running = Some(Running { bed, kernel, control, counts });
         Ok(())
     }
     fn running(&mut self) -> Result<&mut Running, String> {
         self.running.as_mut().ok_or("no set-up was made".into())
     }
-    fn run(&mut self, side: Side, frame: &[u8]) -> Result<Does, String> {
+    fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
         let path = self.path;
         let running = self.running()?;
-        match path {
+        let does = match path {
             Path::Xdp => running.xdp(side, frame),
             Path::Tc => running.tc(side, frame),
-        }
+        }?;
+        let reason = running.counted()?;
+        let verdict = reason.map(|reason| Verdict { ifindex: 0, action: action(&does, reason), reason });
+        Ok((does, verdict))
+    }
+}
+
+/// The action that this reason had.
+fn action(does: &Does, reason: Reason) -> Action {
+    match does {
+        Does::ToHost(_) if reason.kind() == ReasonKind::Passed => Action::Pass,
+        Does::ToHost(_) if reason == Reason::LocalServer => Action::Deliver,
+        Does::ToHost(_) => Action::Forward,
+        Does::Drop => Action::Drop,
+        Does::Out(..) => Action::Transmit,
+        Does::Resolve(..) => Action::Resolve,
     }
 }
 
@@ -178,6 +197,13 @@ impl World {
 const JUDGED: [u8; 4] = 0x4469_7267u32.to_ne_bytes();
 
 impl Running {
+    /// The reason that was counted since the last time.
+    fn counted(&mut self) -> Result<Option<Reason>, String> {
+        let counts = self.control.store().reasons().map_err(text)?;
+        let before = std::mem::replace(&mut self.counts, counts);
+        let rose = |reason: &&Reason| self.counts.get(**reason as usize) != before.get(**reason as usize);
+        Ok(Reason::ALL.iter().filter(rose).find(|reason| **reason != Reason::HandedToTc).copied())
+    }
     fn xdp(&self, side: Side, frame: &[u8]) -> Result<Does, String> {
         const DROP: u32 = 1;
         const PASS: u32 = 2;
@@ -186,10 +212,8 @@ impl Running {
         let ran = self.kernel.run_xdp(self.bed.ifindex(side), frame).map_err(text)?;
         match ran.action {
             DROP => Ok(Does::Drop),
-            PASS => match ran.frame.strip_prefix(&JUDGED) {
-                Some(frame) => Ok(Does::ToHost(frame.to_vec())),
-                None => self.tc(side, &ran.frame),
-            },
+            PASS if ran.metadata == JUDGED => Ok(Does::ToHost(ran.frame)),
+            PASS => self.tc(side, &ran.frame),
             TX => sent(ran.frame, |out| out == side),
             REDIRECT => sent(ran.frame, |out| out != side),
             other => Err(format!("XDP returned {other}")),
@@ -241,7 +265,7 @@ impl Executor for InKernel {
     }
     fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
         let frame = frame.to_vec();
-        Ok((self.ask(move |world| world.run(side, &frame))?, None))
+        self.ask(move |world| world.run(side, &frame))
     }
     fn conns(&mut self) -> Result<Vec<Row>, String> {
         self.ask(|world| {

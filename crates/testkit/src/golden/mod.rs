@@ -13,9 +13,11 @@ pub mod host;
 pub mod kernel;
 pub mod memory;
 pub mod recording;
+pub mod report;
 pub mod rules;
 pub mod run;
 
 pub use bed::{Bed, Side};
 pub use executor::{Does, Executor, Row};
-pub use run::{Report, run_directory, run_recording};
+pub use report::{Ran, Report};
+pub use run::{Unsupported, run_directory, run_recording};

@@ -1,8 +1,6 @@
 //! Running recordings and telling what differs.
 
-use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dirigent_config::Model;
 use dirigent_director::verdict::ReasonKind;
@@ -12,117 +10,121 @@ use super::compare::{same_frames, same_row, same_rows};
 use super::executor::{Does, Executor, Row};
 use super::host::{Frames, host, resolve};
 use super::recording::{NoSetup, Recording, Step};
+use super::report::{Mismatch, Ran, Report};
 use super::rules::{self, Case, FragmentFlows};
 use crate::decode::{describe, packet};
 
-/// Counts of steps, and what to read about them.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Steps that were as recorded.
-    pub passed: usize,
-    /// Steps that were not.
-    pub failed: usize,
-    /// Steps that differ by a rule, by its number.
-    pub excused: BTreeMap<&'static str, usize>,
-    /// Steps of set-ups that this version has not got.
-    pub skipped: usize,
-    /// Mismatches and remarks, for people.
-    pub text: String,
+/// What to do with recordings of what this version has not got: other formats, set-ups
+/// that the configuration refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsupported {
+    /// Their steps count as failed.
+    Fails,
+    /// They are named, and not counted.
+    IsSkipped,
 }
 
-impl Report {
-    fn add(&mut self, other: Report) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-        for (rule, count) in other.excused {
-            *self.excused.entry(rule).or_default() += count;
-        }
-        self.text += &other.text;
-    }
-    /// Steps that differ by a rule.
-    pub fn excused(&self) -> usize {
-        self.excused.values().sum()
-    }
+/// A file of a directory, read.
+enum File {
+    Recording(Box<Recording>),
+    /// Of a format with so many steps that is not this runner's.
+    Other(usize),
+    Broken(String),
 }
 
-/// The closing lines.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (rule, count) in &self.excused {
-            let about = rules::RULES.iter().find(|r| r.id == *rule).map_or("", |r| r.about);
-            writeln!(f, "excused by {rule} ({about}): {count}")?;
-        }
-        if self.skipped > 0 {
-            writeln!(f, "not supported yet, not counted: {} steps", self.skipped)?;
-        }
-        writeln!(f, "{} passed, {} failed, {} excused", self.passed, self.failed, self.excused())
+fn read(path: &Path) -> File {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) => return File::Broken(e.to_string()),
+    };
+    let value: serde_json::Value = match serde_json::from_str(&text) {
+        Ok(value) => value,
+        Err(e) => return File::Broken(format!("no JSON: {e}")),
+    };
+    let steps = value.get("steps").and_then(|steps| steps.as_array()).cloned().unwrap_or_default();
+    let has_frames = steps.iter().any(|step| step.get("frame").is_some());
+    if !has_frames || value.get("setup").is_none() {
+        return File::Other(steps.len().max(1));
     }
-}
-
-/// Runs every recording of a directory. `strict`: steps of set-ups that this version has
-/// not got count as failed.
-pub fn run_directory(directory: &Path, executors: &mut [Box<dyn Executor>], strict: bool) -> Result<Report, String> {
-    let fail = |e: std::io::Error| format!("{}: {e}", directory.display());
-    let entries = std::fs::read_dir(directory).map_err(fail)?;
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| path.extension().is_some_and(|e| e == "json"));
-    files.sort();
-    let mut report = Report::default();
-    for file in &files {
-        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-        let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        match serde_json::from_str::<Recording>(&text) {
-            Ok(recording) if recording.steps.iter().all(is_ours) => {
-                for executor in executors.iter_mut() {
-                    report.add(run_recording(executor.as_mut(), &recording, strict));
-                }
-            }
-            _ => _ = writeln!(report.text, "{name}: not this runner's yet: another format"),
-        }
+    match serde_json::from_value::<Recording>(value) {
+        Ok(recording) if recording.steps.iter().all(is_ours) => File::Recording(Box::new(recording)),
+        Ok(_) => File::Broken("a step has neither frame nor rows".into()),
+        Err(e) => File::Broken(e.to_string()),
     }
-    if files.is_empty() {
-        return Err(format!("{}: no recordings (*.json) here", directory.display()));
-    }
-    Ok(report)
 }
 
 fn is_ours(step: &Step) -> bool {
     step.conns.is_some() || (step.frame.is_some() && step.side.is_some())
 }
 
-/// Runs one recording.
-pub fn run_recording(executor: &mut dyn Executor, recording: &Recording, strict: bool) -> Report {
+/// The recordings of a directory, in order.
+pub fn files(directory: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = std::fs::read_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "json"));
+    files.sort();
+    match files.is_empty() {
+        true => Err(format!("{}: no recordings (*.json) here", directory.display())),
+        false => Ok(files),
+    }
+}
+
+/// Runs every recording of a directory; `see` is shown each as it ends.
+pub fn run_directory(
+    directory: &Path,
+    executors: &mut [Box<dyn Executor>],
+    unsupported: Unsupported,
+    see: &mut dyn FnMut(&Ran),
+) -> Result<Report, String> {
     let mut report = Report::default();
-    let title = format!("{} ({})", recording.name, executor.name());
+    for path in files(directory)? {
+        let file = read(&path);
+        for executor in executors.iter_mut() {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let ran = Ran { recording: name.into_owned(), executor: executor.name(), ..Ran::default() };
+            let ran = match &file {
+                File::Recording(recording) => run_recording(executor.as_mut(), recording, unsupported),
+                File::Other(steps) => not_yet(ran, "another format, not in this version".into(), *steps, unsupported),
+                File::Broken(why) => Ran { failed: 1, not_run: Some(why.clone()), ..ran },
+            };
+            see(&ran);
+            report.add(ran);
+        }
+    }
+    Ok(report)
+}
+
+fn not_yet(ran: Ran, why: String, steps: usize, unsupported: Unsupported) -> Ran {
+    let (failed, skipped) = match unsupported {
+        Unsupported::Fails => (steps, 0),
+        Unsupported::IsSkipped => (0, steps),
+    };
+    Ran { failed, skipped, not_run: Some(why), ..ran }
+}
+
+/// Runs one recording.
+pub fn run_recording(executor: &mut dyn Executor, recording: &Recording, unsupported: Unsupported) -> Ran {
+    let mut ran = Ran { recording: recording.name.clone(), executor: executor.name(), ..Ran::default() };
     let steps = recording.steps.len();
     let (bed, model) = match set_up(executor, recording) {
         Ok(set_up) => set_up,
-        Err(NoSetup::NotYet(why)) => {
-            let _ = writeln!(report.text, "{title}: not supported yet: {why}");
-            *(if strict { &mut report.failed } else { &mut report.skipped }) += steps;
-            return report;
-        }
+        Err(NoSetup::NotYet(why)) => return not_yet(ran, why, steps, unsupported),
         Err(NoSetup::Wrong(why)) => {
-            let _ = writeln!(report.text, "{title}: the set-up failed: {why}");
-            report.failed += steps;
-            return report;
+            return Ran { failed: steps, not_run: Some(format!("the set-up failed: {why}")), ..ran };
         }
     };
     let mut run = Run { executor, bed, running: model.clone(), model, fragments: FragmentFlows::default() };
     for (number, step) in recording.steps.iter().enumerate() {
         match run.step(step) {
-            Ok(None) => report.passed += 1,
-            Ok(Some(rule)) => *report.excused.entry(rule).or_default() += 1,
+            Ok(None) => ran.passed += 1,
+            Ok(Some(rule)) => *ran.excused.entry(rule).or_default() += 1,
             Err(difference) => {
-                report.failed += 1;
-                let _ = writeln!(report.text, "{title} step {number}: {}\n{difference}", step.note);
+                ran.failed += 1;
+                ran.mismatches.push(Mismatch { step: number, note: step.note.clone(), difference });
             }
         }
     }
-    let line = format!("{} passed, {} failed, {} excused", report.passed, report.failed, report.excused());
-    let _ = writeln!(report.text, "{title}: {line}");
-    report
+    ran
 }
 
 fn set_up(executor: &mut dyn Executor, recording: &Recording) -> Result<(Bed, Model), NoSetup> {
