@@ -30,7 +30,7 @@ pub struct Ran {
     /// Steps that were not.
     pub failed: usize,
     /// Steps that differ by a rule, by its number.
-    pub excused: BTreeMap<&'static str, usize>,
+    pub excused: BTreeMap<&'static str, Vec<usize>>,
     /// Steps of a set-up that this version has not got, where those are not counted.
     pub skipped: usize,
     /// Why no step could be run.
@@ -40,9 +40,9 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Steps that differ by a rule.
+    /// Number of steps that differ by a rule.
     pub fn excused(&self) -> usize {
-        self.excused.values().sum()
+        self.excused.values().map(Vec::len).sum()
     }
 }
 
@@ -70,7 +70,7 @@ pub struct Report {
     pub passed: usize,
     /// Steps that were not.
     pub failed: usize,
-    /// Steps that differ by a rule, by its number.
+    /// How many steps differ by a rule, by its number.
     pub excused: BTreeMap<&'static str, usize>,
     /// Steps of set-ups that this version has not got, where those are not counted.
     pub skipped: usize,
@@ -84,8 +84,8 @@ impl Report {
         self.passed += ran.passed;
         self.failed += ran.failed;
         self.skipped += ran.skipped;
-        for (rule, count) in &ran.excused {
-            *self.excused.entry(rule).or_default() += count;
+        for (rule, steps) in &ran.excused {
+            *self.excused.entry(rule).or_default() += steps.len();
         }
         self.runs.push(ran);
     }

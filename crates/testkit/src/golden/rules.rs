@@ -49,7 +49,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         id: "F1",
         about: "fragments: next issue",
-        applies: |_, _, ip| ip.fragment.is_some(),
+        applies: |case, _, ip| ip.fragment.is_some() && concerns_service(case.model, ip),
         holds: f1_holds,
     },
     Rule {
@@ -147,11 +147,20 @@ fn c3_holds(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
     want_side == side && at == 40 && same_frame(&frame, got, false)
 }
 
-/// From the servers, with less than ports.
+/// A transport header cut short, to a service or from a server.
 fn c4(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
-    let server = case.model.services().iter().flat_map(|s| &s.servers).any(|s| s.address == ip.src);
     let least = if ip.protocol == 6 { 20 } else { 8 };
-    (server || towards_service(case.model, ip.dst)) && matches!(ip.protocol, 6 | 17) && p.len() - ip.l4.min(p.len()) < least
+    concerns_service(case.model, ip) && matches!(ip.protocol, 6 | 17) && p.len() - ip.l4.min(p.len()) < least
+}
+
+/// Whether the packet goes to a service, or comes from a server. (Ports do not count:
+/// later pieces have none, and errors quote theirs.)
+fn concerns_service(model: &Model, ip: &Ip) -> bool {
+    towards_service(model, ip.dst) || from_server(model, ip.src)
+}
+
+fn from_server(model: &Model, address: IpAddr) -> bool {
+    model.services().iter().flat_map(|s| &s.servers).any(|s| s.address == address)
 }
 
 fn towards_service(model: &Model, address: IpAddr) -> bool {
