@@ -11,13 +11,35 @@ use super::executor::{Does, Executor, Row, row};
 /// Ticks between two steps.
 const TICKS: u32 = 2;
 
+/// How frames meet the packet path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plays {
+    /// XDP first, then tc for what it hands over.
+    #[default]
+    XdpThenTc,
+    /// tc only.
+    Tc,
+    /// tc only, and no packet is taken for easy.
+    SlowTc,
+}
+
 /// A director in memory.
 #[derive(Default)]
 pub struct Memory {
+    plays: Plays,
     running: Option<(Bed, Control<MemoryTables>)>,
 }
 
 impl Memory {
+    /// One that plays these parts.
+    pub fn playing(plays: Plays) -> Self {
+        Self { plays, running: None }
+    }
+    /// The tables, once there is a set-up.
+    pub fn tables(&mut self) -> Option<&mut MemoryTables> {
+        self.running.as_mut().map(|(_, control)| control.store_mut())
+    }
+
     fn running(&mut self) -> Result<(&Bed, &mut Control<MemoryTables>), String> {
         self.running.as_mut().map(|(bed, control)| (&*bed, control)).ok_or("no set-up was made".into())
     }
@@ -61,11 +83,17 @@ impl Executor for Memory {
         self.running()?.1.change_to(model).map_err(|e| e.to_string())
     }
     fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
+        let plays = self.plays;
         let (bed, control) = self.running()?;
         let tables = control.store_mut();
         tables.now = tables.now.wrapping_add(TICKS);
         let incoming = Incoming { frame, ingress: bed.ifindex(side), ..Incoming::default() };
-        let (does, verdict) = does(bed, memory::run(tables, &incoming))?;
+        let outcome = match plays {
+            Plays::XdpThenTc => memory::run(tables, &incoming),
+            Plays::Tc => memory::run_tc(tables, &incoming),
+            Plays::SlowTc => memory::run_slow(tables, &incoming),
+        };
+        let (does, verdict) = does(bed, outcome)?;
         Ok((does, Some(verdict)))
     }
     fn conns(&mut self) -> Result<Vec<Row>, String> {
