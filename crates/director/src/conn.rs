@@ -172,15 +172,28 @@ pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool
     if found.is_reply() { retire::<F, T>(t, &other, key, force) } else { retire::<F, T>(t, key, &other, force) }
 }
 
+/// Removes a reply entry whose connection does not exist (any more), once it is old: a
+/// young one is of a connection that another CPU is opening.
+#[inline(always)]
+fn abandon<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>) -> Expiry {
+    let Some(settings) = t.settings() else { return Expiry::Alive };
+    let Some(entry) = F::conn(t, reply) else { return Expiry::Absent };
+    let of_this = entry.is_reply() && partner::<F>(reply, entry) == *request;
+    if !of_this || !looks_idle(settings, reply.proto(), entry, t.now()) {
+        return Expiry::Alive;
+    }
+    F::remove(t, reply);
+    Expiry::Gone
+}
+
 /// Expires the connection with these two keys.
 #[inline(never)]
 fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>, force: bool) -> Expiry {
     let now = t.now();
-    let Some(conn) = F::conn(t, request) else {
-        // A reply entry without its request: an insertion lost half-way.
-        F::remove(t, reply);
-        return Expiry::Gone;
-    };
+    let Some(conn) = F::conn(t, request) else { return abandon::<F, T>(t, request, reply) };
+    if partner::<F>(request, conn) != *reply {
+        return abandon::<F, T>(t, request, reply);
+    }
     let word = conn.word();
     if word.dead() {
         return Expiry::Absent;

@@ -1,6 +1,7 @@
 //! ICMP errors the director itself sends (ipvs-semantics §2.1, packet-rules
 //! §2.2 "Errors the director sends"), within a budget.
 
+use crate::conn::age;
 use crate::direct::Stage;
 use crate::family::{Address, Family, L3};
 use crate::packet::Packet;
@@ -113,7 +114,8 @@ fn spend(bucket: Option<&S64>, now: u32, hz: u32, rate: u32, burst: u32) -> bool
     let mut tries = 0;
     while tries < 4 {
         let word = bucket.load();
-        let elapsed = u64::from(now.wrapping_sub((word >> 32) as u32));
+        // A bucket never used is full. A time ahead is another CPU's tick.
+        let elapsed = u64::from(if word == 0 { u32::MAX } else { age(now, (word >> 32) as u32) });
         let full = u64::from(burst.max(1)) * u64::from(hz);
         let tokens = (u64::from(word as u32) + elapsed * u64::from(rate)).min(full).min(u64::from(u32::MAX));
         if tokens < u64::from(hz) {

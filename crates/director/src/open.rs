@@ -229,13 +229,18 @@ pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Wor
     let Work { flow, conn, .. } = w;
     let Some(index) = service::<F, T>(t, &flow.key) else { return Verdict::drop(Reason::Raced) };
     let client = Client { addr: flow.key.src.hash_fold(), port: flow.key.sport.get() };
-    let number = t.service(index).and_then(|s| schedule::schedule(t, s, client));
+    let Some(scheduled) = t.service(index) else { return Verdict::drop(Reason::Raced) };
+    let cursor = scheduled.cursor.load();
+    let number = schedule::schedule(t, scheduled, client);
     let Some(number) = number else { return errors::refuse::<F, T>(t, Notice::NoServer, 0) };
     let Some(server) = t.server(number) else { return Verdict::drop(Reason::Raced) };
     (conn.server, conn.service) = (number, index);
     fill_request::<F>(conn, &flow.key, server);
     let verdict = forward::request(p, t, flow, conn);
-    if verdict.action != Action::HandOver {
+    if verdict.action == Action::HandOver {
+        // tc schedules it again, and must come to the same server.
+        scheduled.cursor.store(cursor);
+    } else {
         t.count_conn(number);
     }
     verdict

@@ -268,7 +268,6 @@ fn counters_stay_exact_with_many_cpus() {
 }
 
 #[test]
-#[ignore = "an expiry by the reply's key takes the entry of a connection that another CPU is opening"]
 fn connections_keep_both_entries_with_many_cpus() {
     assert_eq!(many_cpus(RUNS, 40).1, 0, "runs with half connections");
 }
