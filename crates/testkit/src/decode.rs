@@ -173,8 +173,13 @@ fn describe_packet(p: &[u8], depth: usize) -> String {
     if !ip.v6 {
         let place = be16(p, 6).unwrap_or(0);
         let good = p.get(..ip.l4).is_some_and(|h| checksum(&[h]) == 0);
-        let _ = write!(out, " id {:04x}{}{}", be16(p, 4).unwrap_or(0), if place & 0x4000 != 0 { " DF" } else { "" },
-            if good { "" } else { " BAD HEADER CHECKSUM" });
+        let _ = write!(
+            out,
+            " id {:04x}{}{}",
+            be16(p, 4).unwrap_or(0),
+            if place & 0x4000 != 0 { " DF" } else { "" },
+            if good { "" } else { " BAD HEADER CHECKSUM" }
+        );
         if !ip.options(p).is_empty() {
             let _ = write!(out, " options {}", hex(ip.options(p)));
         }
@@ -194,7 +199,8 @@ fn describe_packet(p: &[u8], depth: usize) -> String {
     match (ip.protocol, ip.ports(p)) {
         (6, Some((s, d))) => {
             let flags = l4.get(13).copied().unwrap_or(0);
-            let names: String = "FSRPAU".chars().enumerate().filter(|(i, _)| flags >> i & 1 == 1).map(|(_, c)| c).collect();
+            let names: String =
+                "FSRPAU".chars().enumerate().filter(|(i, _)| flags >> i & 1 == 1).map(|(_, c)| c).collect();
             let (seq, ack) = (be32(l4, 4).unwrap_or(0), be32(l4, 8).unwrap_or(0));
             let _ = write!(out, " TCP {s} > {d} {names} seq {seq} ack {ack} data {}", l4.len().saturating_sub(20));
             out += &verdict(&with_pseudo, "TCP");
@@ -227,6 +233,11 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn unhex(text: &str) -> Result<Vec<u8>, String> {
     let digits = text.as_bytes().chunks(2);
     digits
-        .map(|pair| std::str::from_utf8(pair).ok().and_then(|s| u8::from_str_radix(s, 16).ok()).ok_or(format!("{text}: not hex")))
+        .map(|pair| {
+            std::str::from_utf8(pair)
+                .ok()
+                .and_then(|s| u8::from_str_radix(s, 16).ok())
+                .ok_or(format!("{text}: not hex"))
+        })
         .collect()
 }

@@ -193,7 +193,9 @@ pub fn error(src: IpAddr, dst: IpAddr, (kind, code): (u8, u8), rest: u32, packet
     let quoted = &packet[..packet.len().min(quote)];
     let with = IpOptions { fragment: 0, ..IpOptions::default() };
     match (src, dst) {
-        (IpAddr::V6(s), IpAddr::V6(d)) => ip(src, dst, proto::ICMPV6, &icmp(kind, code, rest, quoted, Some((s, d))), &with),
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            ip(src, dst, proto::ICMPV6, &icmp(kind, code, rest, quoted, Some((s, d))), &with)
+        }
         _ => ip(src, dst, proto::ICMP, &icmp(kind, code, rest, quoted, None), &with),
     }
 }

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use dirigent_testkit::golden::kernel::{InKernel, Path as KernelPath};
 use dirigent_testkit::golden::recording::Recording;
-use dirigent_testkit::golden::{Bed, Executor, Unsupported, memory::Memory, rules::RULES, run_directory, run_recording};
+use dirigent_testkit::golden::{
+    Bed, Executor, Unsupported, memory::Memory, rules::RULES, run_directory, run_recording,
+};
 
 /// Recordings of NAT, and of what goes with it.
-const REQUIRED: [&str; 7] = [
-    "nat-conntrack-4", "ops-nat-4", "schedule-icmp-4", "toobig-nat-4", "toobig-nat-6", "xmit-nat-4", "xmit-nat-6",
-];
+const REQUIRED: [&str; 7] =
+    ["nat-conntrack-4", "ops-nat-4", "schedule-icmp-4", "toobig-nat-4", "toobig-nat-6", "xmit-nat-4", "xmit-nat-6"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -91,7 +92,8 @@ fn a_wrong_byte_is_noticed() {
     for name in REQUIRED {
         for take_away in [false, true] {
             let mut recording = recording(&directory, name);
-            let with_frames: Vec<usize> = (0..recording.steps.len()).filter(|i| !recording.steps[*i].out.is_empty()).collect();
+            let with_frames: Vec<usize> =
+                (0..recording.steps.len()).filter(|i| !recording.steps[*i].out.is_empty()).collect();
             for step in &mut recording.steps {
                 for out in &mut step.out {
                     let last = out.frame.pop().unwrap();
@@ -150,7 +152,10 @@ fn routes_of_a_recording_lead_to_servers() {
     assert_eq!(hop(&[], "10.1.0.11"), (RESOLVED, 3, 1500, vec![1, 1]));
     assert_eq!(hop(&["route replace 10.1.0.0/24 dev r0 mtu lock 1400"], "10.1.0.12"), (RESOLVED, 3, 1400, vec![1, 2]));
     assert_eq!(hop(&["route add 10.1.0.8/29 via 10.1.0.99"], "10.1.0.11"), (RESOLVED, 3, 1500, vec![1, 0x99]));
-    assert_eq!(hop(&["-6 route add fd00:9::/64 via fd00:1::99 dev r0"], "fd00:9::11"), (RESOLVED, 3, 1500, vec![1, 0x99]));
+    assert_eq!(
+        hop(&["-6 route add fd00:9::/64 via fd00:1::99 dev r0"], "fd00:9::11"),
+        (RESOLVED, 3, 1500, vec![1, 0x99])
+    );
     assert_eq!(hop(&["route del 10.1.0.0/24"], "10.1.0.11"), (RESOLVED, 2, 1500, vec![0, 0xfe]));
     assert_eq!(hop(&["route add unreachable 10.1.0.11"], "10.1.0.11").0, NO_ROUTE);
 }

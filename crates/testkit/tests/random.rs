@@ -14,12 +14,21 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 const SETUP: [&str; 16] = [
-    "-A -t 192.0.2.10:80 -s rr", "-a -t 192.0.2.10:80 -r 10.1.0.11:8080 -m", "-a -t 192.0.2.10:80 -r 10.1.0.12:8080 -m",
-    "-A -u 192.0.2.10:53 -s wlc", "-a -u 192.0.2.10:53 -r 10.1.0.11:5353 -m", "-A -t 192.0.2.10:99 -s rr",
-    "-A -u 192.0.2.11:53 -s rr -o", "-a -u 192.0.2.11:53 -r 10.1.0.12:53 -m", "-A -t [2001:db8::10]:80 -s wrr",
-    "-a -t [2001:db8::10]:80 -r [fd00:1::11]:8080 -m -w 2", "-a -t [2001:db8::10]:80 -r [fd00:1::12]:8080 -m",
-    "-A -u [2001:db8::10]:53 -s mh", "-a -u [2001:db8::10]:53 -r [fd00:1::11]:5353 -m",
-    "-a -u [2001:db8::10]:53 -r [fd00:1::12]:5353 -m", "-A -t [2001:db8::10]:99 -s rr",
+    "-A -t 192.0.2.10:80 -s rr",
+    "-a -t 192.0.2.10:80 -r 10.1.0.11:8080 -m",
+    "-a -t 192.0.2.10:80 -r 10.1.0.12:8080 -m",
+    "-A -u 192.0.2.10:53 -s wlc",
+    "-a -u 192.0.2.10:53 -r 10.1.0.11:5353 -m",
+    "-A -t 192.0.2.10:99 -s rr",
+    "-A -u 192.0.2.11:53 -s rr -o",
+    "-a -u 192.0.2.11:53 -r 10.1.0.12:53 -m",
+    "-A -t [2001:db8::10]:80 -s wrr",
+    "-a -t [2001:db8::10]:80 -r [fd00:1::11]:8080 -m -w 2",
+    "-a -t [2001:db8::10]:80 -r [fd00:1::12]:8080 -m",
+    "-A -u [2001:db8::10]:53 -s mh",
+    "-a -u [2001:db8::10]:53 -r [fd00:1::11]:5353 -m",
+    "-a -u [2001:db8::10]:53 -r [fd00:1::12]:5353 -m",
+    "-A -t [2001:db8::10]:99 -s rr",
     // A server that no neighbour answers for: handed over by XDP, resolved by tc.
     "-a -t 192.0.2.10:99 -r 10.1.0.77:99 -m",
 ];
@@ -64,7 +73,19 @@ fn recipe() -> impl Strategy<Value = Recipe> {
     let who = (any::<bool>(), any::<bool>(), 0u8..5, 0u8..4, 0u8..4, 0u8..2);
     (who, flags, ttl, size, 0u8..12, proptest::bool::weighted(0.05), damage, cut).prop_map(
         |((v6, from_server, kind, client, port, server), flags, ttl, size, shape, tag, damage, cut)| Recipe {
-            v6, from_server, kind, client, port, server, flags, ttl, size, shape, tag, damage, cut,
+            v6,
+            from_server,
+            kind,
+            client,
+            port,
+            server,
+            flags,
+            ttl,
+            size,
+            shape,
+            tag,
+            damage,
+            cut,
         },
     )
 }
@@ -167,7 +188,7 @@ impl Recipe {
         let neighbour = if self.from_server { [2, 0, 0, 0, 1, 1] } else { [2, 0, 0, 0, 0, 0xfe] };
         let mut frame = build::eth(side.mac(), neighbour, &packet);
         if self.tag {
-            let tci = if self.shape % 2 == 0 { 0x2000u16 } else { 5 };
+            let tci = if self.shape.is_multiple_of(2) { 0x2000u16 } else { 5 };
             frame.splice(12..12, [0x81, 0, (tci >> 8) as u8, tci as u8]);
         }
         if let Some((at, mask)) = self.damage
@@ -226,7 +247,11 @@ fn compare(executors: &mut [Box<dyn Executor>], frames: &[Recipe], options: u8, 
             prop_assert!(
                 agree(side, expected, &does),
                 "frame {number} by {}: {}\n  {name} ({why:?}): {}\n  {} ({verdict:?}): {}",
-                side.name(), describe(&frame), show(expected), executor.name(), show(&does)
+                side.name(),
+                describe(&frame),
+                show(expected),
+                executor.name(),
+                show(&does)
             );
         }
     }
@@ -240,7 +265,12 @@ fn compare(executors: &mut [Box<dyn Executor>], frames: &[Recipe], options: u8, 
 }
 
 fn run(cases: u32, most: usize, mut executors: Vec<Box<dyn Executor>>) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: if cases > 50 { 400 } else { 12 }, ..Config::default() };
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: if cases > 50 { 400 } else { 12 },
+        ..Config::default()
+    };
     let input = (proptest::collection::vec(recipe(), 1..most), 0u8..4, prop_oneof![Just(1500u32), Just(1400)]);
     let executors = std::cell::RefCell::new(&mut executors);
     TestRunner::new(config)
@@ -250,20 +280,24 @@ fn run(cases: u32, most: usize, mut executors: Vec<Box<dyn Executor>>) {
 
 #[test]
 fn easy_and_slow_stages_agree() {
-    run(300, 60, vec![
-        Box::new(Memory::playing(Plays::Tc)),
-        Box::new(Memory::playing(Plays::SlowTc)),
-        Box::new(Memory::playing(Plays::XdpThenTc)),
-    ]);
+    run(
+        300,
+        60,
+        vec![
+            Box::new(Memory::playing(Plays::Tc)),
+            Box::new(Memory::playing(Plays::SlowTc)),
+            Box::new(Memory::playing(Plays::XdpThenTc)),
+        ],
+    );
 }
 
 #[test]
 fn memory_xdp_and_tc_agree() {
-    run(6, 400, vec![
-        Box::new(Memory::default()),
-        Box::new(InKernel::new(Path::Xdp)),
-        Box::new(InKernel::new(Path::Tc)),
-    ]);
+    run(
+        6,
+        400,
+        vec![Box::new(Memory::default()), Box::new(InKernel::new(Path::Xdp)), Box::new(InKernel::new(Path::Tc))],
+    );
 }
 
 proptest! {

@@ -3,20 +3,20 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use dirigent_config::{Method, Model, Op, Plan, Server as Wanted, Service as WantedService, ServiceKey, Settings as WantedSettings};
-use dirigent_director::records::{
-    LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting,
+use dirigent_config::{
+    Method, Model, Op, Plan, Server as Wanted, Service as WantedService, ServiceKey, Settings as WantedSettings,
 };
+use dirigent_director::records::{LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting};
 use dirigent_director::schedule::MH_SIZE;
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::Be16;
 
+use super::Error;
 use super::known::KnownServers;
 use super::lists;
 use super::slots::{Region, Slots};
 use super::store::{Spot, Store, words};
 use super::trash::Trash;
-use super::Error;
 
 /// A real server of a service, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,9 +227,7 @@ impl<S: Store> Control<S> {
                 (true, false) => 0,
                 (false, true) if restart || list_changed => u64::from(lists::wrr_weight(weight, (wrr_max, wrr_step))),
                 (false, true) => was,
-                (false, false) => {
-                    u64::from(lists::rr_position(at, &held.members, &members)) << 32 | u64::from(weight)
-                }
+                (false, false) => u64::from(lists::rr_position(at, &held.members, &members)) << 32 | u64::from(weight),
             };
             if self.store.swap_cursor(held.index, was, cursor)? {
                 break;
@@ -412,7 +410,6 @@ impl<S: Store> Control<S> {
         self.model.settings().nat_icmp_send || self.model.services().iter().any(one_packet_nat)
     }
 }
-
 
 /// Where a service is.
 pub(super) fn spot(key: &ServiceKey) -> Spot {

@@ -6,8 +6,8 @@ use dirigent_director::conn::{self, Word};
 use dirigent_director::records::kind;
 use dirigent_director::tcp;
 
-use super::store::{Entry, Store, address};
 use super::Error;
+use super::store::{Entry, Store, address};
 
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,12 +5,9 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use dirigent_director::records::{
-    CANDIDATES, Counters, Known, Link, NextHop, Server, Service, Settings, hop, map,
-};
+use dirigent_director::records::{CANDIDATES, Counters, Known, Link, NextHop, Server, Service, Settings, hop, map};
 use dirigent_director::shared::S64;
 use dirigent_director::verdict::Reason;
-
 
 use super::Error;
 use super::clock::Clock;

@@ -6,9 +6,9 @@ use dirigent_config::{Method, Service as WantedService, ServiceKey};
 use dirigent_director::records::Known;
 use dirigent_wire::Be16;
 
+use super::Error;
 use super::apply::{Control, Held, spot};
 use super::store::{Spot, Store, words};
-use super::Error;
 
 /// Which services have a server at a place: its index, and if the service is one-packet.
 type Users = BTreeMap<ServiceKey, (u32, bool)>;

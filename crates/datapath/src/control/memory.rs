@@ -4,15 +4,13 @@ use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Expiry};
 use dirigent_director::family::{Address, Family, V4, V6};
-use dirigent_director::records::{
-    Conn, Counters, Known, Link, NextHop, Server, Service, Settings, Tuple,
-};
+use dirigent_director::records::{Conn, Counters, Known, Link, NextHop, Server, Service, Settings, Tuple};
 use dirigent_director::tables::Tables as _;
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
-use super::store::{Entry, Expired, Flow, Room, Spot, Store, address};
 use super::Error;
+use super::store::{Entry, Expired, Flow, Room, Spot, Store, address};
 use crate::memory::MemoryTables;
 
 /// Ticks a second, as most kernels have.

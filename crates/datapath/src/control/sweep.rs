@@ -3,8 +3,8 @@
 use dirigent_director::conn::{self, Word};
 use dirigent_director::records::kind;
 
-use super::store::{Entry, Expired, Store};
 use super::Error;
+use super::store::{Entry, Expired, Store};
 
 /// What a sweep did.
 pub type Swept = Expired;

@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 use dirigent_config::{Model, Protocol, ServiceKey};
 use dirigent_director::records::kind;
 
+use super::Error;
 use super::apply::{Control, Held, Member};
 use super::slots::Region;
 use super::store::{Entry, Spot, Store, address};
-use super::Error;
 
 fn key(spot: &Spot) -> Option<ServiceKey> {
     let protocol = Protocol::ALL.into_iter().find(|p| p.number() == spot.protocol)?;
@@ -89,7 +89,10 @@ impl<S: Store> Control<S> {
             let request = entry.kind == kind::NAT_REQUEST || entry.kind == kind::DR_REQUEST;
             let flow = entry.flow;
             let spot = Spot { address: flow.dst, port: flow.dport, protocol: flow.protocol };
-            if request && wanted.contains(&entry.service) && let Some(key) = key(&spot) {
+            if request
+                && wanted.contains(&entry.service)
+                && let Some(key) = key(&spot)
+            {
                 keys.insert(entry.service, (key, true));
             }
         };

@@ -57,7 +57,9 @@ fn last_byte(store: &MemoryTables, server: u32) -> u8 {
 }
 
 const RR: [&str; 4] = [
-    "-A -t 192.0.2.1:80 -s rr", "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m", "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m",
+    "-A -t 192.0.2.1:80 -s rr",
+    "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m",
+    "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m",
     "-a -t 192.0.2.1:80 -r 10.0.0.3:80 -m",
 ];
 
@@ -77,10 +79,15 @@ fn rr_begins_with_the_newest_and_keeps_its_place() {
 #[test]
 fn wrr_goes_on_at_its_weight_after_an_edit() {
     let mut control = open(&Model::default());
-    change(&mut control, &[
-        "-A -t 192.0.2.1:80 -s wrr", "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 3",
-        "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m -w 2", "-a -t 192.0.2.1:80 -r 10.0.0.3:80 -m -w 1",
-    ]);
+    change(
+        &mut control,
+        &[
+            "-A -t 192.0.2.1:80 -s wrr",
+            "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 3",
+            "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m -w 2",
+            "-a -t 192.0.2.1:80 -r 10.0.0.3:80 -m -w 1",
+        ],
+    );
     let key = control.model().services()[0].key;
     let server = *control.model().services()[0].server("10.0.0.1".parse().unwrap(), 80).unwrap();
     let edit = Plan { ops: vec![Op::EditServer { service: key, server }] };
@@ -169,7 +176,9 @@ fn a_take_over_finds_everything_again() {
 #[test]
 fn one_packet_servers_are_known() {
     let mut control = open(&model(&[
-        "-A -u 192.0.2.1:53 -s rr -o", "-a -u 192.0.2.1:53 -r 10.0.0.1:53 -m", "-A -u 192.0.2.2:53 -s rr",
+        "-A -u 192.0.2.1:53 -s rr -o",
+        "-a -u 192.0.2.1:53 -r 10.0.0.1:53 -m",
+        "-A -u 192.0.2.2:53 -s rr",
         "-a -u 192.0.2.2:53 -r 10.0.0.1:53 -m",
     ]));
     let kind = |control: &Control<MemoryTables>| control.store().known().unwrap()[0].1.one_packet;
@@ -228,10 +237,8 @@ fn assert_consistent(control: &Control<MemoryTables>) {
         let identity = |s: &dirigent_director::records::Server| {
             (address(&s.addr, wanted.key.address.is_ipv6()), s.port.get(), s.weight.load(), s.method == 1)
         };
-        let expected: Vec<_> = wanted
-            .servers_in_list_order()
-            .map(|s| (s.address, s.port, s.weight, s.method == Method::Nat))
-            .collect();
+        let expected: Vec<_> =
+            wanted.servers_in_list_order().map(|s| (s.address, s.port, s.weight, s.method == Method::Nat)).collect();
         assert_eq!(found.iter().map(identity).collect::<Vec<_>>(), expected);
         assert!(found.iter().all(|s| s.flags.load() == server_flag::AVAILABLE && s.service == index));
         assert_eq!(record.flags & service_flag::ONE_PACKET != 0, wanted.one_packet);
@@ -345,7 +352,12 @@ fn idle_connections_are_swept_and_counted_out() {
         let server = dirigent_wire::Addr4::new([10, 0, 0, 1]);
         let port = dirigent_wire::Be16::new(80);
         let request = Conn {
-            word: S64::new(word), last_seen: S32::new(seen), addr: server, port, kind: kind::NAT_REQUEST, ..Conn::default()
+            word: S64::new(word),
+            last_seen: S32::new(seen),
+            addr: server,
+            port,
+            kind: kind::NAT_REQUEST,
+            ..Conn::default()
         };
         let reply = flow(last).reply(IpAddr::from([10, 0, 0, 1]), 80);
         tables.insert4(&flow(last).tuple4().unwrap(), &request);

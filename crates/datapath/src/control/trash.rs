@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use dirigent_config::ServiceKey;
 use dirigent_director::records::{NextHop, Server, Service};
 
+use super::Error;
 use super::apply::{Control, Member};
 use super::store::Store;
-use super::Error;
 
 /// A packet that was scheduled before the removal may still open its connection.
 const GRACE: Duration = Duration::from_secs(1);

@@ -89,7 +89,15 @@ impl Bed {
             locals.push(address(&format!("2001:db8::{n}")));
         }
         let ifindex = Side::ALL.map(Side::ifindex);
-        let mut bed = Self { routes: Routes::default(), mtu_c, mtu_r, locals, ifindex, further: routes.to_vec(), plan: Vec::new() };
+        let mut bed = Self {
+            routes: Routes::default(),
+            mtu_c,
+            mtu_r,
+            locals,
+            ifindex,
+            further: routes.to_vec(),
+            plan: Vec::new(),
+        };
         bed.fill()?;
         Ok(bed)
     }
@@ -152,8 +160,12 @@ impl Bed {
         let (c, r) = (self.link_hop(Side::C), self.link_hop(Side::R));
         let by_gateway = |gateway| Some(Hop { gateway: Some(address(gateway)), ..c });
         for (net, length, hop) in [
-            ("0.0.0.0", 0, by_gateway("10.0.0.2")), ("::", 0, by_gateway("fd00::2")), ("10.0.0.0", 30, Some(c)),
-            ("fd00::", 64, Some(c)), ("10.1.0.0", 24, Some(r)), ("fd00:1::", 64, Some(r)),
+            ("0.0.0.0", 0, by_gateway("10.0.0.2")),
+            ("::", 0, by_gateway("fd00::2")),
+            ("10.0.0.0", 30, Some(c)),
+            ("fd00::", 64, Some(c)),
+            ("10.1.0.0", 24, Some(r)),
+            ("fd00:1::", 64, Some(r)),
         ] {
             self.plan(address(net), length, hop);
         }

@@ -129,7 +129,8 @@ fn renew_header(p: &mut [u8]) {
 
 /// Forwarding: also of requests that the director rewrote and left to be cut.
 fn forward(bed: &Bed, side: Side, p: &[u8], ip: &Ip) -> Frames {
-    let quiet = matches!(ip.protocol, proto::ICMP | proto::ICMPV6) && p.get(ip.l4).is_some_and(|kind| !informational(ip, *kind));
+    let quiet = matches!(ip.protocol, proto::ICMP | proto::ICMPV6)
+        && p.get(ip.l4).is_some_and(|kind| !informational(ip, *kind));
     let tell = |kind, rest| -> Frames {
         if quiet {
             return Vec::new();
@@ -145,7 +146,8 @@ fn forward(bed: &Bed, side: Side, p: &[u8], ip: &Ip) -> Frames {
     let Some(target) = bed.routes.find(ip.dst) else { return tell(if ip.v6 { (1, 0) } else { (3, 0) }, 0) };
     let (Some(out), Some(to)) = (bed.side(target.ifindex), target.dst.map(Mac::bytes)) else { return Vec::new() };
     let keep = ip.v6 || be16(p, 6).is_some_and(|place| place & 0x4000 != 0);
-    if p.len() > target.mtu as usize && keep && !(quiet && !ip.v6) {
+    // ICMP errors over IPv4 are cut whatever they say.
+    if p.len() > target.mtu as usize && keep && (!quiet || ip.v6) {
         return tell(if ip.v6 { (2, 0) } else { (3, 4) }, target.mtu);
     }
     let mut p = p.to_vec();

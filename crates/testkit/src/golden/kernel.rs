@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use dirigent_config::Model;
 use dirigent_datapath::control::{Control, KernelStore, Store as _, connections};
 use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
+use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_director::verdict::ReasonKind;
 use dirigent_director::{Action, Reason, Verdict};
-use dirigent_director::records::LAYOUT_VERSION;
 
 use super::bed::{Bed, Side};
 use super::executor::{Does, Executor, Row, row};
@@ -63,7 +63,10 @@ impl InKernel {
     }
 
     /// Has the thread do something.
-    fn ask<R: Send + 'static>(&self, job: impl FnOnce(&mut World) -> Result<R, String> + Send + 'static) -> Result<R, String> {
+    fn ask<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut World) -> Result<R, String> + Send + 'static,
+    ) -> Result<R, String> {
         let (answer, result) = channel();
         let job: Job = Box::new(move |world| {
             // Nobody listens only if the asker is gone.
@@ -114,8 +117,12 @@ fn build(bed: &Bed, routes: &[String]) -> Result<Bed, String> {
     let mut script = String::from("ip link set lo up\n");
     let mut add = |line: String| script += &(line + "\n");
     for (name, value) in [
-        ("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1), ("ipv4/conf/all/rp_filter", 0),
-        ("ipv4/conf/default/rp_filter", 0), ("ipv6/conf/default/accept_dad", 0), ("ipv6/conf/default/accept_ra", 0),
+        ("ipv4/ip_forward", 1),
+        ("ipv6/conf/all/forwarding", 1),
+        ("ipv4/conf/all/rp_filter", 0),
+        ("ipv4/conf/default/rp_filter", 0),
+        ("ipv6/conf/default/accept_dad", 0),
+        ("ipv6/conf/default/accept_ra", 0),
     ] {
         add(format!("echo {value} > /proc/sys/net/{name}"));
     }

@@ -96,7 +96,8 @@ fn f1_holds(case: &Case<'_>, _: &[u8], ip: &Ip) -> bool {
 
 /// Without DF, for a service with direct routing, over the servers' MTU.
 fn f2(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
-    let direct = |s: &dirigent_config::Service| s.key.address == ip.dst && s.servers.iter().any(|s| s.method == Method::Dr);
+    let direct =
+        |s: &dirigent_config::Service| s.key.address == ip.dst && s.servers.iter().any(|s| s.method == Method::Dr);
     let may_cut = !ip.v6 && be16(p, 6).is_some_and(|place| place & 0x4000 == 0);
     may_cut && p.len() > case.bed.mtu_r as usize && case.model.services().iter().any(direct)
 }

@@ -159,7 +159,8 @@ impl Run<'_> {
             return Ok(None);
         }
         let is_there = |row: &Row| got.iter().any(|other| same_row(row, other));
-        let rest: Vec<Row> = expected.iter().filter(|row| is_there(row) || !self.fragments.only(row)).cloned().collect();
+        let rest: Vec<Row> =
+            expected.iter().filter(|row| is_there(row) || !self.fragments.only(row)).cloned().collect();
         if rest.len() < expected.len() && same_rows(&rest, &got) {
             return Ok(Some("F1"));
         }
