@@ -320,3 +320,37 @@ proptest! {
         }
     }
 }
+
+/// The sweep in the kernel: the expire step takes what is over, both directions, and
+/// leaves what is not.
+#[test]
+fn a_sweep_in_the_kernel_takes_what_is_over() {
+    let mut kernel = InKernel::new(Path::Tc);
+    kernel.set_up(&Bed::new(1500, 1500, &[]).unwrap(), &model(false, false)).unwrap();
+    let open = |v6, kind, client| Recipe {
+        v6,
+        from_server: false,
+        kind,
+        client,
+        port: 0,
+        server: 0,
+        flags: 2,
+        ttl: 64,
+        size: 0,
+        shape: 7,
+        tag: false,
+        damage: None,
+        cut: None,
+    };
+    for recipe in [open(false, 0, 0), open(false, 1, 1), open(true, 0, 0), open(true, 1, 1)] {
+        let (side, frame) = recipe.frame();
+        kernel.run(side, &frame).unwrap();
+    }
+    assert_eq!(kernel.conns().unwrap().len(), 4);
+    // SYN_RECV lives 60 s, UDP 300 s.
+    assert_eq!(kernel.sweep_after(59).unwrap(), (0, 0));
+    assert_eq!(kernel.sweep_after(2).unwrap(), (2, 0));
+    assert_eq!(kernel.conns().unwrap().iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["UDP", "UDP"]);
+    assert_eq!(kernel.sweep_after(240).unwrap(), (2, 0));
+    assert!(kernel.conns().unwrap().is_empty());
+}

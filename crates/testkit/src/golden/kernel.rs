@@ -7,7 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use dirigent_config::Model;
-use dirigent_datapath::control::{Control, KernelStore, Store as _, connections};
+use dirigent_datapath::control::{Control, KernelStore, Store as _, connections, sweep};
 use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_director::verdict::ReasonKind;
@@ -60,6 +60,18 @@ impl InKernel {
             }
         });
         Self { path, jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    /// Moves the packet path's clock, and sweeps: (gone, still alive).
+    pub fn sweep_after(&self, seconds: u32) -> Result<(u64, u64), String> {
+        self.ask(move |world| {
+            let store = world.running()?.control.store_mut();
+            let mut settings = store.settings().map_err(text)?;
+            settings.clock_offset = settings.clock_offset.wrapping_add(seconds * settings.hz);
+            store.put_settings(&settings).map_err(text)?;
+            let swept = sweep(store, &mut || ()).map_err(text)?;
+            Ok((swept.gone, swept.alive))
+        })
     }
 
     /// Has the thread do something.
