@@ -24,7 +24,7 @@ use dirigent_director::shared::{S32, S64};
 use dirigent_director::verdict::{Action, Reason, ReasonKind};
 use dirigent_wire::{Addr4, Addr6, Be16, Mac, checksum};
 use libfuzzer_sys::fuzz_target;
-use memory::{Capacity, Incoming, MemoryTables, Outcome, Ran, Target, leave, run, run_slow, run_tc};
+use memory::{Capacity, Incoming, MemoryTables, Outcome, Target, leave, run, run_slow, run_tc};
 
 /// The network of the recordings, from which the corpus comes.
 const CLIENT_SIDE: u32 = 2;
