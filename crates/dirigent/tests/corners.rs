@@ -89,6 +89,17 @@ fn the_director_itself_can_be_a_server() {
     server.wait().unwrap();
 }
 
+/// Unlike IPVS, which would balance it: dropped, with a reason that says so.
+#[test]
+fn a_client_on_the_director_is_dropped_with_a_reason() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    for url in URLS {
+        let ask = format!("curl -sS -g --max-time 1 {url} >/dev/null 2>&1 && echo answered || echo failed");
+        assert_eq!(lab.on("director", &["sh", "-c", &ask]), "failed", "{url}");
+    }
+    assert!(count(&lab, "client_on_director") >= 2);
+}
+
 /// Start says what the tables take and how to change it.
 #[test]
 fn start_prints_the_size_of_the_tables() {

@@ -123,6 +123,8 @@ impl Interfaces {
             }
             self.used.insert(attachment.ifindex, Used { why, attachment });
         }
+        // Where clients on the director itself would meet its own closed ports.
+        kernel.attach(&[("lo", kernel::Mode::Tc)], TcKind::Auto)?;
         Ok(())
     }
 }
