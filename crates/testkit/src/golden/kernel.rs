@@ -165,7 +165,7 @@ impl World {
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
         self.running = None;
         let bed = build(bed, bed.further_routes())?;
-        let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 16384)];
+        let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16)];
         let kernel = Kernel::load(&LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes })
             .map_err(text)?;
         let mut store = KernelStore::new(&kernel).map_err(text)?;

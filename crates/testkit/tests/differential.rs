@@ -1,0 +1,361 @@
+//! Random tables, and random frames in order through each: in memory, on XDP and on tc.
+//! Every frame must come to the same bytes, the same end and the same reason.
+//!
+//! `DIRIGENT_RANDOM_TABLES=N` for more than the usual few, `DIRIGENT_SEED=N` for one of
+//! them again. (`random.rs` has the same over one table, with proptest's shrinking.)
+
+use std::net::IpAddr;
+
+use dirigent_config::{Command, Model};
+use dirigent_director::Reason;
+use dirigent_testkit::decode::{Ip, describe, packet as packet_of};
+use dirigent_testkit::golden::compare::{same_frame, same_rows};
+use dirigent_testkit::golden::kernel::{InKernel, Path};
+use dirigent_testkit::golden::{Bed, Does, Executor, Side, memory::Memory};
+use dirigent_testkit::packet::{self as build, IpOptions, Tcp, proto};
+
+/// Tables in `make test`, and frames through each.
+const TABLES: u64 = 11;
+const FRAMES: usize = 300; // in less than the shortest timeout, by the clock in memory
+
+/// Numbers that depend on a seed only (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % n
+    }
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+}
+
+/// A service as the generator of frames knows it.
+#[derive(Clone, Debug)]
+struct Known {
+    vip: IpAddr,
+    udp: bool,
+    port: u16,
+    servers: Vec<(IpAddr, u16)>,
+}
+
+/// Servers: two with neighbours, one that nobody answers for, one behind a gateway, one by
+/// the clients' router, one without a route, the director itself.
+const SERVERS: [(&str, &str); 7] = [
+    ("10.1.0.11", "fd00:1::11"),
+    ("10.1.0.12", "fd00:1::12"),
+    ("10.1.0.77", "fd00:1::77"),
+    ("10.2.0.5", "fd00:2::5"),
+    ("198.51.100.9", "2001:db8:9::9"),
+    ("10.3.0.5", "fd00:3::5"),
+    ("10.1.0.1", "fd00:1::1"),
+];
+const ROUTES: [&str; 4] = [
+    "route add 10.2.0.0/24 via 10.1.0.99 mtu 1300",
+    "-6 route add fd00:2::/64 via fd00:1::99 mtu 1300",
+    "route add unreachable 10.3.0.0/24",
+    "-6 route add unreachable fd00:3::/64",
+];
+
+struct Table {
+    bed: Bed,
+    model: Model,
+    services: Vec<Known>,
+    lines: Vec<String>,
+}
+
+fn place(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn table(r: &mut Random) -> Table {
+    let (mut services, mut lines) = (Vec::new(), Vec::new());
+    for (v6, udp, n) in (0..8).map(|i| (i & 1 == 1, i & 2 == 2, i >> 2)) {
+        let vip = address(if v6 { ["2001:db8::10", "2001:db8::11"][n] } else { ["192.0.2.10", "192.0.2.11"][n] });
+        let port = if udp { 53 } else { 80 };
+        let at = format!("{} {}", if udp { "-u" } else { "-t" }, place(vip, port));
+        let one_packet = if udp && r.one_in(3) { " -o" } else { "" };
+        lines.push(format!("-A {at} -s {}{one_packet}", r.pick(&["rr", "wrr", "wlc", "mh"])));
+        let mut known = Known { vip, udp, port, servers: Vec::new() };
+        let first = r.below(SERVERS.len());
+        for i in 0..r.below(4) {
+            let (four, six) = SERVERS[(if r.one_in(2) { i } else { first + i * 2 }) % SERVERS.len()];
+            let server = address(if v6 { six } else { four });
+            // Not done yet: direct routing to a neighbour that must be found first.
+            let direct = r.one_in(5) && four != "10.1.0.77";
+            let sport = if direct { port } else { r.pick(&[port, 8080]) };
+            if known.servers.iter().any(|(a, _)| *a == server) {
+                continue;
+            }
+            known.servers.push((server, sport));
+            let method = if direct { "-g" } else { "-m" };
+            lines.push(format!("-a {at} -r {} {method} -w {}", place(server, sport), r.below(4)));
+        }
+        services.push(known);
+    }
+    let mut model = Model::default();
+    let mut settings = model.settings().clone();
+    (settings.errors.rate, settings.errors.destination_rate) = (0, 0);
+    (settings.schedule_icmp, settings.nat_icmp_send, settings.snat_reroute) = (r.one_in(2), r.one_in(2), r.one_in(2));
+    model.set_settings(settings).unwrap();
+    for line in &lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        Command::from_args(&words).unwrap().apply(&mut model).unwrap_or_else(|e| panic!("{line}: {e}"));
+    }
+    let (mtu_c, mtu_r) = (r.pick(&[1500, 1400]), r.pick(&[1500, 1400, 1280]));
+    let bed = Bed::new(mtu_c, mtu_r, &ROUTES.map(String::from)).unwrap();
+    Table { bed, model, services, lines }
+}
+
+/// The ends of a flow: client and its port, service, server.
+#[derive(Clone, Copy)]
+struct Ends {
+    client: IpAddr,
+    port: u16,
+    vip: IpAddr,
+    vport: u16,
+    server: (IpAddr, u16),
+    udp: bool,
+}
+
+fn ends(r: &mut Random, services: &[Known], from_servers: bool) -> Ends {
+    let of = r.pick(services);
+    let v6 = of.vip.is_ipv6();
+    // Usual ones, a server as client, and some that cannot be (as destinations they would
+    // ask the kernel's routing for more than the bed has).
+    let odd = !from_servers && r.one_in(12);
+    let client = match (v6, odd) {
+        (false, false) => r.pick(&["203.0.113.5", "203.0.113.6", "198.51.100.7", "10.1.0.12"]),
+        (false, true) => r.pick(&["127.0.0.1", "0.1.2.3", "240.0.0.1", "192.0.2.10", "169.254.1.1", "10.1.0.11"]),
+        (true, false) => r.pick(&["2001:db8:5::5", "2001:db8:5::6", "2001:db8:7::1", "fd00:1::12"]),
+        (true, true) => r.pick(&["::", "::1", "fe80::1", "ff02::1", "2001:db8::10", "fd00:1::11"]),
+    };
+    let fallback = (address(if v6 { "fd00:1::11" } else { "10.1.0.11" }), 8080);
+    let server = if of.servers.is_empty() || r.one_in(20) { fallback } else { r.pick(&of.servers) };
+    let vport = if r.one_in(15) { 81 } else { of.port };
+    Ends { client: address(client), port: r.pick(&[4000, 4001, 4002, 20, 0]), vip: of.vip, vport, server, udp: of.udp }
+}
+
+/// TCP or UDP between these, perhaps odd.
+fn segment(r: &mut Random, e: &Ends, reply: bool, size: usize) -> Vec<u8> {
+    let ((src, sport), (dst, dport)) =
+        if reply { (e.server, (e.client, e.port)) } else { ((e.client, e.port), (e.vip, e.vport)) };
+    let payload: Vec<u8> = (0..size).map(|i| i as u8).collect();
+    let l4 = if e.udp {
+        let mut udp = build::udp(src, dst, sport, dport, &payload);
+        if r.one_in(8) {
+            udp[6..8].fill(0);
+        }
+        udp
+    } else {
+        let flags = if r.one_in(10) { r.below(256) as u8 } else { r.pick(&[2, 2, 2, 16, 24, 18, 17, 4, 20]) };
+        build::tcp(src, dst, &Tcp { sport, dport, flags, seq: 1, ack: 1, payload: &payload })
+    };
+    let protocol = if e.udp { proto::UDP } else { proto::TCP };
+    build::ip(src, dst, protocol, &l4, &odd_header(r, src.is_ipv6(), protocol))
+}
+
+fn odd_header(r: &mut Random, v6: bool, protocol: u8) -> IpOptions {
+    let mut with = IpOptions { ttl: if r.one_in(10) { r.below(3) as u8 } else { 64 }, ..IpOptions::default() };
+    with.fragment = if r.one_in(3) { 0 } else { 0x4000 };
+    if !r.one_in(6) {
+        return with;
+    }
+    let p = protocol;
+    match (v6, r.below(5)) {
+        (false, 0) => with.fragment = 0x2000,
+        (false, 1) => with.fragment = 0x00b9,
+        (false, 2) => with.options = vec![1, 1, 1, 0],
+        (false, 3) => with.options = vec![7, 7, 4, 0, 0, 0, 0, 0],
+        (false, _) => with.options = vec![1, 131, 7, 4, 192, 0, 2, 1],
+        (true, 0) => with.extensions = Some((44, vec![p, 0, 0, 1, 0, 0, 0, 7])),
+        (true, 1) => with.extensions = Some((44, vec![p, 0, 0, 9, 0, 0, 0, 7])),
+        (true, 2) => with.extensions = Some((44, vec![p, 0, 0, 0, 0, 0, 0, 7])),
+        (true, 3) => with.extensions = Some((60, vec![p, 0, 1, 4, 0, 0, 0, 0])),
+        (true, _) => with.extensions = Some((0, vec![43, 0, 1, 4, 0, 0, 0, 0, p, 0, 4, 0, 0, 0, 0, 0])),
+    }
+    with
+}
+
+/// An ICMP error: from beyond the servers about a request, or from beyond the clients
+/// about an answer.
+fn error(r: &mut Random, e: &Ends, from_servers: bool) -> Vec<u8> {
+    let size = if r.one_in(10) { 1400 } else { r.below(64) };
+    let v6 = e.vip.is_ipv6();
+    let kind = match v6 {
+        false => r.pick(&[(3, 3), (3, 4), (11, 0), (4, 0), (12, 0), (5, 1), (8, 0)]),
+        true => r.pick(&[(1, 4), (2, 0), (3, 0), (4, 1), (100, 0), (129, 0)]),
+    };
+    // What the quote says was sent: to the server, or from the virtual address.
+    let (vip, vport) = (e.vip, e.vport);
+    let sent = if from_servers {
+        Ends { vip: e.server.0, vport: e.server.1, ..*e }
+    } else {
+        Ends { server: (vip, vport), ..*e }
+    };
+    let about = segment(r, &sent, !from_servers, size);
+    let (src, dst) = if from_servers { (e.server.0, e.client) } else { (e.client, e.vip) };
+    let mut out = build::error(src, dst, kind, 1400, &about, if v6 { 1232 } else { 548 });
+    if r.one_in(10) {
+        out[if v6 { 7 } else { 8 }] = 1;
+        mend(&mut out);
+    }
+    out
+}
+
+/// Makes the checksum of an IPv4 header right.
+fn mend(p: &mut [u8]) {
+    let header = p.first().map_or(0, |b| usize::from(b & 15) * 4);
+    if p.first().is_some_and(|b| b >> 4 == 4) && header >= 20 && p.len() >= header {
+        p[10..12].fill(0);
+        let check = build::checksum(&[&p[..header]]);
+        p[10..12].copy_from_slice(&check.to_be_bytes());
+    }
+}
+
+fn frame(r: &mut Random, services: &[Known], live: &[Ends]) -> (Side, Vec<u8>, Ends) {
+    let from_servers = r.one_in(2);
+    let known = !live.is_empty() && !r.one_in(3);
+    let e = if known { r.pick(live) } else { ends(r, services, from_servers) };
+    let size = if r.one_in(8) { 1200 + r.below(320) } else { r.below(40) };
+    let mut packet = match r.below(8) {
+        0 | 1 => error(r, &e, from_servers),
+        2 if r.one_in(4) => {
+            let with = odd_header(r, e.vip.is_ipv6(), 50);
+            build::ip(e.client, e.vip, 50, &[7; 24], &with)
+        }
+        _ => segment(r, &e, from_servers, size),
+    };
+    // Damage, unnoticed by the header's checksum or not.
+    if r.one_in(6) {
+        for _ in 0..=r.below(3) {
+            let at = r.below(packet.len().min(120));
+            packet[at] ^= 1 << r.below(8);
+        }
+        if r.one_in(2) {
+            mend(&mut packet);
+        }
+    }
+    // BPF_PROG_TEST_RUN takes no less than an IP header.
+    if r.one_in(12) {
+        let least = if e.vip.is_ipv6() { 40 } else { 20 };
+        packet.truncate(least + r.below(60));
+    }
+    if r.one_in(12) {
+        packet.extend(vec![0xee; r.below(20)]);
+    }
+    let side = if from_servers { Side::R } else { Side::C };
+    let mac = if r.one_in(40) { [2, 0, 0, 0, 0, 0x55] } else { side.mac() };
+    let mut frame = build::eth(mac, [2, 0, 0, 0, 0, 0xfe], &packet);
+    if r.one_in(25) {
+        let tci = r.pick(&[0u8, 0, 5]);
+        frame.splice(12..12, [0x81, 0, 0x20, tci]);
+    }
+    (side, frame, e)
+}
+
+/// The server that a client's packet went to.
+fn went_to(out: &[u8]) -> Option<(IpAddr, u16)> {
+    let packet = packet_of(out)?;
+    let ip = Ip::read(packet)?;
+    Some((ip.dst, ip.ports(packet)?.1))
+}
+
+/// Whether two did the same with a frame that came in by `side`, but for identifications
+/// that they chose at random.
+fn agree(side: Side, a: &Does, b: &Does) -> bool {
+    match (a, b) {
+        (Does::Out(s, f), Does::Out(t, g)) => s == t && f.len() == g.len() && same_frame(f, g, *s == side),
+        // The kernel writes the MACs.
+        (Does::Resolve(s, f), Does::Resolve(t, g)) => s == t && f.get(12..) == g.get(12..),
+        _ => a == b,
+    }
+}
+
+fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections::BTreeMap<&'static str, usize> {
+    let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let Table { bed, model, services, lines } = table(&mut r);
+    for executor in executors.iter_mut() {
+        executor.set_up(&bed, &model).unwrap();
+    }
+    let about = format!(
+        "DIRIGENT_SEED={seed}, MTU {} and {}, schedule_icmp {} nat_icmp_send {} snat_reroute {}\n  {}",
+        bed.mtu_c,
+        bed.mtu_r,
+        model.settings().schedule_icmp,
+        model.settings().nat_icmp_send,
+        model.settings().snat_reroute,
+        lines.join("\n  ")
+    );
+    let mut reasons = std::collections::BTreeMap::new();
+    // Flows that servers have got packets of.
+    let mut live = Vec::new();
+    for number in 0..FRAMES {
+        let (side, frame, ends) = frame(&mut r, &services, &live);
+        let run = |executor: &mut Box<dyn Executor>| {
+            let ran = executor.run(side, &frame);
+            let (does, verdict) = ran.unwrap_or_else(|e| panic!("{about}\nframe {number}, {}: {e}", executor.name()));
+            (executor.name(), does, verdict.map(|verdict| verdict.reason))
+        };
+        let outcomes: Vec<_> = executors.iter_mut().map(run).collect();
+        let (_, first, why) = &outcomes[0];
+        *reasons.entry(why.map_or("?", |why| why.name())).or_default() += 1;
+        if outcomes.iter().all(|(_, does, reason)| agree(side, first, does) && reason == why) {
+            if let (Some(Reason::Request), Does::Out(_, out) | Does::Resolve(_, out)) = (why, first) {
+                live.extend(went_to(out).map(|server| Ends { server, ..ends }));
+            }
+            continue;
+        }
+        let show = |(name, does, reason): &(&str, Does, Option<Reason>)| {
+            let (what, frame) = match does {
+                Does::Drop => ("drop".into(), String::new()),
+                Does::ToHost(f) => ("to the host".into(), describe(f)),
+                Does::Out(s, f) => (format!("out of {}", s.name()), describe(f)),
+                Does::Resolve(s, f) => (format!("out of {}, neighbour to be found", s.name()), describe(f)),
+            };
+            format!("\n  {name}: {what} ({}) {frame}", reason.map_or("?", |reason| reason.name()))
+        };
+        let shown: String = outcomes.iter().map(show).collect();
+        panic!("{about}\nframe {number} by {}: {}{shown}", side.name(), describe(&frame));
+    }
+    let rows: Vec<_> = executors.iter_mut().map(|executor| executor.conns().unwrap()).collect();
+    for (executor, got) in executors.iter().zip(&rows) {
+        assert!(same_rows(&rows[0], got), "{about}\nrows in memory: {:#?}\n{}: {got:#?}", rows[0], executor.name());
+    }
+    reasons
+}
+
+/// Needs root.
+#[test]
+fn memory_xdp_and_tc_agree_on_random_tables() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
+    let seeds = match number("DIRIGENT_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 1..1 + number("DIRIGENT_RANDOM_TABLES").unwrap_or(TABLES),
+    };
+    let one = seeds.end - seeds.start < TABLES;
+    let mut executors: Vec<Box<dyn Executor>> =
+        vec![Box::new(Memory::default()), Box::new(InKernel::new(Path::Xdp)), Box::new(InKernel::new(Path::Tc))];
+    let mut met = std::collections::BTreeMap::<&str, usize>::new();
+    for seed in seeds {
+        for (reason, count) in one_table(&mut executors, seed) {
+            *met.entry(reason).or_default() += count;
+        }
+    }
+    println!("{met:?}");
+    // That they agree says little unless frames come far.
+    for reason in ["request", "reply", "icmp_request", "icmp_reply", "no_server", "too_big", "ttl_expired", "no_route"]
+    {
+        assert!(one || met.contains_key(reason), "no frame came to {reason}: {met:?}");
+    }
+}
