@@ -26,12 +26,19 @@ job=$(mktemp -d)
 trap 'part_ended; rm -rf "$job"' EXIT
 # The guest's disk is a tar file on a raw device: debug information would double its boot.
 strip -o "$job/datapath-tests" "$program"
+# The recordings of NAT, in memory, on XDP and on tc of that kernel.
+cargo build --quiet -p dirigent-testkit --bin golden
+strip -o "$job/golden" target/debug/golden
+mkdir "$job/nat"
+cp "$oracle"/golden/xmit/{xmit-nat-4,xmit-nat-6,nat-conntrack-4,ops-nat-4,schedule-icmp-4,toobig-nat-4,toobig-nat-6}.json "$job/nat"
 cat >"$job/old-kernel.sh" <<GUEST
 uname -r
 cp "\$(find /oracle/extra -name datapath-tests)" /tmp/ && chmod +x /tmp/datapath-tests
 RUST_BACKTRACE=0 DIRIGENT_TAKEOVERS=2 /tmp/datapath-tests --test-threads=1 ${*@Q} >\$OUT/tests.log 2>&1 </dev/null
 status=\$?
 cat \$OUT/tests.log
-exit \$status
+[ \$status = 0 ] || exit \$status
+cp "\$(find /oracle/extra -name golden -type f)" /tmp/golden && chmod +x /tmp/golden
+/tmp/golden "\$(dirname "\$(find /oracle/extra -name xmit-nat-4.json)")"
 GUEST
-"$oracle/run" -o "$job/out" -t 600 -m 1536 -a "$job/datapath-tests" "$job/old-kernel.sh"
+"$oracle/run" -o "$job/out" -t 900 -m 1536 -a "$job/datapath-tests" -a "$job/golden" -a "$job/nat" "$job/old-kernel.sh"
