@@ -130,7 +130,11 @@ pub fn service_unsupported(service: &Service) -> Vec<Unsupported> {
         out.push(later("protocol sctp", "use tcp or udp", "protocol"));
     }
     if service.persistence.is_some() {
-        out.push(later("persistence", "remove it, or use scheduler mh, which sends a client to the same server", "persistence"));
+        out.push(later(
+            "persistence",
+            "remove it, or use scheduler mh, which sends a client to the same server",
+            "persistence",
+        ));
     }
     out
 }

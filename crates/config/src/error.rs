@@ -82,7 +82,9 @@ pub enum Violation {
         lower: u32,
     },
     /// A method that cannot change ports shall.
-    #[error("method {method} does not change ports, but the real server's port {server} differs from the service's, {service}")]
+    #[error(
+        "method {method} does not change ports, but the real server's port {server} differs from the service's, {service}"
+    )]
     MethodKeepsPort {
         /// The method's name.
         method: &'static str,

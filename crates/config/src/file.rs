@@ -10,8 +10,8 @@ mod tests;
 use crate::check;
 use crate::error::{Diagnostics, Unsupported, Violation};
 use crate::model::{
-    DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, NoScheduler, Persistence, Protocol, Scheduler,
-    SchedulerFlags, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
+    DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, NoScheduler, Persistence, Protocol,
+    Scheduler, SchedulerFlags, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use crate::settings::{ErrorLimits, MAX_CONNECTIONS, Mode, Settings, TcpTimeouts, Timeouts};
 use reader::{Report, Table, kind, one_of};
@@ -194,7 +194,8 @@ impl Reader<'_> {
         let key = ServiceKey { protocol: protocol.unwrap_or(Protocol::Tcp), address: ip, port };
         let known = protocol.is_some() && address.is_some();
 
-        let mut service = Service { key, scheduler, scheduler_flags, one_packet, persistence, vip, servers: Vec::new() };
+        let mut service =
+            Service { key, scheduler, scheduler_flags, one_packet, persistence, vip, servers: Vec::new() };
         if known {
             for violation in check::options(&service) {
                 let in_persistence = matches!(violation, Violation::PersistenceTime(_) | Violation::PersistenceMask(_));
@@ -242,7 +243,11 @@ impl Reader<'_> {
             return None;
         };
         if !check::unicast(ip) {
-            self.report.add(at, format!("{ip} cannot be a virtual address"), "use a unicast address that is routed to the director");
+            self.report.add(
+                at,
+                format!("{ip} cannot be a virtual address"),
+                "use a unicast address that is routed to the director",
+            );
         }
         Some((ip, port))
     }
@@ -264,7 +269,11 @@ impl Reader<'_> {
             // A Model cannot hold it either, so the scope does not matter.
             Err(NoScheduler::NotYet(later)) => self.report.add(at, later.to_string(), later.instead),
             Err(NoScheduler::Unknown) => {
-                self.report.add(at, format!("there is no scheduler {name:?}"), one_of(name, &Scheduler::ALL.map(Scheduler::name)));
+                self.report.add(
+                    at,
+                    format!("there is no scheduler {name:?}"),
+                    one_of(name, &Scheduler::ALL.map(Scheduler::name)),
+                );
             }
         }
         DEFAULT
@@ -323,14 +332,19 @@ impl Reader<'_> {
         let methods = [Method::Nat, Method::Dr, Method::Tun(Tunnel::default())].map(|m| (m.name(), m));
         let method = t.choice("method", &methods, report).unwrap_or(Method::Nat);
         let port = t.integer32("tunnel_port", 1, 65535, report).and_then(|p| u16::try_from(p).ok());
-        let kinds = [TunnelKind::Ipip, TunnelKind::Gue { port: port.unwrap_or(0) }, TunnelKind::Gre].map(|k| (k.name(), k));
+        let kinds =
+            [TunnelKind::Ipip, TunnelKind::Gue { port: port.unwrap_or(0) }, TunnelKind::Gre].map(|k| (k.name(), k));
         let kind = t.choice("tunnel", &kinds, report).unwrap_or(TunnelKind::Ipip);
         let checksums = [TunnelChecksum::None, TunnelChecksum::Full, TunnelChecksum::Remote].map(|c| (c.name(), c));
         let checksum = t.choice("tunnel_checksum", &checksums, report).unwrap_or_default();
         let Method::Tun(_) = method else {
             for key in ["tunnel", "tunnel_port", "tunnel_checksum"] {
                 if let Some((_, at)) = t.get(key) {
-                    report.add(at, format!("{key} with method {}", method.name()), "remove it, or set method = \"tun\"");
+                    report.add(
+                        at,
+                        format!("{key} with method {}", method.name()),
+                        "remove it, or set method = \"tun\"",
+                    );
                 }
             }
             return method;
@@ -346,7 +360,11 @@ fn interfaces(t: &Table, report: &mut Report) -> Option<Vec<String>> {
     match t.get("interfaces")?.0.as_str() {
         Some("auto") => None,
         Some(other) => {
-            report.add(t.place("interfaces"), format!("interfaces is {other:?}"), format!("write [{other:?}], or \"auto\""));
+            report.add(
+                t.place("interfaces"),
+                format!("interfaces is {other:?}"),
+                format!("write [{other:?}], or \"auto\""),
+            );
             None
         }
         None => Some(t.strings("interfaces", report)?.into_iter().map(|(name, _)| name.to_owned()).collect()),

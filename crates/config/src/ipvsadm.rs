@@ -11,9 +11,7 @@ mod values;
 
 use crate::check;
 use crate::error::{IpvsError, OptionError};
-use crate::model::{
-    Model, NoScheduler, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey,
-};
+use crate::model::{Model, NoScheduler, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey};
 use options::Id;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -145,7 +143,8 @@ impl Command {
             Self::SetTimeouts { tcp, tcp_fin, udp } => {
                 let mut settings = model.settings().clone();
                 let t = &mut settings.timeouts;
-                for (to, seconds) in [(&mut t.tcp.established, tcp), (&mut t.tcp.fin_wait, tcp_fin), (&mut t.udp, udp)] {
+                for (to, seconds) in [(&mut t.tcp.established, tcp), (&mut t.tcp.fin_wait, tcp_fin), (&mut t.udp, udp)]
+                {
                     if *seconds != 0 {
                         *to = Duration::from_secs((*seconds).into());
                     }

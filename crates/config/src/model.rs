@@ -139,7 +139,11 @@ impl Scheduler {
                 "fo" => "use wrr with weight 0 on the spare servers",
                 _ => "use wlc",
             };
-            return Err(NoScheduler::NotYet(Unsupported { what: format!("scheduler {name}"), instead, key: "scheduler" }));
+            return Err(NoScheduler::NotYet(Unsupported {
+                what: format!("scheduler {name}"),
+                instead,
+                key: "scheduler",
+            }));
         }
         Err(NoScheduler::Unknown)
     }

@@ -71,23 +71,39 @@ pub struct TcpTimeouts {
 impl TcpTimeouts {
     /// Keys in dirigent.toml, by IPVS's number of the state.
     pub const KEYS: [&'static str; 11] = [
-        "tcp_none", "tcp_established", "tcp_syn_sent", "tcp_syn_recv", "tcp_fin_wait", "tcp_time_wait", "tcp_close",
-        "tcp_close_wait", "tcp_last_ack", "tcp_listen", "tcp_synack",
+        "tcp_none",
+        "tcp_established",
+        "tcp_syn_sent",
+        "tcp_syn_recv",
+        "tcp_fin_wait",
+        "tcp_time_wait",
+        "tcp_close",
+        "tcp_close_wait",
+        "tcp_last_ack",
+        "tcp_listen",
+        "tcp_synack",
     ];
     /// By IPVS's number of the state: 0 NONE, 1 ESTABLISHED, … 10 SYNACK.
     pub fn by_state(&self) -> [Duration; 11] {
         [
-            self.none, self.established, self.syn_sent, self.syn_recv, self.fin_wait, self.time_wait, self.close,
-            self.close_wait, self.last_ack, self.listen, self.synack,
+            self.none,
+            self.established,
+            self.syn_sent,
+            self.syn_recv,
+            self.fin_wait,
+            self.time_wait,
+            self.close,
+            self.close_wait,
+            self.last_ack,
+            self.listen,
+            self.synack,
         ]
     }
     /// The opposite of [`TcpTimeouts::by_state`].
     pub fn from_states(by_state: [Duration; 11]) -> Self {
         let [none, established, syn_sent, syn_recv, fin_wait, time_wait, close, close_wait, last_ack, listen, synack] =
             by_state;
-        Self {
-            none, established, syn_sent, syn_recv, fin_wait, time_wait, close, close_wait, last_ack, listen, synack,
-        }
+        Self { none, established, syn_sent, syn_recv, fin_wait, time_wait, close, close_wait, last_ack, listen, synack }
     }
 }
 
@@ -253,7 +269,9 @@ impl Settings {
             }
         }
         let e = &self.errors;
-        for (name, burst, rate) in [("burst", e.burst, e.rate), ("destination_burst", e.destination_burst, e.destination_rate)] {
+        for (name, burst, rate) in
+            [("burst", e.burst, e.rate), ("destination_burst", e.destination_burst, e.destination_rate)]
+        {
             if burst == 0 && rate != 0 {
                 bad(name, "is 0, so that no error is ever sent".into(), "use at least 1");
             }
@@ -349,8 +367,13 @@ mod tests {
     fn kernel_parameters() {
         let mut s = Settings::default();
         for (name, value) in [
-            ("net.ipv4.vs.schedule_icmp", 1), ("nat_icmp_send", 1), ("net.ipv4.vs.snat_reroute", 0),
-            ("net.ipv4.vs.conntrack", 1), ("net.ipv4.vs.conntrack", 0), ("net.ipv4.vs.pmtu_disc", 1), ("conn_lfactor", -4),
+            ("net.ipv4.vs.schedule_icmp", 1),
+            ("nat_icmp_send", 1),
+            ("net.ipv4.vs.snat_reroute", 0),
+            ("net.ipv4.vs.conntrack", 1),
+            ("net.ipv4.vs.conntrack", 0),
+            ("net.ipv4.vs.pmtu_disc", 1),
+            ("conn_lfactor", -4),
         ] {
             s.ipvs_sysctl(name, value).unwrap();
         }
@@ -360,8 +383,16 @@ mod tests {
         for (name, value, text) in [
             ("net.ipv4.vs.schedule_icmp", 2, "net.ipv4.vs.schedule_icmp = 2: only 0 and 1 are possible"),
             ("net.ipv4.vs.conntrack", -1, "net.ipv4.vs.conntrack = -1: only 0 and 1 are possible"),
-            ("net.ipv4.vs.pmtu_disc", 0, "net.ipv4.vs.pmtu_disc = 0 is not in this version, only 1: the path MTU is always reported"),
-            ("secure_tcp", 3, "net.ipv4.vs.secure_tcp = 3 is not in this version, only 0: defence against floods comes later"),
+            (
+                "net.ipv4.vs.pmtu_disc",
+                0,
+                "net.ipv4.vs.pmtu_disc = 0 is not in this version, only 1: the path MTU is always reported",
+            ),
+            (
+                "secure_tcp",
+                3,
+                "net.ipv4.vs.secure_tcp = 3 is not in this version, only 0: defence against floods comes later",
+            ),
             ("net.ipv4.ip_forward", 1, "net.ipv4.ip_forward: IPVS has no such parameter"),
         ] {
             let before = s.clone();

@@ -15,7 +15,11 @@ pub struct Scope {
 
 fn vip() -> impl Strategy<Value = IpAddr> {
     (0..3u8, any::<bool>()).prop_map(|(n, ipv6)| {
-        if ipv6 { Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()).into() } else { Ipv4Addr::new(192, 0, 2, n).into() }
+        if ipv6 {
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()).into()
+        } else {
+            Ipv4Addr::new(192, 0, 2, n).into()
+        }
     })
 }
 
@@ -103,8 +107,17 @@ fn settings() -> impl Strategy<Value = Settings> {
         |(instance, interfaces, (mode, connections, switches), timeouts, errors, socket, group)| {
             let [schedule_icmp, nat_icmp_send, snat_reroute] = switches;
             Settings {
-                instance, interfaces, mode, connections, schedule_icmp, nat_icmp_send, snat_reroute, timeouts, errors,
-                socket, group,
+                instance,
+                interfaces,
+                mode,
+                connections,
+                schedule_icmp,
+                nat_icmp_send,
+                snat_reroute,
+                timeouts,
+                errors,
+                socket,
+                group,
             }
         },
     )

@@ -239,7 +239,9 @@ fn step<F: Family, T: Tables>(t: &T, conn: &Conn<F::Addr>, direction: Direction,
         }
         let active = tcp::active(next);
         if conn.word.swap_if(word.0, word.with(next, active).0) {
-            if active != word.active() && let Some(server) = t.server(conn.server) {
+            if active != word.active()
+                && let Some(server) = t.server(conn.server)
+            {
                 server.move_connection(active);
             }
             return true;

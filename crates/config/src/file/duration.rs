@@ -28,7 +28,9 @@ mod tests {
             assert_eq!(format(parse(text).unwrap()), text);
         }
         assert_eq!(parse("120s"), parse("2m"));
-        for bad in ["", "s", "10", "-1s", "1.5s", "1 s", "1w", "1S", "99999999999999999999s", "9999999999999999999d", "١s"] {
+        for bad in
+            ["", "s", "10", "-1s", "1.5s", "1 s", "1w", "1S", "99999999999999999999s", "9999999999999999999d", "١s"]
+        {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -163,7 +163,9 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, d) in [("", "abc", 3), ("abc", "abc", 0), ("wieght", "weight", 1), ("adress", "address", 1), ("x", "yz", 2)] {
+        for (a, b, d) in
+            [("", "abc", 3), ("abc", "abc", 0), ("wieght", "weight", 1), ("adress", "address", 1), ("x", "yz", 2)]
+        {
             assert_eq!(distance(a, b), d, "{a} {b}");
         }
         assert_eq!(nearest("shceduler", ["scheduler", "server"]), Some("scheduler"));

@@ -77,7 +77,8 @@ impl<'a, 't> Table<'a, 't> {
                 continue;
             }
             let at = key.span().start;
-            let place = if name.header.is_empty() { "at the top of the file".into() } else { format!("in {}", name.header) };
+            let place =
+                if name.header.is_empty() { "at the top of the file".into() } else { format!("in {}", name.header) };
             let message = format!("unknown key {word:?} {place}");
             let belongs = |word: &str| {
                 let home = keys::TABLES.iter().find(|t| t.keys.iter().any(|k| k.name == word))?;
@@ -120,7 +121,11 @@ impl<'a, 't> Table<'a, 't> {
     pub fn boolean(&self, key: &str, report: &mut Report) -> Option<bool> {
         let (value, at) = self.get(key)?;
         if value.as_bool().is_none() {
-            report.add(at, format!("{key} is {}, not true or false", kind(value)), "write true or false, without quotes");
+            report.add(
+                at,
+                format!("{key} is {}, not true or false", kind(value)),
+                "write true or false, without quotes",
+            );
         }
         value.as_bool()
     }
@@ -188,7 +193,11 @@ impl<'a, 't> Table<'a, 't> {
     pub fn table(&self, key: &str, name: keys::Table, report: &mut Report) -> Option<Table<'a, 't>> {
         let (value, at) = self.get(key)?;
         let Some(entries) = value.as_table() else {
-            report.add(at, format!("{key} is {}, not a table", kind(value)), format!("begin it with a line {}", name.header));
+            report.add(
+                at,
+                format!("{key} is {}, not a table", kind(value)),
+                format!("begin it with a line {}", name.header),
+            );
             return None;
         };
         Some(Table::open(name, entries, at, report))

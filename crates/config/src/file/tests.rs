@@ -18,12 +18,17 @@ fn around(line: &str) -> String {
     let plain = ["protocol = \"tcp\"", "address = \"192.0.2.10:80\"", "scheduler = \"rr\""];
     let key = |l: &str| l.split('=').next().unwrap_or_default().trim().to_owned();
     let kept = plain.map(|l| if key(l) == key(line) { "" } else { l });
-    format!("version = 1\n\n[[service]]\n{}\n\n{line}\n\n[[service.server]]\naddress = \"10.0.0.2:8080\"\n", kept.join("\n"))
+    format!(
+        "version = 1\n\n[[service]]\n{}\n\n{line}\n\n[[service.server]]\naddress = \"10.0.0.2:8080\"\n",
+        kept.join("\n")
+    )
 }
 /// The same for a line of the server; it is the 8th.
 fn server(line: &str) -> String {
     let address = if line.starts_with("address") { "" } else { "address = \"10.0.0.2:80\"" };
-    format!("version = 1\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n[[service.server]]\n\n{address}\n{line}\n")
+    format!(
+        "version = 1\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n[[service.server]]\n\n{address}\n{line}\n"
+    )
 }
 /// The same for a line of the director; it is the 3rd.
 fn director(line: &str) -> String {
@@ -132,12 +137,30 @@ fn bad_files() {
 #[test]
 fn bad_files_of_later_versions() {
     for (text, fault) in [
-        (around("[service.persistence]\ntimeout = \"0s\""), "9:11: persistence of 0 s is not within 1 s and 2678400 s; use 1s to 2678400s (31 days)"),
-        (around("[service.persistence]\ntimeout = \"1500ms\""), "9:11: persistence lasts whole seconds; round it up: \"1s\""),
-        (around("[service.persistence]\nmask = \"/64\""), "9:8: the persistence mask /64 does not fit the service's address family; use a mask like \"255.255.255.0\" for IPv4 or a prefix like \"/64\" for IPv6"),
-        (server("method = \"tun\"\ntunnel = \"gue\""), "9:10: a gue tunnel needs a port; set tunnel_port, usually 6080"),
-        (server("method = \"tun\"\ntunnel_port = 5"), "9:15: tunnel_port with an ipip tunnel; remove it, or set tunnel = \"gue\""),
-        (server("method = \"tun\"\ntunnel_checksum = \"full\""), "9:19: an ipip tunnel has no full checksum; remove tunnel_checksum, or choose \"none\""),
+        (
+            around("[service.persistence]\ntimeout = \"0s\""),
+            "9:11: persistence of 0 s is not within 1 s and 2678400 s; use 1s to 2678400s (31 days)",
+        ),
+        (
+            around("[service.persistence]\ntimeout = \"1500ms\""),
+            "9:11: persistence lasts whole seconds; round it up: \"1s\"",
+        ),
+        (
+            around("[service.persistence]\nmask = \"/64\""),
+            "9:8: the persistence mask /64 does not fit the service's address family; use a mask like \"255.255.255.0\" for IPv4 or a prefix like \"/64\" for IPv6",
+        ),
+        (
+            server("method = \"tun\"\ntunnel = \"gue\""),
+            "9:10: a gue tunnel needs a port; set tunnel_port, usually 6080",
+        ),
+        (
+            server("method = \"tun\"\ntunnel_port = 5"),
+            "9:15: tunnel_port with an ipip tunnel; remove it, or set tunnel = \"gue\"",
+        ),
+        (
+            server("method = \"tun\"\ntunnel_checksum = \"full\""),
+            "9:19: an ipip tunnel has no full checksum; remove tunnel_checksum, or choose \"none\"",
+        ),
     ] {
         let found = read("f", &text, Scope::Everything).unwrap_err().to_string();
         assert_eq!(found, format!("f:{fault}"), "{text}");
@@ -154,7 +177,10 @@ fn all_faults_at_once_in_order() {
 
 #[test]
 fn columns_are_characters() {
-    assert_eq!(faults("version = 1 # ä\ndirector = { group = \"äöü\", mode = 5 }"), ["2:36: mode is an integer, not a string; put it in quotes: mode = \"…\""]);
+    assert_eq!(
+        faults("version = 1 # ä\ndirector = { group = \"äöü\", mode = 5 }"),
+        ["2:36: mode is an integer, not a string; put it in quotes: mode = \"…\""]
+    );
 }
 
 #[test]
@@ -211,7 +237,8 @@ address = "[fd00::3]:5353"
 
 #[test]
 fn defaults() {
-    let model = parse("f", "version = 1\n[director]\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n").unwrap();
+    let model =
+        parse("f", "version = 1\n[director]\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n").unwrap();
     assert_eq!(model.settings(), &Settings::default());
     let key = ServiceKey { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 };
     assert_eq!(model.services(), [Service::new(key)]);
@@ -226,7 +253,10 @@ fn the_example() {
     assert_eq!((four.key.to_string().as_str(), four.scheduler), ("tcp 192.0.2.10:80", Scheduler::Wrr));
     assert_eq!((six.key.to_string().as_str(), six.scheduler), ("tcp [2001:db8::10]:80", Scheduler::Rr));
     let names: Vec<_> = four.servers.iter().chain(&six.servers).map(Server::name).collect();
-    assert_eq!(names, ["10.0.0.2:8080", "10.0.0.3:8080", "10.0.0.4:8080", "[fd00::2]:8080", "[fd00::3]:8080", "[fd00::4]:8080"]);
+    assert_eq!(
+        names,
+        ["10.0.0.2:8080", "10.0.0.3:8080", "10.0.0.4:8080", "[fd00::2]:8080", "[fd00::3]:8080", "[fd00::4]:8080"]
+    );
     assert!(four.servers.iter().chain(&six.servers).all(|s| s.method == Method::Nat));
 }
 
@@ -256,7 +286,11 @@ fn documented_defaults_are_true() {
     for table in &super::keys::TABLES[1..] {
         text += &format!("{}\n", table.header);
         if table.header.starts_with("[[service") {
-            let example = if table.header == "[[service]]" { "protocol = \"tcp\"\naddress = \"192.0.2.10:80\"" } else { "address = \"10.0.0.2\"\nmethod = \"tun\"" };
+            let example = if table.header == "[[service]]" {
+                "protocol = \"tcp\"\naddress = \"192.0.2.10:80\""
+            } else {
+                "address = \"10.0.0.2\"\nmethod = \"tun\""
+            };
             text += &format!("{example}\n");
         }
         for key in table.keys.iter().filter(|k| !["required", "none"].contains(&k.default) && k.name != "method") {
@@ -312,8 +346,45 @@ proptest! {
 }
 
 const PIECES: &[&str] = &[
-    "version", "director", "service", "server", "[", "]", "[[", "]]", "{", "}", "=", ".", ",", "\n", " ", "\"", "'", "1",
-    "-1", "0x", "\"5m\"", "\"192.0.2.10:80\"", "\"[::1]:80\"", "address", "weight", "timeouts", "udp", "persistence",
-    "version = 1\n", "\n[[service]]\n", "\n[[service.server]]\n", "protocol = \"tcp\"\n", "address = \"192.0.2.10:80\"\n",
-    "true", "method = \"tun\"\n", "tunnel = \"gue\"\n", "mask = \"/64\"\n", "\n[service.persistence]\n", "#", "ä", "\"\"\"",
+    "version",
+    "director",
+    "service",
+    "server",
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "=",
+    ".",
+    ",",
+    "\n",
+    " ",
+    "\"",
+    "'",
+    "1",
+    "-1",
+    "0x",
+    "\"5m\"",
+    "\"192.0.2.10:80\"",
+    "\"[::1]:80\"",
+    "address",
+    "weight",
+    "timeouts",
+    "udp",
+    "persistence",
+    "version = 1\n",
+    "\n[[service]]\n",
+    "\n[[service.server]]\n",
+    "protocol = \"tcp\"\n",
+    "address = \"192.0.2.10:80\"\n",
+    "true",
+    "method = \"tun\"\n",
+    "tunnel = \"gue\"\n",
+    "mask = \"/64\"\n",
+    "\n[service.persistence]\n",
+    "#",
+    "ä",
+    "\"\"\"",
 ];

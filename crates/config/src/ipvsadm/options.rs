@@ -196,7 +196,15 @@ pub fn command(opt: &Opt) -> Option<Shape> {
     const SERVICE_OPTIONS: &[Id] =
         &[Id::Scheduler, Id::Persistent, Id::Netmask, Id::OnePacket, Id::Engine, Id::SchedulerFlags];
     const SERVER_OPTIONS: &[Id] = &[
-        Id::Nat, Id::Weight, Id::Upper, Id::Lower, Id::TunType, Id::TunPort, Id::TunNoCsum, Id::TunCsum, Id::TunRemCsum,
+        Id::Nat,
+        Id::Weight,
+        Id::Upper,
+        Id::Lower,
+        Id::TunType,
+        Id::TunPort,
+        Id::TunNoCsum,
+        Id::TunCsum,
+        Id::TunRemCsum,
     ];
     let (name, needs, may): (_, &'static [Class], &'static [Id]) = match opt.id {
         Id::AddService => ("add-service", &[SERVICE], SERVICE_OPTIONS),

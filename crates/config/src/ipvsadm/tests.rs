@@ -19,7 +19,10 @@ fn listing(model: &Model) -> String {
     let mut out = String::new();
     for s in model.services() {
         out += &format!("{} {}{}", s.key, s.scheduler, if s.one_packet { " ops" } else { "" });
-        out += &s.servers_in_list_order().map(|r| format!(" | {} {} {}", r.name(), r.method.name(), r.weight)).collect::<String>();
+        out += &s
+            .servers_in_list_order()
+            .map(|r| format!(" | {} {} {}", r.name(), r.method.name(), r.weight))
+            .collect::<String>();
         out += "\n";
     }
     out
@@ -128,8 +131,14 @@ fn everything_is_read() {
     };
     assert_eq!(tunnel(""), (TunnelKind::Ipip, TunnelChecksum::None));
     assert_eq!(tunnel("--tun-type gre --tun-csum"), (TunnelKind::Gre, TunnelChecksum::Full));
-    assert_eq!(tunnel("--tun-type gue --tun-port 6080 --tun-remcsum"), (TunnelKind::Gue { port: 6080 }, TunnelChecksum::Remote));
-    assert_eq!(tunnel("--tun-type gue --tun-port 6080 --tun-nocsum"), (TunnelKind::Gue { port: 6080 }, TunnelChecksum::None));
+    assert_eq!(
+        tunnel("--tun-type gue --tun-port 6080 --tun-remcsum"),
+        (TunnelKind::Gue { port: 6080 }, TunnelChecksum::Remote)
+    );
+    assert_eq!(
+        tunnel("--tun-type gue --tun-port 6080 --tun-nocsum"),
+        (TunnelKind::Gue { port: 6080 }, TunnelChecksum::None)
+    );
     // With a mark there is no port to force.
     assert_eq!(server("-a -f 1 -r 10.1.0.11:7 -g").port, 7);
 
@@ -185,13 +194,33 @@ fn option_errors() {
         ("-a -f 5 -r fd00:1::11 -g", 2, FAMILY),
         ("-a -f 5 -r [fd00:1::11] -g", 2, REAL),
         ("-a -t 192.0.2.10:80 -r nosuchhost:80 -m", 2, REAL),
-        ("-a -t 192.0.2.10:80 -r 10.1.0.30:80 -i --tun-type gue", 2, "You need to supply the 'tun-port' option for the 'gue' tunnel type"),
+        (
+            "-a -t 192.0.2.10:80 -r 10.1.0.30:80 -i --tun-type gue",
+            2,
+            "You need to supply the 'tun-port' option for the 'gue' tunnel type",
+        ),
         ("-a -t 192.0.2.10:80 -r 10.1.0.30:80 -i --tun-type gue --tun-port 0", 2, "illegal tunnel port specified"),
         ("-a -t 192.0.2.10:80 -r 10.1.0.30:80 -i --tun-type vxlan", 2, "illegal tunnel type specified"),
-        ("-a -t 192.0.2.10:80 -r 10.1.0.32:80 -m --tun-type gue --tun-port 6080", 2, "Tunnel options conflict with forward method"),
-        ("-a -t 192.0.2.10:80 -r 10.1.0.33:80 -i --tun-type ipip --tun-port 6080", 2, "Illegal 'tun-port' option with the 'ipip' tunnel type"),
-        ("-a -t 192.0.2.10:80 -r 10.1.0.34:80 -i --tun-type gre --tun-remcsum", 2, "Illegal 'tun-remcsum' option with the 'gre' tunnel type"),
-        ("-d -t 192.0.2.10:80 -r 10.1.0.11:80 -m", 2, "Illegal 'forwarding-method' option with the 'delete-server' command"),
+        (
+            "-a -t 192.0.2.10:80 -r 10.1.0.32:80 -m --tun-type gue --tun-port 6080",
+            2,
+            "Tunnel options conflict with forward method",
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 10.1.0.33:80 -i --tun-type ipip --tun-port 6080",
+            2,
+            "Illegal 'tun-port' option with the 'ipip' tunnel type",
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 10.1.0.34:80 -i --tun-type gre --tun-remcsum",
+            2,
+            "Illegal 'tun-remcsum' option with the 'gre' tunnel type",
+        ),
+        (
+            "-d -t 192.0.2.10:80 -r 10.1.0.11:80 -m",
+            2,
+            "Illegal 'forwarding-method' option with the 'delete-server' command",
+        ),
         ("-C -n", 2, "Illegal 'numeric' option with the 'flush' command"),
         ("-C -t 192.0.2.10:80", 2, "Illegal 'service-address' option with the 'flush' command"),
         ("-A -D -t 192.0.2.10:80", 2, "invalid option `-D'"),
@@ -233,10 +262,26 @@ fn kernel_errors() {
         ("-d -t 192.0.2.10:80 -r 10.1.0.99:80", 2, "No such destination"),
         ("-a -t 192.0.2.10:80 -r 10.1.0.22:80 -m -y 5", 34, "Numerical result out of range"),
         ("-a -t 192.0.2.10:80 -r 10.1.0.22:80 -m -x 10 -y 20", 34, "Numerical result out of range"),
-        ("-a -t 192.0.2.10:80 -r 224.0.0.1:80 -m", 22, "Invalid operation.  Possibly wrong module version, address not unicast, ..."),
-        ("-a -t 192.0.2.10:80 -r 255.255.255.255:80 -m", 22, "Invalid operation.  Possibly wrong module version, address not unicast, ..."),
-        ("-a -t 192.0.2.10:80 -r 0.0.0.0:80 -m", 22, "Invalid operation.  Possibly wrong module version, address not unicast, ..."),
-        ("-a -t [2001:db8::10]:80 -r [fe80::1]:80 -m", 22, "Invalid operation.  Possibly wrong module version, address not unicast, ..."),
+        (
+            "-a -t 192.0.2.10:80 -r 224.0.0.1:80 -m",
+            22,
+            "Invalid operation.  Possibly wrong module version, address not unicast, ...",
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 255.255.255.255:80 -m",
+            22,
+            "Invalid operation.  Possibly wrong module version, address not unicast, ...",
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 0.0.0.0:80 -m",
+            22,
+            "Invalid operation.  Possibly wrong module version, address not unicast, ...",
+        ),
+        (
+            "-a -t [2001:db8::10]:80 -r [fe80::1]:80 -m",
+            22,
+            "Invalid operation.  Possibly wrong module version, address not unicast, ...",
+        ),
         // Ours, until they are done.
         ("-A --sctp-service 192.0.2.11:80", 95, "protocol sctp is not in this version"),
         ("-A -t 192.0.2.11:80 -p", 95, "persistence is not in this version"),
@@ -251,7 +296,12 @@ fn kernel_errors() {
         assert_eq!((error.errno(), error.to_string().as_str()), (errno, message), "{line}");
         assert_eq!(model, base(), "{line}");
     }
-    for line in ["-a -t 192.0.2.10:80 -r 127.0.0.1:80 -m", "-A -t 224.0.0.1:80", "-A -t 0.0.0.0:80", "-a -t 192.0.2.10:80 -r 10.1.0.12:0 -m"] {
+    for line in [
+        "-a -t 192.0.2.10:80 -r 127.0.0.1:80 -m",
+        "-A -t 224.0.0.1:80",
+        "-A -t 0.0.0.0:80",
+        "-a -t 192.0.2.10:80 -r 10.1.0.12:0 -m",
+    ] {
         run(&mut base(), line);
     }
 }
@@ -264,11 +314,17 @@ fn a_model_says_all_that_is_wrong() {
     let service = Service {
         one_packet: true,
         persistence: Some(Persistence { timeout_s: 0, mask: Netmask::V6(64) }),
-        servers: vec![bad, bad, Server::new("fd00::1".parse().unwrap(), 80, Method::Nat), Server::new([10, 0, 0, 1].into(), 80, Method::Tun(gue))],
+        servers: vec![
+            bad,
+            bad,
+            Server::new("fd00::1".parse().unwrap(), 80, Method::Nat),
+            Server::new([10, 0, 0, 1].into(), 80, Method::Tun(gue)),
+        ],
         ..Service::new(key)
     };
     let settings = Settings { instance: String::new(), ..Settings::default() };
-    let found = Model::new(settings, vec![service, Service::new(key), Service::new(ServiceKey { port: 0, ..key })]).unwrap_err();
+    let found = Model::new(settings, vec![service, Service::new(key), Service::new(ServiceKey { port: 0, ..key })])
+        .unwrap_err();
     let texts: Vec<_> = found.iter().map(Violation::to_string).collect();
     assert_eq!(
         texts,
@@ -315,7 +371,51 @@ proptest! {
 }
 
 const WORDS: &[&str] = &[
-    "-A", "-E", "-D", "-a", "-e", "-d", "-C", "--set", "-t", "-u", "-f", "-6", "-s", "-p", "-M", "-r", "-m", "-i", "-g", "-w",
-    "-x", "-y", "-o", "-b", "--pe", "--tun-type", "--tun-port", "--tun-csum", "192.0.2.10:80", "10.0.0.1:80", "10.0.0.2", "rr",
-    "[fd00::1]:80", "gue", "5", "0", "", "-", "--", "-=", "=", "-w=", "24", "mh-port", "-At", "ä", "-ä",
+    "-A",
+    "-E",
+    "-D",
+    "-a",
+    "-e",
+    "-d",
+    "-C",
+    "--set",
+    "-t",
+    "-u",
+    "-f",
+    "-6",
+    "-s",
+    "-p",
+    "-M",
+    "-r",
+    "-m",
+    "-i",
+    "-g",
+    "-w",
+    "-x",
+    "-y",
+    "-o",
+    "-b",
+    "--pe",
+    "--tun-type",
+    "--tun-port",
+    "--tun-csum",
+    "192.0.2.10:80",
+    "10.0.0.1:80",
+    "10.0.0.2",
+    "rr",
+    "[fd00::1]:80",
+    "gue",
+    "5",
+    "0",
+    "",
+    "-",
+    "--",
+    "-=",
+    "=",
+    "-w=",
+    "24",
+    "mh-port",
+    "-At",
+    "ä",
+    "-ä",
 ];

@@ -249,7 +249,9 @@ impl<'a> Draft<'a> {
         let checksums = [Id::TunNoCsum, Id::TunCsum, Id::TunRemCsum];
         let mut checksums = checksums.into_iter().filter(|id| given(*id)).filter_map(class);
         if let (Some(Class(_, one)), Some(Class(_, other))) = (checksums.next(), checksums.next()) {
-            return Err(usage(format!("The option '{one}' conflicts with the '{other}' option for the '{tunnel}' tunnel type")));
+            return Err(usage(format!(
+                "The option '{one}' conflicts with the '{other}' option for the '{tunnel}' tunnel type"
+            )));
         }
         Ok(Method::Tun(Tunnel { kind, checksum: self.checksum }))
     }

@@ -11,7 +11,8 @@ fn key() -> ServiceKey {
 
 /// A Model of one service with these servers, (last byte, weight).
 fn one(servers: &[(u8, u32)]) -> Model {
-    let server = |(n, weight): &(u8, u32)| Server { weight: *weight, ..Server::new([10, 0, 0, *n].into(), 8080, Method::Nat) };
+    let server =
+        |(n, weight): &(u8, u32)| Server { weight: *weight, ..Server::new([10, 0, 0, *n].into(), 8080, Method::Nat) };
     let service = Service { servers: servers.iter().map(server).collect(), ..Service::new(key()) };
     Model::new(Settings::default(), vec![service]).unwrap()
 }
@@ -54,7 +55,11 @@ fn services_and_settings() {
     let mut settings = Settings { schedule_icmp: true, ..Settings::default() };
     settings.timeouts.udp = std::time::Duration::from_secs(60);
     let mut new = Model::new(settings, vec![Service { scheduler: Scheduler::Mh, ..Service::new(other) }]).unwrap();
-    let ops = ["set schedule_icmp true, udp 60s", "add service tcp 192.0.2.10:443 scheduler mh", "remove service tcp 192.0.2.10:80"];
+    let ops = [
+        "set schedule_icmp true, udp 60s",
+        "add service tcp 192.0.2.10:443 scheduler mh",
+        "remove service tcp 192.0.2.10:80",
+    ];
     assert_eq!(texts(&old, &new), ops);
     assert_eq!(texts(&new, &old)[0], "set all settings to their defaults");
 

@@ -27,8 +27,7 @@ use aya::util::KernelVersion;
 use super::{
     error::{Error, errno},
     load::{self, Instance, Kernel},
-    losses,
-    netlink,
+    losses, netlink,
     select::{Choice, Facts, Mode, PathKind, choose},
     sys,
     testrun::Direction,
