@@ -246,14 +246,15 @@ fn frame(r: &mut Random, services: &[Known], live: &[Ends]) -> (Side, Vec<u8>, E
             mend(&mut packet);
         }
     }
-    // BPF_PROG_TEST_RUN takes no less than an IP header.
     if r.one_in(12) {
-        let least = if e.vip.is_ipv6() { 40 } else { 20 };
-        packet.truncate(least + r.below(60));
+        packet.truncate(20 + r.below(80));
     }
     if r.one_in(12) {
         packet.extend(vec![0xee; r.below(20)]);
     }
+    // BPF_PROG_TEST_RUN takes no less than an IP header.
+    let least = if packet[0] >> 4 == 6 { 40 } else { 20 };
+    packet.resize(packet.len().max(least), 0);
     let side = if from_servers { Side::R } else { Side::C };
     let mac = if r.one_in(40) { [2, 0, 0, 0, 0, 0x55] } else { side.mac() };
     let mut frame = build::eth(mac, [2, 0, 0, 0, 0, 0xfe], &packet);

@@ -169,8 +169,10 @@ impl Bed {
         ] {
             self.plan(address(net), length, hop);
         }
-        // Loopback, multicast and broadcast: nothing is forwarded there.
-        for (net, length) in [("127.0.0.0", 8), ("::1", 128), ("ff00::", 8), ("10.0.0.3", 32), ("10.1.0.255", 32)] {
+        // Loopback, multicast, broadcast and link-local: nothing is forwarded there.
+        for (net, length) in
+            [("127.0.0.0", 8), ("::1", 128), ("ff00::", 8), ("fe80::", 10), ("10.0.0.3", 32), ("10.1.0.255", 32)]
+        {
             self.plan(address(net), length, None);
         }
         self.further.clone().iter().try_for_each(|line| self.change_route(line))?;
