@@ -349,6 +349,9 @@ fn memory_xdp_and_tc_agree_on_random_tables() {
         vec![Box::new(Memory::default()), Box::new(InKernel::new(Path::Xdp)), Box::new(InKernel::new(Path::Tc))];
     let mut met = std::collections::BTreeMap::<&str, usize>::new();
     for seed in seeds {
+        if seed % 10 == 0 {
+            eprintln!("table {seed}");
+        }
         for (reason, count) in one_table(&mut executors, seed) {
             *met.entry(reason).or_default() += count;
         }
