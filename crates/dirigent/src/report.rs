@@ -1,12 +1,13 @@
 //! The tables as the API tells them: read from the pinned maps, with or without a daemon.
 
+use crate::daemon::in_use;
 use crate::daemon::size::Size;
 use crate::failure::{Failure, Result};
 use dirigent_api::{
     Connection, Connections, Counters, Interface, NextHop, Reason, Room, Server, Service, Stats, Status,
 };
 use dirigent_datapath::control::{self, KernelStore, Spot, Store};
-use dirigent_datapath::kernel::{Attached, Hook, Instance, attached};
+use dirigent_datapath::kernel::{Attached, Hook, Instance};
 use dirigent_director::records::{self, hop, kind, map, server_flag, service_flag};
 use dirigent_director::verdict::ReasonKind;
 use dirigent_net::{Snapshot, mac_text};
@@ -216,7 +217,7 @@ impl Reader {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.name().to_owned(),
-            interfaces: interfaces(&attached(&self.instance)?),
+            interfaces: interfaces(&in_use(&self.instance)?),
             connections: room,
             ..Status::default()
         })

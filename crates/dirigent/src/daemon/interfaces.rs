@@ -2,7 +2,7 @@
 
 use crate::failure::Result;
 use dirigent_config::{Mode, Model};
-use dirigent_datapath::kernel::{self, Attachment, Instance, Kernel, PathKind, TcKind, attached};
+use dirigent_datapath::kernel::{self, Attached, Attachment, Instance, Kernel, PathKind, TcKind, attached};
 use dirigent_net::{Snapshot, choose};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +39,7 @@ impl Interfaces {
     /// kept where they are chosen (a route that is away for the moment must not break connections).
     pub fn take_over(&mut self, kernel: &mut Kernel, instance: &Instance, model: &Model, all: &Snapshot) -> Result<()> {
         let wanted = wanted(model, all);
-        let found: BTreeSet<u32> = attached(instance)?.iter().filter(|a| a.alive).map(|a| a.ifindex).collect();
+        let found: BTreeSet<u32> = in_use(instance)?.iter().filter(|a| a.alive).map(|a| a.ifindex).collect();
         for index in found.into_iter().filter(|index| !wanted.contains_key(index)) {
             let Some(link) = all.links.get(&index) else { continue };
             if model.settings().interfaces.is_some() {
@@ -123,7 +123,7 @@ impl Interfaces {
             }
             self.used.insert(attachment.ifindex, Used { why, attachment });
         }
-        // Where clients on the director itself would meet its own closed ports.
+        // Where clients on the director itself would meet its own closed ports: guarded, not in use.
         kernel.attach(&[("lo", kernel::Mode::Tc)], TcKind::Auto)?;
         Ok(())
     }
@@ -142,4 +142,15 @@ fn wanted(model: &Model, snapshot: &Snapshot) -> BTreeMap<u32, (String, Vec<Stri
     let up = |index: &u32| snapshot.links.get(index).is_some_and(|link| link.up);
     let chosen = chosen.into_iter().filter(|(index, _)| up(index));
     chosen.map(|(index, c)| (index, (c.name, c.reasons.iter().map(ToString::to_string).collect()))).collect()
+}
+
+/// Loopback's number, the first of every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// The interfaces that packets of clients and servers come by, as the pins tell them: without loopback, which is only
+/// guarded.
+pub fn in_use(instance: &Instance) -> Result<Vec<Attached>> {
+    let mut found = attached(instance)?;
+    found.retain(|one| one.ifindex != LOOPBACK);
+    Ok(found)
 }

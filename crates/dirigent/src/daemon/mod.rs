@@ -16,6 +16,7 @@ use crate::failure::{Failure, Result};
 use director::Director;
 use dirigent_api::Changed;
 use dirigent_net::Watcher;
+pub use interfaces::in_use;
 use server::Ask;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
