@@ -19,7 +19,7 @@ use dirigent_wire::{Header, eth::EthHeads};
 use crate::maps::{self, KernelTables, count_reason};
 use crate::window::{self, Context, Load, window};
 
-/// Put before the packet for tc: decided, leave it alone. tc takes it away.
+/// Put before the packet for tc: decided, leave it alone.
 pub const JUDGED: u32 = 0x4469_7267;
 
 /// A frame, in the first stage or a later one.

@@ -128,7 +128,6 @@ reasons! {
     IcmpUnrelated "icmp_unrelated" Passed "An ICMP message about no connection.";
     ReplyExpires "reply_expires" Passed "A server's answer with TTL 1: the host tells the server.";
     ReplyTooBig "reply_too_big" Passed "A server's answer too long for the client's route: the host tells the server.";
-    Judged "judged" Passed "XDP has decided already.";
 
     TtlExpired "ttl_expired" Answered "TTL 1 towards a server: time exceeded was sent.";
     TooBig "too_big" Answered "Too long for the server's route: the sender was told the MTU.";
