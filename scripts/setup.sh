@@ -145,7 +145,8 @@ find_compiler() {
             apt_install $BPF_APT_PACKAGES
             hash -r
             inspect "$BPF_RUSTC" && return
-            say "Debian's compiler does not do: $why; trying rustup's toolchains"
+            say "Debian's compiler does not do: $why (a newer one comes by the security"
+            say "archive: see that /etc/apt/sources.list has it); trying rustup's toolchains"
         fi
     fi
     from_rustup && return
