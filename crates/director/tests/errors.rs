@@ -160,6 +160,31 @@ fn replies_are_routed_by_the_source_that_the_option_names() {
     }
 }
 
+/// nat_icmp_send: a server's packet of no connection is refused, or left to the host as it came.
+#[test]
+fn stray_packets_of_servers_are_refused_where_the_option_says_so() {
+    let from_server = |flags, ttl| {
+        let src = (server4(0), SERVER_PORT);
+        frame4(Spec { src, dst: (client4(1), 7), protocol: 6, flags, ttl, payload: 9 })
+    };
+    let mut m = director();
+    m.settings.flags = setting::KNOW_SERVERS | setting::NAT_ICMP_SEND;
+    let (verdict, error) = m.run(&from_server(0x10, 64), SERVER_LINK);
+    assert_eq!(verdict, Verdict::out(Action::Transmit, Reason::Stray, SERVER_LINK));
+    assert_eq!(error[30..34], server4(0), "to the server");
+    assert_eq!((error[34], error[35]), (3, 3), "port unreachable");
+    assert_eq!((error[50], &error[54..58]), (63, &server4(0)[..]), "IP forwarding comes first, translation never");
+    assert!(ip_checksum_holds(&error));
+    // No error about a reset; one that expires is the host's.
+    for (flags, ttl) in [(4, 64), (0x10, 1)] {
+        let frame = from_server(flags, ttl);
+        assert_eq!(m.run(&frame, SERVER_LINK), (Verdict::pass(Reason::NoService), frame));
+    }
+    m.settings.flags = setting::KNOW_SERVERS;
+    let frame = from_server(0x10, 64);
+    assert_eq!(m.run(&frame, SERVER_LINK), (Verdict::pass(Reason::NoService), frame));
+}
+
 /// A server that is its own client, and sources that cannot be.
 #[test]
 fn impossible_clients_are_dropped_for_what_they_are() {

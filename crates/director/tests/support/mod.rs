@@ -125,6 +125,9 @@ pub struct Memory {
     pub conns6: HashMap<Tuple<Addr6>, Conn<Addr6>>,
     pub places4: HashMap<Place<Addr4>, u32>,
     pub places6: HashMap<Place<Addr6>, u32>,
+    /// Real servers by address.
+    pub known4: HashMap<Place<Addr4>, Known>,
+    pub known6: HashMap<Place<Addr6>, Known>,
     pub services: Vec<Service>,
     pub servers: Vec<Server>,
     pub hops: Vec<NextHop>,
@@ -154,6 +157,8 @@ impl Memory {
             conns6: HashMap::new(),
             places4: HashMap::new(),
             places6: HashMap::new(),
+            known4: HashMap::new(),
+            known6: HashMap::new(),
             services: Vec::new(),
             servers: Vec::new(),
             hops: Vec::new(),
@@ -173,15 +178,20 @@ impl Memory {
             let base = m.slots.len() as u64;
             for (n, weight) in weights.iter().enumerate() {
                 let mut addr = [0; 8];
+                let port = Be16::new(SERVER_PORT);
+                let known = Known { server: m.servers.len() as u32, ..Known::default() };
                 if v6 {
                     addr = Addr6::new(server6(n as u8)).0;
+                    m.known6.insert(Place::new(protocol, Addr6(addr), port), known);
                 } else {
-                    addr[..2].copy_from_slice(&Addr4::new(server4(n as u8)).0);
+                    let server = Addr4::new(server4(n as u8));
+                    addr[..2].copy_from_slice(&server.0);
+                    m.known4.insert(Place::new(protocol, server, port), known);
                 }
                 m.slots.push(m.servers.len() as u32);
                 m.servers.push(Server {
                     addr,
-                    port: Be16::new(SERVER_PORT),
+                    port,
                     method,
                     protocol,
                     weight: S32::new(*weight),
@@ -316,11 +326,11 @@ impl Tables for Memory {
     fn local6(&self, addr: &Addr6) -> bool {
         self.local6.contains(addr)
     }
-    fn known4(&self, _: &Place<Addr4>) -> Option<&Known> {
-        None
+    fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {
+        self.known4.get(at)
     }
-    fn known6(&self, _: &Place<Addr6>) -> Option<&Known> {
-        None
+    fn known6(&self, at: &Place<Addr6>) -> Option<&Known> {
+        self.known6.get(at)
     }
     fn service(&self, index: u32) -> Option<&Service> {
         self.services.get(index as usize)
