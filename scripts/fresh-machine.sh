@@ -53,6 +53,7 @@ inside() {
         root=$1 rustup=$2 shared=$3
         shift 3
         mount --make-rprivate /
+        mount --bind "$root" "$root" # network namespaces want their / to be a mount point
         mount -t proc proc "$root/proc"
         mount --rbind /sys "$root/sys"
         mount --rbind /dev "$root/dev"
