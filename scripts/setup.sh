@@ -213,6 +213,8 @@ test_programs() {
         commands+=("${pair%%:*}")
         missing+=("${pair#*:}")
     done
+    # wrk looks up the name of the port.
+    [ -e /etc/services ] || missing+=(netbase)
     if [ ${#missing[@]} = 0 ]; then
         say "the programs that tests and demo run are there"
     elif have apt-get; then
