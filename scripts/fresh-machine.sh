@@ -17,6 +17,7 @@ commit=$(git rev-parse --verify "${1:-HEAD}^{commit}")
 root=$(mktemp -d /var/tmp/dirigent-fresh.XXXXXX)
 shared=$(realpath ../shared)
 rustup=$(rustup show home)
+home=/root # of the fresh system
 # shellcheck disable=SC2329 # called by the trap
 clean() {
     # The mounts were in a namespace that is gone: nothing of this machine hangs below the directory.
@@ -30,28 +31,28 @@ system() {
     debootstrap --variant=minbase --include=make,gcc,libc6-dev,git,ca-certificates,procps bookworm "$root" \
         >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; return 1; }
     rm -f "$root.log"
-    mkdir -p "$root/root/.cargo/bin" "$root/work/shared" "$root$rustup"
+    mkdir -p "$root$home/.cargo/bin" "$root/srv/shared" "$root$rustup"
     # The rustup proxies, none of the tools that somebody installed beside them.
     cp -P "$(dirname "$(command -v rustup)")"/{rustup,cargo,rustc,rustdoc,rustfmt,cargo-fmt,cargo-clippy,clippy-driver} \
-        "$root/root/.cargo/bin/"
+        "$root$home/.cargo/bin/"
     # debootstrap knows one suite; an installed Debian has the other two as well.
     local mirror=http://deb.debian.org
     printf 'deb %s main\n' "$mirror/debian bookworm" "$mirror/debian bookworm-updates" \
         "$mirror/debian-security bookworm-security" >"$root/etc/apt/sources.list"
     cp -r /etc/ssl/certs "$root/etc/ssl/"
     cp /etc/resolv.conf /etc/hosts "$root/etc/"
-    git clone --quiet . "$root/work/main"
-    git -C "$root/work/main" checkout --quiet "$commit"
-    mkdir "$root/work/nat"
-    cp "$shared"/oracle/golden/xmit/{xmit-nat-4,xmit-nat-6,nat-conntrack-4}.json "$root/work/nat/"
+    git clone --quiet . "$root/srv/main"
+    git -C "$root/srv/main" checkout --quiet "$commit"
+    mkdir "$root/srv/nat"
+    cp "$shared"/oracle/golden/xmit/{xmit-nat-4,xmit-nat-6,nat-conntrack-4}.json "$root/srv/nat/"
 }
 
 # inside COMMAND...: on the fresh system, with mounts and processes of its own.
 inside() {
     # shellcheck disable=SC2016 # expanded inside
     unshare --mount --pid --fork bash -euc '
-        root=$1 rustup=$2 shared=$3
-        shift 3
+        root=$1 rustup=$2 shared=$3 home=$4
+        shift 4
         mount --make-rprivate /
         mount --bind "$root" "$root" # network namespaces want their / to be a mount point
         mount -t proc proc "$root/proc"
@@ -59,11 +60,11 @@ inside() {
         mount --rbind /dev "$root/dev"
         mount -t tmpfs tmpfs "$root/run"
         mount --bind -o ro "$rustup" "$root$rustup"
-        mount --bind -o ro "$shared" "$root/work/shared"
-        exec chroot "$root" env -i HOME=/root TERM=dumb LANG=C.UTF-8 RUSTUP_HOME="$rustup" CI=true \
-            PATH=/root/.cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-            ${SSL_CERT_FILE:+SSL_CERT_FILE="$SSL_CERT_FILE"} bash -ec "cd /work/main && exec $*"
-    ' bash "$root" "$rustup" "$shared" "$@"
+        mount --bind -o ro "$shared" "$root/srv/shared"
+        exec chroot "$root" env -i HOME="$home" TERM=dumb LANG=C.UTF-8 RUSTUP_HOME="$rustup" CI=true \
+            PATH="$home/.cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+            ${SSL_CERT_FILE:+SSL_CERT_FILE="$SSL_CERT_FILE"} bash -ec "cd /srv/main && exec $*"
+    ' bash "$root" "$rustup" "$shared" "$home" "$@"
 }
 
 nothing_listens() { # no service was started by a package
