@@ -41,4 +41,9 @@ cat \$OUT/tests.log
 cp "\$(find /oracle/extra -name golden -type f)" /tmp/golden && chmod +x /tmp/golden
 /tmp/golden "\$(dirname "\$(find /oracle/extra -name xmit-nat-4.json)")"
 GUEST
+# The oracle asks apt which packages its guest is made of, and apt leaves out those that it
+# has in its cache, as on a system just installed: so it is given an empty one.
+mkdir -p "$job/archives/partial"
+printf 'Dir::Cache::archives "%s";\n' "$job/archives" >"$job/apt.conf"
+export APT_CONFIG=$job/apt.conf
 "$oracle/run" -o "$job/out" -t 900 -m 1536 -a "$job/datapath-tests" -a "$job/golden" -a "$job/nat" "$job/old-kernel.sh"
