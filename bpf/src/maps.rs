@@ -5,14 +5,14 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibParams};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::macros::btf_map;
 use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
-    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link, NextHop,
-    Place, Server, Service, Settings, Tuple,
+    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link,
+    NextHop, Piece, Place, Server, Service, Settings, Tuple,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -52,6 +52,10 @@ static LOCAL6: HashMap<Addr6, u32, 4096> = HashMap::new();
 static KNOWN4: HashMap<Place<Addr4>, Known, 16384> = HashMap::new();
 #[btf_map]
 static KNOWN6: HashMap<Place<Addr6>, Known, 16384> = HashMap::new();
+#[btf_map]
+static DATAGRAMS4: LruHashMap<Piece<Addr4>, Datagram, 16384> = LruHashMap::new();
+#[btf_map]
+static DATAGRAMS6: LruHashMap<Piece<Addr6>, Datagram, 16384> = LruHashMap::new();
 #[btf_map]
 static LINKS: Array<Link, { MAX_LINKS as usize }> = Array::new();
 #[btf_map]
@@ -277,6 +281,26 @@ impl Tables for KernelTables {
     fn known6(&self, at: &Place<Addr6>) -> Option<&Known> {
         // SAFETY: as `known4`.
         unsafe { KNOWN6.get(at) }
+    }
+
+    #[inline(always)]
+    fn datagram4(&self, piece: &Piece<Addr4>) -> Option<&Datagram> {
+        // SAFETY: read for one packet; a replaced one misleads at most that one.
+        unsafe { DATAGRAMS4.get(piece) }
+    }
+    #[inline(always)]
+    fn datagram6(&self, piece: &Piece<Addr6>) -> Option<&Datagram> {
+        // SAFETY: as `datagram4`.
+        unsafe { DATAGRAMS6.get(piece) }
+    }
+    #[inline(always)]
+    fn remember4(&mut self, piece: &Piece<Addr4>, datagram: &Datagram) {
+        // Failed: the later pieces are dropped, and counted then.
+        let _ = DATAGRAMS4.insert(piece, datagram, 0);
+    }
+    #[inline(always)]
+    fn remember6(&mut self, piece: &Piece<Addr6>, datagram: &Datagram) {
+        let _ = DATAGRAMS6.insert(piece, datagram, 0);
     }
 
     #[inline(always)]

@@ -6,13 +6,16 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
+    bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
+    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
 use dirigent_director::direct::{self, Stage};
 use dirigent_director::packet::{L4, Packet};
+use dirigent_director::records::tunnel;
+use dirigent_director::tables::Tables as _;
+use dirigent_director::tunnel::Outer;
 use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::Header;
 
@@ -111,10 +114,54 @@ impl<const E: bool> Packet for Skb<E> {
         // SAFETY: ctx is the program's.
         unsafe {
             (keep >= self.len() || bpf_skb_change_tail(self.ctx, keep, 0) == 0)
-                && bpf_skb_change_head(self.ctx, grow, 0) == 0
+                && (grow == 0 || bpf_skb_change_head(self.ctx, grow, 0) == 0)
+        }
+    }
+    /// The kernel is told what is inside: it must segment what offloads have put together.
+    #[inline(always)]
+    fn grow(&mut self, bytes: u32, outer: Outer) -> bool {
+        let family = if outer.v6 { ENCAP_L3_IPV6 } else { ENCAP_L3_IPV4 };
+        let inside = match outer.kind {
+            tunnel::GRE => ENCAP_L4_GRE,
+            tunnel::GUE => ENCAP_L4_UDP,
+            _ => 0,
+        };
+        let segments = if outer.smaller_segments { 0 } else { FIXED_GSO };
+        // SAFETY: ctx is the program's.
+        unsafe { bpf_skb_adjust_room(self.ctx, bytes as i32, BEHIND_MAC, family | inside | segments) == 0 }
+    }
+    #[inline(always)]
+    fn adjust(&mut self, header: u32, change: i32) -> bool {
+        let place = if header == 0 { BEHIND_MAC } else { BEHIND_IP };
+        // SAFETY: ctx is the program's.
+        unsafe { bpf_skb_adjust_room(self.ctx, change, place, FIXED_GSO) == 0 }
+    }
+    /// The copy comes in by the same interface again, with the word in its control block.
+    #[inline(always)]
+    fn fork(&mut self, word: u64) -> bool {
+        const INGRESS: u64 = 1;
+        // SAFETY: ctx is the program's.
+        unsafe {
+            (*self.ctx).cb = [REST[0], REST[1], word as u32, (word >> 32) as u32, 0];
+            let forked = bpf_clone_redirect(self.ctx, (*self.ctx).ifindex, INGRESS) == 0;
+            (*self.ctx).cb = [0; 5];
+            forked
         }
     }
 }
+
+// linux/bpf.h: where and how bpf_skb_adjust_room makes room.
+const BEHIND_IP: u32 = 0;
+const BEHIND_MAC: u32 = 1;
+const FIXED_GSO: u64 = 1;
+const ENCAP_L3_IPV4: u64 = 2;
+const ENCAP_L3_IPV6: u64 = 4;
+const ENCAP_L4_GRE: u64 = 8;
+const ENCAP_L4_UDP: u64 = 16;
+
+/// In the control block of a packet's rest. What was there of earlier layers of the kernel
+/// are pointers, lengths and times: never this.
+const REST: [u32; 2] = [0x4469_7267, 0x5265_7374];
 
 /// The later stages of what comes in, by [`Stage`].
 #[btf_map]
@@ -125,6 +172,9 @@ static EGRESS_STAGES: ProgramArray<{ Stage::COUNT as usize }> = ProgramArray::ne
 
 #[classifier]
 pub fn dirigent_ingress(ctx: TcContext) -> i32 {
+    if let Some(stage) = rest(&ctx) {
+        return entered(&ctx, stage);
+    }
     if judged(ctx.skb.skb) {
         return TC_ACT_UNSPEC;
     }
@@ -159,6 +209,12 @@ stages! {
     dirigent_ingress_icmp6: icmp, work6;
     dirigent_ingress_icmp_open4: icmp_open, work4;
     dirigent_ingress_icmp_open6: icmp_open, work6;
+    dirigent_ingress_tunnel_error4: tunnel_error, work4;
+    dirigent_ingress_tunnel_error6: tunnel_error, work6;
+    dirigent_ingress_cut4: cut, work4;
+    dirigent_ingress_cut6: cut, work6;
+    dirigent_ingress_rest4: rest, work4;
+    dirigent_ingress_rest6: rest, work6;
 }
 
 #[inline(always)]
@@ -182,8 +238,42 @@ fn entered(ctx: &TcContext, verdict: Verdict) -> i32 {
         Action::Drop | Action::Continue => TC_ACT_SHOT,
         // SAFETY: no pointers.
         Action::Transmit => unsafe { bpf_redirect(verdict.ifindex, 0) as i32 },
+        Action::Resolve => resolve(&tables(ctx), verdict.ifindex),
+    }
+}
+
+/// Out of `ifindex` to the neighbour of the next hop that the packet path left word of, or
+/// to that of the packet's own destination.
+#[inline(always)]
+fn resolve(t: &KernelTables, ifindex: u32) -> i32 {
+    let via = t.stashed() as u32;
+    let next = if via == 0 { None } else { t.next_hop(via - 1) };
+    let Some(next) = next else {
         // SAFETY: no parameters: the kernel routes by the packet's own header.
-        Action::Resolve => unsafe { bpf_redirect_neigh(verdict.ifindex, core::ptr::null_mut(), 0, 0) as i32 },
+        return unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 };
+    };
+    let [a, b, c, d, e, f, g, h] = next.peer;
+    let word = |hi: u16, lo: u16| u32::from(lo) << 16 | u32::from(hi);
+    let family = if next.flags & tunnel::PEER_V6 != 0 { 10 } else { 2 };
+    let mut neighbour = [family, word(a, b), word(c, d), word(e, f), word(g, h)];
+    // SAFETY: a struct bpf_redir_neigh: family and address.
+    unsafe { bpf_redirect_neigh(ifindex, neighbour.as_mut_ptr().cast(), size_of_val(&neighbour) as i32, 0) as i32 }
+}
+
+/// Whether this is the rest of a packet that was cut: the stage that goes on with it.
+#[inline(always)]
+fn rest(ctx: &TcContext) -> Option<Verdict> {
+    let skb = ctx.skb.skb;
+    // SAFETY: ctx is the program's.
+    unsafe {
+        let [first, second, low, high, _] = (*skb).cb;
+        if [first, second] != REST {
+            return None;
+        }
+        (*skb).cb = [0; 5];
+        tables(ctx).stash(u64::from(high) << 32 | u64::from(low));
+        let v6 = (*skb).protocol == u32::from(dirigent_wire::eth::IPV6.to_be());
+        Some(Verdict::out(Action::Continue, Reason::LaterStage, Stage::Rest.number(v6)))
     }
 }
 

@@ -13,6 +13,7 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use dirigent_director::direct::{self, Stage};
 use dirigent_director::packet::Packet;
+use dirigent_director::tunnel::Outer;
 use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::{Header, eth::EthHeads};
 
@@ -94,8 +95,25 @@ impl<const E: bool> Packet for Frame<E> {
         let cut = self.len().wrapping_sub(keep) as i32;
         // SAFETY: ctx is the program's.
         unsafe {
-            (cut <= 0 || bpf_xdp_adjust_tail(self.ctx, -cut) == 0) && bpf_xdp_adjust_head(self.ctx, -(grow as i32)) == 0
+            (cut <= 0 || bpf_xdp_adjust_tail(self.ctx, -cut) == 0)
+                && (grow == 0 || bpf_xdp_adjust_head(self.ctx, -(grow as i32)) == 0)
         }
+    }
+    #[inline(always)]
+    fn grow(&mut self, bytes: u32, _: Outer) -> bool {
+        // SAFETY: ctx is the program's.
+        unsafe { bpf_xdp_adjust_head(self.ctx, -(bytes as i32)) == 0 }
+    }
+    /// Only behind the Ethernet header, whose MACs the caller writes: what XDP would have
+    /// to cut it hands over.
+    #[inline(always)]
+    fn adjust(&mut self, header: u32, change: i32) -> bool {
+        // SAFETY: ctx is the program's.
+        header == 0 && unsafe { bpf_xdp_adjust_head(self.ctx, -change) == 0 }
+    }
+    #[inline(always)]
+    fn fork(&mut self, _: u64) -> bool {
+        false
     }
 }
 
@@ -136,6 +154,8 @@ stages! {
     dirigent_xdp_icmp6: icmp, work6;
     dirigent_xdp_icmp_open4: icmp_open, work4;
     dirigent_xdp_icmp_open6: icmp_open, work6;
+    dirigent_xdp_tunnel_error4: tunnel_error, work4;
+    dirigent_xdp_tunnel_error6: tunnel_error, work6;
 }
 
 /// For the other end of a veth link whose driver only takes XDP frames back when

@@ -142,9 +142,6 @@ pub fn service_unsupported(service: &Service) -> Vec<Unsupported> {
 /// The same of a server.
 pub fn server_unsupported(server: &Server) -> Vec<Unsupported> {
     let mut out = Vec::new();
-    if matches!(server.method, Method::Tun(_)) {
-        out.push(later("method tun", "use nat, or dr within one network; tun comes with a later version", "method"));
-    }
     if server.upper != 0 {
         out.push(later("a connection threshold", "remove upper and lower", "upper"));
     }

@@ -140,6 +140,7 @@ impl Reader<'_> {
             schedule_icmp: t.boolean("schedule_icmp", report).unwrap_or(default.schedule_icmp),
             nat_icmp_send: t.boolean("nat_icmp_send", report).unwrap_or(default.nat_icmp_send),
             snat_reroute: t.boolean("snat_reroute", report).unwrap_or(default.snat_reroute),
+            pmtu_disc: t.boolean("pmtu_disc", report).unwrap_or(default.pmtu_disc),
             timeouts: timeouts.as_ref().map_or(default.timeouts, |t| read_timeouts(t, report)),
             errors: errors.as_ref().map_or(default.errors, |t| read_limits(t, report)),
             socket: text("socket", report),

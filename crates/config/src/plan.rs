@@ -202,6 +202,7 @@ fn describe_settings(s: &Settings) -> String {
     note(s.connections != d.connections, "connections", s.connections.unwrap_or_default().to_string());
     note(s.schedule_icmp != d.schedule_icmp, "schedule_icmp", s.schedule_icmp.to_string());
     note(s.nat_icmp_send != d.nat_icmp_send, "nat_icmp_send", s.nat_icmp_send.to_string());
+    note(s.pmtu_disc != d.pmtu_disc, "pmtu_disc", s.pmtu_disc.to_string());
     note(s.snat_reroute != d.snat_reroute, "snat_reroute", s.snat_reroute.to_string());
     for ((name, is), default) in TcpTimeouts::KEYS.iter().zip(s.timeouts.tcp.by_state()).zip(d.timeouts.tcp.by_state())
     {

@@ -168,6 +168,8 @@ pub struct Settings {
     pub nat_icmp_send: bool,
     /// NAT answers are routed by their new source; on.
     pub snat_reroute: bool,
+    /// Tunnels: DF of the inner packet is heeded and copied to the outer one; on.
+    pub pmtu_disc: bool,
     /// Timeouts.
     pub timeouts: Timeouts,
     /// Limits of ICMP errors.
@@ -188,6 +190,7 @@ impl Default for Settings {
             schedule_icmp: false,
             nat_icmp_send: false,
             snat_reroute: true,
+            pmtu_disc: true,
             timeouts: Timeouts::default(),
             errors: ErrorLimits::default(),
             socket: None,
@@ -217,6 +220,7 @@ impl Settings {
             "schedule_icmp" => self.schedule_icmp = switch.ok_or_else(bad)?,
             "nat_icmp_send" => self.nat_icmp_send = switch.ok_or_else(bad)?,
             "snat_reroute" => self.snat_reroute = switch.ok_or_else(bad)?,
+            "pmtu_disc" => self.pmtu_disc = switch.ok_or_else(bad)?,
             // The director makes no conntrack entries, so there are none to keep.
             "conntrack" => _ = switch.ok_or_else(bad)?,
             _ => {
@@ -347,7 +351,6 @@ const ELSEWHERE: &[(&str, i64, &str)] = &[
     ("sloppy_tcp", 0, "a connection begins with a SYN only"),
     ("sloppy_sctp", 0, "SCTP comes later"),
     ("expire_quiescent_template", 0, "persistence comes later"),
-    ("pmtu_disc", 1, "the path MTU is always reported"),
     ("conn_reuse_mode", 1, "a new SYN of a closed connection is always scheduled afresh"),
     ("ignore_tunneled", 0, "tunnels come later"),
     ("run_estimation", 1, "counters are always kept"),
@@ -372,22 +375,17 @@ mod tests {
             ("net.ipv4.vs.snat_reroute", 0),
             ("net.ipv4.vs.conntrack", 1),
             ("net.ipv4.vs.conntrack", 0),
-            ("net.ipv4.vs.pmtu_disc", 1),
+            ("net.ipv4.vs.pmtu_disc", 0),
             ("conn_lfactor", -4),
         ] {
             s.ipvs_sysctl(name, value).unwrap();
         }
-        assert_eq!((s.schedule_icmp, s.nat_icmp_send, s.snat_reroute), (true, true, false));
+        assert_eq!((s.schedule_icmp, s.nat_icmp_send, s.snat_reroute, s.pmtu_disc), (true, true, false, false));
         s.ipvs_sysctl("schedule_icmp", 0).unwrap();
         assert!(!s.schedule_icmp);
         for (name, value, text) in [
             ("net.ipv4.vs.schedule_icmp", 2, "net.ipv4.vs.schedule_icmp = 2: only 0 and 1 are possible"),
             ("net.ipv4.vs.conntrack", -1, "net.ipv4.vs.conntrack = -1: only 0 and 1 are possible"),
-            (
-                "net.ipv4.vs.pmtu_disc",
-                0,
-                "net.ipv4.vs.pmtu_disc = 0 is not in this version, only 1: the path MTU is always reported",
-            ),
             (
                 "secure_tcp",
                 3,

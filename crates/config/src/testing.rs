@@ -100,12 +100,12 @@ fn settings() -> impl Strategy<Value = Settings> {
         ErrorLimits { rate, burst, destination_rate, destination_burst }
     });
     let socket = prop::option::of("/[ -~äß\u{1}]{0,20}");
-    let rest = (prop::sample::select(&Mode::ALL[..]), prop::option::of(1..=MAX_CONNECTIONS), any::<[bool; 3]>());
+    let rest = (prop::sample::select(&Mode::ALL[..]), prop::option::of(1..=MAX_CONNECTIONS), any::<[bool; 4]>());
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
     (name, interfaces, rest, timeouts, errors, socket, prop::option::of(name)).prop_map(
         |(instance, interfaces, (mode, connections, switches), timeouts, errors, socket, group)| {
-            let [schedule_icmp, nat_icmp_send, snat_reroute] = switches;
+            let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc] = switches;
             Settings {
                 instance,
                 interfaces,
@@ -114,6 +114,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 schedule_icmp,
                 nat_icmp_send,
                 snat_reroute,
+                pmtu_disc,
                 timeouts,
                 errors,
                 socket,

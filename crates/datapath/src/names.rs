@@ -17,12 +17,17 @@ pub const PROGRAMS: &[(&str, &str)] = &[
 
 /// The later stages, in the order of `dirigent_director::direct::Stage`. Each is two
 /// programs, one for each address family.
-pub const STAGES: &[&str] = &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open"];
+pub const STAGES: &[&str] =
+    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error", "cut", "rest"];
+
+/// The stages of XDP: what must be cut it hands over.
+const XDP_STAGES: &[&str] =
+    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error"];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,
 /// what their names begin with, and which stages there are.
 pub const STAGE_MAPS: &[(&str, &str, &str, &[&str])] = &[
-    ("XDP_STAGES", "xdp", "dirigent_xdp", STAGES),
+    ("XDP_STAGES", "xdp", "dirigent_xdp", XDP_STAGES),
     ("INGRESS_STAGES", "classifier", "dirigent_ingress", STAGES),
     ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp"]),
 ];
@@ -63,6 +68,8 @@ pub const MAPS: &[&str] = &[
     "CONNS4",
     "CONNS6",
     "COUNTERS",
+    "DATAGRAMS4",
+    "DATAGRAMS6",
     "ERRORS",
     "KNOWN4",
     "KNOWN6",

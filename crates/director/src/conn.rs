@@ -128,7 +128,7 @@ pub fn timeout(settings: &Settings, protocol: u8, state: u8) -> u32 {
 /// Whether the connection has an entry for each direction.
 #[inline(always)]
 pub fn paired(kind: u8) -> bool {
-    kind != kind::DR_REQUEST
+    matches!(kind, kind::NAT_REQUEST | kind::NAT_REPLY)
 }
 
 /// The key of a [`paired`] connection's other entry. (No `Option`: the compiler

@@ -1,6 +1,7 @@
 //! The packet path from its first byte to its verdict. Read this file first.
 
 use crate::conn;
+use crate::cut::{self, Parting, Pieces};
 use crate::errors;
 use crate::family::{Family, L3, V4, V6};
 use crate::forward;
@@ -8,6 +9,8 @@ use crate::icmp;
 use crate::open;
 use crate::packet::Packet;
 use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
+use crate::pieces;
+use crate::relay;
 use crate::records::{Conn, Settings, Tuple, setting};
 use crate::tables::Tables;
 use crate::tcp;
@@ -59,11 +62,17 @@ pub enum Stage {
     Icmp = 5,
     /// An ICMP error that may open a connection.
     IcmpOpen = 6,
+    /// An ICMP error about a tunnel; the family is the outer packet's.
+    TunnelError = 7,
+    /// A finished packet that is too long for its way: its first piece.
+    Cut = 8,
+    /// The rest of such a packet.
+    Rest = 9,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 20;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -136,7 +145,7 @@ pub fn resume<P: Packet, T: Tables>(p: &mut P, t: &mut T, number: u32) -> Verdic
     }
 }
 
-fn resume_as<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, stage: u32, w: &mut Work<F>) -> Verdict {
+fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, stage: u32, w: &mut Work<F>) -> Verdict {
     match stage {
         0 => slow(p, t, w),
         1 => open(p, t, w),
@@ -145,6 +154,9 @@ fn resume_as<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, stage: u32, 
         4 => refuse(p, t, w),
         5 => icmp(p, t, w),
         6 => icmp_open(p, t, w),
+        7 => tunnel_error(p, t, w),
+        8 => cut(p, t, w),
+        9 => rest(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -160,11 +172,12 @@ fn settle(decision: Decision<Verdict>) -> Verdict {
 #[inline(always)]
 pub fn slow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     settle(read_flow(p, t, w).map(|()| {
+        let later = w.flow.ip.fragment == Fragment::Later;
         if !F::V6 && parse::source_routed(p, t, w.flow.ip.l4) {
             return Verdict::pass(Reason::Malformed);
         }
         if !known(t, &w.flow) {
-            return Stage::Open.verdict::<F>();
+            return if later { headless(t, &w.flow) } else { Stage::Open.verdict::<F>() };
         }
         match F::conn(t, &w.flow.key) {
             Some(conn) if conn.is_reply() => forward::reply(p, t, &w.flow, conn),
@@ -172,6 +185,15 @@ pub fn slow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
             None => Stage::Open.verdict::<F>(),
         }
     }))
+}
+
+/// A later piece without a connection: of a one-packet service it cannot follow its first.
+#[inline(always)]
+fn headless<F: Family, T: Tables>(t: &T, flow: &Flow<F>) -> Verdict {
+    match open::service::<F, T>(t, &flow.key) {
+        Some(_) => Verdict::drop(Reason::FragNoFirst),
+        None => Stage::Stranger.verdict::<F>(),
+    }
 }
 
 /// [`Stage::Open`]: opens the connection, or says what becomes of the packet.
@@ -218,6 +240,32 @@ pub fn icmp_open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut 
     settle(opened.map(|()| Stage::Icmp.verdict::<F>()))
 }
 
+/// [`Stage::TunnelError`].
+#[inline(always)]
+pub fn tunnel_error<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
+    settle(read(p, t, w).and_then(|()| relay::relay(p, t, w)))
+}
+
+/// [`Stage::Cut`].
+#[inline(always)]
+pub fn cut<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
+    let parting = Parting(t.stashed());
+    match read(p, t, w) {
+        Ok(()) => cut::cut(p, t, w, parting),
+        Err(_) => Verdict::drop(Reason::RewriteFailed),
+    }
+}
+
+/// [`Stage::Rest`].
+#[inline(always)]
+pub fn rest<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
+    let parting = Parting(t.stashed());
+    match read(p, t, w) {
+        Ok(()) if cut::rest(p, t, w, parting) => Stage::Cut.verdict::<F>(),
+        _ => Verdict::drop(Reason::RewriteFailed),
+    }
+}
+
 /// The IP header with options and extension headers.
 #[inline(always)]
 fn read<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &T, w: &mut Work<F>) -> Decision<()> {
@@ -232,7 +280,7 @@ pub(crate) const MAX_L4: u32 = 0x7fff;
 
 /// TCP and UDP: the ports, and what to do with packets that lack them.
 #[inline(always)]
-fn read_flow<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &T, w: &mut Work<F>) -> Decision<()> {
+fn read_flow<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
     read(p, t, w)?;
     let Flow { ip, l4, key } = &mut w.flow;
     if !matches!(ip.protocol, proto::TCP | proto::UDP) {
@@ -243,19 +291,26 @@ fn read_flow<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &T, w: &mut Work<F>) -> 
         });
     }
     if ip.fragment == Fragment::Later {
-        return Err(Verdict::pass(Reason::LaterFragment));
+        *l4 = Transport::default();
+        (l4.sport, l4.dport) = pieces::ports::<F, T>(t, ip)?;
+        *key = Tuple::new(ip.protocol, ip.src, l4.sport, ip.dst, l4.dport);
+        return Ok(());
     }
     let extent;
     (extent, *l4) = parse::transport(p, ip);
     *key = Tuple::new(ip.protocol, ip.src, l4.sport, ip.dst, l4.dport);
-    if ip.fragment == Fragment::Whole && extent == Extent::Full {
-        return Ok(());
+    if extent != Extent::Full {
+        let ours = F::conn(t, key).is_some() || open::service::<F, T>(t, key).is_some();
+        let ours = ours || extent == Extent::Nothing;
+        return Err(if ours { Verdict::drop(Reason::ShortTransport) } else { Verdict::pass(Reason::NoService) });
     }
-    let lost = if ip.fragment == Fragment::First { Reason::Fragment } else { Reason::ShortTransport };
-    if extent == Extent::Nothing || F::conn(t, key).is_some() || open::service::<F, T>(t, key).is_some() {
-        return Err(Verdict::drop(lost));
+    if ip.fragment == Fragment::First {
+        if F::V6 && l4.no_check {
+            return Err(Verdict::drop(Reason::NoChecksum));
+        }
+        pieces::remember::<F, T>(t, ip, l4);
     }
-    Err(Verdict::pass(Reason::NoService))
+    Ok(())
 }
 
 /// Whether the packet finds its connection at the end: past its timeout, or

@@ -5,7 +5,7 @@ use crate::conn::age;
 use crate::direct::Stage;
 use crate::family::{Address, Family, L3};
 use crate::packet::Packet;
-use crate::parse::Ip;
+use crate::parse::{Fragment, Ip};
 use crate::records::{ERROR_BUCKETS, Settings};
 use crate::shared::S64;
 use crate::tables::Tables;
@@ -40,6 +40,10 @@ pub fn refuse<F: Family, T: Tables>(t: &T, notice: Notice, mtu: u32) -> Verdict 
 /// sender by the way it came.
 #[inline(always)]
 pub fn send<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Ip<F::Addr>) -> Verdict {
+    // RFC 1122 §3.2.2: only about a datagram's first piece.
+    if ip.fragment == Fragment::Later {
+        return Verdict::drop(Reason::NoErrorAboutIcmp);
+    }
     if !allowed(t, ip.src.hash_fold()) {
         return Verdict::drop(Reason::ErrorWithheld);
     }
@@ -78,13 +82,25 @@ fn build<F: Family, P: Packet>(
         return None;
     }
     *p.get_mut::<EthHeader>(0)? = EthHeader { dst: heads.src, src: heads.dst, ethertype: heads.ethertype };
-    if !F::write_error_header(p, from, ip.src, grow + quote, ip.tos, ident) {
+    write::<F, P>(p, (from, ip.src), ((kind, code), rest), (ip.tos, ident), quote)
+}
+
+/// Writes an error in front of the `quote` bytes that it quotes: IP and ICMP header.
+#[inline(always)]
+pub fn write<F: Family, P: Packet>(
+    p: &mut P,
+    (from, to): (F::Addr, F::Addr),
+    ((kind, code), rest): ((u8, u8), u32),
+    (tos, ident): (u8, u16),
+    quote: u32,
+) -> Option<()> {
+    if !F::write_error_header(p, from, to, F::HEADER as u32 + 8 + quote, tos, ident) {
         return None;
     }
     let at = L3 + F::HEADER;
     *p.get_mut::<IcmpHeader>(at)? = IcmpHeader { kind, code, check: Be16::new(0), rest: Be32::new(rest) };
     let sum = p.sum(at, 8 + quote)?;
-    let pseudo = F::icmp_pseudo_sum(&from, &ip.src, 8 + quote);
+    let pseudo = F::icmp_pseudo_sum(&from, &to, 8 + quote);
     p.get_mut::<IcmpHeader>(at)?.check = Be16::from_raw(!checksum::add(sum, pseudo));
     Some(())
 }

@@ -2,7 +2,7 @@
 //! IPv6 differ. The rest of the packet path is written once, over [`Family`].
 
 use crate::packet::Packet;
-use crate::records::{Conn, Known, Link, Place, Tuple};
+use crate::records::{Conn, Datagram, Known, Link, Piece, Place, Tuple};
 use crate::tables::{Insert, Route, Tables};
 use dirigent_wire::{Addr4, Addr6, Be16, Be32, Ipv4Header, Ipv6Header, checksum, icmp, ip::proto};
 
@@ -122,6 +122,10 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     fn local<T: Tables>(t: &T, addr: &Self::Addr) -> bool;
     /// The NAT server there.
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Self::Addr>) -> Option<&'t Known>;
+    /// What the first piece of that datagram said.
+    fn datagram<'t, T: Tables>(t: &'t T, piece: &Piece<Self::Addr>) -> Option<&'t Datagram>;
+    /// Notes it.
+    fn remember<T: Tables>(t: &mut T, piece: &Piece<Self::Addr>, datagram: &Datagram);
     /// What the routing table says.
     fn route<T: Tables>(t: &T, ingress: u32, src: &Self::Addr, dst: &Self::Addr, len: u32) -> Route;
     /// The address a link's errors carry.
@@ -191,6 +195,14 @@ impl Family for V4 {
     #[inline(always)]
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Addr4>) -> Option<&'t Known> {
         t.known4(at)
+    }
+    #[inline(always)]
+    fn datagram<'t, T: Tables>(t: &'t T, piece: &Piece<Addr4>) -> Option<&'t Datagram> {
+        t.datagram4(piece)
+    }
+    #[inline(always)]
+    fn remember<T: Tables>(t: &mut T, piece: &Piece<Addr4>, datagram: &Datagram) {
+        t.remember4(piece, datagram);
     }
     #[inline(always)]
     fn route<T: Tables>(t: &T, ingress: u32, src: &Addr4, dst: &Addr4, len: u32) -> Route {
@@ -280,6 +292,14 @@ impl Family for V6 {
     #[inline(always)]
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Addr6>) -> Option<&'t Known> {
         t.known6(at)
+    }
+    #[inline(always)]
+    fn datagram<'t, T: Tables>(t: &'t T, piece: &Piece<Addr6>) -> Option<&'t Datagram> {
+        t.datagram6(piece)
+    }
+    #[inline(always)]
+    fn remember<T: Tables>(t: &mut T, piece: &Piece<Addr6>, datagram: &Datagram) {
+        t.remember6(piece, datagram);
     }
     #[inline(always)]
     fn route<T: Tables>(t: &T, ingress: u32, src: &Addr6, dst: &Addr6, len: u32) -> Route {

@@ -2,13 +2,16 @@
 //! (ipvs-semantics §2.1, packet-rules §2.2), then the rewrite of NAT (§2.2, 2.3).
 
 use crate::conn;
+use crate::cut::Parting;
 use crate::direct::{Flow, Stage};
 use crate::errors::{self, Notice};
 use crate::family::{Address, Family, L3, pseudo_tail};
 use crate::open::addr_delta;
 use crate::packet::{L4, Packet};
-use crate::records::{Conn, Known, NextHop, hop, kind, setting};
+use crate::parse::Fragment;
+use crate::records::{Conn, Known, NextHop, hop, kind, setting, tunnel};
 use crate::tables::{Route, Tables};
+use crate::tunnel::{Learned, encapsulate, may_cut_all, unfinished};
 use crate::verdict::{Action, Reason, Verdict};
 use dirigent_wire::{Be16, EthHeader, Mac, Ports, UdpHeader, checksum, ip::proto};
 
@@ -24,29 +27,53 @@ pub struct Way {
     pub src: Mac,
     /// Destination MAC.
     pub dst: Mac,
+    /// Whose neighbour the kernel finds: a server's index + 1, by its next hop; 0: it
+    /// routes by the packet.
+    pub via: u32,
+    /// Bytes that this way carries in one piece, if the packet is longer; else 0.
+    pub cut: u32,
+    /// See [`crate::tunnel::Outer`].
+    pub smaller: bool,
 }
 
 impl Way {
     /// To a real server.
     #[inline(always)]
-    pub fn to(next: &NextHop) -> Self {
+    pub fn to(next: &NextHop, server: u32) -> Self {
         let resolved = next.state.load() == hop::RESOLVED;
-        Self { ifindex: next.ifindex, resolved, src: next.src, dst: next.dst }
+        // A tunnelled packet says itself where it goes.
+        let via = if next.tunnelled() { 0 } else { server + 1 };
+        Self { ifindex: next.ifindex, resolved, src: next.src, dst: next.dst, via, cut: 0, smaller: false }
     }
     /// By an interface, to whom the kernel finds out.
     #[inline(always)]
     fn by(ifindex: u32) -> Self {
-        Self { ifindex, resolved: false, src: Mac([0; 3]), dst: Mac([0; 3]) }
+        Self { ifindex, resolved: false, src: Mac([0; 3]), dst: Mac([0; 3]), via: 0, cut: 0, smaller: false }
     }
     /// Finishes the frame.
     #[inline(always)]
-    pub fn send<P: Packet>(self, p: &mut P, reason: Reason) -> Verdict {
-        if !self.resolved {
-            return Verdict::out(Action::Resolve, reason, self.ifindex);
-        }
-        let Some(eth) = p.get_mut::<EthHeader>(0) else { return Verdict::drop(Reason::RewriteFailed) };
+    pub fn send<F: Family, P: Packet, T: Tables>(self, p: &mut P, t: &T, reason: Reason) -> Verdict {
+        let Some(eth) = p.get_mut::<EthHeader>(0) else { return failed() };
         (eth.src, eth.dst) = (self.src, self.dst);
-        Verdict::out(Action::Transmit, reason, self.ifindex)
+        if !P::EASY && self.cut != 0 {
+            return self.in_pieces(t, F::V6, reason);
+        }
+        Self::depart(t, self.resolved, self.ifindex, self.via, reason)
+    }
+    /// Finishes a frame that is too long.
+    #[inline(always)]
+    fn in_pieces<T: Tables>(self, t: &T, v6: bool, reason: Reason) -> Verdict {
+        t.stash(Parting::new(&self, self.cut, reason).0);
+        Verdict::out(Action::Continue, Reason::LaterStage, Stage::Cut.number(v6))
+    }
+    /// The verdict about a finished frame.
+    #[inline(always)]
+    pub fn depart<T: Tables>(t: &T, resolved: bool, ifindex: u32, via: u32, reason: Reason) -> Verdict {
+        if resolved {
+            return Verdict::out(Action::Transmit, reason, ifindex);
+        }
+        t.stash(u64::from(via));
+        Verdict::out(Action::Resolve, reason, ifindex)
     }
 }
 
@@ -72,7 +99,7 @@ impl<A: Address> Rewrite<A> {
     #[inline(always)]
     pub fn of(conn: &Conn<A>) -> Self {
         Self {
-            nat: conn.kind != kind::DR_REQUEST,
+            nat: matches!(conn.kind, kind::NAT_REQUEST | kind::NAT_REPLY),
             source: conn.is_reply(),
             addr: conn.addr,
             port: conn.port,
@@ -88,6 +115,9 @@ impl<A: Address> Rewrite<A> {
             return true;
         }
         let offset = if self.source { F::SRC_AT } else { F::SRC_AT + size_of::<A>() };
+        if !P::EASY && flow.ip.fragment == Fragment::Later {
+            return F::write_addr(p, L3, offset, self.addr, self.addr_delta);
+        }
         let Some(ports) = p.get_mut::<Ports>(flow.ip.l4) else { return false };
         if self.source {
             ports.src = self.port;
@@ -98,6 +128,9 @@ impl<A: Address> Rewrite<A> {
             return false;
         }
         if !P::EASY && flow.l4.no_check {
+            if flow.ip.fragment != Fragment::Whole {
+                return true; // none it stays: nobody sees all that it would cover
+            }
             let other = if self.source { &flow.ip.dst } else { &flow.ip.src };
             let addresses = checksum::add(self.addr.sum(), other.sum());
             return fill_udp_checksum(p, flow.ip.l4, flow.ip.l4_len(), addresses);
@@ -136,18 +169,34 @@ fn wire_len<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> u32 {
 pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
     let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
     let state = next.state.load();
-    let cut = wire_len::<F, P>(p, flow) > next.mtu && state != hop::LOCAL;
+    let len = wire_len::<F, P>(p, flow);
+    let mut long = len > next.room() && state != hop::LOCAL;
     if state == hop::REMOVED {
         return Verdict::drop(Reason::ServerRemoved);
     }
-    let easy = state == hop::RESOLVED && !cut && flow.ip.ttl > 1 && !flow.l4.no_check;
+    let plain = !flow.l4.no_check && next.flags & tunnel::CHECKSUM == 0;
+    let easy = state == hop::RESOLVED && !long && flow.ip.ttl > 1 && plain;
     if P::EASY && !easy {
         return later::<F>();
     }
-    if !P::LAST && (state == hop::NO_NEIGHBOUR || (cut && flow.ip.may_cut)) {
+    let mut smaller = false;
+    if !P::EASY && long {
+        if let Some(settings) = t.settings()
+            && Learned::forget_old(next, settings, t.now())
+        {
+            long = len > next.room();
+        }
+        // Segments that the device has yet to make can as well be shorter.
+        smaller = long && next.tunnelled() && p.gso_size() != 0 && len <= next.path_mtu();
+        long &= !smaller;
+    }
+    let cut = !P::EASY && long && (flow.ip.may_cut || (!F::V6 && may_cut_all(t, next)));
+    if !P::LAST && (state == hop::NO_NEIGHBOUR || cut) {
         return Verdict::of(Action::HandOver, Reason::HandedToTc);
     }
-    conn::on_request::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    if P::EASY || flow.ip.fragment != Fragment::Later {
+        conn::on_request::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    }
     conn.touch(t.now());
     t.count(conn.server, false, flow.ip.len);
     let rewrite = Rewrite::of(conn);
@@ -160,25 +209,59 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
         if flow.ip.ttl <= 1 {
             return errors::refuse::<F, T>(t, Notice::TimeExceeded, 0);
         }
-        if cut && flow.ip.may_cut {
-            if !rewrite.nat {
-                // For the host it would be a packet to itself: it would refuse it.
-                return Verdict::drop(Reason::RequestUncut);
-            }
-            // Several packets of one: the host's stack routes and cuts it, TTL included.
-            return if rewrite.apply(p, flow) { Verdict::of(Action::Forward, Reason::Request) } else { failed() };
+        if cut && uncuttable(p, flow) {
+            // The host's stack routes and cuts it, TTL included. But with the virtual
+            // address still in it the packet would be one for the host itself.
+            return match rewrite.nat {
+                true if rewrite.apply(p, flow) => Verdict::of(Action::Forward, Reason::Request),
+                _ => Verdict::drop(Reason::Uncut),
+            };
         }
     }
     if !F::decrement_ttl(p) {
         return failed();
     }
-    if !P::EASY && cut {
-        return errors::refuse::<F, T>(t, Notice::TooBig, next.mtu);
+    if !P::EASY && long && !cut {
+        return errors::refuse::<F, T>(t, Notice::TooBig, next.room());
+    }
+    let mut way = Way::to(next, conn.server);
+    if cut {
+        way.cut = next.path_mtu();
     }
     if !rewrite.apply(p, flow) {
         return failed();
     }
-    Way::to(next).send(p, Reason::Request)
+    way.smaller = smaller;
+    dispatch(p, t, flow, next, way, Reason::Request)
+}
+
+/// Sends a packet that is as its server will see it: in a tunnel, if there is one.
+#[inline(always)]
+pub fn dispatch<F: Family, P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    flow: &Flow<F>,
+    next: &NextHop,
+    way: Way,
+    reason: Reason,
+) -> Verdict {
+    if !next.tunnelled() {
+        return way.send::<F, P, T>(p, t, reason);
+    }
+    if !encapsulate(p, t, flow, next, way.smaller) {
+        return failed();
+    }
+    if !P::EASY && way.cut != 0 {
+        return way.in_pieces(t, next.flags & tunnel::PEER_V6 != 0, reason);
+    }
+    Way::depart(t, way.resolved, way.ifindex, way.via, reason)
+}
+
+/// Whether a packet stands for several, or its checksum for one that the device has yet
+/// to finish: pieces of such a packet would be wrong.
+#[inline(always)]
+fn uncuttable<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> bool {
+    p.gso_size() != 0 || p.sum(flow.ip.l4, flow.ip.l4_len()).is_none_or(|sum| unfinished(p, flow, sum))
 }
 
 #[inline(always)]
@@ -213,13 +296,23 @@ pub fn way_out<F: Family, P: Packet, T: Tables>(
     link: u32,
 ) -> Result<Way, Verdict> {
     match F::route(t, p.ingress(), from, to, len) {
-        Route::To { ifindex, src, dst } => Ok(Way { ifindex, resolved: true, src, dst }),
-        Route::TooBig(_) if may_cut => Err(Verdict::drop(Reason::ReplyUncut)),
-        Route::TooBig(_) => Err(Verdict::pass(Reason::ReplyTooBig)),
+        Route::TooBig(_) if may_cut && P::EASY => Err(later::<F>()),
+        // Where the pieces go.
+        Route::TooBig(mtu) if may_cut && P::LAST => lead::<P>(F::route(t, p.ingress(), from, to, mtu), mtu, link),
+        Route::TooBig(_) if !may_cut => Err(Verdict::pass(Reason::ReplyTooBig)),
+        route => lead::<P>(route, 0, link),
+    }
+}
+
+#[inline(always)]
+fn lead<P: Packet>(route: Route, cut: u32, link: u32) -> Result<Way, Verdict> {
+    match route {
+        Route::To { ifindex, src, dst } => Ok(Way { resolved: true, src, dst, cut, ..Way::by(ifindex) }),
         Route::None => Err(Verdict::drop(Reason::ReplyUnroutable)),
         _ if !P::LAST => Err(Verdict::of(Action::HandOver, Reason::HandedToTc)),
-        Route::NoNeighbour(ifindex) => Ok(Way::by(ifindex)),
-        Route::NotForwarding => Ok(Way::by(link)),
+        Route::NoNeighbour(ifindex) => Ok(Way { cut, ..Way::by(ifindex) }),
+        Route::NotForwarding => Ok(Way { cut, ..Way::by(link) }),
+        Route::TooBig(_) => Err(Verdict::drop(Reason::ReplyUnroutable)),
     }
 }
 
@@ -245,13 +338,18 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
         Ok(way) => way,
         Err(verdict) => return verdict,
     };
-    conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    if !P::EASY && way.cut != 0 && uncuttable(p, flow) {
+        return Verdict::drop(Reason::Uncut);
+    }
+    if P::EASY || flow.ip.fragment != Fragment::Later {
+        conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    }
     conn.touch(t.now());
     t.count(conn.server, true, flow.ip.len);
     if !F::decrement_ttl(p) || !Rewrite::of(conn).apply(p, flow) {
         return failed();
     }
-    way.send(p, Reason::Reply)
+    way.send::<F, P, T>(p, t, Reason::Reply)
 }
 
 /// An answer of a real server on this host, on its way out: translated in
@@ -280,6 +378,9 @@ pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow:
         Ok(way) => way,
         Err(verdict) => return verdict,
     };
+    if way.cut != 0 && uncuttable(p, flow) {
+        return Verdict::drop(Reason::Uncut);
+    }
     t.count(known.server, true, flow.ip.len);
     let rewrite = Rewrite {
         nat: true,
@@ -292,5 +393,5 @@ pub fn one_packet_reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow:
     if !F::decrement_ttl(p) || !rewrite.apply(p, flow) {
         return failed();
     }
-    way.send(p, Reason::OnePacketReply)
+    way.send::<F, P, T>(p, t, Reason::OnePacketReply)
 }

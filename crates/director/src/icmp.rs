@@ -1,7 +1,7 @@
 //! ICMP errors about a connection's packets, relayed to whom they concern
 //! (ipvs-semantics §7, corrected by packet-rules §2.1).
 
-use crate::direct::{MAX_L4, Stage, Work};
+use crate::direct::{Flow, MAX_L4, Stage, Work};
 use crate::family::{Family, L3};
 use crate::forward::{self, Way};
 use crate::open::{self, addr_delta};
@@ -23,7 +23,7 @@ pub enum Where {
 
 /// Bytes made readable for an error: two IP headers with options or extension
 /// headers, and the ports.
-const QUOTE: u32 = 512;
+pub(crate) const QUOTE: u32 = 512;
 
 /// An ICMP error with the connection it is about.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +36,8 @@ pub struct Message<F: Family> {
     pub ports: usize,
     /// The tuple of a packet that answers the quoted one.
     pub key: Tuple<F::Addr>,
+    /// It is about neither TCP nor UDP: perhaps about a tunnel.
+    pub other: bool,
 }
 
 /// Relates an ICMP message to a connection and relays it.
@@ -43,9 +45,13 @@ pub struct Message<F: Family> {
 pub fn relate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>, at: Where) -> Decision<Verdict> {
     let unrelated = Verdict::pass(Reason::IcmpUnrelated);
     read(p, t, w).ok_or(unrelated)?;
+    if w.message.other && at == Where::Entering {
+        return Err(Stage::TunnelError.verdict::<F>());
+    }
     let message = &w.message;
     let conn = match F::conn(t, &message.key) {
         Some(conn) if !conn.word().dead() => conn,
+        _ if at == Where::Entering && tunnelled::<F, T>(t, message) => return Err(Stage::TunnelError.verdict::<F>()),
         _ if at == Where::Entering && schedules(t) => return Err(Stage::IcmpOpen.verdict::<F>()),
         _ => return Err(unrelated),
     };
@@ -74,19 +80,34 @@ fn read<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> O
     }
     let quoted = ip.l4 + 8;
     let inner = F::read(p, quoted, true)?;
-    let within = inner.l4 + size_of::<Ports>() <= L3 + ip.len as usize;
-    if !within || inner.fragment == Fragment::Later || !matches!(inner.protocol, proto::TCP | proto::UDP) {
+    // An error goes to the source of what it quotes.
+    if inner.fragment == Fragment::Later || ip.dst != inner.src {
+        return None;
+    }
+    w.message = Message { ip: *ip, quoted, ..Message::default() };
+    match inner.protocol {
+        proto::TCP | proto::UDP => {}
+        proto::IPIP | proto::IPV6 | proto::GRE => {
+            w.message.other = true;
+            return Some(());
+        }
+        _ => return None,
+    }
+    if inner.l4 + size_of::<Ports>() > L3 + ip.len as usize {
         return None;
     }
     let at = (t.forget(inner.l4 as u32) & MAX_L4) as usize;
     let ports = *p.get::<Ports>(at)?;
-    // An error goes to the source of what it quotes.
-    if ip.dst != inner.src {
-        return None;
-    }
-    let key = Tuple::new(inner.protocol, inner.dst, ports.dst, inner.src, ports.src);
-    w.message = Message { ip: *ip, quoted, ports: at, key };
+    w.message.ports = at;
+    w.message.key = Tuple::new(inner.protocol, inner.dst, ports.dst, inner.src, ports.src);
     Some(())
+}
+
+/// Whether an error about UDP may be one about a tunnel of GUE: from this host to a port
+/// that is no virtual service's client.
+#[inline(always)]
+fn tunnelled<F: Family, T: Tables>(t: &T, message: &Message<F>) -> bool {
+    message.key.proto() == proto::UDP && open::service::<F, T>(t, &message.key).is_none()
 }
 
 /// Whether errors of no known connection open one (schedule_icmp).
@@ -116,10 +137,10 @@ pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
 
 /// Whether the message's checksum is right; IPVS asks before it translates.
 #[inline(always)]
-fn intact<F: Family, P: Packet>(p: &P, m: &Message<F>) -> bool {
-    let len = m.ip.l4_len();
-    let pseudo = F::icmp_pseudo_sum(&m.ip.src, &m.ip.dst, len);
-    p.sum(m.ip.l4, len).is_some_and(|sum| checksum::add(sum, pseudo) == 0xffff)
+pub(crate) fn intact<F: Family, P: Packet>(p: &P, ip: &Ip<F::Addr>) -> bool {
+    let len = ip.l4_len();
+    let pseudo = F::icmp_pseudo_sum(&ip.src, &ip.dst, len);
+    p.sum(ip.l4, len).is_some_and(|sum| checksum::add(sum, pseudo) == 0xffff)
 }
 
 /// Rewrites outer and quoted addresses and the quoted port. Request direction:
@@ -155,14 +176,14 @@ fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     let nat = conn.kind == kind::NAT_REQUEST;
     let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
     let state = next.state.load();
-    let long = m.ip.len > next.mtu && state != hop::LOCAL;
+    let long = m.ip.len > next.room() && state != hop::LOCAL;
     if state == hop::REMOVED {
         return Verdict::drop(Reason::ServerRemoved);
     }
     if !P::LAST && (state == hop::NO_NEIGHBOUR || (long && !F::V6)) {
         return Verdict::of(Action::HandOver, Reason::HandedToTc);
     }
-    if nat && !intact(p, m) {
+    if nat && !intact::<F, P>(p, &m.ip) {
         return Verdict::drop(Reason::IcmpChecksum);
     }
     t.count(conn.server, false, m.ip.len);
@@ -180,13 +201,14 @@ fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     if state == hop::LOCAL {
         return Verdict::of(Action::Deliver, Reason::LocalServer);
     }
-    if long {
-        return Verdict::of(Action::Forward, Reason::IcmpRequest);
-    }
     if !F::decrement_ttl(p) {
         return Verdict::drop(Reason::RewriteFailed);
     }
-    Way::to(next).send(p, Reason::IcmpRequest)
+    // An error is cut whether DF forbids it or not: nobody would hear of its loss.
+    let cut = if long { next.path_mtu() } else { 0 };
+    let way = Way { cut, ..Way::to(next, conn.server) };
+    let flow = Flow::<F> { ip: m.ip, key: m.key, ..Flow::default() };
+    forward::dispatch(p, t, &flow, next, way, Reason::IcmpRequest)
 }
 
 #[inline(always)]
@@ -194,19 +216,19 @@ fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     if m.ip.ttl <= 1 {
         return Verdict::drop(Reason::NoErrorAboutIcmp);
     }
-    let way = match forward::way_out::<F, P, T>(p, t, &conn.addr, &m.ip.dst, m.ip.len, false, conn.client_link) {
+    let way = match forward::way_out::<F, P, T>(p, t, &conn.addr, &m.ip.dst, m.ip.len, !F::V6, conn.client_link) {
         Ok(way) => way,
         Err(v) if v.reason == Reason::ReplyTooBig => return Verdict::drop(Reason::NoErrorAboutIcmp),
         Err(verdict) => return verdict,
     };
-    if !intact(p, m) {
+    if !intact::<F, P>(p, &m.ip) {
         return Verdict::drop(Reason::IcmpChecksum);
     }
     t.count(conn.server, true, m.ip.len);
     if !F::decrement_ttl(p) || !rewrite(p, m, conn) {
         return Verdict::drop(Reason::RewriteFailed);
     }
-    way.send(p, Reason::IcmpReply)
+    way.send::<F, P, T>(p, t, Reason::IcmpReply)
 }
 
 /// An error of this host's own stack about a request to its local server.

@@ -8,6 +8,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod conn;
+pub mod cut;
 pub mod direct;
 pub mod errors;
 pub mod family;
@@ -16,11 +17,14 @@ pub mod icmp;
 pub mod open;
 pub mod packet;
 pub mod parse;
+pub mod pieces;
 pub mod records;
+pub mod relay;
 pub mod schedule;
 pub mod shared;
 pub mod tables;
 pub mod tcp;
+pub mod tunnel;
 pub mod verdict;
 
 pub use direct::{Stage, direct, leave};

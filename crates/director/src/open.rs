@@ -7,6 +7,7 @@ use crate::errors::{self, Notice};
 use crate::family::{Address, Family};
 use crate::forward;
 use crate::packet::Packet;
+use crate::parse::Fragment;
 use crate::records::{Conn, Place, Server, Tuple, kind, service_flag, setting};
 use crate::schedule::{self, Client};
 use crate::shared::{S32, S64};
@@ -261,6 +262,9 @@ pub fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F
         1 => return forward::one_packet_reply(p, t, flow, known),
         0 => {}
         _ => return Verdict::drop(Reason::OnePacketAmbiguous),
+    }
+    if flow.ip.fragment == Fragment::Later {
+        return Verdict::pass(Reason::LaterFragment);
     }
     let reset = flow.key.proto() == proto::TCP && flow.l4.flags & TcpHeader::RST != 0;
     if flags & setting::NAT_ICMP_SEND == 0 || reset || flow.ip.ttl <= 1 {

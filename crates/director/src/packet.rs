@@ -1,6 +1,7 @@
 //! What the packet path needs of a packet. XDP, tc and the in-memory executor
 //! each have one; offsets count from the first byte of the Ethernet header.
 
+use crate::tunnel::Outer;
 use dirigent_wire::{Header, checksum};
 
 /// Whose checksum field is patched: decides what the value 0 means.
@@ -58,4 +59,13 @@ pub trait Packet {
     /// Cuts the packet to `keep` bytes and adds `grow` in front. The front's
     /// content is then undefined.
     fn reshape(&mut self, keep: u32, grow: u32) -> bool;
+    /// Adds `bytes` in front for the headers of a tunnel. Their content, and that of the
+    /// Ethernet header, is then undefined.
+    fn grow(&mut self, bytes: u32, outer: Outer) -> bool;
+    /// Adds (undefined) or takes away bytes behind the Ethernet header and the first
+    /// `header` bytes of the IP header: 0, or the fixed header's length.
+    fn adjust(&mut self, header: u32, change: i32) -> bool;
+    /// Leaves a copy of the packet as it is now to [`crate::direct::Stage::Rest`], which
+    /// will find `word` stashed. Only where [`Packet::LAST`].
+    fn fork(&mut self, word: u64) -> bool;
 }

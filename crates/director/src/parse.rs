@@ -32,12 +32,14 @@ pub struct Ip<A> {
     pub protocol: u8,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Type of service (IPv4; 0 for IPv6).
+    /// Type of service or traffic class: DSCP (6 bits) and ECN (2 bits).
     pub tos: u8,
     /// Whether routers may cut it (IPv4 without DF).
     pub may_cut: bool,
     /// Place among its fragments.
     pub fragment: Fragment,
+    /// Identification of the datagram, if it is one.
+    pub ident: u32,
     /// Offset of the transport header.
     pub l4: usize,
     /// Bytes of the IP packet, header included.
@@ -80,6 +82,7 @@ impl ReadIp for V4 {
             tos: ip.tos,
             may_cut: ip.fragment.get() & Ipv4Header::DF == 0,
             fragment: Fragment::Whole,
+            ident: 0,
             l4: at + 20,
             len,
         })
@@ -114,6 +117,7 @@ impl ReadIp for V4 {
                 (0, _) => Fragment::First,
                 _ => Fragment::Later,
             },
+            ident: u32::from(ip.id.get()),
             l4: at + header,
             len,
         };
@@ -169,9 +173,10 @@ impl ReadIp for V6 {
             dst: ip.dst,
             protocol: ip.next_header,
             ttl: ip.hop_limit,
-            tos: 0,
+            tos: (ip.version_class_flow.get() >> 20) as u8,
             may_cut: false,
             fragment: Fragment::Whole,
+            ident: 0,
             l4: at + 40,
             len,
         })
@@ -198,9 +203,10 @@ impl ReadIp for V6 {
             dst: ip.dst,
             protocol: ip.next_header,
             ttl: ip.hop_limit,
-            tos: 0,
+            tos: (ip.version_class_flow.get() >> 20) as u8,
             may_cut: false,
             fragment: Fragment::Whole,
+            ident: 0,
             l4: at + 40,
             len,
         };
@@ -225,6 +231,7 @@ fn extensions<P: Packet, A>(p: &P, ip: &mut Ip<A>) -> bool {
             proto::FRAGMENT => {
                 let Some(frag) = p.get::<FragHeader>(ip.l4) else { return false };
                 ip.protocol = frag.next_header;
+                ip.ident = frag.id.get();
                 let place = frag.offset_more.get();
                 if place & FragHeader::OFFSET != 0 {
                     ip.fragment = Fragment::Later;

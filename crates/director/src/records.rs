@@ -11,7 +11,7 @@ use dirigent_wire::{Be16, Mac};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of every layout in this file.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Which way between client and server: the key of a connection entry is the
 /// packet's own tuple, so NAT has one entry for each direction.
@@ -50,7 +50,7 @@ impl<A: Copy> Tuple<A> {
 }
 
 /// An address and port with protocol: key of the service table and of the
-/// table of real servers.
+/// table of real servers. Both also hold [`Place::whole`] of each address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(C)]
 pub struct Place<A> {
@@ -72,6 +72,46 @@ impl<A> Place<A> {
     }
 }
 
+impl<A> Place<A> {
+    /// Stands for the address with all its places: a virtual or a real server's address.
+    #[inline(always)]
+    pub fn whole(addr: A) -> Self {
+        Self::new(0, addr, Be16::new(0))
+    }
+}
+
+/// Which datagram a fragment is a piece of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(C)]
+pub struct Piece<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Identification (IPv4: 16 bits of it).
+    pub ident: u32,
+    /// IP protocol, in the first byte; the rest is zero.
+    pub protocol: [u8; 4],
+}
+
+impl<A> Piece<A> {
+    /// A key from its parts.
+    #[inline(always)]
+    pub fn new(protocol: u8, src: A, dst: A, ident: u32) -> Self {
+        Self { src, dst, ident, protocol: [protocol, 0, 0, 0] }
+    }
+}
+
+/// What the first piece of a datagram said.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Datagram {
+    /// Source and destination port.
+    pub ports: [Be16; 2],
+    /// When it came, ticks.
+    pub seen: u32,
+}
+
 /// Which way an entry's packets go, and what is done to them.
 pub mod kind {
     /// From the client; NAT: destination becomes the server.
@@ -80,6 +120,8 @@ pub mod kind {
     pub const NAT_REPLY: u8 = 2;
     /// From the client; direct routing: only the MAC changes.
     pub const DR_REQUEST: u8 = 3;
+    /// From the client; tunnelling: unchanged inside another packet.
+    pub const TUN_REQUEST: u8 = 4;
 }
 
 /// One direction of a connection. The request entry is the connection: its
@@ -171,6 +213,8 @@ pub mod server_flag {
     pub const AVAILABLE: u32 = 1;
     /// At or over the upper threshold.
     pub const OVERLOAD: u32 = 2;
+    /// Its address is IPv6 (in a tunnel that need not be its service's family).
+    pub const IPV6: u32 = 4;
 }
 
 /// A real server of one virtual service.
@@ -217,9 +261,26 @@ pub mod hop {
     pub const REMOVED: u32 = 5;
 }
 
+/// What is put around tunnelled packets: [`NextHop::tunnel`] and its flags.
+pub mod tunnel {
+    /// Nothing: the server is not reached by a tunnel.
+    pub const NONE: u8 = 0;
+    /// Another IP header (RFC 2003, RFC 2473, RFC 4213).
+    pub const IPIP: u8 = 1;
+    /// IP and GRE (RFC 2784).
+    pub const GRE: u8 = 2;
+    /// IP, UDP and GUE (draft-ietf-intarea-gue, version 0).
+    pub const GUE: u8 = 3;
+
+    /// Flag: GRE's or UDP's checksum is there.
+    pub const CHECKSUM: u8 = 1;
+    /// Flag: [`super::NextHop::peer`] is an IPv6 address.
+    pub const PEER_V6: u8 = 2;
+}
+
 /// How frames reach a real server; same index as the server. User space keeps
-/// it true. Written in two steps (state to `NO_NEIGHBOUR`, then MACs, then
-/// `RESOLVED`) so that no CPU sees half a MAC.
+/// it true, all but `learned`. Written in two steps (state to `NO_NEIGHBOUR`,
+/// then MACs, then `RESOLVED`) so that no CPU sees half a MAC.
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub struct NextHop {
@@ -227,16 +288,25 @@ pub struct NextHop {
     pub state: S32,
     /// Outgoing interface.
     pub ifindex: u32,
-    /// Largest IP packet, bytes.
+    /// Largest IP packet that the route carries, a tunnel's headers included; bytes.
     pub mtu: u32,
     /// Source MAC: the interface's.
     pub src: Mac,
     /// Destination MAC: the server's or the gateway's.
     pub dst: Mac,
-    /// Zero.
-    pub spare: u32,
-    /// Source address of a tunnel, zero until tunnels come.
-    pub tunnel_src: [u16; 8],
+    /// One of [`tunnel`]'s kinds.
+    pub tunnel: u8,
+    /// Bits of [`tunnel`]'s flags.
+    pub flags: u8,
+    /// GUE: the server's UDP port.
+    pub port: Be16,
+    /// A smaller MTU on the way, learned from an ICMP error: see [`crate::tunnel::Learned`].
+    pub learned: S32,
+    /// This host's address on the way to `peer`: a tunnel's source.
+    pub source: [u16; 8],
+    /// Tunnel: the server's address, where it ends. Else whose MAC `dst` is: the server's
+    /// or the gateway's address. IPv4 in the first two words.
+    pub peer: [u16; 8],
 }
 
 /// An interface the director is attached to; index: its number.
@@ -268,6 +338,8 @@ pub mod setting {
     pub const SNAT_REROUTE: u32 = 4;
     /// The table of NAT servers must be asked about strangers.
     pub const KNOW_SERVERS: u32 = 8;
+    /// Tunnels: DF of the inner packet is heeded and copied (IPVS `pmtu_disc`).
+    pub const PMTU_DISC: u32 = 16;
 }
 
 /// Number of TCP states (RFC 9293 §3.3.2, and IPVS's SYNACK).
@@ -306,7 +378,7 @@ impl Default for Settings {
         let hz = 250;
         let mut s = Self {
             version: LAYOUT_VERSION,
-            flags: setting::SNAT_REROUTE,
+            flags: setting::SNAT_REROUTE | setting::PMTU_DISC,
             hz,
             clock_offset: 0,
             tcp_timeouts: [0; 16],
@@ -403,6 +475,10 @@ pub mod map {
     pub const KNOWN4: &str = "KNOWN4";
     /// `Place<Addr6>` of NAT servers to `Known`.
     pub const KNOWN6: &str = "KNOWN6";
+    /// `Piece<Addr4>` to `Datagram`, oldest forgotten first.
+    pub const DATAGRAMS4: &str = "DATAGRAMS4";
+    /// `Piece<Addr6>` to `Datagram`.
+    pub const DATAGRAMS6: &str = "DATAGRAMS6";
     /// Interface number to `Link`.
     pub const LINKS: &str = "LINKS";
     /// `Settings`, one entry.
@@ -414,9 +490,9 @@ pub mod map {
     pub const CANDIDATES: &str = "CANDIDATES";
 
     /// All of them.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 20] = [
         CONNS4, CONNS6, SERVICES4, SERVICES6, SERVICES, SERVERS, SLOTS, NEXT_HOPS, COUNTERS, REASONS, LOCAL4, LOCAL6,
-        KNOWN4, KNOWN6, LINKS, SETTINGS, ERRORS, CANDIDATES,
+        KNOWN4, KNOWN6, DATAGRAMS4, DATAGRAMS6, LINKS, SETTINGS, ERRORS, CANDIDATES,
     ];
 }
 
@@ -426,12 +502,15 @@ const _: () = {
     assert!(size_of::<Tuple<Addr6>>() == 40);
     assert!(size_of::<Place<Addr4>>() == 8);
     assert!(size_of::<Place<Addr6>>() == 20);
+    assert!(size_of::<Piece<Addr4>>() == 16);
+    assert!(size_of::<Piece<Addr6>>() == 40);
+    assert!(size_of::<Datagram>() == 8);
     // With a 16-byte key the kernel's element is exactly two cache lines.
     assert!(size_of::<Conn<Addr4>>() == 64);
     assert!(size_of::<Conn<Addr6>>() == 80);
     assert!(size_of::<Service>() == 48);
     assert!(size_of::<Server>() == 56);
-    assert!(size_of::<NextHop>() == 44);
+    assert!(size_of::<NextHop>() == 64);
     assert!(size_of::<Link>() == 32);
     assert!(size_of::<Settings>() == 128);
     assert!(size_of::<Counters>() == 40);
@@ -448,8 +527,8 @@ mod tests {
     /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
     /// are then refused instead of misread.
     #[test]
-    fn layouts_of_version_1() {
-        assert_eq!(LAYOUT_VERSION, 1);
+    fn layouts_of_version_2() {
+        assert_eq!(LAYOUT_VERSION, 2);
         let conn4 = [
             offset_of!(Conn<Addr4>, last_seen),
             offset_of!(Conn<Addr4>, server),
@@ -463,6 +542,14 @@ mod tests {
         assert_eq!([offset_of!(Service, cursor), offset_of!(Service, scheduler)], [8, 16]);
         assert_eq!([offset_of!(Server, addr), offset_of!(Server, weight)], [8, 28]);
         assert_eq!([offset_of!(NextHop, src), offset_of!(NextHop, dst)], [12, 18]);
+        let hop = [
+            offset_of!(NextHop, tunnel),
+            offset_of!(NextHop, port),
+            offset_of!(NextHop, learned),
+            offset_of!(NextHop, source),
+            offset_of!(NextHop, peer),
+        ];
+        assert_eq!(hop, [24, 26, 28, 32, 48]);
         assert_eq!([offset_of!(Settings, tcp_timeouts), offset_of!(Settings, udp_timeout)], [16, 80]);
     }
 }

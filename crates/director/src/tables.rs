@@ -1,7 +1,7 @@
 //! What the packet path remembers, and the time. BPF maps in the kernel, plain
 //! collections in the in-memory executor.
 
-use crate::records::{Conn, Known, Link, NextHop, Place, Server, Service, Settings, Tuple};
+use crate::records::{Conn, Datagram, Known, Link, NextHop, Piece, Place, Server, Service, Settings, Tuple};
 use crate::shared::S64;
 use dirigent_wire::{Addr4, Addr6, Mac};
 
@@ -90,6 +90,15 @@ pub trait Tables {
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known>;
     /// The NAT server at this place.
     fn known6(&self, at: &Place<Addr6>) -> Option<&Known>;
+
+    /// What the first piece of an IPv4 datagram said.
+    fn datagram4(&self, piece: &Piece<Addr4>) -> Option<&Datagram>;
+    /// What the first piece of an IPv6 datagram said.
+    fn datagram6(&self, piece: &Piece<Addr6>) -> Option<&Datagram>;
+    /// Notes what the first piece of an IPv4 datagram said.
+    fn remember4(&mut self, piece: &Piece<Addr4>, datagram: &Datagram);
+    /// Notes what the first piece of an IPv6 datagram said.
+    fn remember6(&mut self, piece: &Piece<Addr6>, datagram: &Datagram);
 
     /// A virtual service by index.
     fn service(&self, index: u32) -> Option<&Service>;

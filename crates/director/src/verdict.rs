@@ -106,6 +106,7 @@ reasons! {
     Request "request" Forwarded "A client's packet went to its real server.";
     Reply "reply" Forwarded "A real server's answer went to its client.";
     IcmpRequest "icmp_request" Forwarded "An ICMP error about an answer went to the real server.";
+    TunnelError "tunnel_error" Forwarded "An ICMP error about a tunnel went to the client whose packet was in it.";
     IcmpReply "icmp_reply" Forwarded "An ICMP error about a request went to the client.";
     LocalServer "local_server" Forwarded "The real server is this host.";
     LocalReply "local_reply" Forwarded "An answer of a real server on this host left as the virtual service.";
@@ -124,7 +125,7 @@ reasons! {
     NotHeld "not_held" Passed "The virtual address is not on this host.";
     NotSyn "not_syn" Passed "A TCP packet of no connection that cannot open one: the host answers it.";
     FtpData "ftp_data" Passed "A new flow from port 20, which IPVS leaves to the host.";
-    LaterFragment "later_fragment" Passed "A fragment without ports.";
+    LaterFragment "later_fragment" Passed "A piece of a datagram that is none of ours.";
     IcmpUnrelated "icmp_unrelated" Passed "An ICMP message about no connection.";
     ReplyExpires "reply_expires" Passed "A server's answer with TTL 1: the host tells the server.";
     ReplyTooBig "reply_too_big" Passed "A server's answer too long for the client's route: the host tells the server.";
@@ -137,9 +138,11 @@ reasons! {
 
     ErrorWithheld "error_withheld" Dropped "An ICMP error was due but over its rate limit.";
     ErrorUnsent "error_unsent" Dropped "An ICMP error was due but could not be built.";
-    NoErrorAboutIcmp "no_error_about_icmp" Dropped "An ICMP error that cannot go on: none is sent about it (RFC 1122 §3.2.2).";
-    Fragment "fragment" Dropped "A fragment of a service's packet: not handled yet.";
+    NoErrorAboutIcmp "no_error_about_icmp" Dropped "An ICMP error, or a later piece of a datagram, that cannot go on: no error is sent about it (RFC 1122 §3.2.2).";
+    FragNoFirst "frag_no_first" Dropped "A piece of a datagram whose first piece has not come yet.";
+    NoChecksum "no_checksum" Dropped "Pieces of a UDP datagram over IPv6 without a checksum, which RFC 8200 forbids.";
     ShortTransport "short_transport" Dropped "The TCP or UDP header is cut short.";
+    TunnelTold "tunnel_told" Dropped "An ICMP error about a tunnel: noted, and nobody to be told.";
     IcmpChecksum "icmp_checksum" Dropped "A related ICMP error with a wrong checksum.";
     Martian "martian" Dropped "A source address that cannot be: own, loopback, multicast or unspecified.";
     ServerRemoved "server_removed" Dropped "The connection's real server was removed.";
@@ -149,8 +152,7 @@ reasons! {
     ReplyKeyTaken "reply_key_taken" Dropped "Every server has a connection of this client port already.";
     Raced "raced" Dropped "Lost a race for the connection; the sender tries again.";
     ReplyUnroutable "reply_unroutable" Dropped "No route to the client.";
-    ReplyUncut "reply_uncut" Dropped "An answer without DF too long for the client's route.";
-    RequestUncut "request_uncut" Dropped "A direct-routed request without DF too long for the server's route: not cut yet.";
+    Uncut "uncut" Dropped "Too long for its route, and not to be cut: an offload has yet to finish it.";
     OnePacketAmbiguous "one_packet_ambiguous" Dropped "An answer that several one-packet services may own.";
     RewriteFailed "rewrite_failed" Dropped "The packet changed under way and could not be rewritten.";
     StageMissing "stage_missing" Dropped "A later stage of the packet path is not loaded.";

@@ -278,7 +278,7 @@ fn agree(side: Side, a: &Does, b: &Does) -> bool {
     match (a, b) {
         (Does::Out(s, f), Does::Out(t, g)) => s == t && f.len() == g.len() && same_frame(f, g, *s == side),
         // The kernel writes the MACs.
-        (Does::Resolve(s, f), Does::Resolve(t, g)) => s == t && f.get(12..) == g.get(12..),
+        (Does::Resolve(s, f, _), Does::Resolve(t, g, _)) => s == t && f.get(12..) == g.get(12..),
         _ => a == b,
     }
 }
@@ -312,7 +312,7 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections
         let (_, first, why) = &outcomes[0];
         *reasons.entry(why.map_or("?", |why| why.name())).or_default() += 1;
         if outcomes.iter().all(|(_, does, reason)| agree(side, first, does) && reason == why) {
-            if let (Some(Reason::Request), Does::Out(_, out) | Does::Resolve(_, out)) = (why, first) {
+            if let (Some(Reason::Request), Does::Out(_, out) | Does::Resolve(_, out, _)) = (why, first) {
                 live.extend(went_to(out).map(|server| Ends { server, ..ends }));
             }
             continue;
@@ -322,7 +322,8 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections
                 Does::Drop => ("drop".into(), String::new()),
                 Does::ToHost(f) => ("to the host".into(), describe(f)),
                 Does::Out(s, f) => (format!("out of {}", s.name()), describe(f)),
-                Does::Resolve(s, f) => (format!("out of {}, neighbour to be found", s.name()), describe(f)),
+                Does::Pieces(pieces) => (format!("{} pieces", pieces.len()), String::new()),
+                Does::Resolve(s, f, _) => (format!("out of {}, neighbour to be found", s.name()), describe(f)),
             };
             format!("\n  {name}: {what} ({}) {frame}", reason.map_or("?", |reason| reason.name()))
         };

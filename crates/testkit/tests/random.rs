@@ -221,7 +221,7 @@ fn agree(input: Side, a: &Does, b: &Does) -> bool {
     match (a, b) {
         (Does::Out(s, f), Does::Out(t, g)) => s == t && same_frame(f, g, *s == input) && f.len() == g.len(),
         (Does::ToHost(f), Does::ToHost(g)) => f == g,
-        (Does::Resolve(s, f), Does::Resolve(t, g)) => s == t && packet(f) == packet(g),
+        (Does::Resolve(s, f, _), Does::Resolve(t, g, _)) => s == t && packet(f) == packet(g),
         _ => a == b,
     }
 }
@@ -241,7 +241,8 @@ fn compare(executors: &mut [Box<dyn Executor>], frames: &[Recipe], options: u8, 
             })?;
             let (name, expected, why) = first.get_or_insert((executor.name(), does.clone(), verdict));
             let show = |does: &Does| match does {
-                Does::ToHost(f) | Does::Out(_, f) | Does::Resolve(_, f) => format!("{does:.0?}\n      {}", describe(f)),
+                Does::Pieces(pieces) => format!("{} pieces", pieces.len()),
+                Does::ToHost(f) | Does::Out(_, f) | Does::Resolve(_, f, _) => format!("{does:.0?}\n      {}", describe(f)),
                 Does::Drop => "Drop".into(),
             };
             prop_assert!(

@@ -9,14 +9,20 @@ pub mod proto {
     pub const HOP_BY_HOP: u8 = 0;
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IPv4 in IP (RFC 2003).
+    pub const IPIP: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// IPv6 in IP (RFC 4213).
+    pub const IPV6: u8 = 41;
     /// Routing header (RFC 8200 §4.4).
     pub const ROUTING: u8 = 43;
     /// Fragment header (RFC 8200 §4.5).
     pub const FRAGMENT: u8 = 44;
+    /// GRE (RFC 2784).
+    pub const GRE: u8 = 47;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
     /// Destination options (RFC 8200 §4.6).

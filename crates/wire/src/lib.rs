@@ -14,12 +14,14 @@ pub mod eth;
 pub mod icmp;
 pub mod ip;
 pub mod transport;
+pub mod tunnel;
 
 pub use be::{Be16, Be32};
 pub use eth::{EthHeader, Mac};
 pub use icmp::IcmpHeader;
 pub use ip::{Addr4, Addr6, ExtHeader, FragHeader, Ipv4Header, Ipv6Header};
 pub use transport::{Ports, TcpHeader, UdpHeader};
+pub use tunnel::{GreChecksum, GreHeader, GueHeader};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -52,6 +54,9 @@ headers!(
     TcpHeader = 20,
     UdpHeader = 8,
     IcmpHeader = 8,
+    GreHeader = 4,
+    GreChecksum = 4,
+    GueHeader = 4,
     eth::VlanTag = 4,
     eth::EthHeads = 12,
 );

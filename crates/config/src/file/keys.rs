@@ -46,6 +46,7 @@ pub const DIRECTOR: Table = Table {
         key("schedule_icmp", "boolean", "false"),
         key("nat_icmp_send", "boolean", "false"),
         key("snat_reroute", "boolean", "true"),
+        key("pmtu_disc", "boolean", "true"),
         key("socket", "string", "none"),
         key("group", "string", "none"),
         key("timeouts", "table", "none"),

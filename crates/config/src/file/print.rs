@@ -58,6 +58,7 @@ fn settings(s: &Settings, out: &mut String) {
         ("schedule_icmp", s.schedule_icmp, d.schedule_icmp),
         ("nat_icmp_send", s.nat_icmp_send, d.nat_icmp_send),
         ("snat_reroute", s.snat_reroute, d.snat_reroute),
+        ("pmtu_disc", s.pmtu_disc, d.pmtu_disc),
     ] {
         if value != default {
             line(o, key, value);

@@ -114,7 +114,6 @@ fn bad_files() {
         (server("weight = 2147483648"), "8:10: weight is 2147483648; use a whole number from 0 to 2147483647, without quotes".into()),
         (server("weight = \"2\""), "8:10: weight is a string, not an integer; use a whole number from 0 to 2147483647, without quotes".into()),
         (server("method = \"masq\""), "8:10: method is \"masq\"; use \"nat\", \"dr\", \"tun\"".into()),
-        (server("method = \"tun\""), "8:10: method tun is not in this version; use nat, or dr within one network; tun comes with a later version".into()),
         (server("tunnel = \"gre\""), "8:10: tunnel with method nat; remove it, or set method = \"tun\"".into()),
         (server("upper = 5"), "8:9: a connection threshold is not in this version; remove upper and lower".into()),
         (server("lower = 5"), "8:9: the lower threshold 5 is above the upper one, 0; set upper above lower, or remove lower".into()),

@@ -4,9 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use dirigent_config::{
-    Method, Model, Op, Plan, Server as Wanted, Service as WantedService, ServiceKey, Settings as WantedSettings,
+    Method, Model, Op, Plan, Server as Wanted, Service as WantedService, ServiceKey, Settings as WantedSettings, Tunnel,
+    TunnelChecksum, TunnelKind,
 };
-use dirigent_director::records::{LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting};
+use dirigent_director::records::{
+    LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
+};
 use dirigent_director::schedule::MH_SIZE;
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::Be16;
@@ -234,6 +237,7 @@ impl<S: Store> Control<S> {
             }
         }
         if new {
+            self.store.set_place(&Spot::whole(key.address), Some(u32::MAX))?;
             self.store.set_place(&spot(&key), Some(held.index))?;
         }
         if list_changed {
@@ -311,10 +315,14 @@ impl<S: Store> Control<S> {
             load: S64::new(0),
             addr: words(address),
             port: Be16::new(port),
-            method: if wanted.method == Method::Nat { kind::NAT_REQUEST } else { kind::DR_REQUEST },
+            method: match wanted.method {
+                Method::Nat => kind::NAT_REQUEST,
+                Method::Dr => kind::DR_REQUEST,
+                Method::Tun(_) => kind::TUN_REQUEST,
+            },
             protocol: key.protocol.number(),
             weight: S32::new(wanted.weight),
-            flags: S32::new(server_flag::AVAILABLE),
+            flags: S32::new(server_flag::AVAILABLE | if address.is_ipv6() { server_flag::IPV6 } else { 0 }),
             service: held.index,
             upper: wanted.upper,
             lower: wanted.lower,
@@ -322,13 +330,13 @@ impl<S: Store> Control<S> {
         };
         self.store.put_server(index, &record)?;
         if there.is_none() {
-            let next = self.hops.get(&address).cloned().unwrap_or_default();
-            self.store.put_next_hop(index, &next)?;
             self.used_servers.insert(index);
             if self.trash.take(index).is_some_and(|was| was.service_gone) {
                 self.store.zero_counters(index)?;
             }
         }
+        // With the tunnel that an edit may have changed, for existing connections too.
+        self.write_hop(index, address, wanted.method)?;
         Ok(Member { index, address, port })
     }
 
@@ -354,6 +362,9 @@ impl<S: Store> Control<S> {
         let Some(held) = self.held.get(key).cloned() else { return Ok(()) };
         self.store.set_place(&spot(key), None)?;
         self.held.remove(key);
+        if !self.held.keys().any(|other| other.address == key.address) {
+            self.store.set_place(&Spot::whole(key.address), None)?;
+        }
         self.store.set_list(held.index, 0)?;
         for member in &held.members {
             self.discard(*key, held.index, *member)?;
@@ -378,9 +389,29 @@ impl<S: Store> Control<S> {
     /// Says how frames reach an address, now and when a server of it comes.
     pub fn set_next_hop(&mut self, address: IpAddr, next: &NextHop) -> Result<(), Error> {
         self.hops.insert(address, next.clone());
-        let of_address = |held: &Held| held.members.iter().filter(|m| m.address == address).map(|m| m.index).collect();
-        let indexes: Vec<Vec<u32>> = self.held.values().map(of_address).collect();
-        indexes.into_iter().flatten().try_for_each(|index| self.store.put_next_hop(index, next))
+        let mut found = Vec::new();
+        for (key, held) in &self.held {
+            let service = self.model.service(key);
+            for member in held.members.iter().filter(|m| m.address == address) {
+                let wanted = service.and_then(|s| s.servers.iter().find(|s| s.identity() == (address, member.port)));
+                found.push((member.index, wanted.map_or(Method::Nat, |server| server.method)));
+            }
+        }
+        found.into_iter().try_for_each(|(index, method)| self.write_hop(index, address, method))
+    }
+
+    /// Writes how frames reach a server by its method. What was learned of the way stays
+    /// while the way does.
+    fn write_hop(&mut self, index: u32, address: IpAddr, method: Method) -> Result<(), Error> {
+        let mut next = self.hops.get(&address).cloned().unwrap_or_default();
+        if let Method::Tun(shape) = method {
+            tunnelled(&mut next, address, shape);
+        }
+        let old = self.store.next_hop(index)?;
+        let way = |n: &NextHop| (n.ifindex, n.mtu, n.tunnel, n.flags, n.source, n.peer);
+        let learned = if way(&old) == way(&next) { old.learned.load() } else { 0 };
+        next.learned = S32::new(learned);
+        self.store.put_next_hop(index, &next)
     }
 
     /// What the tables say of a server.
@@ -411,6 +442,24 @@ impl<S: Store> Control<S> {
     }
 }
 
+/// Turns the next hop of a server's address into that of a tunnel to it.
+fn tunnelled(next: &mut NextHop, address: IpAddr, shape: Tunnel) {
+    let kind = match shape.kind {
+        TunnelKind::Ipip => tunnel::IPIP,
+        TunnelKind::Gre => tunnel::GRE,
+        TunnelKind::Gue { port } => {
+            next.port = Be16::new(port);
+            tunnel::GUE
+        }
+    };
+    // "Remote" is a full checksum wherever the inner one is complete, as in IPVS; and here
+    // it always is, or is taken for what it will be.
+    let checksum = if shape.checksum == TunnelChecksum::None { 0 } else { tunnel::CHECKSUM };
+    next.tunnel = kind;
+    next.flags = checksum | if address.is_ipv6() { tunnel::PEER_V6 } else { 0 };
+    next.peer = words(address);
+}
+
 /// Where a service is.
 pub(super) fn spot(key: &ServiceKey) -> Spot {
     Spot { address: key.address, port: key.port, protocol: key.protocol.number() }
@@ -428,6 +477,7 @@ fn settings(of: &WantedSettings, hz: u32, know_servers: bool, clock_offset: u32)
         flags: bit(of.schedule_icmp, setting::SCHEDULE_ICMP)
             | bit(of.nat_icmp_send, setting::NAT_ICMP_SEND)
             | bit(of.snat_reroute, setting::SNAT_REROUTE)
+            | bit(of.pmtu_disc, setting::PMTU_DISC)
             | bit(know_servers, setting::KNOW_SERVERS),
         hz,
         clock_offset,

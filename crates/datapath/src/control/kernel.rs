@@ -29,7 +29,7 @@ pub struct KernelStore {
     services: Mapped<[AtomicU64; 6]>,
     servers: Mapped<[AtomicU64; 7]>,
     slots: Mapped<AtomicU32>,
-    next_hops: Mapped<[AtomicU32; 11]>,
+    next_hops: Mapped<[AtomicU32; 16]>,
     counters: PerCpuTable<u32, Counters>,
     reasons: PerCpuTable<u32, u64>,
     local4: Table<[u16; 2], u32>,
@@ -86,7 +86,7 @@ impl KernelStore {
     fn server_words(&self, index: u32) -> Result<&[AtomicU64; 7], Error> {
         self.servers.get(index).ok_or(Error::NoEntry { table: map::SERVERS, index })
     }
-    fn hop_words(&self, index: u32) -> Result<&[AtomicU32; 11], Error> {
+    fn hop_words(&self, index: u32) -> Result<&[AtomicU32; 16], Error> {
         self.next_hops.get(index).ok_or(Error::NoEntry { table: map::NEXT_HOPS, index })
     }
 

@@ -36,9 +36,10 @@ impl<S: Store> Control<S> {
         let nat = wanted.servers.iter().filter(|s| s.method == Method::Nat);
         let places: HashMap<Spot, u32> = nat
             .filter_map(|s| held.members.iter().find(|m| (m.address, m.port) == s.identity()))
-            .map(|m| (place(m.address, m.port), m.index))
+            .flat_map(|m| [(place(m.address, m.port), m.index), (Spot::whole(m.address), m.index)])
             .collect();
-        self.write_known(key, |place| places.get(place).map(|index| (*index, wanted.one_packet)), places.keys())
+        let one_packet = |place: &Spot| wanted.one_packet && *place != Spot::whole(place.address);
+        self.write_known(key, |place| places.get(place).map(|index| (*index, one_packet(place))), places.keys())
     }
 
     /// The service went.

@@ -25,5 +25,5 @@ pub use apply::{Control, ServerStatus};
 pub use connections::{Connection, connections};
 pub use error::Error;
 pub use kernel::KernelStore;
-pub use store::{Entry, Expired, Flow, Room, Spot, Store};
+pub use store::{Entry, Expired, Flow, Room, Spot, Store, words};
 pub use sweep::{Swept, sweep};

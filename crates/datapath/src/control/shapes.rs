@@ -33,7 +33,8 @@ const _: () = {
     assert!(size_of::<Service>() == 48 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, mh_base) == 32);
     assert!(size_of::<Server>() == 56 && offset_of!(Server, port) == 24 && offset_of!(Server, weight) == 28);
     assert!(offset_of!(Server, flags) == 32 && offset_of!(Server, upper) == 40 && offset_of!(Server, spare) == 48);
-    assert!(size_of::<NextHop>() == 44 && offset_of!(NextHop, src) == 12 && offset_of!(NextHop, spare) == 24);
+    assert!(size_of::<NextHop>() == 64 && offset_of!(NextHop, src) == 12 && offset_of!(NextHop, tunnel) == 24);
+    assert!(offset_of!(NextHop, learned) == 28 && offset_of!(NextHop, peer) == 48);
     assert!(size_of::<Link>() == 32 && offset_of!(Link, used) == 6 && offset_of!(Link, addr6) == 12);
     assert!(size_of::<Settings>() == 128 && offset_of!(Settings, udp_timeout) == 80);
     assert!(size_of::<Candidate>() == 48 && offset_of!(Candidate, flags) == 40);
@@ -228,28 +229,47 @@ pub fn server_words(s: &Server) -> [u64; 7] {
     ]
 }
 
+/// Eight half words of four words.
+fn eight(words: [u32; 4]) -> [u16; 8] {
+    let [(a, b), (c, d), (e, f), (g, h)] = words.map(half_words);
+    [a, b, c, d, e, f, g, h]
+}
+
+/// The opposite of [`eight`].
+fn four([a, b, c, d, e, f, g, h]: [u16; 8]) -> [u32; 4] {
+    [word(a, b), word(c, d), word(e, f), word(g, h)]
+}
+
 /// A next hop of its words.
-pub fn next_hop([state, ifindex, mtu, a, b, c, spare, t, u, v, w]: [u32; 11]) -> NextHop {
+pub fn next_hop([state, ifindex, mtu, a, b, c, shape, learned, s, t, u, v, w, x, y, z]: [u32; 16]) -> NextHop {
     let ((a, b), (c, d), (e, f)) = (half_words(a), half_words(b), half_words(c));
-    let [t, u, v, w] = [t, u, v, w].map(half_words);
+    let (kind, port) = half_words(shape);
+    let [tunnel, flags] = kind.to_ne_bytes();
     NextHop {
         state: S32::new(state),
         ifindex,
         mtu,
         src: Mac([a, b, c]),
         dst: Mac([d, e, f]),
-        spare,
-        tunnel_src: [t.0, t.1, u.0, u.1, v.0, v.1, w.0, w.1],
+        tunnel,
+        flags,
+        port: Be16::from_raw(port),
+        learned: S32::new(learned),
+        source: eight([s, t, u, v]),
+        peer: eight([w, x, y, z]),
     }
 }
 
 /// A next hop's words.
-pub fn hop_words(n: &NextHop) -> [u32; 11] {
+pub fn hop_words(n: &NextHop) -> [u32; 16] {
     let (Mac([a, b, c]), Mac([d, e, f])) = (n.src, n.dst);
-    let [g, h, i, j, k, l, m, o] = n.tunnel_src;
-    let macs = [word(a, b), word(c, d), word(e, f)];
-    let [x, y, z] = macs;
-    [n.state.load(), n.ifindex, n.mtu, x, y, z, n.spare, word(g, h), word(i, j), word(k, l), word(m, o)]
+    let shape = word(u16::from_ne_bytes([n.tunnel, n.flags]), n.port.raw());
+    let head = [n.state.load(), n.ifindex, n.mtu, word(a, b), word(c, d), word(e, f), shape, n.learned.load()];
+    let mut words = [0; 16];
+    for (to, word) in words.iter_mut().zip(head.into_iter().chain(four(n.source)).chain(four(n.peer))) {
+        *to = word;
+    }
+    words
 }
 
 /// A link's words.
@@ -301,7 +321,7 @@ mod tests {
         assert_eq!(format!("{:?}", settings(&settings_words(&s))), format!("{s:?}"));
         let words = [1, 2, 3, pair(word(0x1234, 0x0601), 7), 5, 6, 7];
         assert_eq!(server_words(&server(words)), words);
-        let words = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+        let words = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
         assert_eq!(hop_words(&next_hop(words)), words);
         let flow = Flow {
             protocol: 6,

@@ -146,7 +146,7 @@ pub trait Store {
 }
 
 /// To the packet path's widest address.
-pub(super) fn words(address: IpAddr) -> [u16; 8] {
+pub fn words(address: IpAddr) -> [u16; 8] {
     match address {
         IpAddr::V4(a) => Addr4::new(a.octets()).to_words(),
         IpAddr::V6(a) => Addr6::new(a.octets()).to_words(),
@@ -162,6 +162,10 @@ pub(super) fn address(words: &[u16; 8], v6: bool) -> IpAddr {
 }
 
 impl Spot {
+    /// Stands for an address with all its places: [`Place::whole`].
+    pub(super) fn whole(address: IpAddr) -> Self {
+        Self { address, port: 0, protocol: 0 }
+    }
     /// As an IPv4 key.
     pub(super) fn place4(&self, address: std::net::Ipv4Addr) -> Place<Addr4> {
         Place::new(self.protocol, Addr4::new(address.octets()), Be16::new(self.port))

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use dirigent_config::{Model, Protocol, ServiceKey};
-use dirigent_director::records::kind;
+use dirigent_director::records::{kind, server_flag};
 
 use super::Error;
 use super::apply::{Control, Held, Member};
@@ -50,14 +50,14 @@ impl<S: Store> Control<S> {
 
     fn find_services(&mut self) -> Result<(), Error> {
         for (spot, index) in self.store.places()? {
+            let Some(key) = key(&spot) else { continue };
             let record = self.store.service(index)?;
             let list = region(record.list.load());
             let mh = Region { base: record.mh_base, len: record.mh_size };
-            let v6 = spot.address.is_ipv6();
-            let Some(key) = key(&spot) else { continue };
             let mut members = Vec::new();
             for index in self.store.slots(list.base, list.len)? {
                 let server = self.store.server(index)?;
+                let v6 = server.flags.load() & server_flag::IPV6 != 0;
                 members.push(Member { index, address: address(&server.addr, v6), port: server.port.get() });
                 self.used_servers.insert(index);
             }

@@ -1,6 +1,7 @@
 //! A frame in memory, as XDP or tc would see it.
 
 use dirigent_director::packet::{L4, Packet};
+use dirigent_director::tunnel::Outer;
 use dirigent_wire::{Be16, Header, checksum, eth::EthHeads};
 use zerocopy::IntoBytes as _;
 
@@ -62,19 +63,21 @@ pub struct Frame<const EASY: bool, const LAST: bool> {
     ingress: u32,
     gso_size: u32,
     stripped_tag: Option<u16>,
+    /// Copies left to a later run, with their words.
+    pub(super) forks: Vec<(u64, Vec<u8>)>,
 }
 
 impl<const LAST: bool> Frame<true, LAST> {
     /// A frame that came in by an interface. `gso_size` and `stripped_tag`: see [`Packet`].
     #[must_use]
     pub fn new(bytes: &[u8], ingress: u32, gso_size: u32, stripped_tag: Option<u16>) -> Self {
-        Self { buffer: Buffer::new(bytes), ingress, gso_size, stripped_tag }
+        Self { buffer: Buffer::new(bytes), ingress, gso_size, stripped_tag, forks: Vec::new() }
     }
     /// The same frame in a later stage.
     #[must_use]
     pub fn later(self) -> Frame<false, LAST> {
-        let Self { buffer, ingress, gso_size, stripped_tag } = self;
-        Frame { buffer, ingress, gso_size, stripped_tag }
+        let Self { buffer, ingress, gso_size, stripped_tag, forks } = self;
+        Frame { buffer, ingress, gso_size, stripped_tag, forks }
     }
 }
 
@@ -140,5 +143,26 @@ impl<const E: bool, const L: bool> Packet for Frame<E, L> {
         let end = self.buffer.start + keep as usize;
         self.buffer.end = self.buffer.end.min(end);
         self.buffer.grow_front(grow as usize)
+    }
+    fn grow(&mut self, bytes: u32, outer: Outer) -> bool {
+        if self.gso_size != 0 && outer.smaller_segments {
+            self.gso_size = self.gso_size.saturating_sub(bytes);
+        }
+        self.buffer.grow_front(bytes as usize)
+    }
+    fn adjust(&mut self, header: u32, change: i32) -> bool {
+        let at = 14 + header as usize;
+        let mut bytes = self.bytes().to_vec();
+        let (less, more) = if change < 0 { (change.unsigned_abs() as usize, 0) } else { (0, change as usize) };
+        if at + less > bytes.len() {
+            return false;
+        }
+        bytes.splice(at..at + less, std::iter::repeat_n(0, more));
+        self.buffer = Buffer::new(&bytes);
+        true
+    }
+    fn fork(&mut self, word: u64) -> bool {
+        self.forks.push((word, self.bytes().to_vec()));
+        true
     }
 }

@@ -40,6 +40,8 @@ pub struct Outcome {
     pub frame: Vec<u8>,
     /// Who decided.
     pub by: Ran,
+    /// Of a packet that was cut, the pieces after the first, in order.
+    pub more: Vec<(Verdict, Vec<u8>)>,
 }
 
 /// A packet passes through fewer stages than this; the kernel allows 33.
@@ -51,7 +53,7 @@ fn stages<const LAST: bool>(
     t: &mut MemoryTables,
     mut verdict: Verdict,
     stage: impl Fn(&mut Frame<false, LAST>, &mut MemoryTables, u32) -> Verdict,
-) -> (Verdict, Vec<u8>) {
+) -> (Verdict, Frame<false, LAST>) {
     let mut frame = frame.later();
     let mut left = MAX_STAGES;
     while verdict.action == Action::Continue {
@@ -61,15 +63,36 @@ fn stages<const LAST: bool>(
         };
         left = left.saturating_sub(1);
     }
-    (verdict, frame.bytes().to_vec())
+    (verdict, frame)
+}
+
+/// The outcome of a frame's stages; copies that it left to be cut further are run too.
+fn outcome<const LAST: bool>(
+    t: &mut MemoryTables,
+    (verdict, frame): (Verdict, Frame<false, LAST>),
+    ingress: u32,
+    by: Ran,
+) -> Outcome {
+    t.count_reason(verdict.reason);
+    let mut out = Outcome { verdict, frame: frame.bytes().to_vec(), by, more: Vec::new() };
+    for (word, rest) in frame.forks {
+        t.stash(word);
+        let rest = Frame::<true, LAST>::new(&rest, ingress, 0, None);
+        let v6 = rest.bytes().get(12..14) == Some([0x86, 0xdd].as_slice());
+        let begin = Verdict::out(Action::Continue, Reason::LaterStage, Stage::Rest.number(v6));
+        let ended = stages(rest, t, begin, direct::resume);
+        let Outcome { verdict, frame, more, .. } = outcome(t, ended, ingress, by);
+        out.more.push((verdict, frame));
+        out.more.extend(more);
+    }
+    out
 }
 
 fn enter<const LAST: bool>(t: &mut MemoryTables, packet: &Incoming<'_>, by: Ran) -> Outcome {
     let mut frame = Frame::<true, LAST>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
     let verdict = direct::direct(&mut frame, t);
-    let (verdict, frame) = stages(frame, t, verdict, direct::resume);
-    t.count_reason(verdict.reason);
-    Outcome { verdict, frame, by }
+    let ended = stages(frame, t, verdict, direct::resume);
+    outcome(t, ended, packet.ingress, by)
 }
 
 /// As XDP. The verdict may be to hand over to tc.
@@ -107,9 +130,8 @@ pub fn run_slow(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
             Ok(Payload::Ipv6) => Stage::Slow.verdict::<V6>(),
         },
     };
-    let (verdict, frame) = stages(frame, t, verdict, direct::resume);
-    t.count_reason(verdict.reason);
-    Outcome { verdict, frame, by: Ran::Tc }
+    let ended = stages(frame, t, verdict, direct::resume);
+    outcome(t, ended, packet.ingress, Ran::Tc)
 }
 
 /// A packet that this host itself sends, at tc egress.
@@ -124,5 +146,5 @@ pub fn leave(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
     if matches!(verdict.action, Action::Drop | Action::Deliver) {
         t.count_reason(verdict.reason);
     }
-    Outcome { verdict, frame, by: Ran::Tc }
+    Outcome { verdict, frame: frame.bytes().to_vec(), by: Ran::Tc, more: Vec::new() }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use dirigent_director::records::{
-    Conn, Counters, ERROR_BUCKETS, Known, Link, NextHop, Place, Server, Service, Settings, Tuple,
+    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, NextHop, Piece, Place, Server, Service, Settings, Tuple,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -53,6 +53,10 @@ pub struct MemoryTables {
     pub known4: HashMap<Place<Addr4>, Known>,
     /// NAT servers, IPv6.
     pub known6: HashMap<Place<Addr6>, Known>,
+    /// First pieces of datagrams, IPv4.
+    pub datagrams4: HashMap<Piece<Addr4>, Datagram>,
+    /// First pieces of datagrams, IPv6.
+    pub datagrams6: HashMap<Piece<Addr6>, Datagram>,
     /// This host's addresses, IPv4.
     pub local4: HashSet<Addr4>,
     /// This host's addresses, IPv6.
@@ -98,6 +102,8 @@ impl MemoryTables {
             services6: HashMap::new(),
             known4: HashMap::new(),
             known6: HashMap::new(),
+            datagrams4: HashMap::new(),
+            datagrams6: HashMap::new(),
             local4: HashSet::new(),
             local6: HashSet::new(),
             services: vec![Service::default(); capacity.services],
@@ -118,6 +124,14 @@ impl MemoryTables {
     #[must_use]
     pub fn reason(&self, reason: Reason) -> u64 {
         self.reasons.borrow().get(reason as usize).copied().unwrap_or(0)
+    }
+    /// The next hop of the server that [`Action::Resolve`]'s stashed word names, if it does.
+    ///
+    /// [`Action::Resolve`]: dirigent_director::Action::Resolve
+    #[must_use]
+    pub fn resolved_by(&self) -> Option<&NextHop> {
+        let via = (self.stashed.get() as u32).checked_sub(1)?;
+        self.next_hops.get(via as usize)
     }
     /// Counts a reason, as the kernel's shells do.
     pub(super) fn count_reason(&self, reason: Reason) {
@@ -195,6 +209,19 @@ impl Tables for MemoryTables {
     }
     fn remove6(&mut self, key: &Tuple<Addr6>) {
         self.conns6.remove(key);
+    }
+
+    fn datagram4(&self, piece: &Piece<Addr4>) -> Option<&Datagram> {
+        self.datagrams4.get(piece)
+    }
+    fn datagram6(&self, piece: &Piece<Addr6>) -> Option<&Datagram> {
+        self.datagrams6.get(piece)
+    }
+    fn remember4(&mut self, piece: &Piece<Addr4>, datagram: &Datagram) {
+        self.datagrams4.insert(*piece, *datagram);
+    }
+    fn remember6(&mut self, piece: &Piece<Addr6>, datagram: &Datagram) {
+        self.datagrams6.insert(*piece, *datagram);
     }
 
     fn service4(&self, at: &Place<Addr4>) -> Option<u32> {

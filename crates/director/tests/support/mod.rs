@@ -8,11 +8,12 @@ use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::Address as _;
 use dirigent_director::packet::Packet;
 use dirigent_director::records::{
-    Conn, Counters, ERROR_BUCKETS, Known, Link, NextHop, Place, Server, Service, Settings, Tuple, hop, kind,
-    server_flag,
+    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, NextHop, Piece, Place, Server, Service, Settings, Tuple, hop,
+    kind, server_flag,
 };
 use dirigent_director::shared::{S32, S64};
 use dirigent_director::tables::{Insert, Route, Step, Tables};
+use dirigent_director::tunnel::Outer;
 use dirigent_director::verdict::{Action, Verdict};
 use dirigent_wire::{Addr4, Addr6, Be16, Header, Mac, checksum, eth::EthHeads};
 use std::cell::{Cell, RefCell};
@@ -52,6 +53,8 @@ pub struct Frame<const EASY: bool> {
     start: usize,
     end: usize,
     ingress: u32,
+    /// Copies left to [`dirigent_director::direct::Stage::Rest`], with their words.
+    pub forks: Vec<(u64, Vec<u8>)>,
 }
 
 const HEADROOM: usize = 128;
@@ -59,7 +62,7 @@ const HEADROOM: usize = 128;
 impl<const E: bool> Frame<E> {
     pub fn new(bytes: &[u8], ingress: u32) -> Self {
         let end = HEADROOM + bytes.len();
-        let mut frame = Self { words: vec![0; end.div_ceil(8)], start: HEADROOM, end, ingress };
+        let mut frame = Self { words: vec![0; end.div_ceil(8)], start: HEADROOM, end, ingress, forks: Vec::new() };
         frame.words.as_mut_bytes()[HEADROOM..end].copy_from_slice(bytes);
         frame
     }
@@ -67,7 +70,8 @@ impl<const E: bool> Frame<E> {
         &self.words.as_bytes()[self.start..self.end]
     }
     pub fn later(self) -> Frame<false> {
-        Frame { words: self.words, start: self.start, end: self.end, ingress: self.ingress }
+        let Self { words, start, end, ingress, forks } = self;
+        Frame { words, start, end, ingress, forks }
     }
 }
 
@@ -106,11 +110,29 @@ impl<const E: bool> Packet for Frame<E> {
         true
     }
     fn reshape(&mut self, keep: u32, grow: u32) -> bool {
-        self.end = self.end.min(self.start + keep as usize);
+        self.end = self.end.min(self.start.saturating_add(keep as usize));
         match self.start.checked_sub(grow as usize) {
             Some(start) => self.start = start,
             None => return false,
         }
+        true
+    }
+    fn grow(&mut self, bytes: u32, _: Outer) -> bool {
+        self.reshape(u32::MAX, bytes)
+    }
+    fn adjust(&mut self, header: u32, change: i32) -> bool {
+        let at = 14 + header as usize;
+        let mut bytes = self.bytes().to_vec();
+        if change < 0 {
+            bytes.drain(at..at + change.unsigned_abs() as usize);
+        } else {
+            bytes.splice(at..at, vec![0; change as usize]);
+        }
+        *self = Self { forks: std::mem::take(&mut self.forks), ..Self::new(&bytes, self.ingress) };
+        true
+    }
+    fn fork(&mut self, word: u64) -> bool {
+        self.forks.push((word, self.bytes().to_vec()));
         true
     }
 }
@@ -128,6 +150,8 @@ pub struct Memory {
     /// Real servers by address.
     pub known4: HashMap<Place<Addr4>, Known>,
     pub known6: HashMap<Place<Addr6>, Known>,
+    pub datagrams4: HashMap<Piece<Addr4>, Datagram>,
+    pub datagrams6: HashMap<Piece<Addr6>, Datagram>,
     pub services: Vec<Service>,
     pub servers: Vec<Server>,
     pub hops: Vec<NextHop>,
@@ -159,6 +183,8 @@ impl Memory {
             places6: HashMap::new(),
             known4: HashMap::new(),
             known6: HashMap::new(),
+            datagrams4: HashMap::new(),
+            datagrams6: HashMap::new(),
             services: Vec::new(),
             servers: Vec::new(),
             hops: Vec::new(),
@@ -331,6 +357,18 @@ impl Tables for Memory {
     }
     fn known6(&self, at: &Place<Addr6>) -> Option<&Known> {
         self.known6.get(at)
+    }
+    fn datagram4(&self, piece: &Piece<Addr4>) -> Option<&Datagram> {
+        self.datagrams4.get(piece)
+    }
+    fn datagram6(&self, piece: &Piece<Addr6>) -> Option<&Datagram> {
+        self.datagrams6.get(piece)
+    }
+    fn remember4(&mut self, piece: &Piece<Addr4>, datagram: &Datagram) {
+        self.datagrams4.insert(*piece, *datagram);
+    }
+    fn remember6(&mut self, piece: &Piece<Addr6>, datagram: &Datagram) {
+        self.datagrams6.insert(*piece, *datagram);
     }
     fn service(&self, index: u32) -> Option<&Service> {
         self.services.get(index as usize)

@@ -5,7 +5,8 @@ use crate::failure::Result;
 use dirigent_config::{Model, Plan};
 use dirigent_datapath::control::{Control, KernelStore, Store, sweep};
 use dirigent_datapath::kernel::Kernel;
-use dirigent_director::records::{LINKS, Link, NextHop, hop};
+use dirigent_datapath::control::words;
+use dirigent_director::records::{LINKS, Link, NextHop, hop, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_net::NextHopState;
 use dirigent_wire::{Addr4, Addr6, Mac};
@@ -63,6 +64,9 @@ impl Tables {
             mtu: next.mtu,
             src: Mac::new(next.source_mac),
             dst: Mac::new(next.mac),
+            flags: if next.neighbour.is_some_and(|a| a.is_ipv6()) { tunnel::PEER_V6 } else { 0 },
+            source: next.source.map(words).unwrap_or_default(),
+            peer: next.neighbour.map(words).unwrap_or_default(),
             ..NextHop::default()
         };
         Ok(self.control.set_next_hop(ip, &record)?)

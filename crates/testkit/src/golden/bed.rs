@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use dirigent_datapath::memory::{Routes, Target};
 use dirigent_director::family::Address as _;
-use dirigent_director::records::{Link, NextHop, hop};
+use dirigent_datapath::control::words;
+use dirigent_director::records::{Link, NextHop, hop, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_wire::{Addr4, Addr6};
 
@@ -251,9 +252,16 @@ impl Bed {
                 mtu,
                 src,
                 dst: dst.unwrap_or_default(),
+                flags: if server.is_ipv6() { tunnel::PEER_V6 } else { 0 },
+                source: self.source(ifindex, server.is_ipv6()),
+                peer: words(server),
                 ..NextHop::default()
             },
         }
+    }
+    /// The address of this host on an interface.
+    fn source(&self, ifindex: u32, v6: bool) -> [u16; 8] {
+        self.side(ifindex).map(|side| words(side.addresses()[usize::from(v6)])).unwrap_or_default()
     }
     /// The record of an interface.
     pub fn link(&self, side: Side) -> Link {

@@ -18,14 +18,22 @@ pub enum Does {
     Drop,
     /// Out of a side.
     Out(Side, Vec<u8>),
-    /// Out of a side, to the neighbour that the kernel finds.
-    Resolve(Side, Vec<u8>),
+    /// Out of a side, to the neighbour that the kernel finds: with its address, where that
+    /// is not the packet's destination.
+    Resolve(Side, Vec<u8>, Option<std::net::IpAddr>),
+    /// Several, in order: it was cut.
+    Pieces(Vec<Does>),
 }
 
 /// Runs frames through a director.
 pub trait Executor {
     /// `memory`, `xdp` or `tc`.
     fn name(&self) -> &'static str;
+    /// Whether all pieces of a packet that is cut can be seen: a test run of the kernel
+    /// shows one frame.
+    fn shows_pieces(&self) -> bool {
+        true
+    }
     /// A director of its own, as the Model says, on this bed.
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String>;
     /// Changes the running director's Model.

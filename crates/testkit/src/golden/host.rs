@@ -203,9 +203,11 @@ fn blank_options(mut left: &mut [u8]) {
     }
 }
 
-/// Finishes a frame that the kernel finds the neighbour of.
-pub fn resolve(bed: &Bed, side: Side, mut frame: Vec<u8>) -> Vec<u8> {
-    let to = packet_of(&frame).and_then(Ip::read).and_then(|ip| bed.routes.find(ip.dst)).and_then(|t| t.dst);
+/// Finishes a frame that the kernel finds the neighbour of: of `via`, or of the packet's
+/// own destination.
+pub fn resolve(bed: &Bed, side: Side, mut frame: Vec<u8>, via: Option<IpAddr>) -> Vec<u8> {
+    let to = via.or_else(|| packet_of(&frame).and_then(Ip::read).map(|ip| ip.dst));
+    let to = to.and_then(|to| bed.routes.find(to)).and_then(|t| t.dst);
     frame[..6].copy_from_slice(&to.unwrap_or_default().bytes());
     frame[6..12].copy_from_slice(&side.mac());
     frame

@@ -209,6 +209,7 @@ fn action(does: &Does, reason: Reason) -> Action {
         Does::Drop => Action::Drop,
         Does::Out(..) => Action::Transmit,
         Does::Resolve(..) => Action::Resolve,
+        Does::Pieces(_) => Action::Transmit,
     }
 }
 
@@ -254,7 +255,7 @@ impl Running {
             REDIRECT => sent(ran.frame.clone(), |_| true).or_else(|_| {
                 let to = packet(&ran.frame).and_then(Ip::read).and_then(|ip| self.bed.routes.find(ip.dst));
                 let side = to.and_then(|target| self.bed.side(target.ifindex)).ok_or("a redirect to nowhere")?;
-                Ok(Does::Resolve(side, ran.frame))
+                Ok(Does::Resolve(side, ran.frame, None))
             }),
             other => Err(format!("tc returned {other}")),
         }
@@ -273,6 +274,9 @@ fn sent(frame: Vec<u8>, expected: impl Fn(Side) -> bool) -> Result<Does, String>
 impl Executor for InKernel {
     fn name(&self) -> &'static str {
         if self.path == Path::Xdp { "xdp" } else { "tc" }
+    }
+    fn shows_pieces(&self) -> bool {
+        false
     }
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
         let (bed, model) = (bed.clone(), model.clone());

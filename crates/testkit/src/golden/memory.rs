@@ -3,7 +3,11 @@
 use dirigent_config::Model;
 use dirigent_datapath::control::{Control, Store as _, connections};
 use dirigent_datapath::memory::{self, Incoming, MemoryTables, Outcome};
+use dirigent_director::family::Address as _;
+use dirigent_director::records::{NextHop, tunnel};
 use dirigent_director::{Action, Verdict};
+use dirigent_wire::{Addr4, Addr6};
+use std::net::IpAddr;
 
 use super::bed::{Bed, Side};
 use super::executor::{Does, Executor, Row, row};
@@ -46,16 +50,35 @@ impl Memory {
 }
 
 /// What an outcome means on the bed.
-pub(super) fn does(bed: &Bed, Outcome { verdict, frame, .. }: Outcome) -> Result<(Does, Verdict), String> {
+pub(super) fn does(bed: &Bed, tables: &MemoryTables, outcome: Outcome) -> Result<(Does, Verdict), String> {
+    let Outcome { verdict, frame, more, .. } = outcome;
+    let first = one(bed, tables, verdict, frame)?;
+    if more.is_empty() {
+        return Ok((first, verdict));
+    }
+    let rest = more.into_iter().map(|(verdict, frame)| one(bed, tables, verdict, frame));
+    let pieces: Result<Vec<Does>, String> = std::iter::once(Ok(first)).chain(rest).collect();
+    Ok((Does::Pieces(pieces?), verdict))
+}
+
+fn one(bed: &Bed, tables: &MemoryTables, verdict: Verdict, frame: Vec<u8>) -> Result<Does, String> {
     let side = || bed.side(verdict.ifindex).ok_or(format!("interface {} is no side", verdict.ifindex));
     let does = match verdict.action {
         Action::Pass | Action::Deliver | Action::Forward => Does::ToHost(frame),
         Action::Drop => Does::Drop,
         Action::Transmit => Does::Out(side()?, frame),
-        Action::Resolve => Does::Resolve(side()?, frame),
+        Action::Resolve => Does::Resolve(side()?, frame, tables.resolved_by().map(peer)),
         Action::HandOver | Action::Continue => return Err(format!("{verdict:?} is no end")),
     };
-    Ok((does, verdict))
+    Ok(does)
+}
+
+/// Whose neighbour a next hop names.
+fn peer(next: &NextHop) -> IpAddr {
+    match next.flags & tunnel::PEER_V6 {
+        0 => Addr4::from_words(&next.peer).bytes().into(),
+        _ => Addr6(next.peer).bytes().into(),
+    }
 }
 
 impl Executor for Memory {
@@ -93,7 +116,7 @@ impl Executor for Memory {
             Plays::Tc => memory::run_tc(tables, &incoming),
             Plays::SlowTc => memory::run_slow(tables, &incoming),
         };
-        let (does, verdict) = does(bed, outcome)?;
+        let (does, verdict) = does(bed, tables, outcome)?;
         Ok((does, Some(verdict)))
     }
     fn conns(&mut self) -> Result<Vec<Row>, String> {

@@ -221,7 +221,8 @@ impl Run<'_> {
             Does::ToHost(frame) => host(&self.bed, side, &frame),
             Does::Drop => Vec::new(),
             Does::Out(side, frame) => vec![(side, frame)],
-            Does::Resolve(side, frame) => vec![(side, resolve(&self.bed, side, frame))],
+            Does::Resolve(side, frame, via) => vec![(side, resolve(&self.bed, side, frame, via))],
+            Does::Pieces(pieces) => pieces.iter().flat_map(|piece| self.outcome(side, piece)).collect(),
         }
     }
 
