@@ -142,9 +142,9 @@ impl<const E: bool> Packet for Skb<E> {
         const INGRESS: u64 = 1;
         // SAFETY: ctx is the program's.
         unsafe {
-            (*self.ctx).cb = [REST[0], REST[1], word as u32, (word >> 32) as u32, 0];
+            leave_word(self.ctx, REST, word);
             let forked = bpf_clone_redirect(self.ctx, (*self.ctx).ifindex, INGRESS) == 0;
-            (*self.ctx).cb = [0; 5];
+            leave_word(self.ctx, [0; 2], 0);
             forked
         }
     }
@@ -211,6 +211,8 @@ stages! {
     dirigent_ingress_icmp_open6: icmp_open, work6;
     dirigent_ingress_tunnel_error4: tunnel_error, work4;
     dirigent_ingress_tunnel_error6: tunnel_error, work6;
+    dirigent_ingress_encapsulate4: encapsulate, work4;
+    dirigent_ingress_encapsulate6: encapsulate, work6;
     dirigent_ingress_cut4: cut, work4;
     dirigent_ingress_cut6: cut, work6;
     dirigent_ingress_rest4: rest, work4;
@@ -260,17 +262,34 @@ fn resolve(t: &KernelTables, ifindex: u32) -> i32 {
     unsafe { bpf_redirect_neigh(ifindex, neighbour.as_mut_ptr().cast(), size_of_val(&neighbour) as i32, 0) as i32 }
 }
 
+/// Writes into the packet's control block, word by word: it is no memory to the verifier.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+unsafe fn leave_word(skb: *mut __sk_buff, mark: [u32; 2], word: u64) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let cb = (&raw mut (*skb).cb).cast::<u32>();
+        cb.write_volatile(mark[0]);
+        cb.add(1).write_volatile(mark[1]);
+        cb.add(2).write_volatile(word as u32);
+        cb.add(3).write_volatile((word >> 32) as u32);
+    }
+}
+
 /// Whether this is the rest of a packet that was cut: the stage that goes on with it.
 #[inline(always)]
 fn rest(ctx: &TcContext) -> Option<Verdict> {
     let skb = ctx.skb.skb;
     // SAFETY: ctx is the program's.
     unsafe {
-        let [first, second, low, high, _] = (*skb).cb;
-        if [first, second] != REST {
+        let word = |i: usize| (&raw const (*skb).cb).cast::<u32>().add(i).read_volatile();
+        if word(0) != REST[0] || word(1) != REST[1] {
             return None;
         }
-        (*skb).cb = [0; 5];
+        let (low, high) = (word(2), word(3));
+        leave_word(skb, [0; 2], 0);
         tables(ctx).stash(u64::from(high) << 32 | u64::from(low));
         let v6 = (*skb).protocol == u32::from(dirigent_wire::eth::IPV6.to_be());
         Some(Verdict::out(Action::Continue, Reason::LaterStage, Stage::Rest.number(v6)))

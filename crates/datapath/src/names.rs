@@ -18,11 +18,11 @@ pub const PROGRAMS: &[(&str, &str)] = &[
 /// The later stages, in the order of `dirigent_director::direct::Stage`. Each is two
 /// programs, one for each address family.
 pub const STAGES: &[&str] =
-    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error", "cut", "rest"];
+    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error", "encapsulate", "cut", "rest"];
 
 /// The stages of XDP: what must be cut it hands over.
 const XDP_STAGES: &[&str] =
-    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error"];
+    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error", "encapsulate"];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,
 /// what their names begin with, and which stages there are.

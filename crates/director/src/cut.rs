@@ -8,11 +8,11 @@ use crate::forward::Way;
 use crate::packet::Packet;
 use crate::parse::Ip;
 use crate::verdict::{Reason, Verdict};
-use crate::tables::Tables;
-use dirigent_wire::{Be16, Be32, FragHeader, Ipv4Header, Ipv6Header, checksum, ip::proto};
+use crate::tables::{Route, Tables};
+use dirigent_wire::{Be16, Be32, EthHeader, FragHeader, Ipv4Header, Ipv6Header, checksum, ip::proto};
 
 /// Where the pieces go and how long they may be: one word that goes with the packet from
-/// stage to stage. Their MACs are written already, or the kernel finds them.
+/// stage to stage. Their MACs are written already, or found for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parting(pub u64);
 
@@ -46,12 +46,29 @@ impl Parting {
             _ => Reason::IcmpReply,
         }
     }
-    /// Sends a piece on its way.
     #[inline(always)]
-    fn send<T: Tables>(self, t: &T) -> Verdict {
-        let ifindex = (self.0 >> 16) as u32 & 0xfff;
+    fn ifindex(self) -> u32 {
+        (self.0 >> 16) as u32 & 0xfff
+    }
+    /// Sends a piece on its way: the one that was found before, or what the routing table
+    /// says now.
+    #[inline(always)]
+    fn send<F: Family, P: Packet, T: Tables>(self, p: &mut P, t: &T, ip: &Ip<F::Addr>) -> Verdict {
         let via = (self.0 >> 28) as u32 & 0x3ff_ffff;
-        Way::depart(t, self.0 & Self::RESOLVED != 0, ifindex, via, self.reason())
+        let resolved = self.0 & Self::RESOLVED != 0;
+        if resolved || via != 0 {
+            return Way::depart(t, resolved, self.ifindex(), via, self.reason());
+        }
+        match F::route(t, p.ingress(), &ip.src, &ip.dst, self.mtu()) {
+            Route::To { ifindex, src, dst } => {
+                let Some(ethernet) = p.get_mut::<EthHeader>(0) else { return Verdict::drop(Reason::RewriteFailed) };
+                (ethernet.src, ethernet.dst) = (src, dst);
+                Way::depart(t, true, ifindex, 0, self.reason())
+            }
+            Route::NoNeighbour(ifindex) => Way::depart(t, false, ifindex, 0, self.reason()),
+            Route::NotForwarding => Way::depart(t, false, self.ifindex(), 0, self.reason()),
+            Route::TooBig(_) | Route::None => Verdict::drop(Reason::ReplyUnroutable),
+        }
     }
 }
 
@@ -60,7 +77,7 @@ impl Parting {
 pub fn cut<F: Pieces, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>, parting: Parting) -> Verdict {
     let ip = &mut w.flow.ip;
     if ip.len <= parting.mtu() {
-        return parting.send(t);
+        return parting.send::<F, P, T>(p, t, ip);
     }
     let failed = Verdict::drop(Reason::RewriteFailed);
     if !F::prepare(p, t, ip) {
@@ -74,7 +91,7 @@ pub fn cut<F: Pieces, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>, p
     if !p.reshape(L3 as u32 + header + unit, 0) || !F::first(p, header, unit) {
         return failed;
     }
-    parting.send(t)
+    parting.send::<F, P, T>(p, t, ip)
 }
 
 /// Bytes of payload in each piece but the last: a multiple of eight.

@@ -15,7 +15,7 @@ use crate::records::{Conn, Settings, Tuple, setting};
 use crate::tables::Tables;
 use crate::tcp;
 use crate::verdict::{Action, Decision, Reason, Verdict};
-use dirigent_wire::{TcpHeader, ip::proto};
+use dirigent_wire::{Be16, TcpHeader, ip::proto};
 
 /// A TCP or UDP packet, read: what forwarding needs of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,15 +64,17 @@ pub enum Stage {
     IcmpOpen = 6,
     /// An ICMP error about a tunnel; the family is the outer packet's.
     TunnelError = 7,
+    /// A packet to be put into a tunnel.
+    Encapsulate = 8,
     /// A finished packet that is too long for its way: its first piece.
-    Cut = 8,
+    Cut = 9,
     /// The rest of such a packet.
-    Rest = 9,
+    Rest = 10,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 20;
+    pub const COUNT: u32 = 22;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -155,8 +157,9 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         5 => icmp(p, t, w),
         6 => icmp_open(p, t, w),
         7 => tunnel_error(p, t, w),
-        8 => cut(p, t, w),
-        9 => rest(p, t, w),
+        8 => encapsulate(p, t, w),
+        9 => cut(p, t, w),
+        10 => rest(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -244,6 +247,20 @@ pub fn icmp_open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut 
 #[inline(always)]
 pub fn tunnel_error<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
     settle(read(p, t, w).and_then(|()| relay::relay(p, t, w)))
+}
+
+/// [`Stage::Encapsulate`].
+#[inline(always)]
+pub fn encapsulate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let load = forward::Load(t.stashed());
+    if read_flow(p, t, w).is_err() {
+        // An ICMP error: its flow is that of the two hosts.
+        let ip = &w.flow.ip;
+        w.flow.key = Tuple::new(ip.protocol, ip.src, Be16::new(0), ip.dst, Be16::new(0));
+    }
+    // As on arrival: see `tunnel::encapsulate`.
+    w.flow.ip.ttl = w.flow.ip.ttl.wrapping_add(1);
+    forward::carry(p, t, &w.flow, load)
 }
 
 /// [`Stage::Cut`].

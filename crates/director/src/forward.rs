@@ -41,9 +41,7 @@ impl Way {
     #[inline(always)]
     pub fn to(next: &NextHop, server: u32) -> Self {
         let resolved = next.state.load() == hop::RESOLVED;
-        // A tunnelled packet says itself where it goes.
-        let via = if next.tunnelled() { 0 } else { server + 1 };
-        Self { ifindex: next.ifindex, resolved, src: next.src, dst: next.dst, via, cut: 0, smaller: false }
+        Self { ifindex: next.ifindex, resolved, src: next.src, dst: next.dst, via: server + 1, cut: 0, smaller: false }
     }
     /// By an interface, to whom the kernel finds out.
     #[inline(always)]
@@ -248,13 +246,50 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
     if !next.tunnelled() {
         return way.send::<F, P, T>(p, t, reason);
     }
-    if !encapsulate(p, t, flow, next, way.smaller) {
+    if !P::EASY {
+        // With all that comes before it would be too much for one program.
+        t.stash(Load::new(&way, reason).0);
+        return Stage::Encapsulate.verdict::<F>();
+    }
+    if !encapsulate(p, t, flow, next, false) {
         return failed();
     }
-    if !P::EASY && way.cut != 0 {
+    Way::depart(t, way.resolved, way.ifindex, 0, reason)
+}
+
+/// What [`Stage::Encapsulate`] needs to know: one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load(pub u64);
+
+impl Load {
+    const CUT: u64 = 1 << 32;
+    const SMALLER: u64 = 1 << 33;
+    const ICMP: u64 = 1 << 34;
+
+    #[inline(always)]
+    fn new(way: &Way, reason: Reason) -> Self {
+        let bit = |set, bit| if set { bit } else { 0 };
+        let icmp = reason as u8 == Reason::IcmpRequest as u8;
+        let bits = bit(way.cut != 0, Self::CUT) | bit(way.smaller, Self::SMALLER) | bit(icmp, Self::ICMP);
+        Load(u64::from(way.via.wrapping_sub(1)) | bits)
+    }
+}
+
+/// Puts a packet, whose TTL is decremented already, into its server's tunnel.
+#[inline(always)]
+pub fn carry<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, load: Load) -> Verdict {
+    let server = load.0 as u32;
+    let Some(next) = t.next_hop(server) else { return Verdict::drop(Reason::ServerRemoved) };
+    let reason = if load.0 & Load::ICMP != 0 { Reason::IcmpRequest } else { Reason::Request };
+    if !encapsulate(p, t, flow, next, load.0 & Load::SMALLER != 0) {
+        return failed();
+    }
+    let cut = if load.0 & Load::CUT != 0 { next.path_mtu() } else { 0 };
+    let way = Way { via: 0, cut, ..Way::to(next, server) };
+    if cut != 0 {
         return way.in_pieces(t, next.flags & tunnel::PEER_V6 != 0, reason);
     }
-    Way::depart(t, way.resolved, way.ifindex, way.via, reason)
+    Way::depart(t, way.resolved, way.ifindex, 0, reason)
 }
 
 /// Whether a packet stands for several, or its checksum for one that the device has yet
@@ -296,23 +331,15 @@ pub fn way_out<F: Family, P: Packet, T: Tables>(
     link: u32,
 ) -> Result<Way, Verdict> {
     match F::route(t, p.ingress(), from, to, len) {
-        Route::TooBig(_) if may_cut && P::EASY => Err(later::<F>()),
-        // Where the pieces go.
-        Route::TooBig(mtu) if may_cut && P::LAST => lead::<P>(F::route(t, p.ingress(), from, to, mtu), mtu, link),
+        Route::To { ifindex, src, dst } => Ok(Way { resolved: true, src, dst, ..Way::by(ifindex) }),
         Route::TooBig(_) if !may_cut => Err(Verdict::pass(Reason::ReplyTooBig)),
-        route => lead::<P>(route, 0, link),
-    }
-}
-
-#[inline(always)]
-fn lead<P: Packet>(route: Route, cut: u32, link: u32) -> Result<Way, Verdict> {
-    match route {
-        Route::To { ifindex, src, dst } => Ok(Way { resolved: true, src, dst, cut, ..Way::by(ifindex) }),
+        Route::TooBig(_) if P::EASY => Err(later::<F>()),
         Route::None => Err(Verdict::drop(Reason::ReplyUnroutable)),
         _ if !P::LAST => Err(Verdict::of(Action::HandOver, Reason::HandedToTc)),
-        Route::NoNeighbour(ifindex) => Ok(Way { cut, ..Way::by(ifindex) }),
-        Route::NotForwarding => Ok(Way { cut, ..Way::by(link) }),
-        Route::TooBig(_) => Err(Verdict::drop(Reason::ReplyUnroutable)),
+        Route::NoNeighbour(ifindex) => Ok(Way::by(ifindex)),
+        Route::NotForwarding => Ok(Way::by(link)),
+        // The stage that cuts it asks where the pieces go.
+        Route::TooBig(mtu) => Ok(Way { cut: mtu, ..Way::by(link) }),
     }
 }
 

@@ -48,6 +48,8 @@ pub fn relate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>
     if w.message.other && at == Where::Entering {
         return Err(Stage::TunnelError.verdict::<F>());
     }
+    // What a tunnel spreads its flows by.
+    w.flow.key = w.message.key;
     let message = &w.message;
     let conn = match F::conn(t, &message.key) {
         Some(conn) if !conn.word().dead() => conn,
@@ -56,7 +58,7 @@ pub fn relate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>
         _ => return Err(unrelated),
     };
     Ok(match (at, conn.is_reply()) {
-        (Where::Entering, false) => to_server(p, t, message, conn),
+        (Where::Entering, false) => to_server(p, t, &w.flow, message, conn),
         (Where::Entering, true) => to_client(p, t, message, conn),
         (Where::Leaving, true) => leaving(p, t, message, conn),
         (Where::Leaving, false) => Verdict::pass(Reason::IcmpUnrelated),
@@ -172,7 +174,13 @@ fn rewrite<F: Family, P: Packet>(p: &mut P, m: &Message<F>, conn: &Conn<F::Addr>
 const CHECK: usize = 2;
 
 #[inline(always)]
-fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
+fn to_server<F: Family, P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    flow: &Flow<F>,
+    m: &Message<F>,
+    conn: &Conn<F::Addr>,
+) -> Verdict {
     let nat = conn.kind == kind::NAT_REQUEST;
     let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
     let state = next.state.load();
@@ -207,8 +215,7 @@ fn to_server<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     // An error is cut whether DF forbids it or not: nobody would hear of its loss.
     let cut = if long { next.path_mtu() } else { 0 };
     let way = Way { cut, ..Way::to(next, conn.server) };
-    let flow = Flow::<F> { ip: m.ip, key: m.key, ..Flow::default() };
-    forward::dispatch(p, t, &flow, next, way, Reason::IcmpRequest)
+    forward::dispatch(p, t, flow, next, way, Reason::IcmpRequest)
 }
 
 #[inline(always)]
