@@ -8,6 +8,7 @@
 mod expire;
 mod losses;
 mod maps;
+mod skb;
 mod tc;
 mod window;
 mod xdp;

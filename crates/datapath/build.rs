@@ -70,10 +70,21 @@ fn run() -> Result<(), String> {
     let versions = settings(&root.join("scripts/versions.env"))?;
     let target = versions.get("BPF_TARGET").ok_or("scripts/versions.env does not name BPF_TARGET")?;
     let built = build(&root.join("bpf"), &toolchain, target)?;
-    let mut bytes = fs::read(&built).map_err(|e| format!("{}: {e}", built.display()))?;
-    check(&bytes).map_err(|e| format!("the BPF object {} was built, but {e}", built.display()))?;
+    let first = names::PROGRAMS.iter().map(|(section, program)| (*section, (*program).to_owned()));
+    let stages = names::stage_programs().into_iter().map(|stage| (stage.section, stage.program));
+    let maps = names::MAPS.iter().chain(names::STAGE_MAPS.iter().map(|(map, ..)| map));
+    embed(&built.join("dirigent-bpf"), "dirigent.o", first.chain(stages).collect(), maps.copied().collect())?;
+    let programs = names::REALSERVER_PROGRAMS.iter().map(|(section, program)| (*section, (*program).to_owned()));
+    let maps = names::REALSERVER_MAPS.to_vec();
+    embed(&built.join("dirigent-realserver"), "realserver.o", programs.collect(), maps)
+}
+
+/// Checks an object and puts it where the crate includes it.
+fn embed(built: &Path, name: &str, programs: Vec<(&str, String)>, maps: Vec<&str>) -> Result<(), String> {
+    let mut bytes = fs::read(built).map_err(|e| format!("{}: {e}", built.display()))?;
+    check(&bytes, &programs, &maps).map_err(|e| format!("the BPF object {} was built, but {e}", built.display()))?;
     repair(&mut bytes).map_err(|e| format!("the BPF object {} was built, but {e}", built.display()))?;
-    let out = PathBuf::from(variable("OUT_DIR")?).join("dirigent.o");
+    let out = PathBuf::from(variable("OUT_DIR")?).join(name);
     fs::write(&out, bytes).map_err(|e| format!("{}: {e}", out.display()))
 }
 
@@ -111,7 +122,7 @@ impl Toolchain {
     }
 }
 
-/// Runs cargo in `bpf/` and returns the path of the object.
+/// Runs cargo in `bpf/` and returns where the objects are.
 fn build(bpf: &Path, toolchain: &Toolchain, target: &str) -> Result<PathBuf, String> {
     let target_dir = target_dir()?;
     let mut cargo = Command::new(variable("CARGO")?);
@@ -156,7 +167,7 @@ fn build(bpf: &Path, toolchain: &Toolchain, target: &str) -> Result<PathBuf, Str
             println!("cargo::warning={line}");
         }
     }
-    Ok(target_dir.join(target).join("release/dirigent-bpf"))
+    Ok(target_dir.join(target).join("release"))
 }
 
 /// One target directory beside the profiles' (`target/bpf`), so that `cargo build`,
@@ -190,7 +201,7 @@ fn repair(bytes: &mut [u8]) -> Result<(), String> {
 
 /// Refuses an object that would load as nothing, or would not load at all. Empty
 /// objects have shipped elsewhere with every test green.
-fn check(bytes: &[u8]) -> Result<(), String> {
+fn check(bytes: &[u8], programs: &[(&str, String)], maps: &[&str]) -> Result<(), String> {
     let elf = object::File::parse(bytes).map_err(|e| format!("it is no ELF file: {e}"))?;
     let section_of = |symbol: &object::Symbol<'_, '_>| {
         let section = elf.section_by_index(symbol.section_index()?).ok()?;
@@ -220,14 +231,12 @@ fn check(bytes: &[u8]) -> Result<(), String> {
             wrong.push(format!("it has a section {name}: cold code of panics, which the kernel refuses"));
         }
     }
-    let first = names::PROGRAMS.iter().map(|(section, program)| (*section, (*program).to_owned()));
-    let stages = names::stage_programs().into_iter().map(|stage| (stage.section, stage.program));
-    for (section, program) in first.chain(stages) {
-        if !found.iter().any(|(s, n)| s == section && *n == program) {
+    for (section, program) in programs {
+        if !found.iter().any(|(s, n)| s == section && n == program) {
             wrong.push(format!("it has no program {program} in section {section}"));
         }
     }
-    for map in names::MAPS.iter().chain(names::STAGE_MAPS.iter().map(|(map, ..)| map)) {
+    for map in maps {
         if !found.iter().any(|(s, n)| (s == ".maps" || s == "maps") && n == map) {
             wrong.push(format!("it has no map {map}"));
         }

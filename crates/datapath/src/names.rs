@@ -62,6 +62,14 @@ pub fn stage_programs() -> Vec<StageProgram> {
     all
 }
 
+/// The object of real servers: its programs, named as the director's so that they are
+/// attached by the same code.
+pub const REALSERVER_PROGRAMS: &[(&str, &str)] =
+    &[("classifier", "dirigent_ingress"), ("classifier", "dirigent_egress")];
+
+/// The maps of that object.
+pub const REALSERVER_MAPS: &[&str] = &["SETTINGS", "VIPS4", "VIPS6", "DIRECTORS4", "DIRECTORS6", "OUTCOMES"];
+
 /// The maps that user space works with.
 pub const MAPS: &[&str] = &[
     "CANDIDATES",

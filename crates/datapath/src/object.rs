@@ -11,6 +11,12 @@ pub fn object() -> Option<&'static [u8]> {
     embedded()
 }
 
+/// The object of real servers, or nothing, likewise.
+#[must_use]
+pub fn realserver() -> Option<&'static [u8]> {
+    embedded_realserver()
+}
+
 #[cfg(not(dirigent_no_bpf))]
 fn embedded() -> Option<&'static [u8]> {
     // The ELF reader wants the file's tables aligned, as they are in the file.
@@ -20,5 +26,16 @@ fn embedded() -> Option<&'static [u8]> {
 
 #[cfg(dirigent_no_bpf)]
 fn embedded() -> Option<&'static [u8]> {
+    None
+}
+
+#[cfg(not(dirigent_no_bpf))]
+fn embedded_realserver() -> Option<&'static [u8]> {
+    static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/realserver.o"));
+    Some(OBJECT)
+}
+
+#[cfg(dirigent_no_bpf)]
+fn embedded_realserver() -> Option<&'static [u8]> {
     None
 }

@@ -10,6 +10,7 @@
 pub mod conn;
 pub mod cut;
 pub mod direct;
+pub mod endpoint;
 pub mod errors;
 pub mod family;
 pub mod forward;

@@ -65,6 +65,12 @@ pub trait Packet {
     /// Adds (undefined) or takes away bytes behind the Ethernet header and the first
     /// `header` bytes of the IP header: 0, or the fixed header's length.
     fn adjust(&mut self, header: u32, change: i32) -> bool;
+    /// Takes `bytes` away behind the Ethernet header: a tunnel's headers. `from_v6` and
+    /// `to_v6`: the families of what went and of what is left.
+    fn shed(&mut self, bytes: u32, from_v6: bool, to_v6: bool) -> bool {
+        let _ = (from_v6, to_v6);
+        self.adjust(0, -(bytes as i32))
+    }
     /// Leaves a copy of the packet as it is now to [`crate::direct::Stage::Rest`], which
     /// will find `word` stashed. Only where [`Packet::LAST`].
     fn fork(&mut self, word: u64) -> bool;

@@ -37,7 +37,7 @@ struct Told<A> {
 /// What a quoted packet of a tunnel holds: the tunnel's kind (NONE: it is none of ours),
 /// whether the inner packet is IPv6, and where it begins.
 #[inline(always)]
-fn inside<P: Packet, A>(p: &P, quoted: &Ip<A>, l4: usize) -> (u8, bool, usize) {
+pub(crate) fn inside<P: Packet, A>(p: &P, quoted: &Ip<A>, l4: usize) -> (u8, bool, usize) {
     let none = (tunnel::NONE, false, 0);
     match quoted.protocol {
         proto::IPIP => (tunnel::IPIP, false, l4),
@@ -128,7 +128,7 @@ fn tell<F: Family, G: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, told: &Tol
     t.count(conn.server, true, told.ip.len);
     let before = L3 + G::HEADER + size_of::<IcmpHeader>();
     let surplus = told.at.wrapping_sub(before) as u32;
-    if (surplus != 0 && !p.adjust(0, -((surplus & MAX_L4) as i32))) || !p.reshape(before as u32 + quote, 0) {
+    if (surplus != 0 && !p.shed(surplus & MAX_L4, F::V6, G::V6)) || !p.reshape(before as u32 + quote, 0) {
         return Err(Verdict::drop(Reason::RewriteFailed));
     }
     let Some(ethernet) = p.get_mut::<EthHeader>(0) else { return Err(Verdict::drop(Reason::RewriteFailed)) };

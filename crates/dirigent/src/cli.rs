@@ -90,6 +90,118 @@ To end only the daemon, and have forwarding go on, send it SIGTERM.")]
     /// A network of namespaces with clients, servers and a director, to try things in
     #[command(subcommand, arg_required_else_help = true)]
     Lab(LabCommand),
+    /// A real server's side of direct routing and tunnelling, on a machine without a director
+    #[command(subcommand, arg_required_else_help = true)]
+    Realserver(RealserverCommand),
+}
+
+/// Commands on this machine as a real server.
+#[derive(Debug, Subcommand)]
+pub enum RealserverCommand {
+    /// Set this machine up as a real server; shows first what it would change
+    #[command(after_help = "\
+Examples:
+  dirigent realserver setup --mode dr --vip 192.0.2.10
+  dirigent realserver setup --mode tun --vip 192.0.2.10 --vip 2001:db8::10 --tunnel gue --director 10.0.0.1
+  dirigent realserver setup --mode tun --vip 192.0.2.10 --dry-run
+
+NAT needs nothing of this: there the server's default route leads to the director.")]
+    Setup(RealserverSetup),
+    /// Say what is right and what is wrong for a real server; exit code 1 if anything is wrong
+    #[command(after_help = "\
+Example:
+  dirigent realserver check --mode tun --vip 192.0.2.10")]
+    Check(RealserverCheck),
+    /// Take back exactly what setup changed
+    #[command(after_help = "\
+Example:
+  dirigent realserver undo --yes")]
+    Undo(RealserverUndo),
+}
+
+/// How clients' packets come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RealserverMode {
+    /// Direct routing: as they are, by this machine's MAC.
+    Dr,
+    /// Tunnelling: inside other packets.
+    Tun,
+}
+
+/// What kind of real server.
+#[derive(Debug, Clone, Args)]
+pub struct RealserverTarget {
+    /// How clients' packets come: direct routing or tunnelling
+    #[arg(long, value_enum)]
+    pub mode: RealserverMode,
+    /// A virtual address; several times for several
+    #[arg(long, value_name = "ADDR", required = true)]
+    pub vip: Vec<std::net::IpAddr>,
+    /// The interface they come by [default: the default route's]
+    #[arg(long, value_name = "DEV")]
+    pub interface: Option<String>,
+    /// What they are inside of [default: ipip]
+    #[arg(long, value_name = "KIND", value_parser = ["ipip", "gre", "gue"])]
+    pub tunnel: Vec<String>,
+    /// UDP port of gue
+    #[arg(long, value_name = "PORT", default_value_t = 6080, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Take tunnelled packets from this director only; several times for several
+    #[arg(long, value_name = "ADDR")]
+    pub director: Vec<std::net::IpAddr>,
+}
+
+/// Where changes are recorded.
+#[derive(Debug, Clone, Args)]
+pub struct RealserverState {
+    /// The record of what was changed
+    #[arg(long, value_name = "FILE", env = "DIRIGENT_REALSERVER_STATE", default_value = "/var/lib/dirigent/realserver.json")]
+    pub state: PathBuf,
+}
+
+/// How to set up.
+#[derive(Debug, Args)]
+pub struct RealserverSetup {
+    /// What kind of real server.
+    #[command(flatten)]
+    pub target: RealserverTarget,
+    /// Only show what would be changed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Where changes are recorded.
+    #[command(flatten)]
+    pub state: RealserverState,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct RealserverCheck {
+    /// What kind of real server.
+    #[command(flatten)]
+    pub target: RealserverTarget,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// How to undo.
+#[derive(Debug, Args)]
+pub struct RealserverUndo {
+    /// Do it without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Where changes are recorded.
+    #[command(flatten)]
+    pub state: RealserverState,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
 }
 
 /// A configuration file.
@@ -210,6 +322,9 @@ pub struct LabUp {
     /// Forwarding method the routes are made for
     #[arg(long, value_enum, default_value = "nat")]
     pub mode: LabMode,
+    /// What packets to servers are inside of, in mode tun
+    #[arg(long, value_name = "KIND", default_value = "ipip", value_parser = ["ipip", "gre", "gue"])]
+    pub tunnel: String,
     /// Address family that is shown; both are there
     #[arg(long, value_enum, default_value = "4")]
     pub family: Family,
@@ -238,6 +353,10 @@ pub struct LabUp {
 pub enum LabMode {
     /// Servers answer through the director.
     Nat,
+    /// Direct routing: servers hold the virtual address and answer on their own.
+    Dr,
+    /// Tunnelling: the same, and packets come to them inside others.
+    Tun,
 }
 
 /// An address family.

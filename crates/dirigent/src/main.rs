@@ -12,6 +12,7 @@ mod daemon;
 mod failure;
 mod lab;
 mod print;
+mod realserver;
 mod report;
 
 use clap::Parser;
@@ -52,6 +53,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
     match command {
         Command::Run(config) => daemon::run(&config.config, instance, socket).await?,
         Command::Lab(command) => return lab::run(command).await,
+        Command::Realserver(command) => return realserver::run(command),
         other => commands::run(other, instance, socket).await?,
     }
     Ok(ExitCode::SUCCESS)

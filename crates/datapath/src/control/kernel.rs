@@ -156,7 +156,7 @@ impl Store for KernelStore {
     fn places(&self) -> Result<Vec<(Spot, u32)>, Error> {
         let four = self.services4.entries()?.into_iter().map(|(key, index)| (shapes::spot4(&key), index));
         let six = self.services6.entries()?.into_iter().map(|(key, index)| (shapes::spot6(&key), index));
-        Ok(four.chain(six).collect())
+        Ok(four.chain(six).filter(|(spot, _)| !spot.is_whole()).collect())
     }
     fn set_place(&mut self, spot: &Spot, index: Option<u32>) -> Result<(), Error> {
         match spot.address {

@@ -83,7 +83,8 @@ impl Store for MemoryTables {
 
     fn places(&self) -> Result<Vec<(Spot, u32)>, Error> {
         let four = self.services4.iter().map(|(place, index)| (Spot::of4(place), *index));
-        Ok(four.chain(self.services6.iter().map(|(place, index)| (Spot::of6(place), *index))).collect())
+        let six = self.services6.iter().map(|(place, index)| (Spot::of6(place), *index));
+        Ok(four.chain(six).filter(|(spot, _)| !spot.is_whole()).collect())
     }
     fn set_place(&mut self, spot: &Spot, index: Option<u32>) -> Result<(), Error> {
         match (spot.address, index) {

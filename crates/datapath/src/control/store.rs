@@ -92,7 +92,8 @@ pub trait Store {
     /// Writes the settings.
     fn put_settings(&mut self, settings: &Settings) -> Result<(), Error>;
 
-    /// All virtual services: place and index.
+    /// All virtual services: place and index. (Not the places that stand for their whole
+    /// addresses, which are set and removed with them.)
     fn places(&self) -> Result<Vec<(Spot, u32)>, Error>;
     /// Adds or (`None`) removes one.
     fn set_place(&mut self, spot: &Spot, index: Option<u32>) -> Result<(), Error>;
@@ -165,6 +166,10 @@ impl Spot {
     /// Stands for an address with all its places: [`Place::whole`].
     pub(super) fn whole(address: IpAddr) -> Self {
         Self { address, port: 0, protocol: 0 }
+    }
+    /// Whether it is such a one.
+    pub(super) fn is_whole(&self) -> bool {
+        self.protocol == 0
     }
     /// As an IPv4 key.
     pub(super) fn place4(&self, address: std::net::Ipv4Addr) -> Place<Addr4> {

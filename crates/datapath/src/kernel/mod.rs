@@ -7,6 +7,7 @@
 //! daemon runs; a new daemon takes them over.
 
 pub mod attach;
+pub mod endpoint;
 pub mod error;
 pub mod load;
 mod losses;
@@ -17,6 +18,7 @@ pub mod table;
 pub mod testrun;
 
 pub use attach::{Attached, Attachment, Hook, TcKind, attached, detach_all};
+pub use endpoint::{Endpoint, endpoint_counts};
 pub use error::Error;
 pub use load::{Instance, Kernel, LoadOptions, Verified, pin_pass, verify};
 pub use select::{Choice, Facts, Mode, PathKind, choose};

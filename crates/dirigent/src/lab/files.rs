@@ -1,24 +1,32 @@
 //! The files of a lab: the daemon's configuration, and nginx's on each server.
 
 use crate::failure::{Failure, Result};
-use dirigent_net::lab::{DIRECTORY, LabSpec, spec};
+use dirigent_net::lab::{DIRECTORY, LabSpec, Mode, spec};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 /// The lab's configuration: the given file's, or one for web and UDP echo in both families.
-pub fn config(spec: &LabSpec, given: Option<&Path>, packet_path: &str) -> Result<String> {
-    let Some(file) = given else { return Ok(made(spec, packet_path)) };
+pub fn config(spec: &LabSpec, given: Option<&Path>, packet_path: &str, tunnel: &str) -> Result<String> {
+    let Some(file) = given else { return Ok(made(spec, packet_path, tunnel)) };
     let text = fs::read_to_string(file).map_err(|e| Failure::io(file.display().to_string(), &e))?;
     dirigent_config::file::parse(&file.display().to_string(), &text)?;
     Ok(text)
 }
 
-fn made(lab: &LabSpec, packet_path: &str) -> String {
+fn made(lab: &LabSpec, packet_path: &str, tunnel: &str) -> String {
     let mut out = format!("# Made by `dirigent lab up`.\nversion = 1\n\n[director]\nmode = \"{packet_path}\"\n");
     for (vip, _) in spec::VIP.both() {
-        for (protocol, port, server_port) in [("tcp", 80, 8080), ("udp", 7, 7)] {
+        let method = match lab.mode {
+            Mode::Dr => "method = \"dr\"\n".to_owned(),
+            Mode::Tun if tunnel == "gue" => format!("method = \"tun\"\ntunnel = \"gue\"\ntunnel_port = {GUE_PORT}\n"),
+            Mode::Tun => format!("method = \"tun\"\ntunnel = \"{tunnel}\"\n"),
+            _ => String::new(),
+        };
+        // Only NAT maps ports.
+        let web = if lab.mode == Mode::Nat { 8080 } else { 80 };
+        for (protocol, port, server_port) in [("tcp", 80, web), ("udp", 7, 7)] {
             let vip = host(vip);
             let _ = write!(
                 out,
@@ -28,13 +36,16 @@ fn made(lab: &LabSpec, packet_path: &str) -> String {
                 let pair = spec::server(k).both();
                 let server = pair.into_iter().find(|(ip, _)| host(*ip).starts_with('[') == vip.starts_with('['));
                 if let Some((ip, _)) = server {
-                    let _ = write!(out, "\n[[service.server]]\naddress = \"{}:{server_port}\"\n", host(ip));
+                    let _ = write!(out, "\n[[service.server]]\naddress = \"{}:{server_port}\"\n{method}", host(ip));
                 }
             }
         }
     }
     out
 }
+
+/// The UDP port of GUE, which has none of its own registered for this use.
+pub const GUE_PORT: u16 = 6080;
 
 /// An address as URLs and `address:port` want it: IPv6 in brackets.
 pub fn host(ip: IpAddr) -> String {
@@ -67,6 +78,7 @@ pub fn nginx(lab: &str, server: &str) -> Result<String> {
          \x20 client_body_temp_path {scratch}/body;\n  proxy_temp_path {scratch}/proxy;\n\
          \x20 fastcgi_temp_path {scratch}/fastcgi;\n  uwsgi_temp_path {scratch}/uwsgi;\n  scgi_temp_path {scratch}/scgi;\n\
          \x20 default_type text/plain;\n  server {{\n    listen 8080 backlog=4096;\n    listen [::]:8080 ipv6only=on backlog=4096;\n\
+         \x20   listen 80 backlog=4096;\n    listen [::]:80 ipv6only=on backlog=4096;\n\
          \x20   location = / {{ return 200 \"{server}\\n\"; }}\n    location / {{ root {www}; }}\n  }}\n}}\n"
     );
     write(lab, &format!("{server}-nginx.conf"), &text)
@@ -80,7 +92,7 @@ mod tests {
     fn the_made_configuration_is_valid_and_serves_both_families() {
         for servers in [1, 3, 250] {
             let lab = LabSpec { servers, ..LabSpec::default() };
-            let model = dirigent_config::file::parse("made", &config(&lab, None, "tc").unwrap()).unwrap();
+            let model = dirigent_config::file::parse("made", &config(&lab, None, "tc", "ipip").unwrap()).unwrap();
             assert_eq!(model.services().len(), 4);
             assert!(model.services().iter().all(|s| s.servers.len() == usize::from(servers)));
         }

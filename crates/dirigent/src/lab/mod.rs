@@ -10,10 +10,11 @@ use crate::cli::{LabCommand, LabMode, LabUp};
 use crate::client;
 use crate::failure::{Failure, Result};
 use crate::print;
+use crate::realserver;
 use dirigent_api::{Status, path};
 use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::Namespace;
-use dirigent_net::lab::{Lab, LabSpec, Mode};
+use dirigent_net::lab::{Lab, LabSpec, Mode, spec};
 use hyper::Method;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,7 +49,7 @@ fn socket(name: &str) -> PathBuf {
 
 async fn build(up: LabUp) -> Result<()> {
     need_root()?;
-    let spec = spec(&up);
+    let spec = wanted(&up);
     let instance = Instance::new(&spec.name)?;
     let foreign = Lab::status(&spec.name)?.is_none() && instance.exists();
     if foreign {
@@ -56,7 +57,7 @@ async fn build(up: LabUp) -> Result<()> {
             format!("choose another --name, or remove it with `dirigent --instance {} stop --detach`", spec.name);
         return Err(Failure::new("", format!("there is a director {}, which is no lab's", spec.name), remedy));
     }
-    let config = files::config(&spec, up.config.as_deref(), &up.path)?;
+    let config = files::config(&spec, up.config.as_deref(), &up.path, &up.tunnel)?;
     let lab = Lab::up(&spec)?;
     let furnished = furnish(&lab, &up, &config).await;
     if let Err(failure) = furnished {
@@ -73,9 +74,11 @@ async fn build(up: LabUp) -> Result<()> {
     Ok(())
 }
 
-fn spec(up: &LabUp) -> LabSpec {
+fn wanted(up: &LabUp) -> LabSpec {
     let mode = match up.mode {
         LabMode::Nat => Mode::Nat,
+        LabMode::Dr => Mode::Dr,
+        LabMode::Tun => Mode::Tun,
     };
     LabSpec {
         name: up.lab.name.clone(),
@@ -97,7 +100,17 @@ async fn furnish(lab: &Lab, up: &LabUp, config: &str) -> Result<()> {
         let host = format!("server{k}");
         let nginx = files::nginx(lab.name(), &host)?;
         lab.start(&host, "http", &["nginx", "-e", "stderr", "-c", &nginx])?;
-        lab.start(&host, "echo", &["socat", "-T5", "UDP6-LISTEN:7,fork,ipv6only=0", "PIPE"])?;
+        if lab.spec().mode == Mode::Nat {
+            lab.start(&host, "echo", &["socat", "-T5", "UDP6-LISTEN:7,fork,ipv6only=0", "PIPE"])?;
+            continue;
+        }
+        set_up_server(lab, &host, &up.tunnel)?;
+        // Bound to the virtual addresses, which are those that it answers from.
+        for (vip, _) in spec::VIP.both() {
+            let (label, kind) = if vip.is_ipv4() { ("echo", "UDP4") } else { ("echo6", "UDP6") };
+            let address = format!("{kind}-LISTEN:7,fork,reuseaddr,bind={}", files::host(vip));
+            lab.start(&host, label, &["socat", "-T5", &address, "PIPE"])?;
+        }
     }
     for k in 1..=lab.spec().servers {
         let host = format!("server{k}");
@@ -112,6 +125,29 @@ async fn furnish(lab: &Lab, up: &LabUp, config: &str) -> Result<()> {
         start_daemon(lab, &config).await?;
     }
     Ok(())
+}
+
+/// The file that says what was changed on a server.
+fn record(lab: &str, host: &str) -> PathBuf {
+    Path::new(dirigent_net::lab::DIRECTORY).join(lab).join(format!("{host}-realserver.json"))
+}
+
+/// Makes a server one of direct routing or tunnelling, by the command that a user has.
+fn set_up_server(lab: &Lab, host: &str, tunnel: &str) -> Result<()> {
+    let exe = std::env::current_exe().map_err(|e| Failure::io("finding this program", &e))?;
+    let (exe, record) = (exe.to_string_lossy().into_owned(), record(lab.name(), host).to_string_lossy().into_owned());
+    let vips = spec::VIP.both().map(|(vip, _)| vip.to_string());
+    let mode = if lab.spec().mode == Mode::Dr { "dr" } else { "tun" };
+    let mut argv = vec![exe.as_str(), "realserver", "setup", "--mode", mode, "--yes", "--state", &record];
+    vips.iter().for_each(|vip| argv.extend(["--vip", vip.as_str()]));
+    if mode == "tun" {
+        argv.extend(["--tunnel", tunnel]);
+    }
+    let output = lab.output(host, &argv)?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(Failure::new(host, String::from_utf8_lossy(&output.stderr).trim_end(), "")),
+    }
 }
 
 /// veth takes XDP frames from its peer only if it has an XDP program itself.
@@ -186,6 +222,10 @@ fn down(name: &str) -> Result<()> {
             None => kernel::detach_all(&instance),
         };
         detached?;
+    }
+    for host in status.hosts.iter().filter(|host| host.host.starts_with("server")) {
+        let namespace = Namespace::open(&host.namespace).ok().filter(|_| host.present);
+        realserver::forget(&record(name, &host.host), namespace.as_ref())?;
     }
     let report = Lab::down(name)?;
     for file in [socket(name), crate::daemon::lock_path(name), crate::daemon::vip::file(name)] {

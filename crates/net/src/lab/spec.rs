@@ -22,6 +22,10 @@ pub enum Family {
 pub enum Mode {
     /// Servers answer through the director, which is their default route.
     Nat,
+    /// Direct routing: servers answer on their own, by the router.
+    Dr,
+    /// Tunnelling: the same.
+    Tun,
 }
 
 /// The parameters of a lab.

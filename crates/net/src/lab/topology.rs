@@ -6,7 +6,7 @@
 //! one arm:   client ── router ── switch ── director eth0, server1, server2, …
 //! ```
 
-use super::spec::{self, LabSpec, Pair};
+use super::spec::{self, LabSpec, Mode, Pair};
 use crate::links::Mac;
 use crate::nl::RouteSpec;
 use std::net::IpAddr;
@@ -69,7 +69,7 @@ impl Topology {
         topology.plug("director", end("director", inside, 2, 2), 253, spec);
         for k in 1..=spec.servers {
             let name = format!("server{k}");
-            topology.hosts.push(server(&name, k));
+            topology.hosts.push(server(&name, k, spec.mode));
             topology.plug(&name, end(&name, "eth0", 3, k), k, spec);
         }
         topology
@@ -139,8 +139,12 @@ fn director(spec: &LabSpec) -> Host {
     director.address("c0", spec::DIRECTOR_OUTSIDE).default_route(spec::ROUTER_OUTSIDE)
 }
 
-fn server(name: &str, k: u8) -> Host {
-    Host::new(name, false).address("eth0", spec::server(k)).default_route(spec::DIRECTOR_INSIDE)
+fn server(name: &str, k: u8, mode: Mode) -> Host {
+    let gateway = match mode {
+        Mode::Nat => spec::DIRECTOR_INSIDE,
+        Mode::Dr | Mode::Tun => spec::ROUTER_INSIDE,
+    };
+    Host::new(name, false).address("eth0", spec::server(k)).default_route(gateway)
 }
 
 fn end(host: &str, interface: &str, group: u8, number: u8) -> End {

@@ -1,0 +1,197 @@
+//! The single changes of a real server's network set-up: what is, what shall be, why, and
+//! the way back.
+
+use crate::failure::{Failure, Result};
+use dirigent_datapath::kernel::{Endpoint, Instance, TcKind, attached, detach_all};
+use dirigent_net::{Snapshot, sysctl, vip};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Change {
+    /// A virtual address on `lo`.
+    Address {
+        /// The address.
+        address: IpAddr,
+    },
+    /// A kernel parameter.
+    Sysctl {
+        /// Its name, with slashes.
+        name: String,
+        /// What it shall be.
+        value: String,
+        /// What it was, once it was changed.
+        before: Option<String>,
+        /// Why.
+        why: String,
+    },
+    /// The programs of the server's end of tunnels.
+    Programs {
+        /// On which interface.
+        interface: String,
+        /// The instance that holds their pins.
+        instance: String,
+        /// What they do.
+        terms: Terms,
+    },
+}
+
+/// What the programs are to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// `ipip`, `gre` or `gue`.
+    pub tunnels: Vec<String>,
+    /// GUE: UDP port.
+    pub port: u16,
+    /// Virtual addresses.
+    pub vips: Vec<IpAddr>,
+    /// From whom packets are taken; empty: from everybody.
+    pub directors: Vec<IpAddr>,
+    /// Largest segment offered to IPv4 and to IPv6 clients.
+    pub mss: (u16, u16),
+    /// The interface's MAC.
+    pub mac: [u8; 6],
+}
+
+/// The kinds of tunnels: name and number of `dirigent_director::records::tunnel`.
+pub const TUNNELS: [(&str, u32); 3] = [("ipip", 1), ("gre", 2), ("gue", 3)];
+
+impl Terms {
+    fn endpoint(&self) -> Endpoint {
+        let bit = |name: &String| TUNNELS.iter().find(|(n, _)| n == name).map_or(0, |(_, kind)| 1 << kind);
+        let (mss4, mss6) = self.mss;
+        Endpoint {
+            kinds: self.tunnels.iter().map(bit).fold(0, |all, bit| all | bit),
+            port: self.port,
+            mac: self.mac,
+            mss4,
+            mss6,
+            vips: self.vips.clone(),
+            directors: self.directors.clone(),
+        }
+    }
+}
+
+impl Change {
+    /// What will be done, in a line, and why.
+    pub fn describe(&self) -> (String, String) {
+        match self {
+            Self::Address { address } => (
+                format!("address {address}/{} on lo", if address.is_ipv4() { 32 } else { 128 }),
+                "packets to it come here unchanged; on lo nobody is told that it is here".into(),
+            ),
+            Self::Sysctl { name, value, why, .. } => {
+                let now = sysctl::get(name).unwrap_or_else(|_| "absent".into());
+                (format!("{} {now} → {value}", name.replace('/', ".")), why.clone())
+            }
+            Self::Programs { interface, terms, .. } => {
+                let from = match terms.directors.as_slice() {
+                    [] => "anybody (--director ADDR narrows it)".to_owned(),
+                    some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                };
+                let port = if terms.tunnels.iter().any(|t| t == "gue") {
+                    format!(" (UDP port {})", terms.port)
+                } else {
+                    String::new()
+                };
+                let (mss4, mss6) = terms.mss;
+                (
+                    format!("{interface}: tc programs that take packets out of {}{port} from {from}", terms.tunnels.join(", ")),
+                    format!("no tunnel device is needed; answers offer segments of at most {mss4} (IPv4) and {mss6} (IPv6) bytes"),
+                )
+            }
+        }
+    }
+
+    /// Whether it is so already.
+    pub fn is_done(&self, network: &Snapshot) -> Result<bool> {
+        Ok(match self {
+            Self::Address { address } => vip::holder(network, *address) == Some("lo"),
+            Self::Sysctl { name, value, .. } => sysctl::get(name).is_ok_and(|now| now == *value),
+            Self::Programs { interface, instance, .. } => {
+                let instance = Instance::new(instance)?;
+                let index = network.link_named(interface).map(|link| link.index);
+                attached(&instance)?.iter().filter(|a| a.alive && Some(a.ifindex) == index).count() == 2
+            }
+        })
+    }
+
+    /// What it was, to be noted before it is changed.
+    pub fn note(&mut self) {
+        if let Self::Sysctl { name, before, .. } = self {
+            *before = sysctl::get(name).ok();
+        }
+    }
+
+    /// Does it.
+    pub fn apply(&self) -> Result<()> {
+        match self {
+            Self::Address { address } => _ = vip::add(*address)?,
+            Self::Sysctl { name, value, .. } => sysctl::set(name, value)?,
+            Self::Programs { interface, instance, terms } => {
+                terms.endpoint().attach(&Instance::new(instance)?, interface, TcKind::Auto)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes it back; says what was done, or why not.
+    pub fn undo(&self) -> Result<String> {
+        Ok(match self {
+            Self::Address { address } => match vip::remove(*address)? {
+                true => format!("removed {address} from lo"),
+                false => format!("{address} was not on lo any more"),
+            },
+            Self::Sysctl { name, value, before, .. } => {
+                let dotted = name.replace('/', ".");
+                match (sysctl::get(name), before) {
+                    (Ok(now), Some(before)) if now == *value => {
+                        sysctl::set(name, before)?;
+                        format!("{dotted} {now} → {before}")
+                    }
+                    (Ok(now), _) => format!("{dotted} is {now}, not {value} any more: left as it is"),
+                    (Err(_), _) => format!("{dotted} is gone"),
+                }
+            }
+            Self::Programs { interface, instance, .. } => match detach_all(&Instance::new(instance)?)?.len() {
+                0 => format!("the programs were not on {interface} any more"),
+                _ => format!("took the programs off {interface}"),
+            },
+        })
+    }
+}
+
+/// The largest segments that fit: IPv4, IPv6.
+pub fn segments(mtu: u32, overhead: u32) -> (u16, u16) {
+    let room = |headers: u32| u16::try_from(mtu.saturating_sub(overhead + headers)).unwrap_or(u16::MAX).max(536);
+    (room(40), room(60))
+}
+
+/// The interface that is meant, or that leads to the director or the default gateway.
+pub fn interface(network: &Snapshot, named: Option<&str>) -> Result<dirigent_net::Link> {
+    let found = match named {
+        Some(name) => network.link_named(name),
+        None => {
+            let mut default = network.routes.iter().filter(|route| route.destination.1 == 0 && !route.local);
+            default.find_map(|route| network.links.get(&route.hops.first()?.ifindex))
+        }
+    };
+    found.cloned().ok_or_else(|| match named {
+        Some(name) => Failure::new(name, "no such interface", "ip -br link lists them"),
+        None => Failure::new("", "no default route says by which interface packets come", "name it: --interface DEV"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_fit_the_tunnel() {
+        assert_eq!(segments(1500, 20), (1440, 1420));
+        assert_eq!(segments(1500, 52), (1408, 1388));
+        assert_eq!(segments(500, 52), (536, 536), "RFC 9293 §3.7.1: never below the default");
+    }
+}
