@@ -109,6 +109,10 @@ impl<const E: bool> Packet for Skb<E> {
     /// The kernel is told what is inside: it must segment what offloads have put together.
     #[inline(always)]
     fn grow(&mut self, bytes: u32, outer: Outer) -> bool {
+        if outer.to_be_cut {
+            // What the kernel knows to be encapsulated it lets nobody shorten.
+            return self.change(outer.from_v6, outer.v6, bytes as i32);
+        }
         let family = if outer.v6 { ENCAP_L3_IPV6 } else { ENCAP_L3_IPV4 };
         let inside = match outer.kind {
             tunnel::GRE => ENCAP_L4_GRE,
@@ -127,19 +131,7 @@ impl<const E: bool> Packet for Skb<E> {
     }
     #[inline(always)]
     fn shed(&mut self, bytes: u32, from_v6: bool, to_v6: bool) -> bool {
-        // The family goes with the packet; changing it also changes the length, by what
-        // the two headers differ.
-        const DIFFER: u32 = 20;
-        let (protocol, bytes) = match (from_v6, to_v6) {
-            (false, true) => (dirigent_wire::eth::IPV6, bytes + DIFFER),
-            (true, false) => (dirigent_wire::eth::IPV4, bytes.wrapping_sub(DIFFER)),
-            _ => (0, bytes),
-        };
-        // SAFETY: ctx is the program's.
-        unsafe {
-            (protocol == 0 || bpf_skb_change_proto(self.ctx, protocol.to_be(), 0) == 0)
-                && (bytes == 0 || bpf_skb_adjust_room(self.ctx, -(bytes as i32), BEHIND_MAC, FIXED_GSO) == 0)
-        }
+        self.change(from_v6, to_v6, -(bytes as i32))
     }
     /// The copy comes in by the same interface again, with the word in its control block.
     #[inline(always)]
@@ -151,6 +143,25 @@ impl<const E: bool> Packet for Skb<E> {
             let forked = bpf_clone_redirect(self.ctx, (*self.ctx).ifindex, INGRESS) == 0;
             leave_word(self.ctx, [0; 2], 0);
             forked
+        }
+    }
+}
+
+impl<const E: bool> Skb<E> {
+    /// Makes the packet longer or shorter behind the Ethernet header, of another family.
+    #[inline(always)]
+    fn change(&mut self, from_v6: bool, to_v6: bool, bytes: i32) -> bool {
+        // Changing the family also changes the length, by what the two headers differ.
+        const DIFFER: i32 = 20;
+        let (protocol, bytes) = match (from_v6, to_v6) {
+            (false, true) => (dirigent_wire::eth::IPV6, bytes - DIFFER),
+            (true, false) => (dirigent_wire::eth::IPV4, bytes + DIFFER),
+            _ => (0, bytes),
+        };
+        // SAFETY: ctx is the program's.
+        unsafe {
+            (protocol == 0 || bpf_skb_change_proto(self.ctx, protocol.to_be(), 0) == 0)
+                && (bytes == 0 || bpf_skb_adjust_room(self.ctx, bytes, BEHIND_MAC, FIXED_GSO) == 0)
         }
     }
 }

@@ -2,7 +2,7 @@
 //! are cut (RFC 791 §3.2; the outer packet of a tunnel over IPv6: RFC 8200 §4.5). The
 //! first piece leaves at once, a copy becomes the rest, which is cut in turn.
 
-use crate::direct::Work;
+use crate::direct::{Stage, Work};
 use crate::family::{Family, L3};
 use crate::forward::Way;
 use crate::packet::Packet;
@@ -18,6 +18,13 @@ pub struct Parting(pub u64);
 
 impl Parting {
     const RESOLVED: u64 = 1 << 63;
+    const AGAIN: u64 = 1 << 62;
+
+    /// Back to the slow path as packets of their own, of at most `mtu` bytes.
+    #[inline(always)]
+    pub fn again(mtu: u32) -> Self {
+        Parting(Self::AGAIN | u64::from(mtu & 0xffff))
+    }
 
     /// By this way in pieces of at most `mtu` bytes.
     #[inline(always)]
@@ -54,6 +61,9 @@ impl Parting {
     /// says now.
     #[inline(always)]
     fn send<F: Family, P: Packet, T: Tables>(self, p: &mut P, t: &T, ip: &Ip<F::Addr>) -> Verdict {
+        if self.0 & Self::AGAIN != 0 {
+            return Stage::Slow.verdict::<F>();
+        }
         let via = (self.0 >> 28) as u32 & 0x3ff_ffff;
         let resolved = self.0 & Self::RESOLVED != 0;
         if resolved || via != 0 {

@@ -188,9 +188,19 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
         smaller = long && next.tunnelled() && p.gso_size() != 0 && len <= next.path_mtu();
         long &= !smaller;
     }
-    let cut = !P::EASY && long && (flow.ip.may_cut || (!F::V6 && may_cut_all(t, next)));
+    let outside = !P::EASY && long && !F::V6 && may_cut_all(t, next);
+    let cut = !P::EASY && long && (flow.ip.may_cut || outside);
     if !P::LAST && (state == hop::NO_NEIGHBOUR || cut) {
         return Verdict::of(Action::HandOver, Reason::HandedToTc);
+    }
+    if !P::EASY && cut && next.tunnelled() && !outside {
+        if uncuttable(p, flow) {
+            return Verdict::drop(Reason::Uncut);
+        }
+        // Each piece then comes along here by itself and gets an outer header of its own:
+        // nobody has to put tunnelled packets together (RFC 4459 §3.1, difference C2).
+        t.stash(Parting::again(next.room()).0);
+        return Stage::Cut.verdict::<F>();
     }
     if P::EASY || flow.ip.fragment != Fragment::Later {
         conn::on_request::<F, T>(t, &flow.key, conn, flow.l4.flags);
@@ -251,7 +261,7 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
         t.stash(Load::new(&way, reason).0);
         return Stage::Encapsulate.verdict::<F>();
     }
-    if !encapsulate(p, t, flow, next, false) {
+    if !encapsulate(p, t, flow, next, (false, false)) {
         return failed();
     }
     Way::depart(t, way.resolved, way.ifindex, 0, reason)
@@ -281,10 +291,11 @@ pub fn carry<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
     let server = load.0 as u32;
     let Some(next) = t.next_hop(server) else { return Verdict::drop(Reason::ServerRemoved) };
     let reason = if load.0 & Load::ICMP != 0 { Reason::IcmpRequest } else { Reason::Request };
-    if !encapsulate(p, t, flow, next, load.0 & Load::SMALLER != 0) {
+    let is = |bit| load.0 & bit != 0;
+    if !encapsulate(p, t, flow, next, (is(Load::SMALLER), is(Load::CUT))) {
         return failed();
     }
-    let cut = if load.0 & Load::CUT != 0 { next.path_mtu() } else { 0 };
+    let cut = if is(Load::CUT) { next.path_mtu() } else { 0 };
     let way = Way { via: 0, cut, ..Way::to(next, server) };
     if cut != 0 {
         return way.in_pieces(t, next.flags & tunnel::PEER_V6 != 0, reason);

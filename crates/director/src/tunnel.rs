@@ -22,6 +22,11 @@ pub struct Outer {
     /// Of a packet that the device will segment the segments become smaller, so that
     /// each fits with its outer header.
     pub smaller_segments: bool,
+    /// The inner packet's family.
+    pub from_v6: bool,
+    /// The packet will be cut: it is one of its own from here on, nothing that the device
+    /// could know the inside of.
+    pub to_be_cut: bool,
 }
 
 /// Bytes of a GUE header behind UDP.
@@ -107,10 +112,16 @@ pub fn may_cut_all<T: Tables>(t: &T, next: &NextHop) -> bool {
     next.tunnelled() && t.settings().is_some_and(|s| s.flags & setting::PMTU_DISC == 0)
 }
 
-/// Puts the packet, whose TTL is decremented already, into another. `smaller`: see
-/// [`Outer`]. `false`: it could not grow.
+/// Puts the packet, whose TTL is decremented already, into another. `smaller` and `cut`:
+/// see [`Outer`]. `false`: it could not grow.
 #[inline(always)]
-pub fn encapsulate<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, next: &NextHop, smaller: bool) -> bool {
+pub fn encapsulate<F: Family, P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    flow: &Flow<F>,
+    next: &NextHop,
+    (smaller, cut): (bool, bool),
+) -> bool {
     let ip = &flow.ip;
     // What follows the IP packet in its frame is padding.
     if p.len() > L3 as u32 + ip.len && !p.reshape(L3 as u32 + ip.len, 0) {
@@ -131,7 +142,8 @@ pub fn encapsulate<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flo
     if next.tunnel == tunnel::GRE && next.flags & tunnel::CHECKSUM != 0 && !summed {
         grow -= 4;
     }
-    if !p.grow(grow, Outer { v6, kind: next.tunnel, smaller_segments: smaller }) {
+    let outer = Outer { v6, kind: next.tunnel, smaller_segments: smaller, from_v6: F::V6, to_be_cut: cut };
+    if !p.grow(grow, outer) {
         return false;
     }
     let protocol = match next.tunnel {

@@ -9,7 +9,7 @@ use dirigent_director::conn;
 use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::V4;
 use dirigent_director::records::Place;
-use dirigent_director::records::{Conn, Known, Link, NextHop, Server, Service, Settings, Tuple, kind};
+use dirigent_director::records::{Conn, Datagram, Known, Link, NextHop, Piece, Server, Service, Settings, Tuple, kind};
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Action;
@@ -130,6 +130,14 @@ impl Tables for Cpu {
     fn known6(&self, _: &Place<Addr6>) -> Option<&Known> {
         None
     }
+    fn datagram4(&self, _: &Piece<Addr4>) -> Option<&Datagram> {
+        None
+    }
+    fn datagram6(&self, _: &Piece<Addr6>) -> Option<&Datagram> {
+        None
+    }
+    fn remember4(&mut self, _: &Piece<Addr4>, _: &Datagram) {}
+    fn remember6(&mut self, _: &Piece<Addr6>, _: &Datagram) {}
     fn service(&self, index: u32) -> Option<&Service> {
         (index == 0).then_some(&self.shared.service)
     }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use dirigent_config::{Command, Model};
 use dirigent_director::Reason;
 use dirigent_testkit::decode::{Ip, describe, packet as packet_of};
-use dirigent_testkit::golden::compare::{same_frame, same_rows};
+use dirigent_testkit::golden::compare::{same_deed, same_rows};
 use dirigent_testkit::golden::kernel::{InKernel, Path};
 use dirigent_testkit::golden::{Bed, Does, Executor, Side, memory::Memory};
 use dirigent_testkit::packet::{self as build, IpOptions, Tcp, proto};
@@ -78,6 +78,15 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// What packets are inside of.
+const TUNNELS: [&str; 5] = [
+    "",
+    "--tun-type gre",
+    "--tun-type gre --tun-csum",
+    "--tun-type gue --tun-port 6080",
+    "--tun-type gue --tun-port 6080 --tun-csum",
+];
+
 fn table(r: &mut Random) -> Table {
     let (mut services, mut lines) = (Vec::new(), Vec::new());
     for (v6, udp, n) in (0..8).map(|i| (i & 1 == 1, i & 2 == 2, i >> 2)) {
@@ -91,14 +100,18 @@ fn table(r: &mut Random) -> Table {
         for i in 0..r.below(4) {
             let (four, six) = SERVERS[(if r.one_in(2) { i } else { first + i * 2 }) % SERVERS.len()];
             let server = address(if v6 { six } else { four });
-            // Not done yet: direct routing to a neighbour that must be found first.
-            let direct = r.one_in(5) && four != "10.1.0.77";
-            let sport = if direct { port } else { r.pick(&[port, 8080]) };
+            let method = match r.below(8) {
+                0 | 1 => "-g".to_owned(),
+                2 | 3 => format!("-i {}", r.pick(&TUNNELS)),
+                _ => "-m".to_owned(),
+            };
+            // Through a tunnel a server may be of the other family.
+            let server = if method.starts_with("-i") && r.one_in(3) { address(if v6 { four } else { six }) } else { server };
+            let sport = if method == "-m" { r.pick(&[port, 8080]) } else { port };
             if known.servers.iter().any(|(a, _)| *a == server) {
                 continue;
             }
             known.servers.push((server, sport));
-            let method = if direct { "-g" } else { "-m" };
             lines.push(format!("-a {at} -r {} {method} -w {}", place(server, sport), r.below(4)));
         }
         services.push(known);
@@ -107,6 +120,7 @@ fn table(r: &mut Random) -> Table {
     let mut settings = model.settings().clone();
     (settings.errors.rate, settings.errors.destination_rate) = (0, 0);
     (settings.schedule_icmp, settings.nat_icmp_send, settings.snat_reroute) = (r.one_in(2), r.one_in(2), r.one_in(2));
+    settings.pmtu_disc = r.one_in(2);
     model.set_settings(settings).unwrap();
     for line in &lines {
         let words: Vec<&str> = line.split(' ').collect();
@@ -272,17 +286,6 @@ fn went_to(out: &[u8]) -> Option<(IpAddr, u16)> {
     Some((ip.dst, ip.ports(packet)?.1))
 }
 
-/// Whether two did the same with a frame that came in by `side`, but for identifications
-/// that they chose at random.
-fn agree(side: Side, a: &Does, b: &Does) -> bool {
-    match (a, b) {
-        (Does::Out(s, f), Does::Out(t, g)) => s == t && f.len() == g.len() && same_frame(f, g, *s == side),
-        // The kernel writes the MACs.
-        (Does::Resolve(s, f, _), Does::Resolve(t, g, _)) => s == t && f.get(12..) == g.get(12..),
-        _ => a == b,
-    }
-}
-
 fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections::BTreeMap<&'static str, usize> {
     let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let Table { bed, model, services, lines } = table(&mut r);
@@ -311,7 +314,7 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections
         let outcomes: Vec<_> = executors.iter_mut().map(run).collect();
         let (_, first, why) = &outcomes[0];
         *reasons.entry(why.map_or("?", |why| why.name())).or_default() += 1;
-        if outcomes.iter().all(|(_, does, reason)| agree(side, first, does) && reason == why) {
+        if outcomes.iter().all(|(_, does, reason)| same_deed(side, &frame, first, does) && reason == why) {
             if let (Some(Reason::Request), Does::Out(_, out) | Does::Resolve(_, out, _)) = (why, first) {
                 live.extend(went_to(out).map(|server| Ends { server, ..ends }));
             }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dirigent_config::{Command, Model};
 use dirigent_testkit::decode::{describe, packet};
-use dirigent_testkit::golden::compare::{same_frame, same_rows};
+use dirigent_testkit::golden::compare::{same_deed, same_rows};
 use dirigent_testkit::golden::kernel::{InKernel, Path};
 use dirigent_testkit::golden::memory::{Memory, Plays};
 use dirigent_testkit::golden::{Bed, Does, Executor, Side};
@@ -215,17 +215,6 @@ fn reverse(p: &mut [u8], v6: bool) {
     p[l4 + 2..l4 + 4].copy_from_slice(&from);
 }
 
-/// Whether two executors did the same with a frame, but for identifications that they
-/// chose at random.
-fn agree(input: Side, a: &Does, b: &Does) -> bool {
-    match (a, b) {
-        (Does::Out(s, f), Does::Out(t, g)) => s == t && same_frame(f, g, *s == input) && f.len() == g.len(),
-        (Does::ToHost(f), Does::ToHost(g)) => f == g,
-        (Does::Resolve(s, f, _), Does::Resolve(t, g, _)) => s == t && packet(f) == packet(g),
-        _ => a == b,
-    }
-}
-
 fn compare(executors: &mut [Box<dyn Executor>], frames: &[Recipe], options: u8, mtu: u32) -> Result<(), TestCaseError> {
     let bed = Bed::new(1500, mtu, &[]).unwrap();
     let model = model(options & 1 != 0, options & 2 != 0);
@@ -246,7 +235,7 @@ fn compare(executors: &mut [Box<dyn Executor>], frames: &[Recipe], options: u8, 
                 Does::Drop => "Drop".into(),
             };
             prop_assert!(
-                agree(side, expected, &does),
+                same_deed(side, &frame, expected, &does),
                 "frame {number} by {}: {}\n  {name} ({why:?}): {}\n  {} ({verdict:?}): {}",
                 side.name(),
                 describe(&frame),

@@ -16,6 +16,7 @@ pub mod recording;
 pub mod report;
 pub mod rules;
 pub mod run;
+pub mod tunnel;
 
 pub use bed::{Bed, Side};
 pub use executor::{Does, Executor, Row};

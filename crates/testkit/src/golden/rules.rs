@@ -2,14 +2,13 @@
 //! and input with its number in docs/differences.md, never a file or a step, and says
 //! what must come out instead.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 use dirigent_config::{Method, Model, Protocol};
 
 use super::bed::{Bed, Side};
 use super::compare::same_frame;
-use super::executor::Row;
+use super::tunnel;
 use crate::decode::{Ip, be16, packet};
 use crate::packet::checksum;
 
@@ -19,6 +18,8 @@ pub struct Case<'a> {
     pub bed: &'a Bed,
     /// The set-up.
     pub model: &'a Model,
+    /// What came in before.
+    pub seen: &'a Seen,
     /// Where the frame came in.
     pub side: Side,
     /// The frame.
@@ -47,16 +48,46 @@ const FILLED_IN: [u8; 2] = [7, 68];
 /// All rules.
 pub const RULES: &[Rule] = &[
     Rule {
-        id: "F1",
-        about: "fragments: next issue",
-        applies: |case, _, ip| ip.fragment.is_some() && concerns_service(case.model, ip),
-        holds: f1_holds,
+        id: "C2",
+        about: "pieces of a datagram go into a tunnel one by one",
+        applies: |_, _, _| false, // compared as a whole datagram, not by steps: run.rs
+        holds: |_, _, _| false,
     },
     Rule {
-        id: "F2",
-        about: "direct routing, to be cut: later issue",
-        applies: f2,
+        id: "C6",
+        about: "an MTU told about a tunnel counts at once",
+        applies: |case, _, _| tunnel::told_mtu(case.input).is_some_and(believable) && told_about_tunnel(case, false),
+        holds: tells_learned,
+    },
+    Rule {
+        id: "C7",
+        about: "an absurd MTU told about a tunnel is ignored",
+        applies: |case, _, _| tunnel::told_mtu(case.input).is_some_and(|mtu| !believable(mtu)) && told_about_tunnel(case, false),
         holds: |case, _, _| case.got.is_empty(),
+    },
+    Rule {
+        id: "C7",
+        about: "after an absurd MTU the way carries what it did",
+        applies: |case, _, ip| case.seen.absurd && !ip.v6 && towards_service(case.model, ip.dst),
+        holds: fits_what_was_learned,
+    },
+    Rule {
+        id: "C8",
+        about: "an MTU told about an IPv6 tunnel is learned and told on",
+        applies: |case, _, _| tunnel::told_mtu(case.input).is_some_and(believable6) && told_about_tunnel(case, true),
+        holds: tells_learned,
+    },
+    Rule {
+        id: "C8",
+        about: "what an IPv6 tunnel was learned not to carry is refused",
+        applies: |case, _, ip| case.seen.told6.is_some() && towards_service(case.model, ip.dst),
+        holds: fits_what_was_learned,
+    },
+    Rule {
+        id: "C18",
+        about: "pieces that come before their first are dropped",
+        applies: |_, _, _| false, // compared as a whole datagram, not by steps: run.rs
+        holds: |_, _, _| false,
     },
     Rule { id: "C1", about: "record route and timestamp are forwarded as they are", applies: c1, holds: c1_holds },
     Rule {
@@ -75,31 +106,11 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
-/// The rule that excuses a step even where it is as recorded: that a piece of a datagram
-/// came to nothing proves nothing while its last piece does too.
-pub fn regardless(case: &Case<'_>) -> Option<&'static Rule> {
-    excuse(case).filter(|rule| rule.id == "F1")
-}
-
 /// The rule that a difference is by, if any.
 pub fn excuse(case: &Case<'_>) -> Option<&'static Rule> {
     let p = packet(case.input)?;
     let ip = Ip::read(p)?;
     RULES.iter().find(|rule| (rule.applies)(case, p, &ip) && (rule.holds)(case, p, &ip))
-}
-
-/// First pieces are dropped. Later ones have no ports: nobody knows whose they are, and
-/// the servers may have traffic of their own, so the host does with them as it likes.
-fn f1_holds(case: &Case<'_>, _: &[u8], ip: &Ip) -> bool {
-    case.got.is_empty() || ip.fragment.is_some_and(|(_, offset, _)| offset > 0)
-}
-
-/// Without DF, for a service with direct routing, over the servers' MTU.
-fn f2(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
-    let direct =
-        |s: &dirigent_config::Service| s.key.address == ip.dst && s.servers.iter().any(|s| s.method == Method::Dr);
-    let may_cut = !ip.v6 && be16(p, 6).is_some_and(|place| place & 0x4000 == 0);
-    may_cut && p.len() > case.bed.mtu_r as usize && case.model.services().iter().any(direct)
 }
 
 fn c1(_: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
@@ -109,6 +120,11 @@ fn c1(_: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
 /// The frame is the recorded one but for options and what follows from them; of an error
 /// about such a packet, kind and addresses are.
 fn c1_holds(case: &Case<'_>, input: &[u8], _: &Ip) -> bool {
+    if let [(Side::R, want), ..] = case.expected
+        && tunnel::added(case.input, want)
+    {
+        return c1_holds_inside(case, input);
+    }
     let ([(want_side, want)], [(side, got)]) = (case.expected, case.got) else { return false };
     let (Some(want_ip), Some(got_ip)) = (packet(want).and_then(Ip::read), packet(got).and_then(Ip::read)) else {
         return false;
@@ -135,8 +151,32 @@ fn c1_holds(case: &Case<'_>, input: &[u8], _: &Ip) -> bool {
     got_ip.options(got_p) == input_options && want_p.get(want_ip.l4..) == got_p.get(got_ip.l4..)
 }
 
-/// The recorded frame with the input's fragment header put back.
+/// In a tunnel: what is inside is the input, TTL and checksum apart, and what is recorded
+/// is the same behind the options. (A test run of the kernel shows the first piece only.)
+fn c1_holds_inside(case: &Case<'_>, input: &[u8]) -> bool {
+    let inside = |frames: &[(Side, Vec<u8>)]| -> Option<Vec<u8>> {
+        let packets: Vec<&[u8]> = frames.iter().filter_map(|(_, frame)| packet(frame)).collect();
+        Some(tunnel::inner(&tunnel::put_together(&packets)?)?.to_vec())
+    };
+    let shown = case.got.len().min(case.expected.len());
+    let (Some(want), Some(got)) = (inside(&case.expected[..shown]), inside(case.got)) else { return false };
+    let Some(ip) = Ip::read(input) else { return false };
+    case.got.iter().all(|(side, _)| *side == Side::R)
+        && got.get(12..) == input.get(12..got.len())
+        && got.get(ip.l4..) == want.get(ip.l4..)
+        && got.get(..ip.l4).is_some_and(|header| checksum(&[header]) == 0)
+}
+
+/// The recorded frame with the input's fragment header put back. In a tunnel: the outer
+/// packet has none.
 fn c3_holds(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
+    if let [(Side::R, got)] = case.got
+        && tunnel::added(case.input, got)
+    {
+        let outer = packet(got).and_then(Ip::read);
+        return outer.is_some_and(|outer| outer.fragment_header.is_none())
+            && packet(got).and_then(tunnel::inner).and_then(|inner| inner.get(8..)) == p.get(8..ip.len);
+    }
     let ([(want_side, want)], [(side, got)]) = (case.expected, case.got) else { return false };
     let (Some(at), Some(want_p)) = (ip.fragment_header, packet(want)) else { return false };
     let mut with_header = want_p.to_vec();
@@ -145,7 +185,7 @@ fn c3_holds(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
     with_header[4..6].copy_from_slice(&len.to_be_bytes());
     with_header[6] = 44;
     let frame = [&want[..14], &with_header].concat();
-    want_side == side && at == 40 && same_frame(&frame, got, false)
+    want_side == side && at == 40 && same_frame(&frame, got, false, false)
 }
 
 /// A transport header cut short, to a service or from a server.
@@ -156,7 +196,7 @@ fn c4(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
 
 /// Whether the packet goes to a service, or comes from a server. (Ports do not count:
 /// later pieces have none, and errors quote theirs.)
-fn concerns_service(model: &Model, ip: &Ip) -> bool {
+pub fn concerns_service(model: &Model, ip: &Ip) -> bool {
     towards_service(model, ip.dst) || from_server(model, ip.src)
 }
 
@@ -205,27 +245,84 @@ fn impossible(bed: &Bed, src: IpAddr) -> bool {
         }
 }
 
-/// Flows of which the director has seen fragments only: rule F1 about rows of the table.
-#[derive(Default)]
-pub struct FragmentFlows {
-    fragments: HashSet<(String, String)>,
-    whole: HashSet<(String, String)>,
+
+/// What came in that later steps depend on.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The smallest believable MTU told about a tunnel over IPv4, and over IPv6.
+    pub told4: Option<u32>,
+    /// The same over IPv6.
+    pub told6: Option<u32>,
+    /// An MTU below what must be believed was told.
+    pub absurd: bool,
 }
 
-impl FragmentFlows {
+/// Less than this is no MTU of an IPv4 route (difference C7).
+fn believable(mtu: u32) -> bool {
+    mtu >= 576
+}
+fn believable6(mtu: u32) -> bool {
+    mtu >= 1280
+}
+
+impl Seen {
     /// Notes an input.
     pub fn see(&mut self, input: &[u8]) {
-        let Some(p) = packet(input) else { return };
-        let Some(ip) = Ip::read(p) else { return };
-        let Some((sport, dport)) = ip.ports(p) else { return };
-        let place = |address, port| std::net::SocketAddr::new(address, port).to_string();
-        let flow = (place(ip.src, sport), place(ip.dst, dport));
-        let set = if ip.fragment.is_some() { &mut self.fragments } else { &mut self.whole };
-        set.insert(flow);
+        let (Some(mtu), true) = (tunnel::told_mtu(input), tunnel::about_a_tunnel(input)) else { return };
+        let v6 = packet(input).and_then(Ip::read).is_some_and(|ip| ip.v6);
+        let (told, believed) = match v6 {
+            true => (&mut self.told6, believable6(mtu)),
+            false => (&mut self.told4, believable(mtu)),
+        };
+        match believed {
+            true => *told = Some(told.map_or(mtu, |old| old.min(mtu))),
+            false => self.absurd = true,
+        }
     }
-    /// Whether a recorded row is of such a flow.
-    pub fn only(&self, row: &Row) -> bool {
-        let flow = (row[3].clone(), row[4].clone());
-        self.fragments.contains(&flow) && !self.whole.contains(&flow)
+}
+
+fn told_about_tunnel(case: &Case<'_>, v6: bool) -> bool {
+    tunnel::about_a_tunnel(case.input) && packet(case.input).and_then(Ip::read).is_some_and(|ip| ip.v6 == v6)
+}
+
+/// Bytes that the model's tunnels add.
+fn overhead(model: &Model) -> u32 {
+    use dirigent_config::{TunnelChecksum, TunnelKind};
+    let server = model.services().iter().flat_map(|s| &s.servers).find_map(|server| match server.method {
+        Method::Tun(tunnel) => Some((tunnel, server.address.is_ipv6())),
+        _ => None,
+    });
+    let Some((tunnel, v6)) = server else { return 0 };
+    let inside = match tunnel.kind {
+        TunnelKind::Ipip => 0,
+        TunnelKind::Gre if tunnel.checksum == TunnelChecksum::None => 4,
+        TunnelKind::Gre => 8,
+        TunnelKind::Gue { .. } => 12,
+    };
+    inside + if v6 { 40 } else { 20 }
+}
+
+/// One error to the client, which tells what the tunnel carries by what is known now.
+fn tells_learned(case: &Case<'_>, _: &[u8], ip: &Ip) -> bool {
+    let told = tunnel::told_mtu(case.input).unwrap_or(u32::MAX);
+    let before = if ip.v6 { case.seen.told6 } else { case.seen.told4 };
+    // What is inside could be cut: nobody is to be told.
+    if case.got.is_empty() {
+        let inner = tunnel::quoted(case.input).and_then(|(quote, _)| tunnel::inner(quote));
+        return inner.is_some_and(|p| p.first().is_some_and(|b| b >> 4 == 4) && be16(p, 6).is_some_and(|f| f & 0x4000 == 0));
     }
+    let [(Side::C, got)] = case.got else { return false };
+    tunnel::told_mtu(got) == Some(told.min(before.unwrap_or(told)).min(case.bed.mtu_r) - overhead(case.model))
+}
+
+/// The packet went to its server if the way is known to carry it, else the client is told.
+fn fits_what_was_learned(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
+    let learned = case.seen.told4.or(case.seen.told6).unwrap_or(case.bed.mtu_r).min(case.bed.mtu_r);
+    let room = learned - overhead(case.model);
+    let [(side, got)] = case.got else { return false };
+    if ip.len as u32 <= room {
+        let inside = packet(got).and_then(tunnel::inner);
+        return *side == Side::R && inside.is_some_and(|inner| inner.get(ip.l4..) == p.get(ip.l4..ip.len));
+    }
+    *side == Side::C && tunnel::told_mtu(got) == Some(room)
 }
