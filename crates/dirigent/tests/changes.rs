@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 const TC: &[&str] = &["--path", "tc"];
 const XDP: &[&str] = &["--path", "xdp", "--no-offloads"];
-const FILE: usize = 16 << 20;
+/// Six seconds at the rate of the transfers.
+const FILE: usize = 12 << 20;
 const SECOND: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_millis(20);
 
@@ -100,7 +101,7 @@ fn under_transfer(lab: &TestLab, change: impl FnOnce(&TestLab)) {
     let pulses = spec::VIP.both().map(|(vip, _)| Pulse::start(lab.namespace("client"), vip));
     let transfers = ["192.0.2.10", "[2001:db8::10]"].map(|host| {
         let to = lab.file(&format!("got-{}", host.len()));
-        let get = format!("curl -sS -g --max-time 60 --limit-rate 4M -o {} http://{host}/file", to.display());
+        let get = format!("curl -sS -g --max-time 30 --limit-rate 2M -o {} http://{host}/file", to.display());
         (lab.start("client", &["sh", "-c", &get]), to)
     });
     for ((_, to), pulse) in transfers.iter().zip(&pulses) {
@@ -110,7 +111,7 @@ fn under_transfer(lab: &TestLab, change: impl FnOnce(&TestLab)) {
     let changed = Instant::now();
     for (_, to) in &transfers {
         let before = size(to);
-        assert!(before < FILE * 3 / 4, "the transfer is over before the change");
+        assert!(before + (1 << 20) < FILE, "the transfer is over before the change");
         // More than can have been on its way. What TCP waits after losses is its own affair.
         until("the transfer stands still", 5 * SECOND, || size(to) > before + (1 << 20));
     }
@@ -122,7 +123,6 @@ fn under_transfer(lab: &TestLab, change: impl FnOnce(&TestLab)) {
     for pulse in pulses {
         let silence = pulse.silence(changed);
         pulse.end();
-        eprintln!("silence {silence:?}");
         assert!(silence < SECOND, "nothing came through for {silence:?}\n{}", lab.log());
     }
 }
@@ -283,12 +283,13 @@ fn learned(lab: &TestLab, host: &str, destination: &str) -> bool {
     lab.sh(host, &format!("ip route get {destination}")).contains("mtu 1300")
 }
 
-/// The way to the client gets narrow: servers are told.
+/// The way to the client gets narrow: servers are told. Locked, since the kernel's route lookup for programs heeds the
+/// MTU of a route only then (docs/differences.md); that of a link it always does.
 fn a_narrow_way_to_the_client(path: &[&str]) {
     let lab = TestLab::up(&[&["--servers", "1"], path].concat());
     under_transfer(&lab, |lab| {
-        let routes = "ip route add 198.51.100.0/24 via 203.0.113.1 mtu 1300; \
-                      ip -6 route add 2001:db8:51::/64 via 2001:db8:1::1 mtu 1300";
+        let routes = "ip route add 198.51.100.0/24 via 203.0.113.1 mtu lock 1300; \
+                      ip -6 route add 2001:db8:51::/64 via 2001:db8:1::1 mtu lock 1300";
         lab.sh("director", routes);
         for client in ["198.51.100.7", "2001:db8:51::7"] {
             // And the time of an attempt.
@@ -326,7 +327,7 @@ fn a_narrow_way_to_the_server(path: &[&str]) {
         senders.push(std::thread::spawn(move || {
             for chunk in its_content.chunks(16 << 10) {
                 to.write_all(chunk).unwrap();
-                std::thread::sleep(Duration::from_millis(4));
+                std::thread::sleep(Duration::from_millis(8));
             }
         }));
         receivers.push(std::thread::spawn(move || {
@@ -349,7 +350,7 @@ fn a_narrow_way_to_the_server(path: &[&str]) {
         until("the client does not know", SECOND * 3 / 2, || learned(&lab, "client", vip));
     }
     let before = arrived.each_ref().map(|a| a.load(Ordering::Relaxed));
-    assert!(before.iter().all(|b| *b < FILE * 3 / 4), "the transfer is over before the change");
+    assert!(before.iter().all(|b| *b + (1 << 20) < FILE), "the transfer is over before the change");
     for (arrived, before) in arrived.iter().zip(before) {
         until("the transfer stands still", 5 * SECOND, || arrived.load(Ordering::Relaxed) > before + (1 << 20));
     }
