@@ -11,9 +11,11 @@ use common::TestLab;
 use dirigent_net::Namespace;
 use dirigent_net::lab::spec::{self, Pair};
 use dirigent_net::vip::announce;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -92,6 +94,18 @@ fn size(file: &Path) -> usize {
     std::fs::metadata(file).map_or(0, |m| usize::try_from(m.len()).unwrap())
 }
 
+/// Takes what comes to a file, a piece at a time: curl's own limit lets megabytes come at once, and then waits for seconds.
+/// Returns whether the transfer succeeded.
+fn read_slowly(mut transfer: Child, to: PathBuf) -> JoinHandle<bool> {
+    std::thread::spawn(move || {
+        let (mut from, mut file) = (transfer.stdout.take().unwrap(), File::create(to).unwrap());
+        while std::io::copy(&mut from.by_ref().take(32 << 10), &mut file).unwrap() > 0 {
+            std::thread::sleep(Duration::from_millis(16));
+        }
+        transfer.wait().unwrap().success()
+    })
+}
+
 /// Carries `change` out in the middle of transfers; when it returns, the change is announced or visible to the
 /// director's kernel.
 fn under_transfer(lab: &TestLab, change: impl FnOnce(&TestLab)) {
@@ -100,9 +114,10 @@ fn under_transfer(lab: &TestLab, change: impl FnOnce(&TestLab)) {
     lab.sh("client", "sysctl -qw net.ipv4.tcp_rmem='4096 65536 131072'");
     let pulses = spec::VIP.both().map(|(vip, _)| Pulse::start(lab.namespace("client"), vip));
     let transfers = ["192.0.2.10", "[2001:db8::10]"].map(|host| {
+        let url = format!("http://{host}/file");
         let to = lab.file(&format!("got-{}", host.len()));
-        let get = format!("curl -sS -g --max-time 30 --limit-rate 2M -o {} http://{host}/file", to.display());
-        (lab.start("client", &["sh", "-c", &get]), to)
+        let transfer = lab.start("client", &["curl", "-sS", "-g", "--max-time", "30", &url]);
+        (read_slowly(transfer, to.clone()), to)
     });
     for ((_, to), pulse) in transfers.iter().zip(&pulses) {
         until("nothing comes", 10 * SECOND, || size(to) > FILE / 16 && pulse.echoes() > 5);
@@ -115,8 +130,8 @@ fn under_transfer(lab: &TestLab, change: impl FnOnce(&TestLab)) {
         // More than can have been on its way. What TCP waits after losses is its own affair.
         until("the transfer stands still", 5 * SECOND, || size(to) > before + (1 << 20));
     }
-    for (mut transfer, to) in transfers {
-        assert!(transfer.wait().unwrap().success(), "{}", lab.log());
+    for (transfer, to) in transfers {
+        assert!(transfer.join().unwrap(), "{}", lab.log());
         let got = lab.sh("client", &format!("sha256sum {}", to.display()));
         assert_eq!(got.split_whitespace().next(), Some(sum.as_str()), "the file came whole");
     }
@@ -154,6 +169,15 @@ fn a_servers_new_mac_is_followed_within_a_second_on_tc() {
 #[test]
 fn a_servers_new_mac_is_followed_within_a_second_on_xdp() {
     a_servers_mac(XDP);
+}
+
+/// Nobody announces it: the server's own traffic tells the director's kernel.
+#[test]
+fn a_servers_unannounced_mac_is_followed_within_a_second() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    under_transfer(&lab, |lab| {
+        lab.sh("server1", "ip link set eth0 address 02:00:00:00:99:01");
+    });
 }
 
 fn the_clients_gateways_mac(path: &[&str]) {
