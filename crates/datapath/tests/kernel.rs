@@ -475,3 +475,25 @@ fn a_start_that_fails_leaves_nothing_behind() {
         assert!(!pinned.0.directory().exists());
     });
 }
+
+/// That they count, and whose, `dirigent::losses` shows; here, that each kernel takes them and tells what they need.
+#[test]
+fn lost_frames_are_counted_until_detached() {
+    in_namespace(|| {
+        let pinned = Pinned::new("losses");
+        let mut kernel = pinned.load();
+        kernel.count_losses().unwrap_or_else(|e| panic!("{e}"));
+        let pins = || {
+            let links = std::fs::read_dir(pinned.0.links()).into_iter().flatten().flatten();
+            links.filter(|pin| pin.file_name().to_string_lossy().starts_with("dirigent_lost_")).count()
+        };
+        assert_eq!(pins(), 4);
+        drop(kernel);
+        // Pinned, they count without a daemon; the next one puts its own in their place.
+        assert_eq!(pins(), 4);
+        pinned.load().count_losses().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(pins(), 4);
+        detach_all(&pinned.0).unwrap();
+        assert_eq!(pins(), 0);
+    });
+}
