@@ -8,6 +8,7 @@
 
 pub mod attach;
 pub mod error;
+mod fields;
 pub mod load;
 mod losses;
 mod netlink;
