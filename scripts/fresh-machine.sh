@@ -15,6 +15,7 @@ command -v debootstrap >/dev/null || { echo "error: debootstrap is missing: apt-
 
 commit=$(git rev-parse --verify "${1:-HEAD}^{commit}")
 root=$(mktemp -d /var/tmp/dirigent-fresh.XXXXXX)
+chmod 755 "$root" # it becomes /
 shared=$(realpath ../shared)
 rustup=$(rustup show home)
 home=/root # of the fresh system

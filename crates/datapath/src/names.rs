@@ -9,10 +9,10 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("xdp", "dirigent_pass"),
     ("classifier", "dirigent_ingress"),
     ("classifier", "dirigent_egress"),
-    ("tracepoint", "dirigent_lost_exception"),
-    ("tracepoint", "dirigent_lost_redirect"),
-    ("tracepoint", "dirigent_lost_transmit"),
-    ("tracepoint", "dirigent_lost_return"),
+    ("raw_tp", "dirigent_lost_exception"),
+    ("raw_tp", "dirigent_lost_redirect"),
+    ("raw_tp", "dirigent_lost_transmit"),
+    ("raw_tp", "dirigent_lost_return"),
 ];
 
 /// The later stages, in the order of `dirigent_director::direct::Stage`. Each is two

@@ -475,3 +475,84 @@ fn a_start_that_fails_leaves_nothing_behind() {
         assert!(!pinned.0.directory().exists());
     });
 }
+
+/// That they count, and whose, `dirigent::losses` shows; here, that each kernel takes them and tells what they need.
+#[test]
+fn lost_frames_are_counted_until_detached() {
+    in_namespace(|| {
+        let pinned = Pinned::new("losses");
+        let mut kernel = pinned.load();
+        kernel.count_losses().unwrap_or_else(|e| panic!("{e}"));
+        let pins = || {
+            let links = std::fs::read_dir(pinned.0.links()).into_iter().flatten().flatten();
+            links.filter(|pin| pin.file_name().to_string_lossy().starts_with("dirigent_lost_")).count()
+        };
+        assert_eq!(pins(), 4);
+        drop(kernel);
+        // Pinned, they count without a daemon; the next one puts its own in their place.
+        assert_eq!(pins(), 4);
+        pinned.load().count_losses().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(pins(), 4);
+        detach_all(&pinned.0).unwrap();
+        assert_eq!(pins(), 0);
+    });
+}
+
+/// Pins an XDP program that says XDP_ABORTED to each frame: an exception.
+fn pin_aborting(pin: &str) {
+    // r0 = 0; exit
+    let code = [0xb7u64, 0x95];
+    let licence = c"GPL";
+    // Type XDP and two instructions; where they are; where the licence is. All else zero.
+    let mut load = [6 | 2 << 32, code.as_ptr() as u64, licence.as_ptr() as u64, 0, 0, 0];
+    // SAFETY: BPF_PROG_LOAD reads two instructions and a terminated string, both live.
+    let program = unsafe { libc::syscall(libc::SYS_bpf, 5, load.as_mut_ptr(), size_of_val(&load)) };
+    assert!(program >= 0, "{}", std::io::Error::last_os_error());
+    let path = std::ffi::CString::new(pin).unwrap();
+    let mut obj = [path.as_ptr() as u64, program as u64];
+    // SAFETY: BPF_OBJ_PIN reads a terminated string; the descriptor is the one just made, closed once.
+    let pinned = unsafe {
+        let pinned = libc::syscall(libc::SYS_bpf, 6, obj.as_mut_ptr(), size_of_val(&obj));
+        libc::close(program as libc::c_int);
+        pinned
+    };
+    assert_eq!(pinned, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// `xdp_exception`, in this network namespace and in one where an interface has the same number.
+#[test]
+fn exceptions_are_counted_in_their_own_namespace() {
+    /// Makes v0 and has it abort ten frames.
+    fn abort_ten(pin: &str) -> u32 {
+        sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+        let ifindex = veth();
+        sh(&format!("ip link set dev v0 xdpgeneric pinned {pin}"));
+        sh("for i in 0 1 2 3 4 5 6 7 8 9; do head -c 60 /dev/zero | socat -u - INTERFACE:v1; done");
+        ifindex
+    }
+    in_namespace(|| {
+        let pinned = Pinned::new("exceptions");
+        let mut kernel = pinned.load();
+        kernel.count_losses().unwrap_or_else(|e| panic!("{e}"));
+        let counted = || {
+            let reasons = kernel.per_cpu_table::<u32, u64>("REASONS").unwrap();
+            reasons.get(&(dirigent_director::Reason::TransmitFailed as u32)).unwrap().unwrap().iter().sum::<u64>()
+        };
+        let pin = format!("{}/aborting", pinned.0.directory().display());
+        pin_aborting(&pin);
+        // Every number that v0 may get is a link of ours: the fourth word says so.
+        let mut link = [0u16; 16];
+        link[3] = 1;
+        let links = kernel.table::<u32, [u16; 16]>("LINKS").unwrap();
+        (1..16).for_each(|ifindex| links.insert(ifindex, link).unwrap());
+
+        let ifindex = abort_ten(&pin);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(counted(), 10);
+        let theirs = pin.clone();
+        in_namespace(move || assert_eq!(abort_ten(&theirs), ifindex));
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(counted(), 10, "another namespace's");
+        std::fs::remove_file(&pin).unwrap();
+    });
+}

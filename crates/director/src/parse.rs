@@ -331,7 +331,8 @@ pub enum Payload {
 }
 
 /// Reads the Ethernet header: a frame for `mac`, with an IP packet, untagged or
-/// with a priority tag (VLAN 0, IEEE 802.1Q §6.9), which is taken out.
+/// with a priority tag (VLAN 0, IEEE 802.1Q §6.9), which is taken out. Service tags
+/// (802.1ad) are tags as others: of one that the device stripped nothing else is known.
 #[inline(always)]
 pub fn ethernet<P: Packet>(p: &mut P, mac: dirigent_wire::Mac) -> Decision<Payload> {
     p.pull(HEADERS);
@@ -342,9 +343,7 @@ pub fn ethernet<P: Packet>(p: &mut P, mac: dirigent_wire::Mac) -> Decision<Paylo
     let mut ethertype = eth.ethertype.get();
     let tag = match p.stripped_tag() {
         Some(tci) => Some(tci),
-        None if ethertype == dirigent_wire::eth::VLAN => {
-            p.get::<dirigent_wire::eth::VlanTag>(L3).map(|tag| tag.tci.get())
-        }
+        None if tagged(ethertype) => p.get::<dirigent_wire::eth::VlanTag>(L3).map(|tag| tag.tci.get()),
         None => None,
     };
     if let Some(tci) = tag {
@@ -358,10 +357,19 @@ pub fn ethernet<P: Packet>(p: &mut P, mac: dirigent_wire::Mac) -> Decision<Paylo
             Some(eth) => eth.ethertype.get(),
             None => 0,
         };
+        // A tag in the tag; the kernel strips it, too, as it takes the outer one.
+        if tagged(ethertype) || p.stripped_tag().is_some() {
+            return Err(Verdict::pass(Reason::Vlan));
+        }
     }
     match ethertype {
         dirigent_wire::eth::IPV4 => Ok(Payload::Ipv4),
         dirigent_wire::eth::IPV6 => Ok(Payload::Ipv6),
         _ => Err(Verdict::pass(Reason::OtherEthertype)),
     }
+}
+
+#[inline(always)]
+fn tagged(ethertype: u16) -> bool {
+    matches!(ethertype, dirigent_wire::eth::VLAN | dirigent_wire::eth::SERVICE_VLAN)
 }

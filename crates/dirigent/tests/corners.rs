@@ -5,12 +5,6 @@ mod common;
 
 use common::TestLab;
 
-fn count(lab: &TestLab, reason: &str) -> u64 {
-    let stats = lab.json(&["stats", "--json"]);
-    let reasons = stats["reasons"].as_array().unwrap();
-    reasons.iter().find(|r| r["name"] == reason).and_then(|r| r["count"].as_u64()).unwrap_or(0)
-}
-
 const URLS: [&str; 2] = ["http://192.0.2.10/", "http://[2001:db8::10]/"];
 
 /// NAT here needs no forwarding by the host: replies then leave by the interface the client came in by.
@@ -47,7 +41,7 @@ fn a_server_as_client_of_its_own_service() {
     let lab = TestLab::up(&["--servers", "1"]);
     let failed = "curl -sS -g --max-time 2 http://192.0.2.10/ >/dev/null 2>&1 && echo answered || echo failed";
     assert_eq!(lab.on("server1", &["sh", "-c", failed]), "failed");
-    assert!(count(&lab, "server_is_client") > 0);
+    assert!(lab.count("server_is_client") > 0);
 }
 
 /// A client in the servers' subnet: the server answers it directly, as in IPVS, and it refuses what it did not ask.
@@ -59,8 +53,8 @@ fn a_client_in_the_servers_subnet_is_answered_around_the_director() {
     lab.dirigent(&["reload"]);
     let failed = "curl -sS --max-time 2 http://192.0.2.10/ >/dev/null 2>&1 && echo answered || echo failed";
     assert_eq!(lab.on("server2", &["sh", "-c", failed]), "failed");
-    assert!(count(&lab, "request") > 0);
-    assert_eq!(count(&lab, "reply"), 0, "no answer came through the director");
+    assert!(lab.count("request") > 0);
+    assert_eq!(lab.count("reply"), 0, "no answer came through the director");
 }
 
 /// The director as a real server: requests go up its own stack, answers leave as the virtual service.
@@ -84,7 +78,7 @@ fn the_director_itself_can_be_a_server() {
         let get = format!("for i in 1 2 3 4 5; do curl -sS -g --http0.9 --max-time 3 {url} && break; sleep 0.3; done");
         assert_eq!(lab.on("client", &["sh", "-c", &get]), "director", "{url}");
     }
-    assert!(count(&lab, "local_server") > 0 && count(&lab, "local_reply") > 0);
+    assert!(lab.count("local_server") > 0 && lab.count("local_reply") > 0);
     server.kill().unwrap();
     server.wait().unwrap();
 }
@@ -97,7 +91,7 @@ fn a_client_on_the_director_is_dropped_with_a_reason() {
         let ask = format!("curl -sS -g --max-time 1 {url} >/dev/null 2>&1 && echo answered || echo failed");
         assert_eq!(lab.on("director", &["sh", "-c", &ask]), "failed", "{url}");
     }
-    assert!(count(&lab, "client_on_director") >= 2);
+    assert!(lab.count("client_on_director") >= 2);
 }
 
 /// Start says what the tables take and how to change it.

@@ -1,10 +1,11 @@
 //! Real programs through the director, on every packet path and both families. Needs root.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod common;
 
 use common::TestLab;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 const VIPS: [(&str, &str, &str); 2] = [("-4", "192.0.2.10", "192.0.2.10"), ("-6", "2001:db8::10", "[2001:db8::10]")];
 
@@ -27,68 +28,18 @@ fn echo_answers(lab: &TestLab) {
     }
 }
 
-fn path_of(lab: &TestLab) -> String {
-    let status = lab.json(&["status", "--json"]);
-    status["interfaces"][0]["path"].as_str().unwrap().to_owned()
-}
-
-#[test]
-fn two_arms_on_tc_with_offloads() {
-    let lab = TestLab::up(&["--servers", "2", "--path", "tc"]);
-    assert_eq!(path_of(&lab), "tc");
-    files_come_whole(&lab);
-    echo_answers(&lab);
-}
-
-#[test]
-fn one_arm_on_tc_with_offloads() {
-    let lab = TestLab::up(&["--servers", "2", "--path", "tc", "--one-arm"]);
-    files_come_whole(&lab);
-    echo_answers(&lab);
-}
-
-#[test]
-fn two_arms_on_native_xdp() {
-    let lab = TestLab::up(&["--servers", "2", "--path", "xdp", "--no-offloads"]);
-    assert_eq!(path_of(&lab), "xdp");
-    files_come_whole(&lab);
-    echo_answers(&lab);
-}
-
-#[test]
-fn one_arm_on_native_xdp() {
-    let lab = TestLab::up(&["--servers", "2", "--path", "xdp", "--no-offloads", "--one-arm"]);
-    files_come_whole(&lab);
-    echo_answers(&lab);
-}
-
-/// The lab's own configuration and a service for iperf3.
-fn with_iperf(lab: &TestLab) {
-    let mut text = lab.config();
-    for (vip, server) in [("192.0.2.10", "10.0.0.2"), ("[2001:db8::10]", "[fd00::2]")] {
-        text.push_str(&format!(
-            "\n[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:5201\"\nvip = \"manage\"\n\
-             \n[[service.server]]\naddress = \"{server}:5201\"\n"
-        ));
-    }
-    lab.write_config(&text);
-    lab.dirigent(&["reload"]);
-}
-
-/// Bulk TCP both ways over virtual links with segmentation and checksum offload: what tc must keep true.
-#[test]
-fn bulk_tcp_both_ways_with_offloads() {
-    let lab = TestLab::up(&["--servers", "1", "--path", "tc"]);
-    with_iperf(&lab);
+/// iperf3 through the service, both ways: bulk TCP, on tc with segmentation and checksum offload.
+fn bulk_tcp_flows_both_ways(lab: &TestLab) {
     let mut server = lab.start("server1", &["iperf3", "-s"]);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let listens = "for i in $(seq 100); do ss -Hltn 'sport = 5201' | grep -q . && exit; sleep 0.1; done; exit 1";
+    lab.sh("server1", listens);
     for (family, vip, _) in VIPS {
         for reverse in ["", "-R"] {
-            let run = format!("iperf3 {family} -c {vip} -t 2 -J {reverse}");
-            let report: Value = serde_json::from_str(&lab.on("client", &["sh", "-c", &run])).unwrap();
+            let run = format!("iperf3 {family} -c {vip} -t 1 -J {reverse}");
+            let report: Value = serde_json::from_str(&lab.sh("client", &run)).unwrap();
             let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap();
             // Not a measure of speed: a stalled or resegmented stream gets nowhere near.
-            assert!(bits > 1e8, "{vip} {reverse}: {bits} bit/s");
+            assert!(bits > 2e7, "{vip} {reverse}: {bits} bit/s");
         }
     }
     server.kill().unwrap();
@@ -97,49 +48,84 @@ fn bulk_tcp_both_ways_with_offloads() {
 
 /// Errors as IPVS gives them: the director answers probes that expire at it from the virtual address, a service without
 /// servers refuses by ICMP, and the address answers pings.
-#[test]
-fn probes_and_errors_are_answered() {
-    let lab = TestLab::up(&["--servers", "1"]);
-    let mut text = lab.config();
-    for vip in ["192.0.2.10", "[2001:db8::10]"] {
-        text.push_str(&format!("\n[[service]]\nprotocol = \"udp\"\naddress = \"{vip}:99\"\nvip = \"manage\"\n"));
-    }
-    lab.write_config(&text);
-    lab.dirigent(&["reload"]);
+fn probes_and_errors_are_answered(lab: &TestLab) {
     for (family, vip, host) in VIPS {
-        let ping = if family == "-4" { "ping -4" } else { "ping -6" };
-        lab.on("client", &["sh", "-c", &format!("{ping} -c 2 -i 0.2 -W 2 {vip}")]);
-        let trace = format!("traceroute {family} -n -q 1 -w 2 -m 5 -U -p 7 {vip}");
-        let hops = lab.on("client", &["sh", "-c", &trace]);
+        lab.sh("client", &format!("ping {family} -c 2 -i 0.2 -W 2 {vip}"));
+        let hops = lab.sh("client", &format!("traceroute {family} -n -q 1 -w 2 -m 5 -U -p 7 {vip}"));
         let lines: Vec<_> = hops.lines().skip(1).collect();
         assert!(lines.len() >= 3 && lines[1].contains(vip), "router, director, server:\n{hops}");
         let refused = format!("echo x | socat -t2 - UDP{}:{host}:99 2>&1 || true", family.trim_start_matches('-'));
-        let said = lab.on("client", &["sh", "-c", &refused]);
+        let said = lab.sh("client", &refused);
         assert!(said.contains("refused"), "{vip}: {said:?}");
     }
-    let stats = lab.json(&["stats", "--json"]);
     for reason in ["ttl_expired", "no_server"] {
-        assert!(count(&stats, reason) > 0, "{reason}: {stats}");
+        assert!(lab.count(reason) > 0, "{reason}: {}", lab.dirigent(&["stats", "--drops"]).0);
     }
 }
 
-fn count(stats: &Value, reason: &str) -> u64 {
-    let reasons = stats["reasons"].as_array().unwrap();
-    reasons.iter().find(|r| r["name"] == reason).and_then(|r| r["count"].as_u64()).unwrap_or(0)
+/// The lab's own configuration, with a service for iperf3 and one without servers.
+fn with_more_services(lab: &TestLab) {
+    let mut text = lab.config();
+    for (vip, server) in [("192.0.2.10", "10.0.0.2"), ("[2001:db8::10]", "[fd00::2]")] {
+        text.push_str(&format!(
+            "\n[[service]]\nprotocol = \"udp\"\naddress = \"{vip}:99\"\nvip = \"manage\"\n\
+             \n[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:5201\"\nvip = \"manage\"\n\
+             \n[[service.server]]\naddress = \"{server}:5201\"\n"
+        ));
+    }
+    lab.write_config(&text);
+    lab.dirigent(&["reload"]);
 }
 
-/// Connections opened and closed as fast as asked; afterwards every counter equals what can be counted.
+/// Everything that clients do, on one path with one shape of lab.
+fn all_traffic(path: &str, shape: &[&str]) {
+    let lab = TestLab::up(&[&["--servers", "2", "--path", path], shape].concat());
+    with_more_services(&lab);
+    let interfaces = lab.json(&["status", "--json"])["interfaces"].as_array().unwrap().clone();
+    assert!(interfaces.iter().all(|i| i["path"] == path), "{interfaces:?}");
+    assert_eq!(interfaces.len(), if shape.contains(&"--one-arm") { 1 } else { 2 });
+    files_come_whole(&lab);
+    echo_answers(&lab);
+    probes_and_errors_are_answered(&lab);
+    bulk_tcp_flows_both_ways(&lab);
+}
+
+#[test]
+fn all_traffic_with_two_arms_on_tc_with_offloads() {
+    all_traffic("tc", &[]);
+}
+
+#[test]
+fn all_traffic_with_one_arm_on_tc_with_offloads() {
+    all_traffic("tc", &["--one-arm"]);
+}
+
+#[test]
+fn all_traffic_with_two_arms_on_native_xdp() {
+    all_traffic("xdp", &["--no-offloads"]);
+}
+
+#[test]
+fn all_traffic_with_one_arm_on_native_xdp() {
+    all_traffic("xdp", &["--no-offloads", "--one-arm"]);
+}
+
+/// A thousand connections a second, for half a minute; afterwards every counter equals what can be counted.
 #[test]
 fn a_thousand_connections_a_second_leave_exact_counters() {
-    let seconds: u64 = std::env::var("DIRIGENT_CONNECTION_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(10);
+    const CONNECTIONS: u64 = 30_000;
+    const TIME: Duration = Duration::from_secs(30);
     let lab = TestLab::up(&["--servers", "2"]);
-    let load = format!("wrk -t1 -c20 -d{seconds}s -H 'Connection: close' http://192.0.2.10/");
-    let report = lab.on("client", &["sh", "-c", &load]);
-    let requests: u64 = report
-        .lines()
-        .find_map(|line| line.trim().split_once(" requests in ").map(|(n, _)| n.parse().unwrap()))
-        .unwrap_or_else(|| panic!("{report}"));
-    assert!(requests > 1000 * seconds / 2, "{report}");
+    // Both at least: a slow machine takes longer, a fast one opens more.
+    let (mut requests, mut runs) = (0, 0);
+    let begun = Instant::now();
+    while requests < CONNECTIONS || begun.elapsed() < TIME {
+        assert!(begun.elapsed() < 3 * TIME, "{requests} connections in {:?}", begun.elapsed());
+        let report = lab.sh("client", "wrk -t1 -c20 -d10s -H 'Connection: close' http://192.0.2.10/");
+        let line = report.lines().find_map(|line| line.trim().split_once(" requests in "));
+        requests += line.unwrap_or_else(|| panic!("{report}")).0.parse::<u64>().unwrap();
+        runs += 1;
+    }
     let listed = lab.json(&["connection", "list", "--json", "--limit", "1000000"]);
     let connections = listed["connections"].as_array().unwrap();
     let servers = lab.json(&["server", "list", "--json"]);
@@ -161,5 +147,5 @@ fn a_thousand_connections_a_second_leave_exact_counters() {
         opened += server["counters"]["connections"].as_u64().unwrap();
     }
     // wrk leaves up to one unfinished request on each of its connections.
-    assert!(opened >= requests && opened <= requests + 40, "{opened} opened, {requests} answered\n{report}");
+    assert!(opened >= requests && opened <= requests + 40 * runs, "{opened} opened, {requests} answered");
 }

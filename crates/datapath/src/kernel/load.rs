@@ -14,6 +14,7 @@ use aya::{
 
 use super::{
     error::Error,
+    losses,
     sys::{self, MapInfo, RawMap},
     table::{Mapped, PerCpuTable, Table},
 };
@@ -107,6 +108,8 @@ pub struct Kernel {
     pub(super) instance: Option<Instance>,
     took_over: bool,
     notes: Vec<String>,
+    /// Why lost frames cannot be counted.
+    pub(super) uncounted: Option<Error>,
 }
 
 /// Pins the program that only passes, for the other end of a veth link: its driver takes
@@ -157,6 +160,11 @@ impl Kernel {
                 loader.map_pin_path(name, instance.map(name));
             }
         }
+        let (constant, uncounted) = match losses::constant() {
+            Ok(constant) => (constant, None),
+            Err(error) => ([0; 4], Some(error)),
+        };
+        loader.override_global(losses::CONSTANT, &constant[..], true);
         let loaded = Self::programs_and_maps(&mut loader, object, options);
         let ebpf = match (loaded, options.instance) {
             (Ok(ebpf), _) => ebpf,
@@ -167,7 +175,7 @@ impl Kernel {
             }
             (Err(error), _) => return Err(error),
         };
-        let kernel = Self { ebpf, instance: options.instance.cloned(), took_over, notes };
+        let kernel = Self { ebpf, instance: options.instance.cloned(), took_over, notes, uncounted };
         // Last: a version there says that all maps are.
         Layout::of(kernel.map_fd(LAYOUT_MAP)?)?.write(options.layout)?;
         for note in &kernel.notes {
@@ -183,7 +191,7 @@ impl Kernel {
             match program {
                 Program::Xdp(xdp) => xdp.load().map_err(|e| Error::load(what(), e))?,
                 Program::SchedClassifier(tc) => tc.load().map_err(|e| Error::load(what(), e))?,
-                Program::TracePoint(trace) => trace.load().map_err(|e| Error::load(what(), e))?,
+                Program::RawTracePoint(trace) => trace.load().map_err(|e| Error::load(what(), e))?,
                 _ => return Err(Error::Program { program: name.to_owned(), kind: "XDP or tc" }),
             }
         }
@@ -283,6 +291,7 @@ pub fn verify() -> Result<Vec<Verified>, Error> {
         let loaded = match program {
             Program::Xdp(xdp) => xdp.load(),
             Program::SchedClassifier(tc) => tc.load(),
+            Program::RawTracePoint(trace) => trace.load(),
             _ => continue,
         };
         let count = loaded.and_then(|()| program.info()).map(|info| info.verified_instruction_count());

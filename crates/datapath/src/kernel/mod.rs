@@ -9,6 +9,7 @@
 pub mod attach;
 pub mod endpoint;
 pub mod error;
+mod fields;
 pub mod load;
 mod losses;
 mod netlink;

@@ -2,7 +2,7 @@
 //! detaching it at once, and map access by bytes and in batches.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::CString,
     io,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -357,20 +357,9 @@ pub(super) fn is_bpffs(path: &str) -> bool {
 
 /// Mounts a BPF file system.
 pub(super) fn mount_bpffs(path: &str) -> io::Result<()> {
-    mount(c"bpf", path)
-}
-
-/// Mounts tracefs where its files are not there yet.
-pub(super) fn mount_tracefs(path: &str) -> io::Result<()> {
-    if std::path::Path::new(path).join("events/xdp").exists() {
-        return Ok(());
-    }
-    mount(c"tracefs", path)
-}
-
-fn mount(kind: &CStr, path: &str) -> io::Result<()> {
+    let kind = c"bpf";
     let target = CString::new(path)?;
-    // SAFETY: four live strings; neither file system needs more data.
+    // SAFETY: four live strings; the file system needs no more data.
     let result = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, c"mode=0755".as_ptr().cast()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -3,6 +3,7 @@
 
 use dirigent_datapath::kernel::{Instance, detach_all};
 use dirigent_net::lab::{DIRECTORY, Lab, LabGuard};
+use dirigent_net::netns::Namespace;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,6 +55,15 @@ impl TestLab {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// Work of this process in the namespace of a host.
+    pub fn run<T: Send>(&self, host: &str, work: impl FnOnce() -> T + Send) -> T {
+        self.lab.run(host, work).unwrap()
+    }
+
+    pub fn namespace(&self, host: &str) -> Namespace {
+        self.lab.namespace(host).unwrap()
+    }
+
     pub fn curl(&self, url: &str) -> String {
         self.on("client", &["curl", "-sS", "-g", "--max-time", "5", url])
     }
@@ -93,8 +103,16 @@ impl TestLab {
         serde_json::from_str(&self.dirigent(args).0).unwrap()
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// A file of the lab.
+    pub fn file(&self, name: &str) -> PathBuf {
         Path::new(DIRECTORY).join(self.name()).join(name)
+    }
+
+    /// The packets of a reason.
+    pub fn count(&self, reason: &str) -> u64 {
+        let stats = self.json(&["stats", "--json"]);
+        let reasons = stats["reasons"].as_array().unwrap();
+        reasons.iter().find(|r| r["name"] == reason).and_then(|r| r["count"].as_u64()).unwrap_or(0)
     }
 
     pub fn config(&self) -> String {

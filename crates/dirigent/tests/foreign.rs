@@ -1,0 +1,215 @@
+//! What is not the director's passes untouched: frames for other MACs, on promiscuous and on bridged ports, and packets
+//! for virtual addresses that this host does not hold. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod common;
+
+use common::TestLab;
+use dirigent_net::lab::spec;
+use dirigent_net::links::link_named;
+use dirigent_net::raw::PacketSocket;
+use dirigent_net::{Mac, Namespace};
+use dirigent_testkit::packet::{self, IpOptions, proto};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const TC: &[&str] = &["--path", "tc"];
+const XDP: &[&str] = &["--path", "xdp", "--no-offloads"];
+const ROUTER: Mac = [2, 0, 0, 0, 1, 2];
+const DIRECTOR: Mac = [2, 0, 0, 0, 2, 1];
+const STRANGER: Mac = [2, 0, 0, 0, 0x77, 0x77];
+const MARK: &[u8] = b"a frame that dirigent's tests have sent";
+
+/// For each family a datagram to the echo service and a SYN to the web service, from the client.
+fn frames(to: Mac) -> Vec<Vec<u8>> {
+    let pairs = spec::CLIENT.both().into_iter().zip(spec::VIP.both());
+    let both = pairs.flat_map(|((client, _), (vip, _))| {
+        let datagram = packet::udp(client, vip, 40_000, 7, MARK);
+        let syn = packet::Tcp { sport: 40_000, dport: 80, flags: packet::flag::SYN, seq: 1, ack: 0, payload: MARK };
+        let whole = |protocol, payload: &[u8]| {
+            packet::eth(to, ROUTER, &packet::ip(client, vip, protocol, payload, &IpOptions::default()))
+        };
+        [whole(proto::UDP, &datagram), whole(proto::TCP, &packet::tcp(client, vip, &syn))]
+    });
+    both.collect()
+}
+
+/// The router sends them to the director.
+fn send(lab: &TestLab, frames: &[Vec<u8>]) {
+    lab.run("router", || {
+        let (socket, index) = (PacketSocket::sender().unwrap(), link_named("outside0").unwrap().index);
+        frames.iter().for_each(|frame| socket.send(index, frame).unwrap());
+    });
+}
+
+/// Collects the marked frames that an interface receives.
+struct Ear {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<Vec<Vec<u8>>>,
+}
+
+impl Ear {
+    fn on(host: Namespace, interface: &'static str) -> Self {
+        let ((stop, stopped), (ready, is_ready)) = (mpsc::channel(), mpsc::channel());
+        let listen = move || {
+            let socket = PacketSocket::listening(link_named(interface).unwrap().index).unwrap();
+            ready.send(()).unwrap();
+            let mut heard = Vec::new();
+            loop {
+                // Asked first: what came before the end was called for is heard.
+                let last = stopped.try_recv().is_ok();
+                while let Some(frame) = socket.receive(Duration::from_millis(20)).unwrap() {
+                    // Errors quote it: the client refuses answers to what it never asked.
+                    let quoted =
+                        matches!((frame.bytes[12], frame.bytes[20], frame.bytes[23]), (0x08, _, 1) | (0x86, 58, _));
+                    if !frame.outgoing && !quoted && frame.bytes.ends_with(MARK) {
+                        heard.push(frame.bytes);
+                    }
+                }
+                if last {
+                    return heard;
+                }
+            }
+        };
+        let thread = std::thread::spawn(move || host.run(listen).unwrap());
+        is_ready.recv().unwrap();
+        Self { stop, thread }
+    }
+
+    fn heard(self) -> Vec<Vec<u8>> {
+        self.stop.send(()).unwrap();
+        self.thread.join().unwrap()
+    }
+}
+
+/// Waits until a reason has counted so many packets.
+fn counted(lab: &TestLab, reason: &str, packets: u64) {
+    let begun = Instant::now();
+    while lab.count(reason) < packets {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{reason}: {}\n{}", lab.count(reason), lab.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What the services have counted, and the connections.
+fn touched(lab: &TestLab) -> u64 {
+    let stats = lab.json(&["stats", "--json"]);
+    let sum =
+        |counters: &serde_json::Value| counters.as_object().unwrap().values().filter_map(|v| v.as_u64()).sum::<u64>();
+    let services: u64 = stats["services"].as_array().unwrap().iter().map(|s| sum(&s["counters"])).sum();
+    services + lab.json(&["status", "--json"])["connections"]["used"].as_u64().unwrap()
+}
+
+fn promiscuous(path: &[&str]) {
+    let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+    lab.sh("director", "ip link set c0 promisc on");
+    let (port, server) = (Ear::on(lab.namespace("director"), "c0"), Ear::on(lab.namespace("server1"), "eth0"));
+    let strange = frames(STRANGER);
+    send(&lab, &strange);
+    counted(&lab, "other_mac", strange.len() as u64);
+    assert_eq!(touched(&lab), 0, "{}", lab.dirigent(&["stats"]).0);
+    assert!(server.heard().is_empty(), "nothing was forwarded");
+    assert_eq!(port.heard(), strange, "whoever listens there sees them as they were sent");
+    // The same, for the director: they go to the server.
+    let server = Ear::on(lab.namespace("server1"), "eth0");
+    let ours = frames(DIRECTOR);
+    send(&lab, &ours);
+    counted(&lab, "request", ours.len() as u64);
+    assert!(touched(&lab) > 0);
+    assert_eq!(server.heard().len(), ours.len());
+}
+
+#[test]
+fn frames_for_other_macs_on_a_promiscuous_port_pass_on_tc() {
+    promiscuous(TC);
+}
+
+#[test]
+fn frames_for_other_macs_on_a_promiscuous_port_pass_on_xdp() {
+    promiscuous(XDP);
+}
+
+/// The director's interface is a port of a bridge that leads on to the client's host.
+fn bridged(path: &[&str]) {
+    let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+    let bridge = format!(
+        "ip link add b0 type bridge; ip link add p0 type veth peer name far0 netns {}-client; \
+         ip link set c0 master b0; ip link set p0 master b0; ip link set p0 up; ip link set b0 up",
+        lab.name()
+    );
+    lab.sh("director", &bridge);
+    lab.sh("client", "ip link set far0 up");
+    let used = lab.json(&["status", "--json"])["interfaces"].clone();
+    assert!(used.as_array().unwrap().iter().any(|i| i["name"] == "c0"), "still attached to the port: {used}");
+    let strange = frames(STRANGER);
+    // Until the bridge has both ports forwarding, frames are lost on it.
+    let begun = Instant::now();
+    let heard = loop {
+        let far = Ear::on(lab.namespace("client"), "far0");
+        send(&lab, &strange);
+        std::thread::sleep(Duration::from_millis(50));
+        let heard = far.heard();
+        if !heard.is_empty() {
+            break heard;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "nothing comes over the bridge");
+    };
+    assert_eq!(heard, strange, "bridged as they were sent");
+    assert!(lab.count("other_mac") >= strange.len() as u64);
+    assert_eq!(touched(&lab), 0, "{}", lab.dirigent(&["stats"]).0);
+    // On the port, too, what is for the director is directed.
+    let (far, server) = (Ear::on(lab.namespace("client"), "far0"), Ear::on(lab.namespace("server1"), "eth0"));
+    let ours = frames(DIRECTOR);
+    send(&lab, &ours);
+    counted(&lab, "request", ours.len() as u64);
+    assert_eq!((server.heard().len(), far.heard().len()), (ours.len(), 0));
+}
+
+#[test]
+fn frames_for_other_macs_on_a_bridged_port_are_bridged_on_tc() {
+    bridged(TC);
+}
+
+#[test]
+fn frames_for_other_macs_on_a_bridged_port_are_bridged_on_xdp() {
+    bridged(XDP);
+}
+
+/// A standby: the service is configured, its address is elsewhere. The host routes the packets, as it would without us.
+fn not_held(path: &[&str]) {
+    let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+    lab.write_config(&lab.config().replace("vip = \"manage\"", "vip = \"operator\""));
+    lab.dirigent(&["reload"]);
+    let held = lab.sh("director", "ip -br address show lo");
+    assert!(!held.contains("192.0.2.10") && !held.contains("2001:db8::10"), "{held}");
+    lab.sh("director", "ip route add 192.0.2.10/32 via 10.0.0.2; ip -6 route add 2001:db8::10/128 via fd00::2");
+    let server = Ear::on(lab.namespace("server1"), "eth0");
+    let sent = frames(DIRECTOR);
+    send(&lab, &sent);
+    counted(&lab, "not_held", sent.len() as u64);
+    // The kernel may have to find the neighbour first.
+    std::thread::sleep(Duration::from_millis(300));
+    let heard = server.heard();
+    assert_eq!(touched(&lab), 0, "{}", lab.dirigent(&["stats"]).0);
+    assert_eq!(heard.len(), sent.len(), "the host sent them on");
+    let whole = |frame: &[u8]| {
+        let packet = dirigent_testkit::decode::packet(frame).unwrap();
+        // Past the header that routing changes (TTL, checksum): ports, sums and content.
+        let header = if packet[0] >> 4 == 6 { 8 } else { 12 };
+        packet[header..].to_vec()
+    };
+    let mut ways = [&heard, &sent].map(|frames| frames.iter().map(|f| whole(f)).collect::<Vec<_>>());
+    ways.iter_mut().for_each(|frames| frames.sort());
+    assert_eq!(ways[0], ways[1], "to the virtual address and port, from the client");
+}
+
+#[test]
+fn packets_for_an_address_that_is_not_held_go_to_the_host_on_tc() {
+    not_held(TC);
+}
+
+#[test]
+fn packets_for_an_address_that_is_not_held_go_to_the_host_on_xdp() {
+    not_held(XDP);
+}
