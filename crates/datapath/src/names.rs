@@ -17,8 +17,19 @@ pub const PROGRAMS: &[(&str, &str)] = &[
 
 /// The later stages, in the order of `dirigent_director::direct::Stage`. Each is two
 /// programs, one for each address family.
-pub const STAGES: &[&str] =
-    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error", "encapsulate", "cut", "rest"];
+pub const STAGES: &[&str] = &[
+    "slow",
+    "open",
+    "one_packet",
+    "stranger",
+    "refuse",
+    "icmp",
+    "icmp_open",
+    "tunnel_error",
+    "encapsulate",
+    "cut",
+    "rest",
+];
 
 /// The stages of XDP: what must be cut it hands over.
 const XDP_STAGES: &[&str] =

@@ -7,8 +7,8 @@ use crate::family::{Family, L3};
 use crate::forward::Way;
 use crate::packet::Packet;
 use crate::parse::Ip;
-use crate::verdict::{Reason, Verdict};
 use crate::tables::{Route, Tables};
+use crate::verdict::{Reason, Verdict};
 use dirigent_wire::{Be16, Be32, EthHeader, FragHeader, Ipv4Header, Ipv6Header, checksum, ip::proto};
 
 /// Where the pieces go and how long they may be: one word that goes with the packet from
@@ -197,8 +197,7 @@ impl Pieces for crate::family::V6 {
             return false;
         }
         let Some(fragment) = p.get_mut::<FragHeader>(L3 + 40) else { return false };
-        *fragment =
-            FragHeader { next_header: next, reserved: 0, offset_more: Be16::new(0), id: Be32::new(t.random()) };
+        *fragment = FragHeader { next_header: next, reserved: 0, offset_more: Be16::new(0), id: Be32::new(t.random()) };
         let Some(header) = p.get_mut::<Ipv6Header>(L3) else { return false };
         header.next_header = proto::FRAGMENT;
         header.payload_len = Be16::new(len.wrapping_add(FRAGMENT as u16));

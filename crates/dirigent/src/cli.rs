@@ -155,7 +155,12 @@ pub struct RealserverTarget {
 #[derive(Debug, Clone, Args)]
 pub struct RealserverState {
     /// The record of what was changed
-    #[arg(long, value_name = "FILE", env = "DIRIGENT_REALSERVER_STATE", default_value = "/var/lib/dirigent/realserver.json")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DIRIGENT_REALSERVER_STATE",
+        default_value = "/var/lib/dirigent/realserver.json"
+    )]
     pub state: PathBuf,
 }
 

@@ -81,10 +81,10 @@ fn address(text: &str) -> IpAddr {
 /// What packets are inside of.
 const TUNNELS: [&str; 5] = [
     "",
-    "--tun-type gre",
-    "--tun-type gre --tun-csum",
-    "--tun-type gue --tun-port 6080",
-    "--tun-type gue --tun-port 6080 --tun-csum",
+    " --tun-type gre",
+    " --tun-type gre --tun-csum",
+    " --tun-type gue --tun-port 6080",
+    " --tun-type gue --tun-port 6080 --tun-csum",
 ];
 
 fn table(r: &mut Random) -> Table {
@@ -102,11 +102,12 @@ fn table(r: &mut Random) -> Table {
             let server = address(if v6 { six } else { four });
             let method = match r.below(8) {
                 0 | 1 => "-g".to_owned(),
-                2 | 3 => format!("-i {}", r.pick(&TUNNELS)),
+                2 | 3 => format!("-i{}", r.pick(&TUNNELS)),
                 _ => "-m".to_owned(),
             };
             // Through a tunnel a server may be of the other family.
-            let server = if method.starts_with("-i") && r.one_in(3) { address(if v6 { four } else { six }) } else { server };
+            let server =
+                if method.starts_with("-i") && r.one_in(3) { address(if v6 { four } else { six }) } else { server };
             let sport = if method == "-m" { r.pick(&[port, 8080]) } else { port };
             if known.servers.iter().any(|(a, _)| *a == server) {
                 continue;

@@ -10,9 +10,26 @@ use dirigent_testkit::golden::{
 
 /// Recordings of each method, and of what goes with them.
 const REQUIRED: [&str; 20] = [
-    "nat-conntrack-4", "ops-nat-4", "schedule-icmp-4", "toobig-dr-4", "toobig-nat-4", "toobig-nat-6", "toobig-tun-6",
-    "tun-icmp-4", "tun-nopmtu-4", "tun-pmtu-6", "tunnel-gre-csum-4in6", "tunnel-gre-csum-6in4", "tunnel-gue-csum-4in4",
-    "tunnel-gue-remcsum-6in6", "tunnel-ipip-4in6", "xmit-dr-4", "xmit-dr-6", "xmit-nat-4", "xmit-nat-6", "xmit-tun-4",
+    "nat-conntrack-4",
+    "ops-nat-4",
+    "schedule-icmp-4",
+    "toobig-dr-4",
+    "toobig-nat-4",
+    "toobig-nat-6",
+    "toobig-tun-6",
+    "tun-icmp-4",
+    "tun-nopmtu-4",
+    "tun-pmtu-6",
+    "tunnel-gre-csum-4in6",
+    "tunnel-gre-csum-6in4",
+    "tunnel-gue-csum-4in4",
+    "tunnel-gue-remcsum-6in6",
+    "tunnel-ipip-4in6",
+    "xmit-dr-4",
+    "xmit-dr-6",
+    "xmit-nat-4",
+    "xmit-nat-6",
+    "xmit-tun-4",
 ];
 
 fn root() -> PathBuf {
@@ -95,6 +112,9 @@ fn recording(directory: &Path, name: &str) -> Recording {
 fn a_wrong_byte_is_noticed() {
     let Some(directory) = recordings() else { return };
     for name in REQUIRED {
+        let as_recorded = run_recording(&mut Memory::default(), &recording(&directory, name), Unsupported::Fails);
+        // Where a rule wants something else to come out, or nothing.
+        let excused: Vec<usize> = as_recorded.excused.values().flatten().copied().collect();
         for take_away in [false, true] {
             let mut recording = recording(&directory, name);
             let with_frames: Vec<usize> =
@@ -109,7 +129,6 @@ fn a_wrong_byte_is_noticed() {
                 }
             }
             let ran = run_recording(&mut Memory::default(), &recording, Unsupported::Fails);
-            let excused: Vec<usize> = ran.excused.values().flatten().copied().collect();
             let failed: Vec<usize> = ran.mismatches.iter().map(|m| m.step).collect();
             for step in with_frames {
                 assert!(failed.contains(&step) || excused.contains(&step), "{name} step {step} passed");

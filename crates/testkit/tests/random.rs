@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dirigent_config::{Command, Model};
-use dirigent_testkit::decode::{describe, packet};
+use dirigent_testkit::decode::describe;
 use dirigent_testkit::golden::compare::{same_deed, same_rows};
 use dirigent_testkit::golden::kernel::{InKernel, Path};
 use dirigent_testkit::golden::memory::{Memory, Plays};
@@ -231,7 +231,9 @@ fn compare(executors: &mut [Box<dyn Executor>], frames: &[Recipe], options: u8, 
             let (name, expected, why) = first.get_or_insert((executor.name(), does.clone(), verdict));
             let show = |does: &Does| match does {
                 Does::Pieces(pieces) => format!("{} pieces", pieces.len()),
-                Does::ToHost(f) | Does::Out(_, f) | Does::Resolve(_, f, _) => format!("{does:.0?}\n      {}", describe(f)),
+                Does::ToHost(f) | Does::Out(_, f) | Does::Resolve(_, f, _) => {
+                    format!("{does:.0?}\n      {}", describe(f))
+                }
                 Does::Drop => "Drop".into(),
             };
             prop_assert!(

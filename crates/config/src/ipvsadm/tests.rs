@@ -288,7 +288,6 @@ fn kernel_errors() {
         ("-A -t 192.0.2.11:80 -s sed", 95, "scheduler sed is not in this version"),
         ("-A -u 192.0.2.11:80 --pe sip", 95, "persistence engine sip is not in this version"),
         ("-A -f 1", 95, "a service by firewall mark is not in this version"),
-        ("-a -t 192.0.2.10:80 -r 10.1.0.12 -i", 95, "method tun is not in this version"),
         ("-a -t 192.0.2.10:80 -r 10.1.0.12 -x 5", 95, "a connection threshold is not in this version"),
     ] {
         let mut model = base();

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use dirigent_config::{
-    Method, Model, Op, Plan, Server as Wanted, Service as WantedService, ServiceKey, Settings as WantedSettings, Tunnel,
-    TunnelChecksum, TunnelKind,
+    Method, Model, Op, Plan, Server as Wanted, Service as WantedService, ServiceKey, Settings as WantedSettings,
+    Tunnel, TunnelChecksum, TunnelKind,
 };
 use dirigent_director::records::{
     LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,

@@ -3,9 +3,9 @@
 use super::network::LinkFacts;
 use crate::failure::Result;
 use dirigent_config::{Model, Plan};
+use dirigent_datapath::control::words;
 use dirigent_datapath::control::{Control, KernelStore, Store, sweep};
 use dirigent_datapath::kernel::Kernel;
-use dirigent_datapath::control::words;
 use dirigent_director::records::{LINKS, Link, NextHop, hop, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_net::NextHopState;

@@ -98,8 +98,13 @@ impl Change {
                 };
                 let (mss4, mss6) = terms.mss;
                 (
-                    format!("{interface}: tc programs that take packets out of {}{port} from {from}", terms.tunnels.join(", ")),
-                    format!("no tunnel device is needed; answers offer segments of at most {mss4} (IPv4) and {mss6} (IPv6) bytes"),
+                    format!(
+                        "{interface}: tc programs that take packets out of {}{port} from {from}",
+                        terms.tunnels.join(", ")
+                    ),
+                    format!(
+                        "no tunnel device is needed; answers offer segments of at most {mss4} (IPv4) and {mss6} (IPv6) bytes"
+                    ),
                 )
             }
         }

@@ -4,7 +4,9 @@
 mod change;
 mod state;
 
-use crate::cli::{RealserverCheck, RealserverCommand, RealserverMode, RealserverSetup, RealserverTarget, RealserverUndo};
+use crate::cli::{
+    RealserverCheck, RealserverCommand, RealserverMode, RealserverSetup, RealserverTarget, RealserverUndo,
+};
 use crate::failure::{Failure, Result};
 use crate::print;
 use change::{Change, Terms, interface, segments};
@@ -137,7 +139,10 @@ fn setup(args: &RealserverSetup) -> Result<ExitCode> {
         for change in &list {
             print::text(&format!("  {}\n      {}\n", change.what, change.why))?;
         }
-        print::text(&format!("It is noted in {}; `dirigent realserver undo` takes exactly this back.\n", args.state.state.display()))?;
+        print::text(&format!(
+            "It is noted in {}; `dirigent realserver undo` takes exactly this back.\n",
+            args.state.state.display()
+        ))?;
     }
     if args.dry_run || !agreed(args.yes)? {
         return Ok(ExitCode::SUCCESS);
@@ -145,8 +150,10 @@ fn setup(args: &RealserverSetup) -> Result<ExitCode> {
     for (done, change) in todo.iter_mut().enumerate() {
         change.note();
         // Of programs that are renewed there is one record.
-        state.changes.retain(|old| !matches!((old, &*change),
-            (Change::Programs { instance: a, .. }, Change::Programs { instance: b, .. }) if a == b));
+        state.changes.retain(|old| {
+            !matches!((old, &*change),
+            (Change::Programs { instance: a, .. }, Change::Programs { instance: b, .. }) if a == b)
+        });
         state.changes.push(change.clone());
         state.write(&args.state.state)?;
         if let Err(failure) = change.apply() {

@@ -31,7 +31,9 @@ impl State {
         let state: Self = serde_json::from_str(&text).map_err(|e| Failure::new(&place, e.to_string(), remedy))?;
         match state.version {
             VERSION => Ok(state),
-            other => Err(Failure::new(place, format!("version {other}, this dirigent knows {VERSION}"), "use a newer one")),
+            other => {
+                Err(Failure::new(place, format!("version {other}, this dirigent knows {VERSION}"), "use a newer one"))
+            }
         }
     }
 

@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
+use dirigent_datapath::control::words;
 use dirigent_datapath::memory::{Routes, Target};
 use dirigent_director::family::Address as _;
-use dirigent_datapath::control::words;
 use dirigent_director::records::{Link, NextHop, hop, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_wire::{Addr4, Addr6};

@@ -33,6 +33,9 @@ pub fn same_deed(side: Side, input: &[u8], a: &Does, b: &Does) -> bool {
             }) && s == t
                 && same(s, f, &g)
         }
+        (Does::Pieces(these), Does::Pieces(those)) => {
+            these.len() == those.len() && these.iter().zip(those).all(|(a, b)| same_deed(side, input, a, b))
+        }
         (Does::Pieces(pieces), one) => pieces.first().is_some_and(|first| same_deed(side, input, first, one)),
         _ => a == b,
     }

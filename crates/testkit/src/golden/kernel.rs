@@ -252,6 +252,10 @@ impl Running {
             UNSPEC | OK => Ok(Does::ToHost(ran.frame)),
             // The target is not told: the source MAC is, or, where the kernel finds the
             // neighbour, the route.
+            REDIRECT if ran.frame.get(..6) == Some(&[0; 6]) && from(&ran.frame).is_some() => {
+                let side = from(&ran.frame).ok_or("a redirect to nowhere")?;
+                Ok(Does::Resolve(side, ran.frame, None))
+            }
             REDIRECT => sent(ran.frame.clone(), |_| true).or_else(|_| {
                 let to = packet(&ran.frame).and_then(Ip::read).and_then(|ip| self.bed.routes.find(ip.dst));
                 let side = to.and_then(|target| self.bed.side(target.ifindex)).ok_or("a redirect to nowhere")?;
@@ -262,10 +266,14 @@ impl Running {
     }
 }
 
+/// The side of a frame's source MAC.
+fn from(frame: &[u8]) -> Option<Side> {
+    Side::ALL.into_iter().find(|side| frame.get(6..12) == Some(&side.mac()[..]))
+}
+
 /// A finished frame: the side is that of its source MAC.
 fn sent(frame: Vec<u8>, expected: impl Fn(Side) -> bool) -> Result<Does, String> {
-    let side = Side::ALL.into_iter().find(|side| frame.get(6..12) == Some(&side.mac()[..]));
-    match side {
+    match from(&frame) {
         Some(side) if expected(side) => Ok(Does::Out(side, frame)),
         _ => Err(format!("a frame was sent out of the wrong interface: {}", crate::decode::describe(&frame))),
     }

@@ -62,7 +62,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         id: "C7",
         about: "an absurd MTU told about a tunnel is ignored",
-        applies: |case, _, _| tunnel::told_mtu(case.input).is_some_and(|mtu| !believable(mtu)) && told_about_tunnel(case, false),
+        applies: |case, _, _| {
+            tunnel::told_mtu(case.input).is_some_and(|mtu| !believable(mtu)) && told_about_tunnel(case, false)
+        },
         holds: |case, _, _| case.got.is_empty(),
     },
     Rule {
@@ -245,7 +247,6 @@ fn impossible(bed: &Bed, src: IpAddr) -> bool {
         }
 }
 
-
 /// What came in that later steps depend on.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -309,7 +310,8 @@ fn tells_learned(case: &Case<'_>, _: &[u8], ip: &Ip) -> bool {
     // What is inside could be cut: nobody is to be told.
     if case.got.is_empty() {
         let inner = tunnel::quoted(case.input).and_then(|(quote, _)| tunnel::inner(quote));
-        return inner.is_some_and(|p| p.first().is_some_and(|b| b >> 4 == 4) && be16(p, 6).is_some_and(|f| f & 0x4000 == 0));
+        return inner
+            .is_some_and(|p| p.first().is_some_and(|b| b >> 4 == 4) && be16(p, 6).is_some_and(|f| f & 0x4000 == 0));
     }
     let [(Side::C, got)] = case.got else { return false };
     tunnel::told_mtu(got) == Some(told.min(before.unwrap_or(told)).min(case.bed.mtu_r) - overhead(case.model))
@@ -322,7 +324,9 @@ fn fits_what_was_learned(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
     let [(side, got)] = case.got else { return false };
     if ip.len as u32 <= room {
         let inside = packet(got).and_then(tunnel::inner);
-        return *side == Side::R && inside.is_some_and(|inner| inner.get(ip.l4..) == p.get(ip.l4..ip.len));
+        // Else it is as recorded, or wrong.
+        let refused = case.expected.iter().any(|(side, frame)| *side == Side::C && tunnel::told_mtu(frame).is_some());
+        return refused && *side == Side::R && inside.is_some_and(|inner| inner.get(ip.l4..) == p.get(ip.l4..ip.len));
     }
     *side == Side::C && tunnel::told_mtu(got) == Some(room)
 }

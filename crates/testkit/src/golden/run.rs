@@ -117,8 +117,9 @@ pub fn run_recording(executor: &mut dyn Executor, recording: &Recording, unsuppo
         }
     };
     let (running, seen, datagrams) = (model.clone(), Seen::default(), HashMap::new());
-    let mut run = Run { executor, bed, running, model, seen, datagrams };
+    let mut run = Run { executor, bed, running, model, seen, datagrams, number: 0 };
     for (number, step) in recording.steps.iter().enumerate() {
+        run.number = number;
         match run.step(step) {
             Ok(None) => ran.passed += 1,
             Ok(Some(rule)) => ran.excused.entry(rule).or_default().push(number),
@@ -126,6 +127,16 @@ pub fn run_recording(executor: &mut dyn Executor, recording: &Recording, unsuppo
                 ran.failed += 1;
                 ran.mismatches.push(Mismatch { step: number, note: step.note.clone(), difference });
             }
+        }
+    }
+    // Of what went on to somebody nothing was recorded to come out: it passed too early.
+    for pieces in run.datagrams.into_values().filter(|pieces| !pieces.got.is_empty()) {
+        for number in pieces.steps {
+            ran.passed = ran.passed.saturating_sub(1);
+            ran.failed += 1;
+            let note = recording.steps.get(number).map(|step| step.note.clone()).unwrap_or_default();
+            let difference = format!("    nothing was recorded of this datagram, got:{}", show(&pieces.got));
+            ran.mismatches.push(Mismatch { step: number, note, difference });
         }
     }
     ran
@@ -148,6 +159,8 @@ struct Run<'e> {
     seen: Seen,
     /// Datagrams that came in pieces, until the recorded one is complete.
     datagrams: HashMap<Datagram, Pieces>,
+    /// Of the step under way.
+    number: usize,
 }
 
 /// Whose piece a fragment is: ends and identification.
@@ -160,6 +173,8 @@ struct Pieces {
     input: Vec<(Vec<u8>, bool)>,
     expected: Frames,
     got: Frames,
+    /// The steps they came in.
+    steps: Vec<usize>,
 }
 
 impl Run<'_> {
@@ -255,6 +270,7 @@ impl Run<'_> {
         let Some((ident, ..)) = ip.fragment else { return Ok(None) };
         let key = (ip.src, ip.dst, ident);
         let pieces = self.datagrams.entry(key).or_default();
+        pieces.steps.push(self.number);
         pieces.input.push((input.to_vec(), !got.is_empty()));
         pieces.expected.extend(expected.iter().cloned());
         pieces.got.extend(got.iter().cloned());
@@ -298,13 +314,15 @@ impl Pieces {
     /// All as recorded: passed. Without those that came before their first: C18. In a
     /// tunnel: C2.
     fn compare(mut self) -> Result<Option<&'static str>, String> {
-        let place = |frame: &[u8]| packet(frame).and_then(Ip::read).and_then(|ip| ip.fragment).map_or(0, |(_, at, _)| at);
+        let place =
+            |frame: &[u8]| packet(frame).and_then(Ip::read).and_then(|ip| ip.fragment).map_or(0, |(_, at, _)| at);
         let by_place = |frames: &mut Frames| frames.sort_by_key(|(_, frame)| place(frame));
         by_place(&mut self.expected);
         by_place(&mut self.got);
         let first = self.input.iter().position(|(frame, _)| place(frame) == 0);
         // Those of the recorded pieces that could be sent on.
-        let early: Vec<usize> = self.input.iter().take(first.unwrap_or(self.input.len())).map(|(f, _)| place(f)).collect();
+        let early: Vec<usize> =
+            self.input.iter().take(first.unwrap_or(self.input.len())).map(|(f, _)| place(f)).collect();
         let kept: Frames = self.expected.iter().filter(|(_, f)| !early.contains(&place(f))).cloned().collect();
         let same = |a: &Frames, b: &Frames| {
             a.len() == b.len() && a.iter().zip(b).all(|(e, g)| e.0 == g.0 && same_frame(&e.1, &g.1, false, false))
