@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # make demo: real clients reach real servers through one virtual address, and the way of every packet is shown.
 # Builds first; what it shows takes under a minute. Leaves nothing behind, however it ends.
+#   scripts/demo.sh [DIRIGENT [LAB]]   with a program that is built already, in a lab of that name: for its test
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
@@ -8,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need_root "make demo" "make demo"
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-lab=demo
+lab=${2:-demo}
 seconds=3
 vip4=192.0.2.10
 vip6='[2001:db8::10]'
@@ -37,11 +38,12 @@ load() {
     fi
 }
 
-scripts/setup.sh test
-echo "demo: building (the first time takes minutes)"
-cargo build --quiet --release -p dirigent
-dirigent=${CARGO_TARGET_DIR:-target}/release/dirigent
-dirigent=$(realpath "$dirigent")
+if [ $# = 0 ]; then
+    scripts/setup.sh test
+    echo "demo: building (the first time takes minutes)"
+    cargo build --quiet --release -p dirigent
+fi
+dirigent=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/dirigent}")
 
 # shellcheck disable=SC2329 # called by the trap
 clean() {

@@ -14,7 +14,7 @@ use std::{
 
 use dirigent_datapath::kernel::{
     Attached, Direction, Error, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext, TcKind, attached,
-    detach_all, verify,
+    detach_all, pin_pass, verify,
 };
 
 const LAYOUT: u32 = 1;
@@ -367,17 +367,19 @@ fn modes_change_in_place() {
 fn foreign_programs_are_left_alone() {
     in_namespace(|| {
         veth();
-        let (theirs, ours) = (Pinned::new("theirs"), Pinned::new("ours"));
-        let mut their_kernel = theirs.load();
-        their_kernel.attach(&[("v0", Mode::Xdp)], TcKind::Classic).unwrap();
-        let before = theirs.attached();
-        let id = before.iter().find_map(|one| one.program).unwrap();
+        let ours = Pinned::new("ours");
+        let pin = format!("/sys/fs/bpf/dirigent-test-{}-pass", std::process::id());
+        pin_pass(Path::new(&pin)).unwrap();
+        sh(&format!("ip link set dev v0 xdpdrv pinned {pin}; rm {pin}"));
+        let shown = || sh("ip -d link show dev v0");
+        let before = shown();
+        let id: u32 = before.split("prog/xdp id ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
 
         let mut our_kernel = ours.load();
         let error = our_kernel.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, Error::ForeignXdp { program, .. } if program == id), "{text}");
-        assert!(text.contains(&id.to_string()) && text.contains("dirigent_xdp") && text.contains("xdp off"), "{text}");
+        assert!(text.contains(&id.to_string()) && text.contains("dirigent_pass") && text.contains("xdp off"), "{text}");
         assert_eq!(ours.hooks(), [], "a refused interface is left as it was");
 
         if has_tcx() {
@@ -387,10 +389,45 @@ fn foreign_programs_are_left_alone() {
                 "{done:?}"
             );
         }
+        assert_eq!(shown(), before);
+    });
+}
 
+/// XDP tells tc what it has judged by a mark that all directors know: behind another's XDP a director would be deaf.
+#[test]
+fn two_directors_share_an_interface_by_tc_alone() {
+    in_namespace(|| {
+        veth();
+        let (theirs, ours) = (Pinned::new("theirs"), Pinned::new("ours"));
+        let (mut their_kernel, mut our_kernel) = (theirs.load(), ours.load());
+        let refused = |error: Error, how: &str| {
+            let text = error.to_string();
+            assert!(matches!(error, Error::OtherDirector { how: found, .. } if found == how), "{text}");
+            assert!(text.contains(theirs.0.name()) && text.contains("mode = \"tc\""), "{text}");
+        };
+        their_kernel.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
+        let before = theirs.attached();
+        for mode in [Mode::Xdp, Mode::XdpGeneric, Mode::Auto, Mode::Tc] {
+            refused(our_kernel.attach(&[("v0", mode)], TcKind::Auto).unwrap_err(), "XDP");
+        }
+        for kind in [TcKind::Auto, TcKind::Classic] {
+            their_kernel.attach(&[("v0", Mode::Tc)], kind).unwrap();
+            for mode in [Mode::Xdp, Mode::XdpGeneric] {
+                refused(our_kernel.attach(&[("v0", mode)], TcKind::Auto).unwrap_err(), "tc");
+            }
+        }
+        assert_eq!(ours.hooks(), [], "a refused interface is left as it was");
+        // Classic filters have one place, which is theirs now.
         let error = our_kernel.attach(&[("v0", Mode::Tc)], TcKind::Classic).unwrap_err();
         assert!(matches!(error, Error::ForeignFilter { .. }), "{error}");
-        assert_eq!(theirs.attached(), before);
+        their_kernel.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
+        assert_eq!(theirs.attached().len(), before.len());
+        their_kernel.attach(&[("v0", Mode::Tc)], TcKind::Auto).unwrap();
+        if has_tcx() {
+            let done = our_kernel.attach(&[("v0", Mode::Auto)], TcKind::Auto).unwrap();
+            assert!(done.iter().all(|one| one.path == PathKind::Tc), "{done:?}");
+            assert_eq!(theirs.hooks(), tc_hooks());
+        }
     });
 }
 

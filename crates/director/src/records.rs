@@ -241,8 +241,10 @@ pub struct Server {
     pub upper: u32,
     /// Threshold under which they come again.
     pub lower: u32,
+    /// The last weight that was not 0, by which user space fills mh's tables; packets do not look at it.
+    pub last_weight: u32,
     /// Zero.
-    pub spare: [u32; 2],
+    pub spare: u32,
 }
 
 /// States of a [`NextHop`].

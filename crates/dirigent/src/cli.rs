@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dirigent_config::Mode;
 use std::path::PathBuf;
 
 /// A layer-4 load balancer in the Linux kernel: IPVS remade on XDP and tc.
@@ -348,9 +349,14 @@ pub struct LabUp {
     /// Checksum and segmentation offloads off, as native XDP on virtual links needs
     #[arg(long)]
     pub no_offloads: bool,
-    /// Where the packet path of the lab's own configuration runs
-    #[arg(long, value_name = "PATH", default_value = "auto", value_parser = ["auto", "xdp", "xdp-generic", "tc"])]
-    pub path: String,
+    /// Where the packet path runs [default: auto, or as the given configuration says]
+    #[arg(long, value_name = "PATH", value_parser = packet_path)]
+    pub path: Option<Mode>,
+}
+
+fn packet_path(word: &str) -> Result<Mode, String> {
+    let names = Mode::ALL.map(Mode::name).join(", ");
+    Mode::ALL.into_iter().find(|mode| mode.name() == word).ok_or_else(|| format!("it is none of {names}"))
 }
 
 /// Forwarding methods a lab can be built for.

@@ -6,7 +6,8 @@ use crate::daemon::config;
 use crate::failure::Result;
 use crate::{daemon, print};
 use dirigent_api::{Changed, Problem, path};
-use dirigent_datapath::kernel::{Instance, detach_all};
+use dirigent_datapath::kernel::Instance;
+use dirigent_net::Snapshot;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -89,7 +90,7 @@ fn check(file: &Path, instance: Option<String>, as_: PrintArgs) -> Result<()> {
         }
     };
     // What is not so now may be by the time it is used.
-    let warnings = config::warnings(&model)?;
+    let warnings = config::warnings(&model, &Snapshot::take()?);
     if as_.json {
         return print::json(&Checked { valid: true, problems: Vec::new(), warnings });
     }
@@ -98,7 +99,8 @@ fn check(file: &Path, instance: Option<String>, as_: PrintArgs) -> Result<()> {
     }
     let servers: usize = model.services().iter().map(|s| s.servers.len()).sum();
     let services = model.services().len();
-    print::text(&format!("{}: valid, {services} services, {servers} servers\n", file.display()))
+    let (services, servers) = (print::count(services, "service"), print::count(servers, "server"));
+    print::text(&format!("{}: valid, {services}, {servers}\n", file.display()))
 }
 
 /// Through the daemon, or without one.
@@ -111,10 +113,5 @@ async fn detach(target: &Target) -> Result<Changed> {
         return Err(target.absent());
     }
     let _lock = daemon::Lock::take(&target.instance)?;
-    let gone = detach_all(&instance)?;
-    let mut operations: Vec<_> =
-        gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)).collect();
-    operations.push("removed the maps, with all connections and counters".to_owned());
-    operations.extend(daemon::vip::release_recorded(&target.instance)?);
-    Ok(Changed { operations, notes: Vec::new() })
+    daemon::remove(&instance)
 }

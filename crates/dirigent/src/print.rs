@@ -6,6 +6,8 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 
+use Column::{Left, Right};
+
 /// Text to stdout. A reader that has gone (`| head`) is no failure.
 pub fn text(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -48,9 +50,30 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} PB")
 }
 
+/// `1 server`, `2 servers`.
+pub fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A column of a table: its heading, and on which side its cells line up.
+enum Column {
+    /// Words.
+    Left(&'static str),
+    /// Numbers: digits of the same worth stand below each other.
+    Right(&'static str),
+}
+
+impl Column {
+    fn heading(&self) -> &'static str {
+        match self {
+            Left(heading) | Right(heading) => heading,
+        }
+    }
+}
+
 /// Rows under headings, columns as wide as they need.
-pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<_> = headings.iter().map(|h| h.chars().count()).collect();
+fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<_> = columns.iter().map(|c| c.heading().chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -58,14 +81,17 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     }
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut line = String::new();
-        for (cell, width) in cells.zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+        for ((cell, width), column) in cells.zip(&widths).zip(columns) {
+            let _ = match column {
+                Left(_) => write!(line, "{cell:<width$}  "),
+                Right(_) => write!(line, "{cell:>width$}  "),
+            };
         }
         line.truncate(line.trim_end().len());
         line.push('\n');
         line
     };
-    let mut out = line(&mut headings.iter().copied());
+    let mut out = line(&mut columns.iter().map(Column::heading));
     for row in rows {
         out += &line(&mut row.iter().map(String::as_str));
     }
@@ -96,6 +122,7 @@ pub fn services(services: &[Service]) -> String {
             service.name(),
             scheduler,
             String::new(),
+            String::new(),
             active.to_string(),
             inactive.to_string(),
             String::new(),
@@ -103,10 +130,19 @@ pub fn services(services: &[Service]) -> String {
         for s in &service.servers {
             let name = format!("  → {}", s.address);
             let (weight, active, inactive) = (s.weight.to_string(), s.active.to_string(), s.inactive.to_string());
-            rows.push(vec![name, s.method.clone(), weight, active, inactive, s.state.clone()]);
+            rows.push(vec![name, String::new(), s.method.clone(), weight, active, inactive, s.state.clone()]);
         }
     }
-    table(&["SERVICE", "SCHEDULER", "WEIGHT", "ACTIVE", "INACTIVE", "STATE"], &rows)
+    let columns = [
+        Left("SERVICE"),
+        Left("SCHEDULER"),
+        Left("METHOD"),
+        Right("WEIGHT"),
+        Right("ACTIVE"),
+        Right("INACTIVE"),
+        Left("STATE"),
+    ];
+    table(&columns, &rows)
 }
 
 /// Real servers.
@@ -119,26 +155,46 @@ pub fn servers(services: &[Service]) -> String {
         vec![address, service, method, weight, thresholds, active, inactive, s.state.clone(), hop]
     };
     let rows: Vec<_> = services.iter().flat_map(|s| &s.servers).map(row).collect();
-    let headings = ["SERVER", "SERVICE", "METHOD", "WEIGHT", "LIMITS", "ACTIVE", "INACTIVE", "STATE", "NEXT HOP"];
-    table(&headings, &rows)
+    let columns = [
+        Left("SERVER"),
+        Left("SERVICE"),
+        Left("METHOD"),
+        Right("WEIGHT"),
+        Right("LIMITS"),
+        Right("ACTIVE"),
+        Right("INACTIVE"),
+        Left("STATE"),
+        Left("NEXT HOP"),
+    ];
+    table(&columns, &rows)
 }
 
 /// Connections.
 pub fn connections(all: &Connections) -> String {
     let row = |c: &dirigent_api::Connection| {
-        let packets = format!("{}/{}", c.in_packets, c.out_packets);
+        let (arrived, left) = (c.in_packets.to_string(), c.out_packets.to_string());
         let (client, vip, server) = (c.client.clone(), c.virtual_address.clone(), c.server.clone());
-        vec![c.protocol.clone(), client, vip, server, c.state.clone(), format!("{}s", c.expires_s), packets]
+        vec![c.protocol.clone(), client, vip, server, c.state.clone(), format!("{} s", c.expires_s), arrived, left]
     };
     let rows: Vec<_> = all.connections.iter().map(row).collect();
-    table(&["PROTOCOL", "CLIENT", "VIRTUAL", "SERVER", "STATE", "EXPIRES", "IN/OUT"], &rows)
+    let columns = [
+        Left("PROTOCOL"),
+        Left("CLIENT"),
+        Left("VIRTUAL"),
+        Left("SERVER"),
+        Left("STATE"),
+        Right("EXPIRES"),
+        Right("IN PACKETS"),
+        Right("OUT PACKETS"),
+    ];
+    table(&columns, &rows)
 }
 
 /// Verdicts that were counted.
 pub fn reasons<'a>(reasons: impl Iterator<Item = &'a Reason>) -> String {
     let rows: Vec<_> =
         reasons.map(|r| vec![r.kind.clone(), r.name.clone(), r.count.to_string(), r.text.clone()]).collect();
-    table(&["VERDICT", "REASON", "PACKETS", "MEANING"], &rows)
+    table(&[Left("VERDICT"), Left("REASON"), Right("PACKETS"), Left("MEANING")], &rows)
 }
 
 /// Counters by service and server, then by verdict.
@@ -149,10 +205,21 @@ pub fn stats(stats: &Stats) -> String {
         rows.push(row(service.name(), &service.counters));
         rows.extend(service.servers.iter().map(|s| row(format!("  → {}", s.address), &s.counters)));
     }
-    let mut out = table(&["SERVICE", "CONNECTIONS", "IN PACKETS", "IN", "OUT PACKETS", "OUT"], &rows);
+    let columns = [
+        Left("SERVICE"),
+        Right("CONNECTIONS"),
+        Right("IN PACKETS"),
+        Right("IN BYTES"),
+        Right("OUT PACKETS"),
+        Right("OUT BYTES"),
+    ];
+    let mut out = table(&columns, &rows);
     out.push('\n');
     out + &reasons(stats.reasons.iter().filter(|r| r.count > 0))
 }
+
+/// Reasons for an interface that are printed.
+const REASONS: usize = 4;
 
 /// How the director is doing.
 pub fn status(s: &Status) -> String {
@@ -168,14 +235,22 @@ pub fn status(s: &Status) -> String {
     for i in &s.interfaces {
         let name = if i.name.is_empty() { format!("number {}", i.index) } else { i.name.clone() };
         let _ = writeln!(out, "  interface {name}: {}", i.path);
-        for reason in &i.reasons {
+        // The last one says why XDP or tc; before it there is one for each server.
+        let (path, why) = i.reasons.split_last().map_or((None, [].as_slice()), |(path, why)| (Some(path), why));
+        for reason in why.iter().take(REASONS) {
+            let _ = writeln!(out, "    {reason}");
+        }
+        if why.len() > REASONS {
+            let _ = writeln!(out, "    and {} more; `dirigent status --json` has all", why.len() - REASONS);
+        }
+        if let Some(reason) = path {
             let _ = writeln!(out, "    {reason}");
         }
     }
     let room = &s.connections;
     let _ = writeln!(
         out,
-        "  connections: {} of {} in each address family; the tables take {}",
+        "  connections: {}; room for {} in each address family, in tables of {}",
         room.used,
         room.connections,
         bytes(room.bytes)
@@ -197,8 +272,9 @@ mod tests {
 
     #[test]
     fn columns_line_up_by_characters() {
-        let rows = [vec!["→ é".into(), "1".into()], vec!["long one".into(), String::new()]];
-        assert_eq!(table(&["A", "B"], &rows), "A         B\n→ é       1\nlong one\n");
+        let rows = [vec!["→ é".into(), "1".into(), "x".into()], vec!["long one".into(), "10".into(), String::new()]];
+        let columns = [Left("A"), Right("B"), Left("C")];
+        assert_eq!(table(&columns, &rows), "A          B  C\n→ é        1  x\nlong one  10\n");
     }
 
     #[test]

@@ -87,6 +87,7 @@ fn wrong_usage_is_2() {
         &["lab", "up", "--family", "5"],
         &["lab", "up", "--servers", "0"],
         &["lab", "up", "--mode", "dr"],
+        &["lab", "up", "--path", "native"],
         &["lab", "exec", "client"],
         &["stats", "--nonsense"],
     ] {
@@ -120,7 +121,7 @@ fn a_right_configuration_is_0_and_unheld_addresses_are_named() {
     let file = File::new("good.toml", text);
     let output = dirigent(&["check", "--config", file.path()]);
     assert_eq!(code(&output), 0, "{}", err(&output));
-    assert!(out(&output).contains("valid, 1 services, 1 servers"), "{}", out(&output));
+    assert!(out(&output).contains("valid, 1 service, 1 server\n"), "{}", out(&output));
     assert!(err(&output).contains("192.0.2.77"), "nobody holds it: {}", err(&output));
 }
 

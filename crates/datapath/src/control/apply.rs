@@ -309,8 +309,6 @@ impl<S: Store> Control<S> {
             },
         };
         let old = self.store.server(index)?;
-        // mh goes by the last weight that was not 0; it is remembered here.
-        let [last_weight, ..] = old.spare;
         let record = Server {
             load: S64::new(0),
             addr: words(address),
@@ -326,7 +324,8 @@ impl<S: Store> Control<S> {
             service: held.index,
             upper: wanted.upper,
             lower: wanted.lower,
-            spare: [if wanted.weight == 0 { last_weight } else { wanted.weight }, 0],
+            last_weight: if wanted.weight == 0 { old.last_weight } else { wanted.weight },
+            spare: 0,
         };
         self.store.put_server(index, &record)?;
         if there.is_none() {
@@ -350,7 +349,7 @@ impl<S: Store> Control<S> {
     fn mh_region(&mut self, members: &[Member]) -> Result<Region, Error> {
         let mut servers = Vec::with_capacity(members.len());
         for member in members {
-            let [last_weight, ..] = self.store.server(member.index)?.spare;
+            let last_weight = self.store.server(member.index)?.last_weight;
             servers.push((member.index, member.address, member.port, last_weight));
         }
         let table = lists::mh_table(servers.into_iter());

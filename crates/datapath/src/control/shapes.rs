@@ -32,7 +32,9 @@ const _: () = {
     assert!(offset_of!(Conn<Addr4>, last_seen) == 8 && offset_of!(Conn<Addr4>, server) == 16);
     assert!(size_of::<Service>() == 48 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, mh_base) == 32);
     assert!(size_of::<Server>() == 56 && offset_of!(Server, port) == 24 && offset_of!(Server, weight) == 28);
-    assert!(offset_of!(Server, flags) == 32 && offset_of!(Server, upper) == 40 && offset_of!(Server, spare) == 48);
+    assert!(
+        offset_of!(Server, flags) == 32 && offset_of!(Server, upper) == 40 && offset_of!(Server, last_weight) == 48
+    );
     assert!(size_of::<NextHop>() == 64 && offset_of!(NextHop, src) == 12 && offset_of!(NextHop, tunnel) == 24);
     assert!(offset_of!(NextHop, learned) == 28 && offset_of!(NextHop, peer) == 48);
     assert!(size_of::<Link>() == 32 && offset_of!(Link, used) == 6 && offset_of!(Link, addr6) == 12);
@@ -192,12 +194,12 @@ pub fn entry6(key: &Key6, &[state, times, indexes, _, high, low, rest, _, _, _]:
 }
 
 /// A server of its words.
-pub fn server([load, high, low, kind, flags, thresholds, spare]: [u64; 7]) -> Server {
+pub fn server([load, high, low, kind, flags, thresholds, last]: [u64; 7]) -> Server {
     let ([a, b, c, d], [e, f, g, h]) = (quarters(high), quarters(low));
     let (place, weight) = halves(kind);
     let (port, method) = half_words(place);
     let [method, protocol] = method.to_ne_bytes();
-    let ((flags, service), (upper, lower), (first, second)) = (halves(flags), halves(thresholds), halves(spare));
+    let ((flags, service), (upper, lower), (last_weight, spare)) = (halves(flags), halves(thresholds), halves(last));
     Server {
         load: S64::new(load),
         addr: [a, b, c, d, e, f, g, h],
@@ -209,7 +211,8 @@ pub fn server([load, high, low, kind, flags, thresholds, spare]: [u64; 7]) -> Se
         service,
         upper,
         lower,
-        spare: [first, second],
+        last_weight,
+        spare,
     }
 }
 
@@ -217,7 +220,6 @@ pub fn server([load, high, low, kind, flags, thresholds, spare]: [u64; 7]) -> Se
 pub fn server_words(s: &Server) -> [u64; 7] {
     let [a, b, c, d, e, f, g, h] = s.addr;
     let place = word(s.port.raw(), u16::from_ne_bytes([s.method, s.protocol]));
-    let [first, second] = s.spare;
     [
         s.load.load(),
         pair(word(a, b), word(c, d)),
@@ -225,7 +227,7 @@ pub fn server_words(s: &Server) -> [u64; 7] {
         pair(place, s.weight.load()),
         pair(s.flags.load(), s.service),
         pair(s.upper, s.lower),
-        pair(first, second),
+        pair(s.last_weight, s.spare),
     ]
 }
 

@@ -216,6 +216,7 @@ impl Kernel {
         for (name, _) in wanted {
             let mut known = Facts::gather(name)?;
             known.foreign_xdp = foreign_xdp(&instance, known.ifindex)?;
+            known.beside = beside(&instance, &known)?;
             facts.push(known);
         }
         let mut done = Vec::with_capacity(wanted.len());
@@ -244,6 +245,9 @@ impl Kernel {
     ) -> Result<Attachment, Error> {
         if let (true, Some((program, name))) = (choice.path != PathKind::Tc, &here.foreign_xdp) {
             return Err(Error::ForeignXdp { interface: here.interface.clone(), program: *program, name: name.clone() });
+        }
+        if let (true, Some(other)) = (choice.path != PathKind::Tc, &here.beside) {
+            return Err(Error::OtherDirector { interface: here.interface.clone(), other: other.clone(), how: "tc" });
         }
         let ingress = self.attach_tc(instance, here, Direction::Ingress, tc)?;
         let egress = self.attach_tc(instance, here, Direction::Egress, tc)?;
@@ -468,6 +472,33 @@ fn foreign_xdp(instance: &Instance, ifindex: u32) -> Result<Option<(u32, String)
         .find(|program| program.id() == xdp.program)
         .and_then(|program| program.name_as_str().map(str::to_owned));
     Ok(Some((xdp.program, name.unwrap_or_else(|| "without a name".to_owned()))))
+}
+
+/// Another director that takes this interface's packets by tc, as its pins tell; one with XDP there is an error,
+/// whichever way ours would be: its mark tells every tc program of Dirigent that a packet is decided.
+fn beside(instance: &Instance, here: &Facts) -> Result<Option<String>, Error> {
+    let on_tc = SchedClassifier::query_tcx(&here.interface, TcAttachType::Ingress);
+    // A kernel without tcx has none of its links.
+    let on_tc: Vec<u32> = on_tc.map(|(_, programs)| programs.iter().map(|p| p.id()).collect()).unwrap_or_default();
+    let mut found = None;
+    for other in instance.others() {
+        // A program's number is the kernel's own, not the namespace's, unlike an interface's.
+        let program = |hook: Hook| {
+            let fd = sys::open_pin(&hook.pin(&other, here.ifindex)).ok()?;
+            sys::link_info(fd.as_fd()).ok().map(|info| info.program)
+        };
+        if let (Some(theirs), Some((there, _))) = (program(Hook::Xdp), &here.foreign_xdp)
+            && theirs == *there
+        {
+            let (interface, other) = (here.interface.clone(), other.name().to_owned());
+            return Err(Error::OtherDirector { interface, other, how: "XDP" });
+        }
+        let tcx = program(Hook::TcxIngress).is_some_and(|theirs| on_tc.contains(&theirs));
+        if tcx || is_here(&Hook::ClassicIngress.pin(&other, here.ifindex)) {
+            found = Some(other.name().to_owned());
+        }
+    }
+    Ok(found)
 }
 
 /// Removes one attachment, if it is there.

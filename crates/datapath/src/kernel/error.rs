@@ -100,6 +100,20 @@ pub enum Error {
         name: String,
     },
 
+    /// Another director is on the interface, and one of the two uses XDP.
+    #[error(
+        "interface {interface} is used by the director {other} ({how}): two directors share an interface only by tc, since XDP \
+         would keep its packets from the other. Set mode = \"tc\" for both, or name other `interfaces` for one"
+    )]
+    OtherDirector {
+        /// The interface.
+        interface: String,
+        /// The other's instance name.
+        other: String,
+        /// How its packets are taken: `XDP` or `tc`.
+        how: &'static str,
+    },
+
     /// A foreign tc filter has our place.
     #[error(
         "interface {interface} has a foreign tc {direction} filter at priority {priority}, the one that Dirigent uses. See \

@@ -61,6 +61,13 @@ impl Instance {
         self.directory().join("links")
     }
 
+    /// The other directors of this machine, by their pins.
+    pub(super) fn others(&self) -> Vec<Self> {
+        let names = fs::read_dir(Path::new(BPFFS).join("dirigent")).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| *name != self.0).filter_map(|name| Self::new(&name).ok()).collect()
+    }
+
     /// Whether there are pinned maps: a director forwards, or did.
     #[must_use]
     pub fn exists(&self) -> bool {

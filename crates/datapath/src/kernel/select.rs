@@ -1,36 +1,10 @@
 //! Which way the packets of an interface are taken: a pure decision from facts.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use super::{error::Error, netlink};
 use crate::names;
-
-/// What the operator asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Native XDP where every driver can transmit XDP frames and the MTU fits, else tc.
-    #[default]
-    Auto,
-    /// Native XDP, or an error.
-    Xdp,
-    /// XDP in the network stack: for tests, slower than tc.
-    XdpGeneric,
-    /// tc only.
-    Tc,
-}
-
-impl FromStr for Mode {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "xdp" => Ok(Self::Xdp),
-            "xdp-generic" => Ok(Self::XdpGeneric),
-            "tc" => Ok(Self::Tc),
-            _ => Err(format!("mode {text:?} is none of auto, xdp, xdp-generic, tc")),
-        }
-    }
-}
+pub use dirigent_config::Mode;
 
 /// Which program sees an interface's packets first. tc is attached in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +44,8 @@ pub struct Facts {
     pub mtu: u32,
     /// A foreign XDP program on it: number and name.
     pub foreign_xdp: Option<(u32, String)>,
+    /// Another director that takes its packets by tc.
+    pub beside: Option<String>,
     /// Whether our XDP program takes packets that span several buffers.
     pub program_takes_frags: bool,
 }
@@ -108,6 +84,7 @@ impl Facts {
             mtu: link.mtu,
             // The caller knows which programs are ours.
             foreign_xdp: None,
+            beside: None,
             program_takes_frags: names::PROGRAMS.iter().any(|(section, _)| *section == "xdp.frags"),
         })
     }
@@ -174,6 +151,9 @@ pub fn choose(mode: Mode, here: &Facts, all: &[Facts]) -> Choice {
     let tc = |why: String| Choice { path: PathKind::Tc, reason: format!("{name}: tc, because {why}") };
     if let Some((id, program)) = &here.foreign_xdp {
         return tc(format!("it carries XDP program {id} ({program}), which is not Dirigent's"));
+    }
+    if let Some(other) = &here.beside {
+        return tc(format!("the director {other} uses it too, by tc, and XDP would keep its packets from that one"));
     }
     if let Some(kind) = &here.kind {
         return tc(format!(
@@ -274,12 +254,18 @@ mod tests {
     }
 
     #[test]
+    fn beside_another_director_auto_takes_tc() {
+        let shared = Facts { beside: Some("main".to_owned()), ..nic("eth0", 2) };
+        let choice = auto(&shared, &[]);
+        assert_eq!(choice.path, PathKind::Tc);
+        assert!(choice.reason.contains("the director main uses it too"), "{}", choice.reason);
+    }
+
+    #[test]
     fn what_is_configured_is_done() {
         let veth = Facts { kind: Some("veth".to_owned()), ..nic("v0", 2) };
         assert_eq!(choose(Mode::Xdp, &veth, &[]).path, PathKind::Xdp);
         assert_eq!(choose(Mode::XdpGeneric, &veth, &[]).path, PathKind::XdpGeneric);
         assert_eq!(choose(Mode::Tc, &nic("eth0", 2), &[]).path, PathKind::Tc);
-        assert_eq!("xdp-generic".parse(), Ok(Mode::XdpGeneric));
-        assert!("native".parse::<Mode>().is_err());
     }
 }

@@ -47,20 +47,19 @@ pub fn servers(model: &Model) -> BTreeSet<IpAddr> {
 }
 
 /// What a Model asks for that this host does not have now.
-pub fn warnings(model: &Model) -> Result<Vec<Problem>> {
-    let snapshot = Snapshot::take()?;
-    let mut all = unheld(model, &snapshot);
+pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
+    let mut all = unheld(model, snapshot);
     for name in model.settings().interfaces.iter().flatten() {
         if snapshot.link_named(name).is_none() {
             let remedy = "check the name with `ip link`; the daemon attaches to it when it appears";
             all.push(Problem::new(format!("interface {name}"), "it does not exist", remedy));
         }
     }
-    Ok(all)
+    all
 }
 
 /// Virtual addresses that nobody here holds, and that the daemon does not manage.
-pub fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
+fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
     let held = |ip: IpAddr| vip::holder(snapshot, ip).is_some() || snapshot.is_local(ip);
     let missing = virtual_addresses(model).into_iter().filter(|(ip, managed)| !managed && !held(*ip));
     let problem = |ip: IpAddr| {

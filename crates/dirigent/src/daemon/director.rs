@@ -5,13 +5,14 @@ use super::interfaces::Interfaces;
 use super::size::Size;
 use super::tables::{Sweeper, Tables};
 use super::vip::{self, Vips};
-use super::{network, snapshot};
+use super::{network, remove, snapshot};
 use crate::failure::{Failure, Result};
+use crate::print::count;
 use crate::report::{self, Reader};
 use dirigent_api::{Changed, Daemon, Problem, Status};
-use dirigent_config::{Model, Plan};
+use dirigent_config::{Model, Plan, Settings};
 use dirigent_datapath::control::KernelStore;
-use dirigent_datapath::kernel::{self, Instance, Kernel, LoadOptions};
+use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_net::{Change, HopKeeper, Update};
 use std::path::{Path, PathBuf};
@@ -31,8 +32,12 @@ pub struct Director {
     interfaces: Interfaces,
     vips: Vips,
     since: Instant,
+    /// The settings it started with, of which some need a new start to change.
+    began_with: Settings,
     /// What went wrong when the network last changed.
     problem: Option<Problem>,
+    /// Why the last reload was refused: who sent a SIGHUP gets no other answer.
+    refused: Vec<Problem>,
 }
 
 impl Director {
@@ -70,10 +75,24 @@ impl Director {
             kernel,
             interfaces: Interfaces::default(),
             since: Instant::now(),
+            began_with: model.settings().clone(),
             problem: None,
+            refused: Vec::new(),
         };
-        director.begin()?;
+        if let Err(failure) = director.begin() {
+            director.give_up();
+            return Err(failure);
+        }
         Ok(director)
+    }
+
+    /// A start that failed leaves nothing behind, but nothing of an earlier daemon is touched: that goes on.
+    fn give_up(&mut self) {
+        if self.kernel.took_over() {
+            tracing::warn!("what an earlier daemon of {} left goes on forwarding", self.instance.name());
+        } else if let Err(second) = remove(&self.instance) {
+            tracing::error!("cleaning up: {second}");
+        }
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -101,11 +120,12 @@ impl Director {
 
     /// What it does, for the log.
     pub fn summary(&self) -> String {
-        let servers: usize = self.tables.model().services().iter().map(|s| s.servers.len()).sum();
+        let services = self.tables.model().services();
+        let servers = count(services.iter().map(|s| s.servers.len()).sum(), "server");
         let used = self.interfaces.all().map(|(_, u)| format!("{} ({})", u.attachment.interface, u.attachment.path));
         let on = used.collect::<Vec<_>>().join(", ");
         let on = if on.is_empty() { "no interface yet".to_owned() } else { on };
-        format!("forwarding {} services to {servers} servers on {on}", self.tables.model().services().len())
+        format!("forwarding {} to {servers} on {on}", count(services.len(), "service"))
     }
 
     /// What changed in the network is carried into the tables. What cannot be is told, and tried again with the next change.
@@ -141,7 +161,7 @@ impl Director {
         self.tables.set_local(network::local(&snapshot, &config::virtual_addresses(self.tables.model())))?;
         let planned = self.interfaces.planned(self.tables.model(), &snapshot);
         self.tables.set_links(network::links(&planned, &snapshot))?;
-        self.interfaces.follow(&mut self.kernel, self.tables.model(), &snapshot, strictly)?;
+        self.interfaces.follow(&mut self.kernel, &self.instance, self.tables.model(), &snapshot, strictly)?;
         self.tables.set_links(network::links(&self.interfaces.indexes(), &snapshot))
     }
 
@@ -169,42 +189,48 @@ impl Director {
         }
     }
 
-    /// From the Model in force to the file's.
+    /// From the Model in force to the file's. If anything fails, back to where it was.
     pub fn reload(&mut self) -> Result<Changed> {
+        let outcome = self.load_again();
+        self.refused = outcome.as_ref().err().map_or_else(Vec::new, |failure| failure.problems.clone());
+        outcome
+    }
+
+    fn load_again(&mut self) -> Result<Changed> {
         let new = config::load(&self.file, self.named.clone())?;
-        let plan = Plan::between(self.tables.model(), &new);
-        let notes = fixed(self.tables.model(), &new);
+        let old = self.tables.model().clone();
+        let plan = Plan::between(&old, &new);
         let operations: Vec<_> = plan.ops.iter().map(ToString::to_string).collect();
-        let interfaces_differ = self.tables.model().settings().interfaces != new.settings().interfaces
-            || self.tables.model().settings().mode != new.settings().mode;
-        self.tables.apply(&plan)?;
+        let interfaces_differ =
+            old.settings().interfaces != new.settings().interfaces || old.settings().mode != new.settings().mode;
+        if let Err(mut failure) = self.go(&plan, interfaces_differ) {
+            let back = Plan::between(self.tables.model(), &old);
+            if let Err(second) = self.go(&back, interfaces_differ) {
+                failure.problems.extend(second.problems);
+            }
+            return Err(failure);
+        }
+        self.announce();
+        Ok(Changed { operations, notes: fixed(&self.began_with, new.settings()) })
+    }
+
+    /// Carries a Plan out, with all that follows from it.
+    fn go(&mut self, plan: &Plan, interfaces_differ: bool) -> Result<()> {
+        self.tables.apply(plan)?;
         self.set_destinations()?;
         self.follow_network(interfaces_differ)?;
-        self.vips.follow(self.tables.model())?;
-        self.announce();
-        Ok(Changed { operations, notes })
+        self.vips.follow(self.tables.model())
     }
 
     /// Removes all from the kernel.
     pub fn detach(&mut self) -> Result<Changed> {
         self.sweeper = None;
-        let gone = kernel::detach_all(&self.instance)?;
-        let mut operations: Vec<_> =
-            gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)).collect();
-        operations.push("removed the maps, with all connections and counters".to_owned());
-        operations.extend(vip::release_recorded(self.instance.name())?);
-        Ok(Changed { operations, notes: Vec::new() })
+        remove(&self.instance)
     }
 
     fn problems(&mut self) -> Result<Vec<Problem>> {
         let snapshot = snapshot(self.network.watcher())?;
-        let mut problems = config::unheld(self.tables.model(), &snapshot);
-        for name in self.tables.model().settings().interfaces.iter().flatten() {
-            if snapshot.link_named(name).is_none() {
-                let remedy = "the daemon attaches to it when it appears";
-                problems.push(Problem::new(format!("interface {name}"), "it does not exist", remedy));
-            }
-        }
+        let mut problems = config::warnings(self.tables.model(), &snapshot);
         for (ip, hop) in self.network.hops() {
             if hop.state == dirigent_net::NextHopState::NoRoute {
                 let remedy = "add a route to it, or remove it from the configuration";
@@ -212,6 +238,12 @@ impl Director {
             }
         }
         problems.extend(self.problem.clone());
+        if !self.refused.is_empty() {
+            let what = "the last reload was refused, and the configuration before it stays in force";
+            let remedy = "correct what follows, and reload again";
+            problems.push(Problem::new(self.file.display().to_string(), what, remedy));
+            problems.extend(self.refused.iter().cloned());
+        }
         Ok(problems)
     }
 
@@ -240,15 +272,48 @@ impl Director {
     }
 }
 
-/// Settings that only a new start brings about.
-fn fixed(old: &Model, new: &Model) -> Vec<String> {
-    let (old, new) = (old.settings(), new.settings());
+/// Settings that only a new start brings about, and what it needs. A daemon that is ended by SIGTERM and started again
+/// takes its own tables over: only their size, and their name, stay as they are.
+fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
+    let restart = "takes effect when the daemon is ended (SIGTERM) and started again; forwarding goes on meanwhile";
+    let other = format!(
+        "takes effect when the daemon is started again: as a new director, beside which {0} goes on forwarding until \
+         `dirigent --instance {0} stop --detach`",
+        old.instance
+    );
+    let resize = "takes effect with `dirigent stop --detach`, which ends all connections, and a new start";
     let differs = [
-        (old.instance != new.instance, "instance"),
-        (old.connections != new.connections, "connections"),
-        (old.socket != new.socket, "socket"),
-        (old.group != new.group, "group"),
+        (old.instance != new.instance, "instance", other.as_str()),
+        (old.connections != new.connections, "connections", resize),
+        (old.socket != new.socket, "socket", restart),
+        (old.group != new.group, "group", restart),
     ];
-    let changed = differs.into_iter().filter(|(differs, _)| *differs);
-    changed.map(|(_, key)| format!("{key} takes effect with `dirigent stop --detach` and a new start")).collect()
+    let changed = differs.into_iter().filter(|(differs, ..)| *differs);
+    changed.map(|(_, key, how)| format!("{key} {how}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_size_of_the_tables_needs_a_detach() {
+        let old = Settings::default();
+        assert!(fixed(&old, &old).is_empty());
+        let note = |new: Settings| {
+            let [note] = fixed(&old, &new).try_into().unwrap();
+            note
+        };
+        let size = note(Settings { connections: Some(5), ..old.clone() });
+        assert!(size.starts_with("connections ") && size.contains("`dirigent stop --detach`"), "{size}");
+        for restart in [
+            note(Settings { socket: Some("/run/x.sock".into()), ..old.clone() }),
+            note(Settings { group: Some("wheel".into()), ..old.clone() }),
+        ] {
+            assert!(restart.contains("SIGTERM") && !restart.contains("detach"), "{restart}");
+        }
+        // The tables of the old name are not those of the new one.
+        let name = note(Settings { instance: "other".into(), ..old.clone() });
+        assert!(name.contains("`dirigent --instance main stop --detach`"), "{name}");
+    }
 }

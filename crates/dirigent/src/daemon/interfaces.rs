@@ -2,7 +2,7 @@
 
 use crate::failure::Result;
 use dirigent_config::{Mode, Model};
-use dirigent_datapath::kernel::{self, Attached, Attachment, Instance, Kernel, PathKind, TcKind, attached};
+use dirigent_datapath::kernel::{Attached, Attachment, Instance, Kernel, PathKind, TcKind, attached};
 use dirigent_net::{Snapshot, choose};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +65,14 @@ impl Interfaces {
 
     /// Attaches to what is wanted now. Interfaces that are gone are forgotten; one that was chosen before and only lost
     /// its route stays, unless `strictly`: a route that flaps must not break connections.
-    pub fn follow(&mut self, kernel: &mut Kernel, model: &Model, snapshot: &Snapshot, strictly: bool) -> Result<()> {
+    pub fn follow(
+        &mut self,
+        kernel: &mut Kernel,
+        instance: &Instance,
+        model: &Model,
+        snapshot: &Snapshot,
+        strictly: bool,
+    ) -> Result<()> {
         self.used.retain(|index, used| {
             let stays = snapshot.links.contains_key(index);
             if !stays {
@@ -74,20 +81,27 @@ impl Interfaces {
             stays
         });
         let wanted = wanted(model, snapshot);
-        if strictly {
-            let gone: Vec<_> = self.used.keys().copied().filter(|index| !wanted.contains_key(index)).collect();
-            for index in gone {
-                kernel.detach(index)?;
-                self.used.remove(&index);
-                tracing::info!("detached from interface number {index}, which is not wanted any more");
-            }
-        }
         self.rename(snapshot);
+        let stay: BTreeSet<u32> = wanted.keys().copied().collect();
         let new = wanted.keys().any(|index| !self.used.contains_key(index));
         // Those of an earlier daemon have its programs still.
         let stale = self.used.values().any(|used| used.attachment.reason.is_empty());
         if new || stale || strictly {
-            self.attach(kernel, model.settings().mode, wanted)?;
+            self.attach(kernel, model.settings().mode, wanted, strictly)?;
+        }
+        if strictly {
+            self.leave_others(kernel, instance, &stay)?;
+        }
+        Ok(())
+    }
+
+    /// By the pins: an attempt that failed half-way may have attached to more than is in use.
+    fn leave_others(&mut self, kernel: &mut Kernel, instance: &Instance, stay: &BTreeSet<u32>) -> Result<()> {
+        let found: BTreeSet<u32> = in_use(instance)?.iter().filter(|a| a.alive).map(|a| a.ifindex).collect();
+        for index in found.difference(stay) {
+            kernel.detach(*index)?;
+            self.used.remove(index);
+            tracing::info!("detached from interface number {index}, which is not wanted any more");
         }
         Ok(())
     }
@@ -104,15 +118,15 @@ impl Interfaces {
     }
 
     /// All at once, since the choice of XDP or tc looks at all of them.
-    fn attach(&mut self, kernel: &mut Kernel, mode: Mode, wanted: BTreeMap<u32, (String, Vec<String>)>) -> Result<()> {
-        let mode = match mode {
-            Mode::Auto => kernel::Mode::Auto,
-            Mode::Xdp => kernel::Mode::Xdp,
-            Mode::XdpGeneric => kernel::Mode::XdpGeneric,
-            Mode::Tc => kernel::Mode::Tc,
-        };
+    fn attach(
+        &mut self,
+        kernel: &mut Kernel,
+        mode: Mode,
+        wanted: BTreeMap<u32, (String, Vec<String>)>,
+        strictly: bool,
+    ) -> Result<()> {
         let mut all = wanted;
-        for (index, used) in &self.used {
+        for (index, used) in self.used.iter().filter(|_| !strictly) {
             all.entry(*index).or_insert_with(|| (used.attachment.interface.clone(), used.why.clone()));
         }
         let names: Vec<_> = all.values().map(|(name, _)| (name.as_str(), mode)).collect();
@@ -124,7 +138,7 @@ impl Interfaces {
             self.used.insert(attachment.ifindex, Used { why, attachment });
         }
         // Where clients on the director itself would meet its own closed ports: guarded, not in use.
-        kernel.attach(&[("lo", kernel::Mode::Tc)], TcKind::Auto)?;
+        kernel.attach(&[("lo", Mode::Tc)], TcKind::Auto)?;
         Ok(())
     }
 }

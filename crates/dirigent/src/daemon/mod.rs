@@ -13,14 +13,17 @@ pub mod vip;
 pub use lock::{Lock, lock_path};
 
 use crate::failure::{Failure, Result};
+use crate::print::count;
 use director::Director;
 use dirigent_api::Changed;
+use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::Watcher;
 pub use interfaces::in_use;
 use server::Ask;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -37,20 +40,37 @@ pub async fn run(file: &Path, instance: Option<String>, socket: Option<PathBuf>)
     let lock = Lock::take(&name)?;
     let socket = socket.unwrap_or_else(|| model.settings().socket_path().into());
     let group = model.settings().group.clone();
-    let mut director = Director::start(file, instance, model).await?;
-    let (asks, mut asked) = mpsc::channel(16);
-    let server = server::serve(server::listen(&socket, group.as_deref())?, director.instance().clone(), asks);
-    tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
-
-    let end = serve(&mut director, &mut signals, &mut asked).await;
-    drop(asked);
-    server.end().await;
+    // Before anything is attached: a socket that cannot be is a reason not to start. Who asks meanwhile waits.
+    let listener = server::listen(&socket, group.as_deref())?;
+    let end = direct(Director::start(file, instance, model).await, listener, &socket, &mut signals).await;
     // A dead socket would only be in the way.
     if let Err(e) = std::fs::remove_file(&socket) {
         tracing::warn!("{}: {e}", socket.display());
     }
     drop(lock);
     end
+}
+
+/// The director's life, from its start on.
+async fn direct(started: Result<Director>, listener: UnixListener, socket: &Path, signals: &mut Signals) -> Result<()> {
+    let mut director = started?;
+    let (asks, mut asked) = mpsc::channel(16);
+    let server = server::serve(listener, director.instance().clone(), asks);
+    tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
+    let end = serve(&mut director, signals, &mut asked).await;
+    drop(asked);
+    server.end().await;
+    end
+}
+
+/// Removes a director from the kernel: programs, tables, and the addresses that a daemon of its name added here.
+pub fn remove(instance: &Instance) -> Result<Changed> {
+    let gone = kernel::detach_all(instance)?;
+    let mut operations: Vec<_> =
+        gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)).collect();
+    operations.push("removed the maps, with all connections and counters".to_owned());
+    operations.extend(vip::release_recorded(instance.name())?);
+    Ok(Changed { operations, notes: Vec::new() })
 }
 
 /// The daemon's own task.
@@ -121,7 +141,7 @@ fn reload(director: &mut Director) -> Result<Changed> {
             tracing::info!("read the configuration again: nothing to change")
         }
         Ok(changed) => {
-            tracing::info!("read the configuration again: {} changes", changed.operations.len());
+            tracing::info!("read the configuration again: {}", count(changed.operations.len(), "change"));
             changed.operations.iter().for_each(|op| tracing::info!("{op}"));
         }
         Err(failure) => {

@@ -69,15 +69,18 @@ pub fn listen(socket: &Path, group: Option<&str>) -> Result<UnixListener> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
         _ => {}
     }
+    let group = group.map(|name| {
+        let unknown = || Failure::new(place(), format!("there is no group {name}"), "create it, or change `group`");
+        nix::unistd::Group::from_name(name).map_err(|e| fail(e.into()))?.ok_or_else(unknown)
+    });
+    let group = group.transpose()?;
     // Closed to all until its group is right.
     let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(socket);
     nix::sys::stat::umask(before);
     let listener = listener.map_err(fail)?;
-    if let Some(name) = group {
-        let unknown = || Failure::new(place(), format!("there is no group {name}"), "create it, or change `group`");
-        let found = nix::unistd::Group::from_name(name).map_err(|e| fail(e.into()))?.ok_or_else(unknown)?;
-        std::os::unix::fs::chown(socket, None, Some(found.gid.as_raw())).map_err(fail)?;
+    if let Some(group) = group {
+        std::os::unix::fs::chown(socket, None, Some(group.gid.as_raw())).map_err(fail)?;
     }
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
     Ok(listener)

@@ -1,31 +1,52 @@
 //! The files of a lab: the daemon's configuration, and nginx's on each server.
 
 use crate::failure::{Failure, Result};
-use dirigent_net::lab::{DIRECTORY, LabSpec, Mode, spec};
+use dirigent_config::{Mode, Settings};
+use dirigent_net::lab::{DIRECTORY, LabSpec, Mode as Method, spec};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// The lab's configuration: the given file's, or one for web and UDP echo in both families.
-pub fn config(spec: &LabSpec, given: Option<&Path>, packet_path: &str, tunnel: &str) -> Result<String> {
-    let Some(file) = given else { return Ok(made(spec, packet_path, tunnel)) };
-    let text = fs::read_to_string(file).map_err(|e| Failure::io(file.display().to_string(), &e))?;
-    dirigent_config::file::parse(&file.display().to_string(), &text)?;
-    Ok(text)
+/// A lab's configuration.
+pub struct Config {
+    /// The file's content.
+    pub text: String,
+    /// Where it has the packet path run.
+    pub mode: Mode,
 }
 
-fn made(lab: &LabSpec, packet_path: &str, tunnel: &str) -> String {
-    let mut out = format!("# Made by `dirigent lab up`.\nversion = 1\n\n[director]\nmode = \"{packet_path}\"\n");
+/// The lab's configuration: the given file's, or one for web and UDP echo in both families. The packet path is that of
+/// the command line, if it names one.
+pub fn config(spec: &LabSpec, given: Option<&Path>, path: Option<Mode>, tunnel: &str) -> Result<Config> {
+    let Some(file) = given else {
+        let mode = path.unwrap_or_default();
+        return Ok(Config { text: made(spec, mode, tunnel), mode });
+    };
+    let text = fs::read_to_string(file).map_err(|e| Failure::io(file.display().to_string(), &e))?;
+    let mut model = dirigent_config::file::parse(&file.display().to_string(), &text)?;
+    let said = model.settings().mode;
+    let mode = path.unwrap_or(said);
+    if mode == said {
+        return Ok(Config { text, mode });
+    }
+    let settings = Settings { mode, ..model.settings().clone() };
+    model.set_settings(settings).map_err(|e| Failure::new("--path", e.to_string(), ""))?;
+    Ok(Config { text: dirigent_config::file::to_toml(&model), mode })
+}
+
+fn made(lab: &LabSpec, mode: Mode, tunnel: &str) -> String {
+    let mode = mode.name();
+    let mut out = format!("# Made by `dirigent lab up`.\nversion = 1\n\n[director]\nmode = \"{mode}\"\n");
     for (vip, _) in spec::VIP.both() {
         let method = match lab.mode {
-            Mode::Dr => "method = \"dr\"\n".to_owned(),
-            Mode::Tun if tunnel == "gue" => format!("method = \"tun\"\ntunnel = \"gue\"\ntunnel_port = {GUE_PORT}\n"),
-            Mode::Tun => format!("method = \"tun\"\ntunnel = \"{tunnel}\"\n"),
+            Method::Dr => "method = \"dr\"\n".to_owned(),
+            Method::Tun if tunnel == "gue" => format!("method = \"tun\"\ntunnel = \"gue\"\ntunnel_port = {GUE_PORT}\n"),
+            Method::Tun => format!("method = \"tun\"\ntunnel = \"{tunnel}\"\n"),
             _ => String::new(),
         };
         // Only NAT maps ports.
-        let web = if lab.mode == Mode::Nat { 8080 } else { 80 };
+        let web = if lab.mode == Method::Nat { 8080 } else { 80 };
         for (protocol, port, server_port) in [("tcp", 80, web), ("udp", 7, 7)] {
             let vip = host(vip);
             let _ = write!(
@@ -92,9 +113,28 @@ mod tests {
     fn the_made_configuration_is_valid_and_serves_both_families() {
         for servers in [1, 3, 250] {
             let lab = LabSpec { servers, ..LabSpec::default() };
-            let model = dirigent_config::file::parse("made", &config(&lab, None, "tc", "ipip").unwrap()).unwrap();
+            let config = config(&lab, None, Some(Mode::Tc), "ipip").unwrap();
+            let model = dirigent_config::file::parse("made", &config.text).unwrap();
+            assert_eq!((config.mode, model.settings().mode), (Mode::Tc, Mode::Tc));
             assert_eq!(model.services().len(), 4);
             assert!(model.services().iter().all(|s| s.servers.len() == usize::from(servers)));
         }
+    }
+
+    #[test]
+    fn the_path_of_the_command_line_wins_over_the_files() {
+        let file = std::env::temp_dir().join(format!("dirigent-lab-files-{}.toml", std::process::id()));
+        let text = "# Mine.\nversion = 1\n[director]\nmode = \"tc\"\ninstance = \"x\"\n";
+        fs::write(&file, text).unwrap();
+        let of = |path| config(&LabSpec::default(), Some(&file), path, "ipip").unwrap();
+        let [plain, same, other] = [of(None), of(Some(Mode::Tc)), of(Some(Mode::Xdp))];
+        fs::remove_file(&file).unwrap();
+        assert_eq!((plain.text.as_str(), plain.mode), (text, Mode::Tc), "as it stands, with its comments");
+        assert_eq!((same.text.as_str(), same.mode), (text, Mode::Tc));
+        let model = dirigent_config::file::parse("other", &other.text).unwrap();
+        assert_eq!(
+            (other.mode, model.settings().mode, model.settings().instance.as_str()),
+            (Mode::Xdp, Mode::Xdp, "x")
+        );
     }
 }

@@ -6,6 +6,7 @@ mod packet;
 mod traffic;
 mod walk;
 
+use crate::ask::Target;
 use crate::cli::{LabCommand, LabMode, LabUp};
 use crate::client;
 use crate::failure::{Failure, Result};
@@ -44,7 +45,7 @@ pub async fn run(command: LabCommand) -> Result<ExitCode> {
 
 /// The socket of a lab's daemon.
 fn socket(name: &str) -> PathBuf {
-    Path::new("/run/dirigent").join(format!("{name}.sock"))
+    Target::new(Some(name.to_owned()), None).socket
 }
 
 async fn build(up: LabUp) -> Result<()> {
@@ -57,7 +58,7 @@ async fn build(up: LabUp) -> Result<()> {
             format!("choose another --name, or remove it with `dirigent --instance {} stop --detach`", spec.name);
         return Err(Failure::new("", format!("there is a director {}, which is no lab's", spec.name), remedy));
     }
-    let config = files::config(&spec, up.config.as_deref(), &up.path, &up.tunnel)?;
+    let config = files::config(&spec, up.config.as_deref(), up.path, &up.tunnel)?;
     let lab = Lab::up(&spec)?;
     let furnished = furnish(&lab, &up, &config).await;
     if let Err(failure) = furnished {
@@ -94,8 +95,8 @@ fn wanted(up: &LabUp) -> LabSpec {
 }
 
 /// Servers first, so that they are ready when the daemon forwards.
-async fn furnish(lab: &Lab, up: &LabUp, config: &str) -> Result<()> {
-    let config = files::write(lab.name(), "dirigent.toml", config)?;
+async fn furnish(lab: &Lab, up: &LabUp, config: &files::Config) -> Result<()> {
+    let file = files::write(lab.name(), "dirigent.toml", &config.text)?;
     for k in 1..=lab.spec().servers {
         let host = format!("server{k}");
         let nginx = files::nginx(lab.name(), &host)?;
@@ -118,11 +119,11 @@ async fn furnish(lab: &Lab, up: &LabUp, config: &str) -> Result<()> {
             lab.run(&host, || std::net::TcpStream::connect(("127.0.0.1", 8080)).is_ok()).unwrap_or(false)
         })?;
     }
-    if up.path == "xdp" {
+    if config.mode == dirigent_config::Mode::Xdp {
         pass_at_the_other_ends(lab)?;
     }
     if !up.no_daemon {
-        start_daemon(lab, &config).await?;
+        start_daemon(lab, &file).await?;
     }
     Ok(())
 }

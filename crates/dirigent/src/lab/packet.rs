@@ -1,6 +1,7 @@
 //! Captured frames: the pcap file format, and of each frame what a reader of a walk wants to know.
 
 use dirigent_net::mac_text;
+use dirigent_wire::TcpHeader;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -27,20 +28,6 @@ pub struct Tcp {
     pub text: String,
 }
 
-/// TCP flag bits.
-pub mod flag {
-    /// FIN.
-    pub const FIN: u8 = 1;
-    /// SYN.
-    pub const SYN: u8 = 2;
-    /// RST.
-    pub const RST: u8 = 4;
-    /// PSH.
-    pub const PSH: u8 = 8;
-    /// ACK.
-    pub const ACK: u8 = 16;
-}
-
 impl Tcp {
     /// Has all of these flags.
     pub fn has(&self, flags: u8) -> bool {
@@ -48,8 +35,13 @@ impl Tcp {
     }
     /// Names of the flags, and the payload.
     pub fn what(&self) -> String {
-        let names =
-            [(flag::SYN, "SYN"), (flag::RST, "RST"), (flag::FIN, "FIN"), (flag::PSH, "PSH"), (flag::ACK, "ACK")];
+        let names = [
+            (TcpHeader::SYN, "SYN"),
+            (TcpHeader::RST, "RST"),
+            (TcpHeader::FIN, "FIN"),
+            (TcpHeader::PSH, "PSH"),
+            (TcpHeader::ACK, "ACK"),
+        ];
         let set: Vec<_> = names.into_iter().filter(|(bit, _)| self.has(*bit)).map(|(_, name)| name).collect();
         match self.payload {
             0 => set.join("+"),

@@ -1,13 +1,13 @@
 //! How a lab's requests were distributed, and the bytes on each side of its director.
 
+use crate::ask::Target;
 use crate::failure::Result;
-use crate::{ask, print};
+use crate::print;
 use dirigent_net::lab::Lab;
 
 /// Prints both.
 pub async fn run(lab: &Lab) -> Result<()> {
-    let target = ask::Target { instance: lab.name().to_owned(), socket: super::socket(lab.name()) };
-    let stats = target.stats().await?;
+    let stats = Target::new(Some(lab.name().to_owned()), None).stats().await?;
     for service in stats.services.iter().filter(|service| service.counters.connections > 0) {
         let total = service.counters.connections;
         println!("{}: {total} connections", service.name());

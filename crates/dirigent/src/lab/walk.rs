@@ -3,9 +3,10 @@
 
 use super::capture::{Capture, Seen};
 use super::files::host;
-use super::packet::{Tcp, flag};
+use super::packet::Tcp;
 use crate::failure::{Failure, Result};
 use dirigent_net::lab::{Family, Lab, LabSpec};
+use dirigent_wire::TcpHeader;
 use std::net::IpAddr;
 
 /// Client ports of the walk; the first that is free is taken.
@@ -143,7 +144,7 @@ fn story(seen: &[Seen], spec: &LabSpec) {
     let port = |p: &Tcp| if p.from.ip() == a { p.from.port() } else { p.to.port() };
     // The connection that failed came last.
     let all = || seen.iter().flat_map(|place| &place.packets);
-    let Some(last) = all().filter(|p| p.has(flag::SYN) && p.to.ip() == b).max_by_key(|p| p.at).map(port) else {
+    let Some(last) = all().filter(|p| p.has(TcpHeader::SYN) && p.to.ip() == b).max_by_key(|p| p.at).map(port) else {
         return;
     };
     let mut lines = Vec::new();
@@ -152,10 +153,10 @@ fn story(seen: &[Seen], spec: &LabSpec) {
             let found = place.packets.iter().filter(|p| port(p) == last).find(wanted);
             lines.extend(found.map(|p| (p.at, place.place(), p.clone(), note.to_owned())));
         };
-        line(&|p| p.has(flag::SYN) && p.to.ip() == b, "A asks B");
-        line(&|p| p.has(flag::SYN) && p.from.ip() == a && p.to.ip() == c, "the director made it C's");
-        line(&|p| p.has(flag::SYN | flag::ACK) && p.from.ip() == c, "C answers A, not through the director");
-        line(&|p| p.has(flag::RST) && p.from.ip() == a && place.host == "client", "A refuses");
+        line(&|p| p.has(TcpHeader::SYN) && p.to.ip() == b, "A asks B");
+        line(&|p| p.has(TcpHeader::SYN) && p.from.ip() == a && p.to.ip() == c, "the director made it C's");
+        line(&|p| p.has(TcpHeader::SYN | TcpHeader::ACK) && p.from.ip() == c, "C answers A, not through the director");
+        line(&|p| p.has(TcpHeader::RST) && p.from.ip() == a && place.host == "client", "A refuses");
     }
     lines.sort_by_key(|(at, ..)| *at);
     for (_, place, packet, note) in lines {
