@@ -112,7 +112,10 @@ fn table(r: &mut Random) -> Table {
             if known.servers.iter().any(|(a, _)| *a == server) {
                 continue;
             }
-            known.servers.push((server, sport));
+            // One of the other family sends nothing to clients of this one.
+            if server.is_ipv6() == v6 {
+                known.servers.push((server, sport));
+            }
             lines.push(format!("-a {at} -r {} {method} -w {}", place(server, sport), r.below(4)));
         }
         services.push(known);
@@ -317,7 +320,11 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections
         *reasons.entry(why.map_or("?", |why| why.name())).or_default() += 1;
         if outcomes.iter().all(|(_, does, reason)| same_deed(side, &frame, first, does) && reason == why) {
             if let (Some(Reason::Request), Does::Out(_, out) | Does::Resolve(_, out, _)) = (why, first) {
-                live.extend(went_to(out).map(|server| Ends { server, ..ends }));
+                live.extend(
+                    went_to(out)
+                        .filter(|(to, _)| to.is_ipv6() == ends.vip.is_ipv6())
+                        .map(|server| Ends { server, ..ends }),
+                );
             }
             continue;
         }

@@ -26,6 +26,9 @@ pub enum Change {
         before: Option<String>,
         /// Why.
         why: String,
+        /// What is in force is as good already, by this parameter or another.
+        #[serde(skip)]
+        right: bool,
     },
     /// The programs of the server's end of tunnels.
     Programs {
@@ -82,9 +85,10 @@ impl Change {
                 format!("address {address}/{} on lo", if address.is_ipv4() { 32 } else { 128 }),
                 "packets to it come here unchanged; on lo nobody is told that it is here".into(),
             ),
-            Self::Sysctl { name, value, why, .. } => {
+            Self::Sysctl { name, value, why, right, .. } => {
                 let now = sysctl::get(name).unwrap_or_else(|_| "absent".into());
-                (format!("{} {now} → {value}", name.replace('/', ".")), why.clone())
+                let change = if *right { format!("{now}, which is in order") } else { format!("{now} → {value}") };
+                (format!("{} {change}", name.replace('/', ".")), why.clone())
             }
             Self::Programs { interface, terms, .. } => {
                 let from = match terms.directors.as_slice() {
@@ -114,7 +118,7 @@ impl Change {
     pub fn is_done(&self, network: &Snapshot) -> Result<bool> {
         Ok(match self {
             Self::Address { address } => vip::holder(network, *address) == Some("lo"),
-            Self::Sysctl { name, value, .. } => sysctl::get(name).is_ok_and(|now| now == *value),
+            Self::Sysctl { right, .. } => *right,
             Self::Programs { interface, instance, .. } => {
                 let instance = Instance::new(instance)?;
                 let index = network.link_named(interface).map(|link| link.index);

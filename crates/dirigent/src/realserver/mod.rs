@@ -53,10 +53,9 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
             Ok(text.parse().unwrap_or(0))
         };
         // The larger of the two counts (Documentation/networking/ip-sysctl.rst).
-        if of("all")?.max(of(&link.name)?) < least {
-            let (name, value, why) = (format!("net/ipv4/conf/all/{name}"), value.to_string(), why.to_owned());
-            changes.push(Change::Sysctl { name, value, before: None, why });
-        }
+        let right = of("all")?.max(of(&link.name)?) >= least;
+        let (name, value, why) = (format!("net/ipv4/conf/all/{name}"), value.to_string(), why.to_owned());
+        changes.push(Change::Sysctl { name, value, before: None, why, right });
         Ok(())
     };
     let v4 = target.vip.iter().any(std::net::IpAddr::is_ipv4);
@@ -65,14 +64,13 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
         raise("arp_announce", 2, 2, "ARP requests of this host do not name the virtual address")?;
         let strict = |which: &str| sysctl::get(&format!("net/ipv4/conf/{which}/rp_filter")).is_ok_and(|v| v == "1");
         let loose = |which: &str| sysctl::get(&format!("net/ipv4/conf/{which}/rp_filter")).is_ok_and(|v| v == "2");
-        if (strict("all") || strict(&link.name)) && !loose("all") && !loose(&link.name) {
-            changes.push(Change::Sysctl {
-                name: format!("net/ipv4/conf/{}/rp_filter", link.name),
-                value: "2".into(),
-                before: None,
-                why: "clients' packets come by the director, whatever way leads back to them".into(),
-            });
-        }
+        changes.push(Change::Sysctl {
+            name: format!("net/ipv4/conf/{}/rp_filter", link.name),
+            value: "2".into(),
+            before: None,
+            why: "clients' packets come by the director, whatever way leads back to them".into(),
+            right: loose("all") || loose(&link.name) || !(strict("all") || strict(&link.name)),
+        });
     }
     if target.mode == RealserverMode::Tun {
         let v6 = target.director.is_empty() || target.director.iter().any(std::net::IpAddr::is_ipv6);

@@ -6,22 +6,26 @@ use crate::packet::{checksum, pseudo};
 /// Ports that GUE packets may come from (packet-rules §4.7).
 const PORTS: std::ops::RangeInclusive<u16> = 32768..=60999;
 
-/// Whether a packet got an outer header on its way: other ends than it came with, and an
-/// IP packet inside.
+/// Whether a packet got an outer header on its way: it is inside, or, of a later piece,
+/// both ends are others.
 pub fn added(input: &[u8], output: &[u8]) -> bool {
-    let ends = |frame: &[u8]| packet(frame).and_then(Ip::read).map(|ip| (ip.src, ip.dst));
-    match (ends(input), ends(output)) {
-        (Some((src, dst)), Some((outer_src, outer_dst))) => src != outer_src && dst != outer_dst && src != outer_dst,
-        _ => false,
+    let (Some(came), Some(outer)) = (packet(input).and_then(Ip::read), packet(output).and_then(Ip::read)) else {
+        return false;
+    };
+    if outer.fragment.is_some_and(|(_, offset, _)| offset > 0) {
+        return came.src != outer.src && came.dst != outer.dst && came.src != outer.dst;
     }
+    let inside = packet(output).and_then(inner).and_then(Ip::read);
+    inside.is_some_and(|inside| (inside.src, inside.dst) == (came.src, came.dst))
 }
 
 /// Whether the input is an ICMP error about a tunnel.
 pub fn about_a_tunnel(input: &[u8]) -> bool {
-    quoted(input).is_some_and(|(_, ip)| match ip.protocol {
+    quoted(input).is_some_and(|(p, ip)| match ip.protocol {
         4 | 41 | 47 => true,
+        17 => be16(p, ip.l4 + 2) == Some(6080),
         _ => false,
-    }) || quoted(input).is_some_and(|(p, ip)| ip.protocol == 17 && be16(p, ip.l4 + 2) == Some(6080))
+    })
 }
 
 /// What an ICMP error quotes.
