@@ -10,6 +10,10 @@ use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Carries a command out.
 pub async fn run(command: Command, instance: Option<String>, socket: Option<PathBuf>) -> Result<()> {
@@ -103,9 +107,18 @@ fn check(file: &Path, instance: Option<String>, as_: PrintArgs) -> Result<()> {
     print::text(&format!("{}: valid, {services}, {servers}\n", file.display()))
 }
 
+/// Waits for the end of a daemon that has detached: its socket goes last, and then a new one may start.
+async fn ended(socket: &Path) {
+    let begun = Instant::now();
+    while socket.exists() && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Through the daemon, or without one.
 async fn detach(target: &Target) -> Result<Changed> {
     if let Some(changed) = target.change(path::DETACH).await? {
+        ended(&target.socket).await;
         return Ok(changed);
     }
     let instance = Instance::new(&target.instance)?;

@@ -61,6 +61,13 @@ fn two_labs_run_side_by_side_and_one_detaches_alone() {
     assert_eq!(other.curl("http://192.0.2.10:8000/"), "server1");
     assert_eq!(connections(&other), 4);
     assert!(other.pins().exists() && run_file(other.name(), "sock").exists());
+
+    // Nothing of the old one is in the way of a new one, even at once.
+    one.start_daemon();
+    one.dirigent(&["stop", "--detach"]);
+    one.start_daemon();
+    assert_eq!(connections(&one), 0);
+    assert_eq!(one.curl("http://192.0.2.10/").len(), "server1".len());
 }
 
 /// A second director in the network namespace of a lab's own.
