@@ -26,11 +26,12 @@ job=$(mktemp -d)
 trap 'part_ended; rm -rf "$job"' EXIT
 # The guest's disk is a tar file on a raw device: debug information would double its boot.
 strip -o "$job/datapath-tests" "$program"
-# The recordings of NAT, in memory, on XDP and on tc of that kernel.
+# Recordings of each method, in memory, on XDP and on tc of that kernel.
 cargo build --quiet -p dirigent-testkit --bin golden
 strip -o "$job/golden" target/debug/golden
-mkdir "$job/nat"
-cp "$oracle"/golden/xmit/{xmit-nat-4,xmit-nat-6,nat-conntrack-4,ops-nat-4,schedule-icmp-4,toobig-nat-4,toobig-nat-6}.json "$job/nat"
+mkdir "$job/xmit"
+cp "$oracle"/golden/xmit/{xmit-nat-4,xmit-nat-6,nat-conntrack-4,ops-nat-4,schedule-icmp-4,toobig-nat-4,toobig-nat-6}.json \
+    "$oracle"/golden/xmit/{xmit-dr-4,xmit-tun-6,tun-icmp-4,tunnel-gre-csum-4in6,tunnel-gue-csum-6in4}.json "$job/xmit"
 cat >"$job/old-kernel.sh" <<GUEST
 uname -r
 cp "\$(find /oracle/extra -name datapath-tests)" /tmp/ && chmod +x /tmp/datapath-tests
@@ -46,4 +47,4 @@ GUEST
 mkdir -p "$job/archives/partial"
 printf 'Dir::Cache::archives "%s";\n' "$job/archives" >"$job/apt.conf"
 export APT_CONFIG=$job/apt.conf
-"$oracle/run" -o "$job/out" -t 900 -m 1536 -a "$job/datapath-tests" -a "$job/golden" -a "$job/nat" "$job/old-kernel.sh"
+"$oracle/run" -o "$job/out" -t 900 -m 1536 -a "$job/datapath-tests" -a "$job/golden" -a "$job/xmit" "$job/old-kernel.sh"

@@ -286,10 +286,15 @@ pub struct Verified {
     pub result: Result<Option<u32>, Error>,
 }
 
-/// Has the kernel check each program of the embedded object by itself, however many it
+/// Has the kernel check each program of the embedded objects by itself, however many it
 /// refuses. For those who change the programs.
 pub fn verify() -> Result<Vec<Verified>, Error> {
-    let object = object::object().ok_or(Error::NoObject)?;
+    let mut all = verify_object(object::object().ok_or(Error::NoObject)?, "")?;
+    all.extend(verify_object(object::realserver().ok_or(Error::NoObject)?, "real server: ")?);
+    Ok(all)
+}
+
+fn verify_object(object: &[u8], whose: &str) -> Result<Vec<Verified>, Error> {
     let mut loader = EbpfLoader::new();
     // The sizes do not matter to the verifier, but to memory.
     loader.map_max_entries("CONNS4", 1024).map_max_entries("CONNS6", 1024);
@@ -304,7 +309,7 @@ pub fn verify() -> Result<Vec<Verified>, Error> {
         };
         let count = loaded.and_then(|()| program.info()).map(|info| info.verified_instruction_count());
         all.push(Verified {
-            program: name.to_owned(),
+            program: format!("{whose}{name}"),
             result: count.map_err(|e| Error::load(format!("program {name}"), e)),
         });
     }
