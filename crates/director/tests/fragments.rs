@@ -11,7 +11,8 @@ use dirigent_director::verdict::{Action, Verdict};
 use dirigent_wire::checksum;
 use proptest::prelude::*;
 use support::{
-    CLIENT_LINK, Frame, Memory, SERVER_LINK, SERVER_PORT, Spec, VIP4, VPORT, client4, frame4, ip_checksum_holds, server4,
+    CLIENT_LINK, Frame, Memory, SERVER_LINK, SERVER_PORT, Spec, VIP4, VPORT, client4, frame4, ip_checksum_holds,
+    server4,
 };
 
 /// A UDP request without DF, of this identification.
@@ -93,15 +94,26 @@ fn each_piece_follows_its_first() {
 fn answers_follow_their_first_and_early_pieces_are_dropped() {
     let mut m = Memory::new(0, kind::NAT_REQUEST, &[1]);
     let _ = m.run(&datagram(1, 10), CLIENT_LINK);
-    let spec =
-        Spec { src: (server4(0), SERVER_PORT), dst: (client4(1), 4000), protocol: 17, flags: 0, ttl: 64, payload: 2000 };
+    let spec = Spec {
+        src: (server4(0), SERVER_PORT),
+        dst: (client4(1), 4000),
+        protocol: 17,
+        flags: 0,
+        ttl: 64,
+        payload: 2000,
+    };
     let mut answer = frame4(spec);
     answer[20] = 0;
     mend(&mut answer);
     let parts = pieces(&answer, &[1000]);
     m.places4.insert(dirigent_director::records::Place::whole(dirigent_wire::Addr4::new(VIP4)), u32::MAX);
-    m.known4.insert(dirigent_director::records::Place::whole(dirigent_wire::Addr4::new(server4(0))), Default::default());
-    assert_eq!(m.run(&parts[1], SERVER_LINK).0, Verdict::drop(Reason::FragNoFirst), "it would leak the server's address");
+    m.known4
+        .insert(dirigent_director::records::Place::whole(dirigent_wire::Addr4::new(server4(0))), Default::default());
+    assert_eq!(
+        m.run(&parts[1], SERVER_LINK).0,
+        Verdict::drop(Reason::FragNoFirst),
+        "it would leak the server's address"
+    );
     let sent: Vec<_> = parts.iter().map(|piece| m.run(piece, SERVER_LINK).1).collect();
     let arrived = together(sent);
     assert_eq!((&arrived[26..30], udp_checksum_holds(&arrived)), (&VIP4[..], true));

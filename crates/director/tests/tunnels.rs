@@ -10,8 +10,8 @@ use dirigent_director::records::{kind, setting, tunnel};
 use dirigent_director::verdict::{Action, Verdict};
 use dirigent_wire::{Addr4, Addr6, Be16, checksum};
 use support::{
-    CLIENT_LINK, MAC, Memory, SERVER_LINK, Spec, VIP4, VIP6, VPORT, client4, client6, frame4, frame6, ip_checksum_holds,
-    server4, server6,
+    CLIENT_LINK, MAC, Memory, SERVER_LINK, Spec, VIP4, VIP6, VPORT, client4, client6, frame4, frame6,
+    ip_checksum_holds, server4, server6,
 };
 
 const OURS4: [u8; 4] = [10, 1, 0, 1];
@@ -97,7 +97,8 @@ fn every_tunnel_in_every_mix() {
     for (kind, summed, more) in shapes {
         for (outer6, inner6) in [(false, false), (false, true), (true, false), (true, true)] {
             let mut m = director(kind, summed, outer6);
-            let spec6 = Spec { src: (client6(1), 4000), dst: (VIP6, VPORT), protocol: 6, flags: 2, ttl: 64, payload: 33 };
+            let spec6 =
+                Spec { src: (client6(1), 4000), dst: (VIP6, VPORT), protocol: 6, flags: 2, ttl: 64, payload: 33 };
             let frame = if inner6 { frame6(spec6) } else { request(64, 33) };
             let (verdict, out) = m.run(&frame, CLIENT_LINK);
             let case = format!("{kind} {summed} over v6 {outer6}, v6 inside {inner6}");
