@@ -156,3 +156,17 @@ fn a_real_server_is_set_up_and_put_back() {
     assert_eq!(network(&lab), before);
     assert!(lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}")).contains("nothing to undo"));
 }
+
+/// The host forwards nothing: the director sends frames itself.
+#[test]
+fn a_host_that_does_not_forward_still_directs() {
+    for (mode, path) in [("dr", "tc"), ("tun", "xdp")] {
+        let lab = TestLab::up(&["--servers", "1", "--mode", mode, "--path", path, "--no-offloads"]);
+        let off = "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding";
+        lab.sh("director", off);
+        assert_eq!(lab.sh("director", "cat /proc/sys/net/ipv4/conf/c0/forwarding"), "0");
+        for (_, _, host) in VIPS {
+            assert_eq!(lab.curl(&format!("http://{host}/")), "server1", "{mode} {path}");
+        }
+    }
+}
