@@ -49,6 +49,7 @@ dirigent=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/dirigent}")
 clean() {
     local status=$?
     "$dirigent" lab down --name "$lab" >/dev/null || status=1
+    for mode in dr tun; do "$dirigent" lab down --name "$lab-$mode" >/dev/null || status=1; done
     [ "$status" = 0 ] || echo "demo: FAILED" >&2
     exit "$status"
 }
@@ -58,7 +59,7 @@ trap 'exit 143' TERM
 
 began=$SECONDS
 # Of a demo that was killed.
-"$dirigent" lab down --name "$lab" >/dev/null
+for name in "$lab" "$lab-dr" "$lab-tun"; do "$dirigent" lab down --name "$name" >/dev/null; done
 
 say "a lab: client, router, director and three servers in network namespaces; the daemon runs examples/dirigent.toml"
 "$dirigent" lab up --name "$lab" --servers 3 --config examples/dirigent.toml
@@ -75,4 +76,17 @@ say "who answered how much, and the bytes on each side of the director"
 "$dirigent" lab traffic --name "$lab"
 echo
 "$dirigent" --instance "$lab" stats --drops
+for mode in dr tun; do
+    case $mode in
+    dr) say "direct routing: the servers hold the virtual address, and answer clients themselves" ;;
+    tun) say "tunnelling: the same, and packets go to the servers inside others" ;;
+    esac
+    "$dirigent" lab up --name "$lab-$mode" --mode $mode --servers 2 >/dev/null
+    for _ in 1 2 3 4; do "$dirigent" lab exec --name "$lab-$mode" client -- curl -sS --max-time 5 "http://$vip4/"; done | sed 's/^/  /'
+    "$dirigent" lab walk --name "$lab-$mode"
+    "$dirigent" lab traffic --name "$lab-$mode"
+    "$dirigent" lab down --name "$lab-$mode" >/dev/null
+done
+printf '\nWith NAT the director carries both halves of every connection, for only it can make the answers B'"'"'s again; with direct\n'
+printf 'routing and tunnelling the servers are B, and the director carries only what clients send.\n'
 printf '\ndemo: done in %s s. A lab of your own: make lab ARGS="up --servers 3"\n' "$((SECONDS - began))"

@@ -40,7 +40,7 @@ fn walk_is_whole(walk: &str, a: &str, b: &str, c: &str) {
 }
 
 #[test]
-fn the_demo_shows_everything_within_a_minute() {
+fn the_demo_shows_everything_in_time() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let lab = format!("td{}-demo", std::process::id());
     let begun = Instant::now();
@@ -54,7 +54,8 @@ fn the_demo_shows_everything_within_a_minute() {
     let (text, errors) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr).into_owned());
     assert!(output.status.success(), "{errors}\n{text}");
-    assert!(took < Duration::from_secs(60), "{took:?}");
+    // 60 s for NAT; 90 s with the other two methods.
+    assert!(took < Duration::from_secs(90), "{took:?}");
     assert!(!text.contains('\x1b') && errors.is_empty(), "{errors}");
 
     // The lab, the daemon on the example configuration.
@@ -144,4 +145,17 @@ fn the_demo_shows_everything_within_a_minute() {
     assert!(!Path::new("/sys/fs/bpf/dirigent").join(&lab).exists());
     let names = Command::new("ip").args(["netns", "list"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&names.stdout).contains(&lab));
+
+    // Direct routing and tunnelling: the director is on the way there, not on the way back.
+    for (section, carried) in [
+        ("=== direct routing", "  director direct routing: A → B as it was, to C's MAC\n"),
+        ("=== tunnelling", "  director tunnel: A → B inside 10.0.0.1 → 10.0.0."),
+    ] {
+        let (_, rest) = text.split_once(section).unwrap_or_else(|| panic!("{section:?} is not in\n{text}"));
+        let there = between(rest, carried, "\n\n");
+        assert!(there.contains("    director r0") && there.contains("    server"), "{there}");
+        let back = between(rest, "  C holds B and answers A itself", "\n\n");
+        assert!(!back.contains("    director") && back.contains("    client eth0"), "{back}");
+        assert!(between(rest, "director r0", "demo: done").contains("towards servers"), "{rest}");
+    }
 }

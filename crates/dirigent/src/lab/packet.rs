@@ -26,6 +26,8 @@ pub struct Tcp {
     pub payload: usize,
     /// Its first line, if it is text.
     pub text: String,
+    /// The packet it is inside of, if it is: `10.0.0.1 → 10.0.0.2 IPIP`.
+    pub outer: Option<String>,
 }
 
 impl Tcp {
@@ -79,23 +81,13 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn parse(at: u64, frame: &[u8]) -> Option<Tcp> {
     let mac = |at: usize| frame.get(at..)?.first_chunk().copied().map(mac_text);
-    let packet = frame.get(14..)?;
-    let (from, to, ttl, rest): (IpAddr, IpAddr, u8, &[u8]) = match be16(frame, 12)? {
-        0x0800 => {
-            let header = usize::from(packet.first()? & 15) * 4;
-            let total = usize::from(be16(packet, 2)?);
-            let ip = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|b| IpAddr::from(Ipv4Addr::from(*b)));
-            let protocol = *packet.get(9)?;
-            (protocol == 6).then_some((ip(12)?, ip(16)?, *packet.get(8)?, packet.get(header..total)?))?
-        }
-        0x86dd => {
-            let length = usize::from(be16(packet, 4)?);
-            let ip = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|b| IpAddr::from(Ipv6Addr::from(*b)));
-            let next = *packet.get(6)?;
-            (next == 6).then_some((ip(8)?, ip(24)?, *packet.get(7)?, packet.get(40..40 + length)?))?
-        }
-        _ => return None,
-    };
+    let mut ip = Ip::read(frame.get(14..)?)?;
+    let mut outer = None;
+    if let Some((kind, inside)) = ip.inside() {
+        outer = Some(format!("{} → {} {kind}", ip.from, ip.to));
+        ip = Ip::read(inside)?;
+    }
+    let Ip { from, to, ttl, protocol: 6, rest } = ip else { return None };
     let header = usize::from(rest.get(12)? >> 4) * 4;
     let payload = rest.get(header..)?;
     let line = payload.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
@@ -110,7 +102,40 @@ fn parse(at: u64, frame: &[u8]) -> Option<Tcp> {
         flags: *rest.get(13)?,
         payload: payload.len(),
         text,
+        outer,
     })
+}
+
+/// An IP header, and what follows it.
+struct Ip<'p> {
+    from: IpAddr,
+    to: IpAddr,
+    ttl: u8,
+    protocol: u8,
+    rest: &'p [u8],
+}
+
+impl<'p> Ip<'p> {
+    fn read(packet: &'p [u8]) -> Option<Self> {
+        if packet.first()? >> 4 == 4 {
+            let header = usize::from(packet.first()? & 15) * 4;
+            let ip = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|b| IpAddr::from(Ipv4Addr::from(*b)));
+            let rest = packet.get(header..usize::from(be16(packet, 2)?))?;
+            return Some(Self { from: ip(12)?, to: ip(16)?, ttl: *packet.get(8)?, protocol: *packet.get(9)?, rest });
+        }
+        let ip = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|b| IpAddr::from(Ipv6Addr::from(*b)));
+        let rest = packet.get(40..40 + usize::from(be16(packet, 4)?))?;
+        Some(Self { from: ip(8)?, to: ip(24)?, ttl: *packet.get(7)?, protocol: *packet.get(6)?, rest })
+    }
+    /// The packet inside, if this is a tunnel's.
+    fn inside(&self) -> Option<(&'static str, &'p [u8])> {
+        match self.protocol {
+            4 | 41 => Some(("IPIP", self.rest)),
+            47 => Some(("GRE", self.rest.get(4..)?)),
+            17 if be16(self.rest, 2)? == super::files::GUE_PORT => Some(("GUE", self.rest.get(12..)?)),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

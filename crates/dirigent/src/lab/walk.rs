@@ -5,7 +5,7 @@ use super::capture::{Capture, Seen};
 use super::files::host;
 use super::packet::Tcp;
 use crate::failure::{Failure, Result};
-use dirigent_net::lab::{Family, Lab, LabSpec};
+use dirigent_net::lab::{Family, Lab, LabSpec, Mode};
 use dirigent_wire::TcpHeader;
 use std::net::IpAddr;
 
@@ -20,6 +20,13 @@ come back through the director, which makes it B's again: that is why the direct
 /// Walks, and if asked shows the way around.
 pub fn run(lab: &Lab, family: Family, around: bool) -> Result<()> {
     let spec = LabSpec { family, ..lab.spec().clone() };
+    if spec.mode != Mode::Nat {
+        if around {
+            let remedy = "leave --around out: with direct routing and tunnels it is how answers go";
+            return Err(Failure::new("--around", "only of NAT an answer can go around the director", remedy));
+        }
+        return walk_direct(lab, &spec);
+    }
     walk(lab, &spec)?;
     if around { go_around(lab, &spec) } else { Ok(()) }
 }
@@ -77,6 +84,47 @@ fn walk(lab: &Lab, spec: &LabSpec) -> Result<()> {
     show(&format!("director NAT: A → C {}", inside.to), translated, first.at);
     show("C → A", reply, first.at);
     show("director un-NAT: B → A", restored, first.at);
+    Ok(())
+}
+
+/// The same with direct routing or a tunnel: the director carries one half.
+fn walk_direct(lab: &Lab, spec: &LabSpec) -> Result<()> {
+    let (a, b) = (spec.client(), spec.vip());
+    let mut places = places(spec);
+    places.push(("router".to_owned(), "servers0".to_owned()));
+    let filter = format!("({FILTER}) or proto 4 or proto 41 or proto 47 or udp port {}", super::files::GUE_PORT);
+    let capture = Capture::start(lab, &places, &filter)?;
+    let answer = request(lab, b)?;
+    let seen = capture.finish()?;
+    let Some(server) = answer else {
+        return Err(Failure::new(b.to_string(), "no answer to an HTTP request", "see `dirigent stats --drops`"));
+    };
+    let stage = |wanted: &dyn Fn(&Seen, &Tcp) -> bool| -> Vec<(String, Tcp)> {
+        let first = |place: &Seen| {
+            let packet = place.packets.iter().find(|p| p.payload > 0 && wanted(place, p))?;
+            Some((place.place(), packet.clone()))
+        };
+        let mut found: Vec<_> = seen.iter().filter_map(first).collect();
+        found.sort_by_key(|(_, packet)| packet.at);
+        found
+    };
+    let to_b = |p: &Tcp| p.from.ip() == a && p.to.ip() == b;
+    let lacks = || Failure::new("", "the capture lacks a hop of the request or its reply", "try again; is it tc mode?");
+    let at_server = stage(&|place, p| place.host == server && to_b(p));
+    let (_, sent) = at_server.first().ok_or_else(lacks)?;
+    // What the director sends has its MAC as its source.
+    let director = sent.from_mac.clone();
+    let ask = stage(&|_, p| to_b(p) && p.from_mac != director);
+    let carried = stage(&|_, p| to_b(p) && p.from_mac == director);
+    let reply = stage(&|_, p| p.from.ip() == b && p.to.ip() == a);
+    let (Some((_, first)), false) = (ask.first(), reply.is_empty()) else { return Err(lacks()) };
+    println!("one request and its reply, as captured at each hop ({server} answered):\n");
+    show(&format!("A {} → B {}", first.from, first.to), &ask, first.at);
+    match &sent.outer {
+        Some(outer) => show(&format!("director tunnel: A → B inside {outer}"), &carried, first.at),
+        None => show("director direct routing: A → B as it was, to C's MAC", &carried, first.at),
+    }
+    show("C holds B and answers A itself: B → A, not through the director", &reply, first.at);
     Ok(())
 }
 
