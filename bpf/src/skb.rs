@@ -26,8 +26,8 @@ struct Loader(*mut __sk_buff);
 
 impl Load for Loader {
     #[inline(always)]
-    fn load(&self, off: u32, to: *mut [u64; 8], len: u32) -> bool {
-        // SAFETY: `to` holds 64 bytes and `len` is at most that.
+    fn load(&self, off: u32, to: *mut [u64; 4], len: u32) -> bool {
+        // SAFETY: `to` holds 32 bytes and `len` is at most that.
         unsafe { bpf_skb_load_bytes(self.0.cast(), off, to.cast(), len) == 0 }
     }
 }
