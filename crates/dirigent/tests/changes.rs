@@ -307,14 +307,11 @@ fn learned(lab: &TestLab, host: &str, destination: &str) -> bool {
     lab.sh(host, &format!("ip route get {destination}")).contains("mtu 1300")
 }
 
-/// The way to the client gets narrow: servers are told. Locked, since the kernel's route lookup for programs heeds the
-/// MTU of a route only then (docs/differences.md); that of a link it always does.
-fn a_narrow_way_to_the_client(path: &[&str]) {
+/// The way to the client gets narrow: servers are told.
+fn a_narrow_way_to_the_client(path: &[&str], narrow: &str) {
     let lab = TestLab::up(&[&["--servers", "1"], path].concat());
     under_transfer(&lab, |lab| {
-        let routes = "ip route add 198.51.100.0/24 via 203.0.113.1 mtu lock 1300; \
-                      ip -6 route add 2001:db8:51::/64 via 2001:db8:1::1 mtu lock 1300";
-        lab.sh("director", routes);
+        lab.sh("director", narrow);
         for client in ["198.51.100.7", "2001:db8:51::7"] {
             // And the time of an attempt.
             until("the server does not know", SECOND * 3 / 2, || learned(lab, "server1", client));
@@ -323,14 +320,28 @@ fn a_narrow_way_to_the_client(path: &[&str]) {
     assert!(lab.count("reply_too_big") > 0);
 }
 
+/// Locked, since the kernel's route lookup for programs heeds the MTU of a route only then (docs/differences.md).
+const NARROW_ROUTE: &str = "ip route add 198.51.100.0/24 via 203.0.113.1 mtu lock 1300; \
+                            ip -6 route add 2001:db8:51::/64 via 2001:db8:1::1 mtu lock 1300";
+
 #[test]
 fn a_narrow_way_to_the_client_is_told_to_servers_within_a_second_on_tc() {
-    a_narrow_way_to_the_client(TC);
+    a_narrow_way_to_the_client(TC, NARROW_ROUTE);
 }
 
 #[test]
 fn a_narrow_way_to_the_client_is_told_to_servers_within_a_second_on_xdp() {
-    a_narrow_way_to_the_client(XDP);
+    a_narrow_way_to_the_client(XDP, NARROW_ROUTE);
+}
+
+#[test]
+fn a_narrow_link_to_the_client_is_told_to_servers_within_a_second_on_tc() {
+    a_narrow_way_to_the_client(TC, "ip link set c0 mtu 1300");
+}
+
+#[test]
+fn a_narrow_link_to_the_client_is_told_to_servers_within_a_second_on_xdp() {
+    a_narrow_way_to_the_client(XDP, "ip link set c0 mtu 1300");
 }
 
 /// The way to the server gets narrow while clients send much: they are told.
