@@ -276,13 +276,13 @@ fn a_route_by_another_interface_is_followed_within_a_second_on_xdp() {
 }
 
 /// Links go down and up again, each on its own: on the host, with what that takes from the kernel's tables, and at the
-/// other end of the wire.
+/// other end of the wire. Down for so long that a daemon that is late has to learn of both.
 fn links_down_and_up(path: &[&str]) {
     let lab = TestLab::up(&[&["--servers", "1"], path].concat());
     let down_and_up = |host: &str, interface: &str, again: &str| {
         under_transfer(&lab, |lab| {
             let link = format!("ip link set {interface}");
-            lab.sh(host, &format!("{link} down; sleep 0.3; {link} up; {again}"));
+            lab.sh(host, &format!("{link} down; sleep 2; {link} up; {again}"));
         });
     };
     // IPv6 addresses go with the link, IPv4 routes by a gateway too; their owner brings them back.
@@ -300,6 +300,36 @@ fn links_down_and_up_cost_connections_no_more_than_a_second_on_tc() {
 #[test]
 fn links_down_and_up_cost_connections_no_more_than_a_second_on_xdp() {
     links_down_and_up(XDP);
+}
+
+/// The link to the servers goes down for good, and a route by the clients' interface, which stood behind, takes over.
+/// The server's answers come by the router from the start.
+fn a_link_down(path: &[&str]) {
+    let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+    lab.sh("router", "for i in all outside0 servers0; do sysctl -qw net.ipv4.conf.$i.rp_filter=0; done");
+    lab.sh("router", "ip route add 10.0.0.2/32 dev servers0; ip -6 route add fd00::2/128 dev servers0");
+    let to_director = "ip rule add iif servers0 table 7; ip route add default via 203.0.113.2 table 7; \
+                       ip -6 rule add iif servers0 table 7; ip -6 route add default via 2001:db8:1::2 table 7";
+    lab.sh("router", to_director);
+    lab.sh("server1", "ip route replace default via 10.0.0.254; ip -6 route replace default via fd00::254");
+    let behind = "ip route add 10.0.0.0/24 via 203.0.113.1 metric 5000; \
+                  ip -6 route add fd00::/64 via 2001:db8:1::1 metric 5000";
+    lab.sh("director", behind);
+    assert!(next_hops(&lab).iter().all(|mac| mac == "02:00:00:00:03:01"), "{:?}", next_hops(&lab));
+    under_transfer(&lab, |lab| {
+        lab.sh("director", "ip link set r0 down");
+    });
+    assert!(next_hops(&lab).iter().all(|mac| mac == "02:00:00:00:01:02"), "{:?}", next_hops(&lab));
+}
+
+#[test]
+fn a_link_down_gives_way_to_the_route_behind_within_a_second_on_tc() {
+    a_link_down(TC);
+}
+
+#[test]
+fn a_link_down_gives_way_to_the_route_behind_within_a_second_on_xdp() {
+    a_link_down(XDP);
 }
 
 /// The route's MTU that a host has learned for a destination.
