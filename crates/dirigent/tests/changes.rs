@@ -279,6 +279,8 @@ fn a_route_by_another_interface_is_followed_within_a_second_on_xdp() {
 /// other end of the wire. Down for so long that a daemon that is late has to learn of both.
 fn links_down_and_up(path: &[&str]) {
     let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+    // While r0 is down, the default route leads to servers too. The router must not send what comes so back to the host.
+    lab.sh("router", "ip route replace blackhole 10.0.0.0/24; ip -6 route replace blackhole fd00::/64");
     let down_and_up = |host: &str, interface: &str, again: &str| {
         under_transfer(&lab, |lab| {
             let link = format!("ip link set {interface}");
