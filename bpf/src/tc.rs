@@ -180,12 +180,18 @@ fn left(ctx: &TcContext, verdict: Verdict) -> i32 {
     }
 }
 
-/// Whether XDP has decided already.
+/// Whether XDP has decided already. The mark is taken out: the packet may go on to a bridge or another host's device,
+/// where another director has yet to decide.
 #[inline(always)]
 fn judged(ctx: *mut __sk_buff) -> bool {
     // SAFETY: ctx is the program's; the bounds of the metadata are checked.
     unsafe {
         let (meta, data) = ((*ctx).data_meta as usize, (*ctx).data as usize);
-        meta + 4 <= data && (meta as *const u32).read_volatile() == JUDGED
+        let mark = meta as *mut u32;
+        let judged = meta + 4 <= data && mark.read_volatile() == JUDGED;
+        if judged {
+            mark.write_volatile(0);
+        }
+        judged
     }
 }

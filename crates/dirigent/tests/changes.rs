@@ -276,13 +276,15 @@ fn a_route_by_another_interface_is_followed_within_a_second_on_xdp() {
 }
 
 /// Links go down and up again, each on its own: on the host, with what that takes from the kernel's tables, and at the
-/// other end of the wire.
+/// other end of the wire. Down for so long that a daemon that is late has to learn of both.
 fn links_down_and_up(path: &[&str]) {
     let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+    // While r0 is down, the default route leads to servers too. The router must not send what comes so back to the host.
+    lab.sh("router", "ip route replace blackhole 10.0.0.0/24; ip -6 route replace blackhole fd00::/64");
     let down_and_up = |host: &str, interface: &str, again: &str| {
         under_transfer(&lab, |lab| {
             let link = format!("ip link set {interface}");
-            lab.sh(host, &format!("{link} down; sleep 0.3; {link} up; {again}"));
+            lab.sh(host, &format!("{link} down; sleep 2; {link} up; {again}"));
         });
     };
     // IPv6 addresses go with the link, IPv4 routes by a gateway too; their owner brings them back.
@@ -302,19 +304,46 @@ fn links_down_and_up_cost_connections_no_more_than_a_second_on_xdp() {
     links_down_and_up(XDP);
 }
 
+/// The link to the servers goes down for good, and a route by the clients' interface, which stood behind, takes over.
+/// The server's answers come by the router from the start.
+fn a_link_down(path: &[&str]) {
+    let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+    lab.sh("router", "for i in all outside0 servers0; do sysctl -qw net.ipv4.conf.$i.rp_filter=0; done");
+    lab.sh("router", "ip route add 10.0.0.2/32 dev servers0; ip -6 route add fd00::2/128 dev servers0");
+    let to_director = "ip rule add iif servers0 table 7; ip route add default via 203.0.113.2 table 7; \
+                       ip -6 rule add iif servers0 table 7; ip -6 route add default via 2001:db8:1::2 table 7";
+    lab.sh("router", to_director);
+    lab.sh("server1", "ip route replace default via 10.0.0.254; ip -6 route replace default via fd00::254");
+    let behind = "ip route add 10.0.0.0/24 via 203.0.113.1 metric 5000; \
+                  ip -6 route add fd00::/64 via 2001:db8:1::1 metric 5000";
+    lab.sh("director", behind);
+    assert!(next_hops(&lab).iter().all(|mac| mac == "02:00:00:00:03:01"), "{:?}", next_hops(&lab));
+    under_transfer(&lab, |lab| {
+        lab.sh("director", "ip link set r0 down");
+    });
+    assert!(next_hops(&lab).iter().all(|mac| mac == "02:00:00:00:01:02"), "{:?}", next_hops(&lab));
+}
+
+#[test]
+fn a_link_down_gives_way_to_the_route_behind_within_a_second_on_tc() {
+    a_link_down(TC);
+}
+
+#[test]
+fn a_link_down_gives_way_to_the_route_behind_within_a_second_on_xdp() {
+    a_link_down(XDP);
+}
+
 /// The route's MTU that a host has learned for a destination.
 fn learned(lab: &TestLab, host: &str, destination: &str) -> bool {
     lab.sh(host, &format!("ip route get {destination}")).contains("mtu 1300")
 }
 
-/// The way to the client gets narrow: servers are told. Locked, since the kernel's route lookup for programs heeds the
-/// MTU of a route only then (docs/differences.md); that of a link it always does.
-fn a_narrow_way_to_the_client(path: &[&str]) {
+/// The way to the client gets narrow: servers are told.
+fn a_narrow_way_to_the_client(path: &[&str], narrow: &str) {
     let lab = TestLab::up(&[&["--servers", "1"], path].concat());
     under_transfer(&lab, |lab| {
-        let routes = "ip route add 198.51.100.0/24 via 203.0.113.1 mtu lock 1300; \
-                      ip -6 route add 2001:db8:51::/64 via 2001:db8:1::1 mtu lock 1300";
-        lab.sh("director", routes);
+        lab.sh("director", narrow);
         for client in ["198.51.100.7", "2001:db8:51::7"] {
             // And the time of an attempt.
             until("the server does not know", SECOND * 3 / 2, || learned(lab, "server1", client));
@@ -323,14 +352,28 @@ fn a_narrow_way_to_the_client(path: &[&str]) {
     assert!(lab.count("reply_too_big") > 0);
 }
 
+/// Locked, since the kernel's route lookup for programs heeds the MTU of a route only then (docs/differences.md).
+const NARROW_ROUTE: &str = "ip route add 198.51.100.0/24 via 203.0.113.1 mtu lock 1300; \
+                            ip -6 route add 2001:db8:51::/64 via 2001:db8:1::1 mtu lock 1300";
+
 #[test]
 fn a_narrow_way_to_the_client_is_told_to_servers_within_a_second_on_tc() {
-    a_narrow_way_to_the_client(TC);
+    a_narrow_way_to_the_client(TC, NARROW_ROUTE);
 }
 
 #[test]
 fn a_narrow_way_to_the_client_is_told_to_servers_within_a_second_on_xdp() {
-    a_narrow_way_to_the_client(XDP);
+    a_narrow_way_to_the_client(XDP, NARROW_ROUTE);
+}
+
+#[test]
+fn a_narrow_link_to_the_client_is_told_to_servers_within_a_second_on_tc() {
+    a_narrow_way_to_the_client(TC, "ip link set c0 mtu 1300");
+}
+
+#[test]
+fn a_narrow_link_to_the_client_is_told_to_servers_within_a_second_on_xdp() {
+    a_narrow_way_to_the_client(XDP, "ip link set c0 mtu 1300");
 }
 
 /// The way to the server gets narrow while clients send much: they are told.

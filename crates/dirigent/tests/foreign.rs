@@ -1,5 +1,5 @@
 //! What is not the director's passes untouched: frames for other MACs, on promiscuous and on bridged ports, and packets
-//! for virtual addresses that this host does not hold. Needs root.
+//! for virtual addresses that this host does not hold. On a bridge that has the addresses it works as IPVS does. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod common;
@@ -18,6 +18,7 @@ const TC: &[&str] = &["--path", "tc"];
 const XDP: &[&str] = &["--path", "xdp", "--no-offloads"];
 const ROUTER: Mac = [2, 0, 0, 0, 1, 2];
 const DIRECTOR: Mac = [2, 0, 0, 0, 2, 1];
+const BRIDGE: Mac = [2, 0, 0, 0, 2, 9];
 const STRANGER: Mac = [2, 0, 0, 0, 0x77, 0x77];
 const MARK: &[u8] = b"a frame that dirigent's tests have sent";
 
@@ -92,6 +93,20 @@ fn counted(lab: &TestLab, reason: &str, packets: u64) {
     }
 }
 
+/// The interfaces in use.
+fn used(lab: &TestLab) -> Vec<String> {
+    let status = lab.json(&["status", "--json"]);
+    status["interfaces"].as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn until_used(lab: &TestLab, interface: &str) {
+    let begun = Instant::now();
+    while !used(lab).iter().any(|name| name == interface) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{interface} is not used\n{}", lab.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// What the services have counted, and the connections.
 fn touched(lab: &TestLab) -> u64 {
     let stats = lab.json(&["stats", "--json"]);
@@ -130,9 +145,8 @@ fn frames_for_other_macs_on_a_promiscuous_port_pass_on_xdp() {
     promiscuous(XDP);
 }
 
-/// The director's interface is a port of a bridge that leads on to the client's host.
-fn bridged(path: &[&str]) {
-    let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+/// The director's interface becomes a port of the bridge b0, whose other port leads to the client's host.
+fn bridge(lab: &TestLab) {
     let bridge = format!(
         "ip link add b0 type bridge; ip link add p0 type veth peer name far0 netns {}-client; \
          ip link set c0 master b0; ip link set p0 master b0; ip link set p0 up; ip link set b0 up",
@@ -140,30 +154,42 @@ fn bridged(path: &[&str]) {
     );
     lab.sh("director", &bridge);
     lab.sh("client", "ip link set far0 up");
-    let used = lab.json(&["status", "--json"])["interfaces"].clone();
-    assert!(used.as_array().unwrap().iter().any(|i| i["name"] == "c0"), "still attached to the port: {used}");
-    let strange = frames(STRANGER);
-    // Until the bridge has both ports forwarding, frames are lost on it.
+}
+
+/// What comes out at the other port. Until the bridge has both forwarding, frames are lost on it.
+fn over_the_bridge(lab: &TestLab, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let begun = Instant::now();
-    let heard = loop {
+    loop {
         let far = Ear::on(lab.namespace("client"), "far0");
-        send(&lab, &strange);
+        send(lab, frames);
         std::thread::sleep(Duration::from_millis(50));
         let heard = far.heard();
         if !heard.is_empty() {
-            break heard;
+            return heard;
         }
         assert!(begun.elapsed() < Duration::from_secs(5), "nothing comes over the bridge");
-    };
-    assert_eq!(heard, strange, "bridged as they were sent");
+    }
+}
+
+/// What is for the director, by this MAC, goes to the server and nowhere else.
+fn directed(lab: &TestLab, mac: Mac) {
+    let (far, server) = (Ear::on(lab.namespace("client"), "far0"), Ear::on(lab.namespace("server1"), "eth0"));
+    let (ours, before) = (frames(mac), lab.count("request"));
+    send(lab, &ours);
+    counted(lab, "request", before + ours.len() as u64);
+    assert_eq!((server.heard().len(), far.heard().len()), (ours.len(), 0));
+}
+
+fn bridged(path: &[&str]) {
+    let lab = TestLab::up(&[&["--servers", "1"], path].concat());
+    bridge(&lab);
+    assert!(used(&lab).contains(&"c0".to_owned()), "still attached to the port: {:?}", used(&lab));
+    let strange = frames(STRANGER);
+    assert_eq!(over_the_bridge(&lab, &strange), strange, "bridged as they were sent");
     assert!(lab.count("other_mac") >= strange.len() as u64);
     assert_eq!(touched(&lab), 0, "{}", lab.dirigent(&["stats"]).0);
     // On the port, too, what is for the director is directed.
-    let (far, server) = (Ear::on(lab.namespace("client"), "far0"), Ear::on(lab.namespace("server1"), "eth0"));
-    let ours = frames(DIRECTOR);
-    send(&lab, &ours);
-    counted(&lab, "request", ours.len() as u64);
-    assert_eq!((server.heard().len(), far.heard().len()), (ours.len(), 0));
+    directed(&lab, DIRECTOR);
 }
 
 #[test]
@@ -174,6 +200,34 @@ fn frames_for_other_macs_on_a_bridged_port_are_bridged_on_tc() {
 #[test]
 fn frames_for_other_macs_on_a_bridged_port_are_bridged_on_xdp() {
     bridged(XDP);
+}
+
+/// b0 takes over what c0 had, under a MAC of its own; the router learns it.
+fn move_addresses_to_the_bridge(lab: &TestLab) {
+    let addresses = "ip link set b0 address 02:00:00:00:02:09; ip address flush dev c0; \
+                     ip address add 203.0.113.2/30 dev b0; ip -6 address add 2001:db8:1::2/64 dev b0 nodad; \
+                     ip route replace default via 203.0.113.1; ip -6 route replace default via 2001:db8:1::1";
+    lab.sh("director", addresses);
+    lab.sh("router", "ip neigh flush dev outside0; ip -6 neigh flush dev outside0");
+}
+
+/// As IPVS works on the bridge that has the host's addresses, so does the director: by the bridge's MAC and by its
+/// port's, which is this host's too. What is for others is bridged untouched.
+#[test]
+fn a_bridge_that_has_the_addresses_is_directed_on_and_bridges_the_rest() {
+    let lab = TestLab::up(&[&["--servers", "1"], TC].concat());
+    bridge(&lab);
+    move_addresses_to_the_bridge(&lab);
+    until_used(&lab, "b0");
+    for url in ["http://192.0.2.10/", "http://[2001:db8::10]/"] {
+        assert_eq!(lab.curl(url), "server1");
+    }
+    let before = touched(&lab);
+    let strange = frames(STRANGER);
+    assert_eq!(over_the_bridge(&lab, &strange), strange, "bridged as they were sent");
+    assert_eq!(touched(&lab), before, "{}", lab.dirigent(&["stats"]).0);
+    directed(&lab, BRIDGE);
+    directed(&lab, DIRECTOR);
 }
 
 /// A standby: the service is configured, its address is elsewhere. The host routes the packets, as it would without us.
@@ -212,4 +266,37 @@ fn packets_for_an_address_that_is_not_held_go_to_the_host_on_tc() {
 #[test]
 fn packets_for_an_address_that_is_not_held_go_to_the_host_on_xdp() {
     not_held(XDP);
+}
+
+/// Two directors of one host: the first, by XDP, on a bridge's port; the second, by tc, on the bridge. What the first leaves
+/// as foreign, marked as decided for its own tc program, is the second's to direct.
+#[test]
+fn what_one_director_leaves_on_xdp_another_directs() {
+    let lab = TestLab::up(&[&["--servers", "1"], XDP].concat());
+    bridge(&lab);
+    let text = lab.config();
+    let services = &text[text.find("[[service]]").unwrap()..];
+    lab.write_config("version = 1\n[director]\nmode = \"xdp\"\ninterfaces = [\"c0\"]\n");
+    lab.dirigent(&["reload"]);
+    move_addresses_to_the_bridge(&lab);
+    let (file, instance) = (lab.file("second.toml"), format!("{}-b", lab.name()));
+    let head = "version = 1\n[director]\nconnections = 4096\nmode = \"tc\"\ninterfaces = [\"b0\", \"r0\"]\n";
+    std::fs::write(&file, [head, services].concat()).unwrap();
+    let argv = ["dirigent", "run", "--config", file.to_str().unwrap(), "--instance", &instance];
+    let mut second = lab.start("director", &argv);
+    let ready =
+        format!("for i in $(seq 200); do test -S /run/dirigent/{instance}.sock && exit; sleep 0.1; done; exit 1");
+    lab.sh("director", &ready);
+    let strange = frames(STRANGER);
+    assert_eq!(over_the_bridge(&lab, &strange), strange, "bridged as they were sent");
+    let server = Ear::on(lab.namespace("server1"), "eth0");
+    let theirs = frames(BRIDGE);
+    send(&lab, &theirs);
+    // What does not come is not to be waited for.
+    std::thread::sleep(Duration::from_millis(500));
+    let heard = server.heard().len();
+    let stats = lab.sh("director", &format!("dirigent --instance {instance} stats"));
+    lab.sh("director", &format!("dirigent --instance {instance} stop --detach"));
+    second.wait().unwrap();
+    assert_eq!(heard, theirs.len(), "{stats}");
 }
