@@ -556,16 +556,21 @@ fn pin_aborting(pin: &str) {
     assert_eq!(pinned, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// `xdp_exception`, in this network namespace and in one where an interface has the same number.
+/// `xdp_exception`, in this network namespace and in one where an interface has the same number; and of another's program
+/// on an interface that is directed by tc.
 #[test]
-fn exceptions_are_counted_in_their_own_namespace() {
-    /// Makes v0 and has it abort ten frames.
-    fn abort_ten(pin: &str) -> u32 {
+fn exceptions_are_counted_for_their_own_director() {
+    /// Makes v0, on which each frame is aborted.
+    fn aborting(pin: &str) -> u32 {
         sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
         let ifindex = veth();
         sh(&format!("ip link set dev v0 xdpgeneric pinned {pin}"));
-        sh("for i in 0 1 2 3 4 5 6 7 8 9; do head -c 60 /dev/zero | socat -u - INTERFACE:v1; done");
         ifindex
+    }
+    fn send_ten() {
+        sh("for i in 0 1 2 3 4 5 6 7 8 9; do head -c 60 /dev/zero | socat -u - INTERFACE:v1; done");
+        // The last may still be under way.
+        std::thread::sleep(Duration::from_millis(200));
     }
     in_namespace(|| {
         let pinned = Pinned::new("exceptions");
@@ -577,18 +582,27 @@ fn exceptions_are_counted_in_their_own_namespace() {
         };
         let pin = format!("{}/aborting", pinned.0.directory().display());
         pin_aborting(&pin);
-        // Every number that v0 may get is a link of ours: the fourth word says so.
-        let mut link = [0u16; 16];
-        link[3] = 1;
-        let links = kernel.table::<u32, [u16; 16]>("LINKS").unwrap();
-        (1..16).for_each(|ifindex| links.insert(ifindex, link).unwrap());
+        let ifindex = aborting(&pin);
+        let links = kernel.table::<u32, [u8; 32]>("LINKS").unwrap();
+        // `Link::used` and `Link::xdp`.
+        let link = |xdp: u8| {
+            let mut link = [0; 32];
+            link[6..8].copy_from_slice(&1u16.to_ne_bytes());
+            link[28..].copy_from_slice(&u32::from(xdp).to_ne_bytes());
+            links.insert(ifindex, link).unwrap();
+        };
 
-        let ifindex = abort_ten(&pin);
-        std::thread::sleep(Duration::from_millis(200));
+        link(0);
+        send_ten();
+        assert_eq!(counted(), 0, "the program on an interface that is directed by tc is not ours");
+        link(1);
+        send_ten();
         assert_eq!(counted(), 10);
         let theirs = pin.clone();
-        in_namespace(move || assert_eq!(abort_ten(&theirs), ifindex));
-        std::thread::sleep(Duration::from_millis(200));
+        in_namespace(move || {
+            assert_eq!(aborting(&theirs), ifindex);
+            send_ten();
+        });
         assert_eq!(counted(), 10, "another namespace's");
         std::fs::remove_file(&pin).unwrap();
     });
