@@ -13,8 +13,10 @@ use std::{
 };
 
 use dirigent_datapath::kernel::{
-    Attached, Direction, Error, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext, TcKind, attached,
-    detach_all, pin_pass, verify,
+    Attached, Direction, Error, Facts, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext, TcKind,
+    attached, detach_all, pin_pass,
+    select::{FEATURE_BASIC, FEATURE_REDIRECT, FEATURE_TRANSMIT},
+    verify,
 };
 
 const LAYOUT: u32 = 1;
@@ -247,6 +249,30 @@ fn auto_on_a_virtual_device_is_tc_and_says_why() {
         assert_eq!((one.path, one.tcx, one.replaced), (PathKind::Tc, has_tcx(), false));
         assert!(one.reason.contains("virtual device (veth)"), "{}", one.reason);
         assert_eq!(pinned.hooks(), tc_hooks());
+    });
+}
+
+#[test]
+fn a_device_tells_what_it_can_do_with_xdp() {
+    in_namespace(|| {
+        veth();
+        let facts = || Facts::gather("v0").unwrap();
+        assert!(facts().strips_tags);
+        sh("ethtool -K v0 rxvlan off");
+        assert!(!facts().strips_tags);
+        // Before 6.3 the kernel does not tell.
+        let Some(before) = facts().features else { return };
+        let pinned = Pinned::new("features");
+        pinned.load().attach(&[("v1", Mode::Xdp)], TcKind::Auto).unwrap();
+        let after = facts().features.unwrap();
+        let can = FEATURE_BASIC | FEATURE_REDIRECT;
+        assert_eq!([before & can, after & can], [can; 2]);
+        assert_eq!(
+            [before & FEATURE_TRANSMIT, after & FEATURE_TRANSMIT],
+            [0, FEATURE_TRANSMIT],
+            "its other end takes them"
+        );
+        assert_eq!(Facts::gather("lo").unwrap().features.map(|f| f & can), Some(0));
     });
 }
 
