@@ -561,6 +561,21 @@ fn lost_frames_are_counted_until_detached() {
     });
 }
 
+#[test]
+fn without_the_kernels_types_nothing_is_counted_and_an_error_says_so() {
+    in_namespace(|| {
+        let pinned = Pinned::new("untyped");
+        pinned.load().count_losses().unwrap_or_else(|e| panic!("{e}"));
+        // SAFETY: gives this thread, which shares no working directory that a test changes, mounts of its own.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "{}", std::io::Error::last_os_error());
+        sh("mount --make-rprivate / && mount --bind /dev/null /sys/kernel/btf/vmlinux");
+        let error = pinned.load().count_losses().unwrap_err().to_string();
+        assert!(error.contains("/sys/kernel/btf/vmlinux"), "{error}");
+        let links = std::fs::read_dir(pinned.0.links()).unwrap().count();
+        assert_eq!(links, 0, "nor do the programs of an earlier daemon go on");
+    });
+}
+
 /// Pins an XDP program that says XDP_ABORTED to each frame: an exception.
 fn pin_aborting(pin: &str) {
     // r0 = 0; exit
