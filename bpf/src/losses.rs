@@ -37,7 +37,8 @@ fn read<T>(base: usize, offset: u32) -> T {
     }
 }
 
-/// Adds `n` losses of frames that came in by the device of the first argument.
+/// Adds `n` losses of frames that came in by the device of the first argument. A device
+/// has one XDP program: if it is this director's, so are the frames.
 #[inline(always)]
 fn lost(ctx: &RawTracePointContext, n: i32) -> u32 {
     let device: usize = ctx.arg(0);
@@ -46,7 +47,7 @@ fn lost(ctx: &RawTracePointContext, n: i32) -> u32 {
         return 0;
     }
     let tables = KernelTables { ctx: core::ptr::null_mut() };
-    if tables.link(read(device, setting(0))).is_some() {
+    if tables.link(read(device, setting(0))).is_some_and(|link| link.xdp != 0) {
         count_reasons(Reason::TransmitFailed, n as u64);
     }
     0

@@ -13,8 +13,10 @@ use std::{
 };
 
 use dirigent_datapath::kernel::{
-    Attached, Direction, Error, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext, TcKind, attached,
-    detach_all, pin_pass, verify,
+    Attached, Direction, Error, Facts, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext, TcKind,
+    attached, detach_all, pin_pass,
+    select::{FEATURE_BASIC, FEATURE_REDIRECT, FEATURE_TRANSMIT},
+    verify,
 };
 
 const LAYOUT: u32 = 1;
@@ -247,6 +249,30 @@ fn auto_on_a_virtual_device_is_tc_and_says_why() {
         assert_eq!((one.path, one.tcx, one.replaced), (PathKind::Tc, has_tcx(), false));
         assert!(one.reason.contains("virtual device (veth)"), "{}", one.reason);
         assert_eq!(pinned.hooks(), tc_hooks());
+    });
+}
+
+#[test]
+fn a_device_tells_what_it_can_do_with_xdp() {
+    in_namespace(|| {
+        veth();
+        let facts = || Facts::gather("v0").unwrap();
+        assert!(facts().strips_tags);
+        sh("ethtool -K v0 rxvlan off");
+        assert!(!facts().strips_tags);
+        // Before 6.3 the kernel does not tell.
+        let Some(before) = facts().features else { return };
+        let pinned = Pinned::new("features");
+        pinned.load().attach(&[("v1", Mode::Xdp)], TcKind::Auto).unwrap();
+        let after = facts().features.unwrap();
+        let can = FEATURE_BASIC | FEATURE_REDIRECT;
+        assert_eq!([before & can, after & can], [can; 2]);
+        assert_eq!(
+            [before & FEATURE_TRANSMIT, after & FEATURE_TRANSMIT],
+            [0, FEATURE_TRANSMIT],
+            "its other end takes them"
+        );
+        assert_eq!(Facts::gather("lo").unwrap().features.map(|f| f & can), Some(0));
     });
 }
 
@@ -535,6 +561,21 @@ fn lost_frames_are_counted_until_detached() {
     });
 }
 
+#[test]
+fn without_the_kernels_types_nothing_is_counted_and_an_error_says_so() {
+    in_namespace(|| {
+        let pinned = Pinned::new("untyped");
+        pinned.load().count_losses().unwrap_or_else(|e| panic!("{e}"));
+        // SAFETY: gives this thread, which shares no working directory that a test changes, mounts of its own.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "{}", std::io::Error::last_os_error());
+        sh("mount --make-rprivate / && mount --bind /dev/null /sys/kernel/btf/vmlinux");
+        let error = pinned.load().count_losses().unwrap_err().to_string();
+        assert!(error.contains("/sys/kernel/btf/vmlinux"), "{error}");
+        let links = std::fs::read_dir(pinned.0.links()).unwrap().count();
+        assert_eq!(links, 0, "nor do the programs of an earlier daemon go on");
+    });
+}
+
 /// Pins an XDP program that says XDP_ABORTED to each frame: an exception.
 fn pin_aborting(pin: &str) {
     // r0 = 0; exit
@@ -556,16 +597,21 @@ fn pin_aborting(pin: &str) {
     assert_eq!(pinned, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// `xdp_exception`, in this network namespace and in one where an interface has the same number.
+/// `xdp_exception`, in this network namespace and in one where an interface has the same number; and of another's program
+/// on an interface that is directed by tc.
 #[test]
-fn exceptions_are_counted_in_their_own_namespace() {
-    /// Makes v0 and has it abort ten frames.
-    fn abort_ten(pin: &str) -> u32 {
+fn exceptions_are_counted_for_their_own_director() {
+    /// Makes v0, on which each frame is aborted.
+    fn aborting(pin: &str) -> u32 {
         sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
         let ifindex = veth();
         sh(&format!("ip link set dev v0 xdpgeneric pinned {pin}"));
-        sh("for i in 0 1 2 3 4 5 6 7 8 9; do head -c 60 /dev/zero | socat -u - INTERFACE:v1; done");
         ifindex
+    }
+    fn send_ten() {
+        sh("for i in 0 1 2 3 4 5 6 7 8 9; do head -c 60 /dev/zero | socat -u - INTERFACE:v1; done");
+        // The last may still be under way.
+        std::thread::sleep(Duration::from_millis(200));
     }
     in_namespace(|| {
         let pinned = Pinned::new("exceptions");
@@ -577,18 +623,27 @@ fn exceptions_are_counted_in_their_own_namespace() {
         };
         let pin = format!("{}/aborting", pinned.0.directory().display());
         pin_aborting(&pin);
-        // Every number that v0 may get is a link of ours: the fourth word says so.
-        let mut link = [0u16; 16];
-        link[3] = 1;
-        let links = kernel.table::<u32, [u16; 16]>("LINKS").unwrap();
-        (1..16).for_each(|ifindex| links.insert(ifindex, link).unwrap());
+        let ifindex = aborting(&pin);
+        let links = kernel.table::<u32, [u8; 32]>("LINKS").unwrap();
+        // `Link::used` and `Link::xdp`.
+        let link = |xdp: u8| {
+            let mut link = [0; 32];
+            link[6..8].copy_from_slice(&1u16.to_ne_bytes());
+            link[28..].copy_from_slice(&u32::from(xdp).to_ne_bytes());
+            links.insert(ifindex, link).unwrap();
+        };
 
-        let ifindex = abort_ten(&pin);
-        std::thread::sleep(Duration::from_millis(200));
+        link(0);
+        send_ten();
+        assert_eq!(counted(), 0, "the program on an interface that is directed by tc is not ours");
+        link(1);
+        send_ten();
         assert_eq!(counted(), 10);
         let theirs = pin.clone();
-        in_namespace(move || assert_eq!(abort_ten(&theirs), ifindex));
-        std::thread::sleep(Duration::from_millis(200));
+        in_namespace(move || {
+            assert_eq!(aborting(&theirs), ifindex);
+            send_ten();
+        });
         assert_eq!(counted(), 10, "another namespace's");
         std::fs::remove_file(&pin).unwrap();
     });

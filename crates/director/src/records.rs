@@ -323,8 +323,8 @@ pub struct Link {
     pub addr4: [u16; 2],
     /// The same for IPv6.
     pub addr6: [u16; 8],
-    /// Zero.
-    pub spare: u32,
+    /// 1 when the director's XDP program takes its packets: what XDP loses there is the director's loss.
+    pub xdp: u32,
 }
 
 /// Number of entries of the link table: interface numbers above are refused.
@@ -552,6 +552,7 @@ mod tests {
             offset_of!(NextHop, peer),
         ];
         assert_eq!(hop, [24, 26, 28, 32, 48]);
+        assert_eq!([offset_of!(Link, used), offset_of!(Link, xdp)], [6, 28]);
         assert_eq!([offset_of!(Settings, tcp_timeouts), offset_of!(Settings, udp_timeout)], [16, 80]);
     }
 }

@@ -4,6 +4,7 @@
 mod common;
 
 use common::TestLab;
+use dirigent_datapath::kernel::Instance;
 use std::time::{Duration, Instant};
 
 const FRAMES: u64 = 40;
@@ -54,6 +55,32 @@ fn losses_are_counted(args: &[&str], break_it: &str) {
     wait_for(&other, "request", 2 * FRAMES);
     assert_eq!(count(&lab, "transmit_failed"), FRAMES, "counted once");
     assert_eq!(count(&other, "transmit_failed"), 0, "another lab's losses");
+}
+
+/// Losses are a director's where its own XDP program is, and nowhere else: the daemon says so in the tables, whatever the
+/// mode, after a reload and after a restart. That the programs heed it `datapath::kernel` shows.
+#[test]
+fn only_where_xdp_is_ours() {
+    let lab = TestLab::up(&["--servers", "1", "--path", "tc", "--no-offloads"]);
+    let table = Instance::new(lab.name()).unwrap().open_table::<u32, [u32; 8]>("LINKS").unwrap();
+    // Interfaces in use besides loopback, and those of them where our XDP program is.
+    let counts = || {
+        let links = table.entries().unwrap();
+        let used = links.iter().filter(|(ifindex, link)| *ifindex != 1 && link[1] >> 16 != 0);
+        (used.clone().count(), used.filter(|(_, link)| link[7] == 1).count())
+    };
+    assert_eq!(counts(), (2, 0), "on tc");
+    let config = lab.config();
+    assert!(config.contains("mode = \"tc\""), "{config}");
+    lab.write_config(&config.replacen("mode = \"tc\"", "mode = \"xdp-generic\"", 1));
+    lab.dirigent(&["reload"]);
+    assert_eq!(counts(), (2, 2), "on generic XDP");
+    lab.kill_daemon();
+    lab.start_daemon();
+    assert_eq!(counts(), (2, 2), "taken over");
+    lab.write_config(&config);
+    lab.dirigent(&["reload"]);
+    assert_eq!(counts(), (2, 0), "on tc again");
 }
 
 /// `xdp_redirect_err`: the outgoing device says that it takes no XDP frames (before 6.3 it refuses each).

@@ -20,7 +20,6 @@ pub mod routes;
 pub mod sysctl;
 pub mod vip;
 pub mod watch;
-pub mod xdp;
 
 pub use error::{Error, Result};
 pub use hops::{HopKeeper, Update};

@@ -4,7 +4,6 @@
 
 use dirigent_net::lab::{LabGuard, LabSpec};
 use dirigent_net::links::{AttachedXdp, XdpMode, link_named};
-use dirigent_net::xdp;
 use nix::libc;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -44,7 +43,7 @@ fn attach(program: &OwnedFd, ifindex: u32, flags: u32) -> OwnedFd {
 }
 
 #[test]
-fn a_programs_number_and_mode_are_seen_and_the_peer_can_transmit() {
+fn a_programs_number_and_mode_are_seen() {
     let lab = LabGuard::up(&LabSpec { servers: 1, offloads: false, ..LabSpec::default() }).unwrap();
     lab.run("director", || {
         let program = pass();
@@ -61,11 +60,4 @@ fn a_programs_number_and_mode_are_seen_and_the_peer_can_transmit() {
         }
     })
     .unwrap();
-    let features = || lab.run("director", || xdp::features(link_named("c0").unwrap().index).unwrap()).unwrap();
-    let Some(before) = features() else { return };
-    let _peer =
-        lab.run("router", || attach(&pass(), link_named("outside0").unwrap().index, XDP_FLAGS_DRV_MODE)).unwrap();
-    let after = features().unwrap();
-    println!("before {before:?}, after {after:?}");
-    assert!(!before.transmit() && after.transmit(), "before {before:?}, after {after:?}");
 }

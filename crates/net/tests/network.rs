@@ -8,7 +8,7 @@ use dirigent_net::nexthop::NextHopState;
 use dirigent_net::raw::PacketSocket;
 use dirigent_net::{
     Change, HopKeeper, Kept, Mac, Netlink, NextHop, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool, routes,
-    vip, xdp,
+    vip,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -349,17 +349,12 @@ fn frames_are_seen_as_sent() {
 }
 
 #[test]
-fn a_device_tells_its_driver_and_what_xdp_it_can() {
+fn a_device_tells_its_driver() {
     let lab = lab();
     lab.run("director", || {
         let link = link_named("r0").unwrap();
         assert_eq!(ethtool::driver("r0").unwrap().as_deref(), Some("veth"));
         assert!(link.xdp.is_empty() && link.running);
-        // None only before Linux 6.3.
-        if let Some(features) = xdp::features(link.index).unwrap() {
-            assert!(features.basic() && features.redirect(), "{features:?}");
-        }
-        assert_eq!(xdp::features(9999).unwrap(), None);
         assert!(ethtool::driver("nosuch").unwrap_err().to_string().contains("ip link"));
         let route: routes::Route = Netlink::route().unwrap().route_to(ip("192.0.2.10")).unwrap().unwrap();
         assert!(route.local);

@@ -25,7 +25,7 @@ use aya::programs::{
 use aya::util::KernelVersion;
 
 use super::{
-    error::{Error, errno},
+    error::{Error, Source, attaching, errno},
     load::{self, Instance, Kernel},
     losses, netlink,
     select::{Choice, Facts, Mode, PathKind, choose},
@@ -314,11 +314,7 @@ impl Kernel {
         };
         let program = self.xdp(XDP_PROGRAM)?;
         let pin = Hook::Xdp.pin(instance, here.ifindex);
-        let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
-            program: XDP_PROGRAM,
-            interface: here.interface.clone(),
-            source,
-        };
+        let fail = attaching(XDP_PROGRAM, &here.interface);
         if pin.exists() {
             let now = netlink::link("", here.ifindex).map_err(|e| fail(e.into()))?.xdp;
             if now.is_some_and(|now| now.generic == (mode == XdpMode::Skb)) {
@@ -349,7 +345,7 @@ struct Tc {
     replaced: bool,
 }
 
-fn renew_xdp(program: &mut Xdp, link: FdLink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn renew_xdp(program: &mut Xdp, link: FdLink) -> Result<(), Source> {
     let renewed = program.attach_to_link(XdpLink::try_from(link)?)?;
     // Only the descriptor is closed: the pin holds the link.
     drop(program.take_link(renewed)?);
@@ -363,11 +359,7 @@ fn attach_tcx(
     here: &Facts,
     direction: Direction,
 ) -> Result<bool, Error> {
-    let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
-        program: direction.program(),
-        interface: here.interface.clone(),
-        source,
-    };
+    let fail = attaching(direction.program(), &here.interface);
     let pin = direction.tcx().pin(instance, here.ifindex);
     if pin.exists() {
         let link: FdLink = PinnedLink::from_pin(&pin).map_err(|e| fail(e.into()))?.into();
@@ -391,11 +383,7 @@ fn attach_classic(
     here: &Facts,
     direction: Direction,
 ) -> Result<bool, Error> {
-    let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
-        program: direction.program(),
-        interface: here.interface.clone(),
-        source,
-    };
+    let fail = attaching(direction.program(), &here.interface);
     match tc::qdisc_add_clsact(&here.interface) {
         Err(e) if errno(&e) != Some(libc::EEXIST) => return Err(fail(e.into())),
         _ => {}

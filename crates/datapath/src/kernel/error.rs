@@ -4,6 +4,9 @@ use std::{io, path::PathBuf};
 
 use crate::object;
 
+/// What the kernel or aya said.
+pub(super) type Source = Box<dyn std::error::Error + Send + Sync>;
+
 /// An error of the kernel side.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -79,7 +82,7 @@ pub enum Error {
         /// What was being loaded.
         what: String,
         /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Source,
     },
 
     /// No such interface.
@@ -137,7 +140,7 @@ pub enum Error {
         /// The interface.
         interface: String,
         /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Source,
     },
 
     /// Attachments are pinned below an instance, and there is none.
@@ -172,9 +175,14 @@ impl Error {
         Self::Path { path: path.into(), source }
     }
 
-    pub(crate) fn load(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub(crate) fn load(what: impl Into<String>, source: impl Into<Source>) -> Self {
         Self::Load { what: what.into(), source: source.into() }
     }
+}
+
+/// Makes errors about a program on an interface of what the kernel or aya said.
+pub(super) fn attaching(program: &'static str, interface: &str) -> impl Fn(Source) -> Error {
+    move |source| Error::Attach { program, interface: interface.to_owned(), source }
 }
 
 /// An error and what caused it, down to the system call's own word.

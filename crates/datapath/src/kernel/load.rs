@@ -13,7 +13,7 @@ use aya::{
 };
 
 use super::{
-    error::Error,
+    error::{Error, Source},
     losses,
     sys::{self, MapInfo, RawMap},
     table::{Mapped, PerCpuTable, Table},
@@ -326,7 +326,7 @@ fn link_stages(ebpf: &mut Ebpf) -> Result<(), Error> {
             continue; // a real server's object, which the build script saw to be without stages
         }
         let missing = |kind| Error::Program { program: stage.program.clone(), kind };
-        let fail = |source: Box<dyn std::error::Error + Send + Sync>| {
+        let fail = |source: Source| {
             Error::load(format!("program {} as place {} of {}", stage.program, stage.place, stage.map), source)
         };
         let program = ebpf.program(&stage.program).ok_or_else(|| missing("stage"))?;

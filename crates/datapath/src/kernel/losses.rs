@@ -5,7 +5,11 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use aya::programs::{RawTracePoint, links::FdLink};
 
-use super::{error::Error, fields::Types, load::Instance, load::Kernel};
+use super::{
+    error::{Error, attaching},
+    fields::Types,
+    load::{Instance, Kernel},
+};
 
 /// The kernel's own type information.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -69,11 +73,8 @@ impl Kernel {
     }
 
     fn count_loss(&mut self, instance: &Instance, program: &'static str, event: &str) -> Result<(), Error> {
-        let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Attach {
-            program,
-            interface: format!("tracepoint {event}"),
-            source,
-        };
+        let place = format!("tracepoint {event}");
+        let fail = attaching(program, &place);
         let missing = || Error::Program { program: program.to_owned(), kind: "raw tracepoint" };
         let found = self.ebpf.program_mut(program).ok_or_else(missing)?;
         let trace: &mut RawTracePoint = found.try_into().map_err(|_| missing())?;

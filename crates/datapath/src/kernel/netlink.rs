@@ -99,29 +99,40 @@ pub(super) fn xdp_features(index: u32) -> Option<u64> {
 /// The name of the driver behind an interface.
 pub(super) fn driver(name: &str) -> Option<String> {
     const GET_DRIVER_INFO: u32 = 3;
+    let driver = text(ethtool(name, GET_DRIVER_INFO)?.get(..32)?);
+    (!driver.is_empty()).then_some(driver)
+}
+
+/// Whether the device takes VLAN tags off frames that come in.
+pub(super) fn strips_tags(name: &str) -> bool {
+    const GET_FLAGS: u32 = 0x25;
+    const RX_VLAN: u32 = 1 << 8;
+    ethtool(name, GET_FLAGS).and_then(|flags| word(&flags, 0)).is_some_and(|flags| flags & RX_VLAN != 0)
+}
+
+/// What the device answers to an ethtool command, behind the command.
+fn ethtool(name: &str, command: u32) -> Option<[u8; 192]> {
     const SIOCETHTOOL: libc::c_ulong = 0x8946;
-    /// struct ethtool_drvinfo: the command, then the driver's name, then the rest.
+    /// As large as the largest of the structures that these commands fill (ethtool_drvinfo).
     #[repr(C)]
-    struct DriverInfo {
+    struct Answer {
         command: u32,
-        driver: [u8; 32],
-        rest: [u8; 160],
+        rest: [u8; 192],
     }
     #[repr(C)]
     struct Request {
         name: [u8; 16],
-        data: *mut DriverInfo,
+        data: *mut Answer,
         rest: [u8; 16],
     }
     let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0).ok()?;
-    let mut info = DriverInfo { command: GET_DRIVER_INFO, driver: [0; 32], rest: [0; 160] };
-    let mut request = Request { name: [0; 16], data: &raw mut info, rest: [0; 16] };
+    let mut answer = Answer { command, rest: [0; 192] };
+    let mut request = Request { name: [0; 16], data: &raw mut answer, rest: [0; 16] };
     request.name.get_mut(..name.len().min(15))?.copy_from_slice(name.as_bytes().get(..name.len().min(15))?);
-    // SAFETY: an ifreq with a terminated name, whose data pointer leads to a structure of
-    // the size that this ethtool command fills.
+    // SAFETY: an ifreq with a terminated name, whose data pointer leads to at least as much
+    // room as this ethtool command fills.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    let driver = text(&info.driver);
-    (result == 0 && !driver.is_empty()).then_some(driver)
+    (result == 0).then_some(answer.rest)
 }
 
 fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {

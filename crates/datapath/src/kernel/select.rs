@@ -42,6 +42,8 @@ pub struct Facts {
     pub features: Option<u64>,
     /// Its MTU.
     pub mtu: u32,
+    /// Whether VLAN tags are taken off before programs see a frame.
+    pub strips_tags: bool,
     /// A foreign XDP program on it: number and name.
     pub foreign_xdp: Option<(u32, String)>,
     /// Another director that takes its packets by tc.
@@ -79,6 +81,7 @@ impl Facts {
             kind: link.kind.or_else(|| driver.clone().filter(|name| VIRTUAL.contains(&name.as_str()))),
             driver,
             features: netlink::xdp_features(link.index),
+            strips_tags: netlink::strips_tags(&link.name),
             interface: link.name,
             ifindex: link.index,
             mtu: link.mtu,
@@ -95,6 +98,17 @@ impl Facts {
             (None, Some(driver)) => format!("{} (driver {driver})", self.interface),
             (None, None) => self.interface.clone(),
         }
+    }
+
+    /// What XDP does not see, unlike tc: for want of the tag it takes a VLAN's frame for one without.
+    fn untagged(&self) -> String {
+        let name = &self.interface;
+        let remedy = match self.kind.as_deref() {
+            // Its tags are as the sender has left them.
+            Some("veth") => "`ethtool -K … txvlan off` at its other end".to_owned(),
+            _ => format!("`ethtool -K {name} rxvlan off`"),
+        };
+        format!("{name} takes VLAN tags off before XDP sees the frame: if VLANs come by it, {remedy}, or mode = \"tc\"")
     }
 
     /// Why this interface cannot take part in native XDP, if it cannot.
@@ -139,6 +153,14 @@ pub struct Choice {
 /// that arrives here may leave by any of them, so native XDP needs all to transmit.
 #[must_use]
 pub fn choose(mode: Mode, here: &Facts, all: &[Facts]) -> Choice {
+    let mut choice = by_mode(mode, here, all);
+    if choice.path != PathKind::Tc && here.strips_tags {
+        choice.reason.push_str(&format!("; {}", here.untagged()));
+    }
+    choice
+}
+
+fn by_mode(mode: Mode, here: &Facts, all: &[Facts]) -> Choice {
     let name = &here.interface;
     match mode {
         Mode::Xdp => return Choice { path: PathKind::Xdp, reason: format!("{name}: native XDP, as configured") },
@@ -259,6 +281,17 @@ mod tests {
         let choice = auto(&shared, &[]);
         assert_eq!(choice.path, PathKind::Tc);
         assert!(choice.reason.contains("the director main uses it too"), "{}", choice.reason);
+    }
+
+    #[test]
+    fn xdp_on_a_card_that_strips_tags_says_what_to_do() {
+        let strips = Facts { strips_tags: true, ..nic("eth0", 2) };
+        for mode in [Mode::Auto, Mode::Xdp, Mode::XdpGeneric] {
+            let choice = choose(mode, &strips, &[]);
+            assert!(choice.reason.contains("`ethtool -K eth0 rxvlan off`"), "{}", choice.reason);
+            assert!(!choose(mode, &nic("eth0", 2), &[]).reason.contains("VLAN"));
+        }
+        assert!(!choose(Mode::Tc, &strips, &[]).reason.contains("VLAN"), "tc sees them");
     }
 
     #[test]

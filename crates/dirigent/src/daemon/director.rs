@@ -1,7 +1,7 @@
 //! The director that a daemon holds: the Model in force, the kernel's tables and programs, and the network around them.
 
 use super::config;
-use super::interfaces::Interfaces;
+use super::interfaces::{Interfaces, with_xdp};
 use super::size::Size;
 use super::tables::{Sweeper, Tables};
 use super::vip::{self, Vips};
@@ -160,9 +160,11 @@ impl Director {
         let snapshot = snapshot(self.network.watcher())?;
         self.tables.set_local(network::local(&snapshot, &config::virtual_addresses(self.tables.model())))?;
         let planned = self.interfaces.planned(self.tables.model(), &snapshot);
-        self.tables.set_links(network::links(&planned, &snapshot))?;
+        let xdp = with_xdp(&self.instance)?;
+        self.tables.set_links(network::links(&planned, &xdp, &snapshot))?;
         self.interfaces.follow(&mut self.kernel, &self.instance, self.tables.model(), &snapshot, strictly)?;
-        self.tables.set_links(network::links(&self.interfaces.indexes(), &snapshot))
+        let xdp = with_xdp(&self.instance)?;
+        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, &snapshot))
     }
 
     fn set_destinations(&mut self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::failure::Result;
 use dirigent_config::{Mode, Model};
-use dirigent_datapath::kernel::{Attached, Attachment, Instance, Kernel, PathKind, TcKind, attached};
+use dirigent_datapath::kernel::{Attached, Attachment, Hook, Instance, Kernel, PathKind, TcKind, attached};
 use dirigent_net::{Snapshot, choose};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -167,4 +167,10 @@ pub fn in_use(instance: &Instance) -> Result<Vec<Attached>> {
     let mut found = attached(instance)?;
     found.retain(|one| one.ifindex != LOOPBACK);
     Ok(found)
+}
+
+/// The numbers of those on which our XDP program is, by the pins as well: also before an earlier daemon's are taken over.
+pub fn with_xdp(instance: &Instance) -> Result<BTreeSet<u32>> {
+    let found = attached(instance)?.into_iter().filter(|one| one.hook == Hook::Xdp && one.alive);
+    Ok(found.map(|one| one.ifindex).collect())
 }

@@ -13,10 +13,12 @@ pub struct LinkFacts {
     pub v4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub v6: Option<Ipv6Addr>,
+    /// Whether our XDP program takes its packets.
+    pub xdp: bool,
 }
 
-/// These interfaces, as far as they are there.
-pub fn links(used: &BTreeSet<u32>, snapshot: &Snapshot) -> BTreeMap<u32, LinkFacts> {
+/// These interfaces, as far as they are there; on those of `xdp` our XDP program is attached.
+pub fn links(used: &BTreeSet<u32>, xdp: &BTreeSet<u32>, snapshot: &Snapshot) -> BTreeMap<u32, LinkFacts> {
     let used = snapshot.links.values().filter(|link| used.contains(&link.index));
     let facts = |index: u32, mac: Option<Mac>| {
         // The kernel lists an interface's primary address first.
@@ -26,7 +28,7 @@ pub fn links(used: &BTreeSet<u32>, snapshot: &Snapshot) -> BTreeMap<u32, LinkFac
         };
         let v4 = of(false).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
         let v6 = of(true).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
-        LinkFacts { mac: mac.unwrap_or_default(), v4, v6 }
+        LinkFacts { mac: mac.unwrap_or_default(), v4, v6, xdp: xdp.contains(&index) }
     };
     used.map(|link| (link.index, facts(link.index, link.mac))).collect()
 }

@@ -35,7 +35,7 @@ impl Tables {
         tables.local = tables.control.store().locals()?.into_iter().collect();
         // Of an earlier daemon: unused until they are found in use again.
         for index in 1..LINKS {
-            tables.links.insert(index, LinkFacts { mac: [0; 6], v4: None, v6: None });
+            tables.links.insert(index, LinkFacts { mac: [0; 6], v4: None, v6: None, xdp: false });
         }
         Ok(tables)
     }
@@ -103,7 +103,7 @@ impl Tables {
 fn record(facts: &LinkFacts) -> Link {
     let Addr4(addr4) = Addr4::new(facts.v4.map_or([0; 4], |ip| ip.octets()));
     let Addr6(addr6) = Addr6::new(facts.v6.map_or([0; 16], |ip| ip.octets()));
-    Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, spare: 0 }
+    Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, xdp: facts.xdp.into() }
 }
 
 /// The thread that expires idle connections; it ends when this is dropped.

@@ -62,6 +62,7 @@ struct Stat {
     state: char,
     group: i32,
     session: i32,
+    threads: u32,
     start_time: u64,
 }
 
@@ -79,12 +80,14 @@ impl Stat {
             state,
             group: number(1)?.parse().ok()?,
             session: number(0)?.parse().ok()?,
-            start_time: number(15)?.parse().ok()?,
+            threads: number(13)?.parse().ok()?,
+            start_time: number(1)?.parse().ok()?,
         })
     }
 
+    /// The state is the first thread's: as long as another has not ended, the process still holds its files and locks.
     fn is_zombie(&self) -> bool {
-        matches!(self.state, 'Z' | 'X')
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
     }
 }
 
@@ -173,7 +176,9 @@ mod tests {
     fn a_process_name_with_brackets_does_not_shift_the_fields() {
         let text = "42 (a) b) c) S 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 9 9";
         let stat = Stat::parse(text).unwrap();
-        assert_eq!(stat, Stat { state: 'S', group: 40, session: 39, start_time: 123_456 });
+        assert_eq!(stat, Stat { state: 'S', group: 40, session: 39, threads: 1, start_time: 123_456 });
+        assert!(!stat.is_zombie() && Stat { state: 'Z', ..stat }.is_zombie());
+        assert!(!Stat { state: 'Z', threads: 2, ..stat }.is_zombie(), "killed, but a thread has yet to end");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
 }
 
-/// A connection to the kernel's route (or generic) netlink in one network namespace: changes and reads links, addresses,
+/// A connection to the kernel's route netlink in one network namespace: changes and reads links, addresses,
 /// routes and neighbours.
 pub struct Netlink {
     socket: Socket,
@@ -48,24 +48,16 @@ pub struct Netlink {
 impl Netlink {
     /// Route netlink in the namespace of the calling thread.
     pub fn route() -> Result<Self> {
-        Self::open(protocols::NETLINK_ROUTE, "opening a route netlink socket")
-    }
-
-    /// Generic netlink in the namespace of the calling thread.
-    pub(crate) fn generic() -> Result<Self> {
-        Self::open(protocols::NETLINK_GENERIC, "opening a generic netlink socket")
-    }
-
-    fn open(protocol: isize, place: &str) -> Result<Self> {
         let open = || -> io::Result<Socket> {
-            let mut socket = Socket::new(protocol)?;
+            let mut socket = Socket::new(protocols::NETLINK_ROUTE)?;
             socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
             // Wanted for their better error texts and filters only: an old kernel without them still works.
             let _ = socket.set_ext_ack(true);
             Ok(socket)
         };
-        let socket = open().map_err(|source| Error::System { place: place.into(), source })?;
+        let place = "opening a route netlink socket".into();
+        let socket = open().map_err(|source| Error::System { place, source })?;
         Ok(Netlink { socket, sequence: 0 })
     }
 
