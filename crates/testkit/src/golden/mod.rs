@@ -3,9 +3,10 @@
 //!
 //! A recording is a set-up and steps in order, in one of two formats: frames in and out
 //! ([`recording`], run by [`xmit`]), or what clients and servers do and which server got
-//! them ([`script`], run by [`sched`]). An [`Executor`] runs the frames: in memory, or the BPF programs by `BPF_PROG_TEST_RUN`. What they leave to the
-//! host's stack is played by [`host`]. A step that differs is excused only by a rule
-//! ([`rules`]): a predicate on set-up and input, with a row in docs/differences.md.
+//! them ([`script`], run by [`sched`]). An [`Executor`] runs the frames: in memory, or the
+//! BPF programs by `BPF_PROG_TEST_RUN`. What they leave to the host's stack is played by
+//! [`host`]. A step that differs is excused only by a rule ([`rules`], [`apart`]): a
+//! predicate on set-up and input, with a row in docs/differences.md.
 
 pub mod apart;
 pub mod bed;
