@@ -12,6 +12,7 @@ mod values;
 use crate::check;
 use crate::error::{IpvsError, OptionError};
 use crate::model::{Model, NoScheduler, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey};
+use crate::plan::{Op, Plan};
 use options::Id;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -151,6 +152,22 @@ impl Command {
                 }
                 model.set_settings(settings)
             }
+        }
+    }
+}
+
+impl Command {
+    /// What it does to the tables of a director with this Model. Not always what stands
+    /// between the Models before and after: an edited server restarts wrr's round although
+    /// nothing changed about it.
+    pub fn plan(&self, model: &Model) -> Result<Plan, IpvsError> {
+        let mut after = model.clone();
+        self.apply(&mut after)?;
+        match self {
+            Self::EditServer(ServerRule { service, server }) => {
+                Ok(Plan { ops: vec![Op::EditServer { service: service.key()?, server: *server }] })
+            }
+            _ => Ok(Plan::between(model, &after)),
         }
     }
 }

@@ -32,7 +32,7 @@ pub fn available(server: &Server) -> bool {
 
 /// The service's list: where it begins in the slots, and its length.
 #[inline(always)]
-pub(crate) fn list(service: &Service) -> (u32, u32) {
+pub fn list(service: &Service) -> (u32, u32) {
     let word = service.list.load();
     ((word >> 32) as u32, word as u32)
 }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use dirigent_testkit::golden::kernel::{InKernel, Path as KernelPath};
 use dirigent_testkit::golden::recording::Recording;
+use dirigent_testkit::golden::script::{Op, Script};
 use dirigent_testkit::golden::{
-    Bed, Executor, Unsupported, memory::Memory, rules::RULES, run_directory, run_recording,
+    Bed, Executor, Report, Unsupported, memory::Memory, rules::RULES, run_directory, run_recording, run_script,
 };
 
 /// Recordings of each method, and of what goes with them.
@@ -36,15 +37,20 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The recordings of frames.
+fn recordings() -> Option<PathBuf> {
+    recordings_of("xmit")
+}
+
 /// The recordings stand beside the clone. Where they do not, the test says so, and CI
 /// does not let it pass.
-fn recordings() -> Option<PathBuf> {
+fn recordings_of(format: &str) -> Option<PathBuf> {
     let golden = match (std::env::var_os("DIRIGENT_GOLDEN"), std::env::var_os("DIRIGENT_ORACLE")) {
         (Some(golden), _) => PathBuf::from(golden),
         (None, Some(oracle)) => Path::new(&oracle).join("golden"),
         (None, None) => root().join("../shared/oracle/golden"),
     };
-    let directory = golden.join("xmit");
+    let directory = golden.join(format);
     if directory.is_dir() {
         return Some(directory);
     }
@@ -54,18 +60,24 @@ fn recordings() -> Option<PathBuf> {
     None
 }
 
-/// The whole directory: nothing in it fails, and what must be in this version was run.
-fn matches(executor: impl Executor + 'static) {
-    let Some(directory) = recordings() else { return };
+/// The whole directory: nothing in it fails.
+fn nothing_fails(directory: &Path, executor: impl Executor + 'static) -> Report {
     let mut executors: Vec<Box<dyn Executor>> = vec![Box::new(executor)];
     let mut failures = String::new();
-    let report = run_directory(&directory, &mut executors, Unsupported::IsSkipped, &mut |ran| {
+    let report = run_directory(directory, &mut executors, Unsupported::IsSkipped, &mut |ran| {
         if ran.failed > 0 {
             failures += &ran.to_string();
         }
     });
     let report = report.unwrap();
     assert_eq!(report.failed, 0, "{failures}");
+    report
+}
+
+/// Nothing fails, and what must be in this version was run.
+fn matches(executor: impl Executor + 'static) {
+    let Some(directory) = recordings() else { return };
+    let report = nothing_fails(&directory, executor);
     for name in REQUIRED {
         let ran = report.runs.iter().find(|ran| ran.recording == name);
         assert!(ran.is_some_and(|ran| ran.not_run.is_none() && ran.passed > 0), "{name} was not run");
@@ -85,6 +97,49 @@ fn recordings_match_on_xdp() {
 #[test]
 fn recordings_match_on_tc() {
     matches(InKernel::new(KernelPath::Tc));
+}
+
+/// Recordings of the schedulers and options that this version has, and of what goes with
+/// them. How many there are, so that none is lost to a prefix that fits nothing.
+const SCHEDULERS: usize = 68;
+fn is_required(name: &str) -> bool {
+    let of_ours = ["rr", "wrr", "wlc", "mh"].iter().any(|scheduler| {
+        let starts = |kind: &str| name.starts_with(&format!("{kind}-{scheduler}-"));
+        ["sched", "sched6", "hash", "hash6", "change", "udp"].into_iter().any(starts)
+            || name == format!("change-{scheduler}")
+    });
+    let others = ["no-servers", "nodest-enc0", "reuse-mode1", "stray-sloppy0", "udp-expiry"];
+    // Thresholds are not in this version.
+    (of_ours && !name.ends_with("-overload")) || others.contains(&name)
+}
+
+/// Of the recordings of schedulers nothing fails, and what must be in this version was run.
+fn schedulers_match(executor: impl Executor + 'static) {
+    let Some(directory) = recordings_of("sched") else { return };
+    let report = nothing_fails(&directory, executor);
+    let required: Vec<_> = report.runs.iter().filter(|ran| is_required(&ran.recording)).collect();
+    assert_eq!(required.len(), SCHEDULERS);
+    for ran in required {
+        assert!(ran.not_run.is_none() && ran.passed > 0, "{} was not run: {ran}", ran.recording);
+    }
+    for rule in ["reuse", "timer", "unhooked"] {
+        assert!(report.excused.contains_key(rule), "nothing is excused by {rule} any more");
+    }
+}
+
+#[test]
+fn schedulers_match_in_memory() {
+    schedulers_match(Memory::default());
+}
+
+#[test]
+fn schedulers_match_on_xdp() {
+    schedulers_match(InKernel::new(KernelPath::Xdp));
+}
+
+#[test]
+fn schedulers_match_on_tc() {
+    schedulers_match(InKernel::new(KernelPath::Tc));
 }
 
 /// A rule without a row would excuse in silence; a row without a rule promises nothing.
@@ -137,6 +192,90 @@ fn a_wrong_byte_is_noticed() {
     }
 }
 
+fn script(directory: &Path, name: &str) -> Script {
+    serde_json::from_str(&std::fs::read_to_string(directory.join(format!("{name}.json"))).unwrap()).unwrap()
+}
+
+/// What a recording of schedulers expects, made wrong in one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    Server,
+    Count,
+    Order,
+    Row,
+}
+
+/// Whether there was something to make wrong.
+fn make_wrong(step: &mut dirigent_testkit::golden::script::Step, wrong: Wrong) -> bool {
+    match (wrong, &mut step.op, &mut step.load) {
+        (Wrong::Server, Op::Open { to, .. } | Op::Packet { to, .. }, _) => {
+            *to = if to.as_deref() == Some("rs9") { None } else { Some("rs9".into()) };
+            true
+        }
+        (Wrong::Count, _, Some(load)) => match load.0.last_mut() {
+            Some((_, counts)) => {
+                counts[0][2] += 1;
+                true
+            }
+            None => false,
+        },
+        (Wrong::Order, _, Some(load)) => {
+            load.0.reverse();
+            load.0.len() > 1
+        }
+        (Wrong::Row, Op::Table { conns }, _) => match conns.first_mut() {
+            Some(row) => {
+                row[1] = "LISTEN".into();
+                true
+            }
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+/// No step passes, and no rule excuses it, if another server, count, order or row is
+/// expected than was recorded.
+#[test]
+fn a_wrong_server_or_load_is_noticed() {
+    let Some(directory) = recordings_of("sched") else { return };
+    for name in
+        ["change-wrr", "no-servers", "nodest-enc0", "reuse-mode1", "sched6-wlc-w1-2-3", "udp-expiry", "udp-mh-ops"]
+    {
+        for wrong in [Wrong::Server, Wrong::Count, Wrong::Order, Wrong::Row] {
+            let mut script = script(&directory, name);
+            let changed: Vec<usize> =
+                (0..script.steps.len()).filter(|at| make_wrong(&mut script.steps[*at], wrong)).collect();
+            let ran = run_script(&mut Memory::default(), &script, Unsupported::Fails);
+            let failed: Vec<usize> = ran.mismatches.iter().map(|m| m.step).collect();
+            for step in changed {
+                assert!(failed.contains(&step), "{name} step {step} passed with a wrong {wrong:?}");
+            }
+        }
+    }
+}
+
+/// A mismatch of a scheduler says what was done, what was expected and what came.
+#[test]
+fn a_mismatch_of_a_scheduler_is_told_readably() {
+    let Some(directory) = recordings_of("sched") else { return };
+    let mut script = script(&directory, "nodest-enc0");
+    let at = script.steps.iter().position(|step| step.note == "SYN again, rs1 removed").unwrap();
+    let Op::Open { to, .. } = &mut script.steps[at].op else { panic!("another step") };
+    *to = Some("rs1".into());
+    let ran = run_script(&mut Memory::default(), &script, Unsupported::Fails);
+    assert_eq!((ran.failed, ran.excused()), (1, 0), "{ran}");
+    let text = ran.to_string();
+    for word in [
+        "nodest-enc0 (memory) step 27: open 11.0.0.1:5000 SYN again, rs1 removed",
+        "verdict Transmit (request)",
+        "expected: rs1; rs3 weight 1 active 2 inactive 0, rs2",
+        "got:      rs3; rs3 weight 1 active 2 inactive 0, rs2",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
 /// A mismatch says all that is needed to look into it.
 #[test]
 fn a_mismatch_is_told_readably() {
@@ -162,6 +301,20 @@ fn what_is_not_in_this_version_fails_unless_skipping_is_asked_for() {
     assert!(ran.not_run.is_some(), "{ran}");
     let ran = run_recording(&mut Memory::default(), &recording, Unsupported::IsSkipped);
     assert_eq!((ran.passed, ran.failed, ran.skipped), (0, 0, 2), "{ran}");
+
+    for (setup, why) in [
+        ("ipvsadm -A -t 192.0.2.10:80 -s lc", "scheduler lc"),
+        ("# sysctl net.ipv4.vs.sloppy_tcp=1", "sloppy_tcp"),
+        ("ipvsadm -A -f 1 -s rr", "firewall mark"),
+    ] {
+        let text = format!(r#"{{"name": "x", "setup": ["{setup}"], "steps": [{{"op": "sleep", "seconds": 1}}]}}"#);
+        let script: Script = serde_json::from_str(&text).unwrap();
+        let ran = run_script(&mut Memory::default(), &script, Unsupported::Fails);
+        assert_eq!((ran.failed, ran.skipped), (1, 0), "{ran}");
+        let ran = run_script(&mut Memory::default(), &script, Unsupported::IsSkipped);
+        assert_eq!((ran.failed, ran.skipped), (0, 1), "{ran}");
+        assert!(ran.not_run.as_deref().unwrap_or_default().contains(why), "{ran}");
+    }
 }
 
 /// The next hop of a server follows the recording's routes, neighbours behind them too.

@@ -418,3 +418,34 @@ const WORDS: &[&str] = &[
     "ä",
     "-ä",
 ];
+
+/// What the tables are told is what stands between the Models; but an edit that changes
+/// nothing is an edit: wrr's round begins anew (recording change-wrr-position).
+#[test]
+fn commands_as_plans() {
+    let plan = |line: &str| {
+        let command = Command::parse(line).unwrap().unwrap();
+        command.plan(&base()).map(|plan| plan.to_string()).map_err(|e| e.to_string())
+    };
+    for (line, ops) in [
+        (
+            "-e -t 192.0.2.10:80 -r 10.1.0.11:80 -m",
+            "edit server 10.1.0.11:80 method nat weight 1 of tcp 192.0.2.10:80\n",
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 10.1.0.12:80 -m -w 0",
+            "add server 10.1.0.12:80 method nat weight 0 to tcp 192.0.2.10:80\n",
+        ),
+        ("-d -t 192.0.2.10:80 -r 10.1.0.11:80", "remove server 10.1.0.11:80 from tcp 192.0.2.10:80\n"),
+        ("-E -t 192.0.2.10:80 -s wrr", "edit service tcp 192.0.2.10:80 scheduler wrr\n"),
+        ("-E -t 192.0.2.10:80 -s rr", ""),
+        ("-D -t 192.0.2.10:80", "remove service tcp 192.0.2.10:80\n"),
+    ] {
+        assert_eq!(plan(line).as_deref(), Ok(ops), "{line}");
+    }
+    for line in ["-e -t 192.0.2.10:80 -r 10.1.0.99:80 -m", "-D -t 192.0.2.99:80", "-E -t 192.0.2.10:80 -s lc"] {
+        let mut model = base();
+        let refused = Command::parse(line).unwrap().unwrap().apply(&mut model).unwrap_err().to_string();
+        assert_eq!(plan(line), Err(refused), "{line}");
+    }
+}

@@ -46,16 +46,34 @@ impl Side {
 }
 
 /// The gateway to the clients.
-const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+pub const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 
 pub(crate) fn address(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
 }
 
-/// Servers and a router, (IPv4, IPv6, last byte of the MAC): IPv6 has their number in
-/// hexadecimal digits.
-const NEIGHBOURS: [(&str, &str, u8); 3] =
-    [("10.1.0.11", "fd00:1::11", 1), ("10.1.0.12", "fd00:1::12", 2), ("10.1.0.99", "fd00:1::99", 0x99)];
+/// Address of server `n`: rs1 is 10.1.0.11 and fd00:1::11, with its number in decimal
+/// digits.
+pub fn server(n: u8, v6: bool) -> IpAddr {
+    address(&format!("{}{}", if v6 { "fd00:1::" } else { "10.1.0." }, 10 + n))
+}
+
+/// MAC of server `n`.
+pub fn server_mac(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 1, n]
+}
+
+/// Name of a server: `rsN`.
+pub fn server_name(address: IpAddr) -> String {
+    let text = address.to_string();
+    match text.rsplit(['.', ':']).next().and_then(|last| last.parse::<u8>().ok()?.checked_sub(10)) {
+        Some(n) => format!("rs{n}"),
+        None => text,
+    }
+}
+
+/// The router behind which further servers are; its MAC ends in its number too.
+const ROUTER: (u8, u8) = (89, 0x99);
 
 /// Addresses, routes and neighbours of one recording.
 #[derive(Clone, Debug)]
@@ -68,6 +86,8 @@ pub struct Bed {
     pub mtu_r: u32,
     /// The director's addresses.
     pub locals: Vec<IpAddr>,
+    /// How many servers there are.
+    servers: u8,
     ifindex: [u32; 2],
     further: Vec<String>,
     plan: Vec<(IpAddr, u8, Option<Hop>)>,
@@ -84,6 +104,13 @@ struct Hop {
 impl Bed {
     /// The bed with these MTUs, and further routes as arguments of `ip`.
     pub fn new(mtu_c: u32, mtu_r: u32, routes: &[String]) -> Result<Self, String> {
+        Self::of(2, mtu_c, mtu_r, routes)
+    }
+    /// The bed with so many servers.
+    pub fn with_servers(servers: u8) -> Result<Self, String> {
+        Self::of(servers, 1500, 1500, &[])
+    }
+    fn of(servers: u8, mtu_c: u32, mtu_r: u32, routes: &[String]) -> Result<Self, String> {
         let mut locals: Vec<IpAddr> = Side::ALL.into_iter().flat_map(Side::addresses).collect();
         for n in 10..18 {
             locals.push(address(&format!("192.0.2.{n}")));
@@ -95,6 +122,7 @@ impl Bed {
             mtu_c,
             mtu_r,
             locals,
+            servers,
             ifindex,
             further: routes.to_vec(),
             plan: Vec::new(),
@@ -108,6 +136,11 @@ impl Bed {
         self.routes = Routes::default();
         self.fill()?;
         Ok(self)
+    }
+    /// Whether it is the same but for interface numbers.
+    pub fn same_as(&self, other: &Self) -> bool {
+        let shape = |bed: &Self| (bed.servers, bed.mtu_c, bed.mtu_r, bed.further.clone());
+        shape(self) == shape(other)
     }
     /// Number of an interface.
     pub fn ifindex(&self, side: Side) -> u32 {
@@ -129,9 +162,8 @@ impl Bed {
     /// Permanent neighbours: address, MAC, interface.
     pub fn neighbours(&self) -> Vec<(IpAddr, [u8; 6], &'static str)> {
         let mut all = vec![(address("10.0.0.2"), GATEWAY, "c0"), (address("fd00::2"), GATEWAY, "c0")];
-        for (four, six, last) in NEIGHBOURS {
-            let mac = [2, 0, 0, 0, 1, last];
-            all.extend([(address(four), mac, "r0"), (address(six), mac, "r0")]);
+        for (n, last) in (1..=self.servers).map(|n| (n, n)).chain([ROUTER]) {
+            all.extend([false, true].map(|v6| (server(n, v6), server_mac(last), "r0")));
         }
         all
     }

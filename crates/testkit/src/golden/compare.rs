@@ -111,7 +111,8 @@ fn stamps(out: &mut [u8], model: &[u8], end: usize) {
 /// Seconds that timers may differ: gaps between steps were up to this (packet-rules §4.3).
 const TIMER_S: i64 = 3;
 
-fn seconds(time: &str) -> Option<i64> {
+/// A timer as ipvsadm shows it.
+pub fn seconds(time: &str) -> Option<i64> {
     let (minutes, seconds) = time.split_once(':')?;
     Some(minutes.parse::<i64>().ok()? * 60 + seconds.parse::<i64>().ok()?)
 }
@@ -128,6 +129,15 @@ pub fn same_row(a: &Row, b: &Row) -> bool {
 /// Whether the tables hold the same rows, in whatever order.
 pub fn same_rows(expected: &[Row], got: &[Row]) -> bool {
     expected.len() == got.len() && expected.iter().all(|e| got.iter().any(|g| same_row(e, g)))
+}
+
+/// The same, or both to be read.
+pub fn compare_rows(expected: &[Row], got: &[Row]) -> Result<(), String> {
+    let show = |rows: &[Row]| rows.iter().map(|row| format!("      {}\n", row.join("  "))).collect::<String>();
+    match same_rows(expected, got) {
+        true => Ok(()),
+        false => Err(format!("    expected rows:\n{}    got rows:\n{}", show(expected), show(got))),
+    }
 }
 
 #[cfg(test)]

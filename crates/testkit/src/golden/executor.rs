@@ -1,6 +1,8 @@
 //! What runs the frames of a recording.
 
-use dirigent_config::Model;
+use std::net::IpAddr;
+
+use dirigent_config::{Model, Plan};
 use dirigent_director::Verdict;
 
 use super::bed::{Bed, Side};
@@ -20,7 +22,7 @@ pub enum Does {
     Out(Side, Vec<u8>),
     /// Out of a side, to the neighbour that the kernel finds: with its address, where that
     /// is not the packet's destination.
-    Resolve(Side, Vec<u8>, Option<std::net::IpAddr>),
+    Resolve(Side, Vec<u8>, Option<IpAddr>),
     /// Several, in order: it was cut.
     Pieces(Vec<Does>),
 }
@@ -36,18 +38,33 @@ pub trait Executor {
     }
     /// A director of its own, as the Model says, on this bed.
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String>;
-    /// Changes the running director's Model.
-    fn change(&mut self, model: &Model) -> Result<(), String>;
+    /// The same where connections and loads are all that counts: the director of an earlier
+    /// set-up may be emptied for it.
+    fn set_up_again(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
+        self.set_up(bed, model)
+    }
+    /// Changes the running director.
+    fn change(&mut self, plan: &Plan) -> Result<(), String>;
     /// A frame comes in. The verdict where it can be known.
     fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String>;
+    /// Time passes without a packet, and the sweep comes by: (gone, still alive).
+    fn sweep_after(&mut self, seconds: u32) -> Result<(u64, u64), String>;
     /// The rows of the connection table, sorted.
     fn conns(&mut self) -> Result<Vec<Row>, String>;
+    /// The servers of all services, each service's as its scheduler finds them.
+    fn loads(&mut self) -> Result<Vec<Load>, String>;
 }
 
-/// A row of the table.
-pub(super) fn row(c: &dirigent_datapath::control::Connection) -> Row {
-    let place = |(address, port)| std::net::SocketAddr::new(address, port).to_string();
-    let protocol = if c.protocol == 6 { "TCP" } else { "UDP" };
-    let time = format!("{:02}:{:02}", c.remaining_s / 60, c.remaining_s % 60);
-    [protocol.into(), c.state.into(), time, place(c.client), place(c.service), place(c.server)]
+/// A server as the packet path has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Its address.
+    pub address: IpAddr,
+    /// Weight, active and inactive connections.
+    pub counts: [u32; 3],
+}
+
+/// A verdict for people.
+pub(super) fn told(verdict: Option<Verdict>) -> String {
+    verdict.map_or_else(|| "?".into(), |v| format!("{:?} ({})", v.action, v.reason.name()))
 }

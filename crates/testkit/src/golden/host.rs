@@ -6,11 +6,23 @@ use std::net::{IpAddr, Ipv6Addr};
 use dirigent_wire::Mac;
 
 use super::bed::{Bed, Side};
+use super::executor::Does;
 use crate::decode::{Ip, be16, be32, packet as packet_of};
 use crate::packet::{IpOptions, checksum, error, eth, icmp, proto, pseudo};
 
 /// Frames that come out.
 pub type Frames = Vec<(Side, Vec<u8>)>;
+
+/// What comes out in the end of what the director does with a frame from this side.
+pub fn outcome(bed: &Bed, side: Side, does: &Does) -> Frames {
+    match does.clone() {
+        Does::ToHost(frame) => host(bed, side, &frame),
+        Does::Drop => Vec::new(),
+        Does::Out(side, frame) => vec![(side, frame)],
+        Does::Resolve(side, frame, via) => vec![(side, resolve(bed, side, frame, via))],
+        Does::Pieces(pieces) => pieces.iter().flat_map(|piece| outcome(bed, side, piece)).collect(),
+    }
+}
 
 /// What the host does with a frame from this side.
 pub fn host(bed: &Bed, side: Side, frame: &[u8]) -> Frames {

@@ -6,15 +6,16 @@ use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use dirigent_config::Model;
-use dirigent_datapath::control::{Control, KernelStore, Store as _, connections, sweep};
+use dirigent_config::{Model, Plan};
+use dirigent_datapath::control::{Control, KernelStore, Store as _};
 use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_director::verdict::ReasonKind;
 use dirigent_director::{Action, Reason, Verdict};
 
 use super::bed::{Bed, Side};
-use super::executor::{Does, Executor, Row, row};
+use super::executor::{Does, Executor, Load, Row};
+use super::tables::{self, text};
 use crate::decode::{Ip, packet};
 
 /// Which programs a frame meets.
@@ -62,18 +63,6 @@ impl InKernel {
         Self { path, jobs: Some(jobs), thread: Some(thread) }
     }
 
-    /// Moves the packet path's clock, and sweeps: (gone, still alive).
-    pub fn sweep_after(&self, seconds: u32) -> Result<(u64, u64), String> {
-        self.ask(move |world| {
-            let store = world.running()?.control.store_mut();
-            let mut settings = store.settings().map_err(text)?;
-            settings.clock_offset = settings.clock_offset.wrapping_add(seconds * settings.hz);
-            store.put_settings(&settings).map_err(text)?;
-            let swept = sweep(store, &mut || ()).map_err(text)?;
-            Ok((swept.gone, swept.alive))
-        })
-    }
-
     /// Has the thread do something.
     fn ask<R: Send + 'static>(
         &self,
@@ -97,10 +86,6 @@ impl Drop for InKernel {
             let _ = thread.join();
         }
     }
-}
-
-fn text<E: std::fmt::Display>(e: E) -> String {
-    e.to_string()
 }
 
 fn sh(script: &str) -> Result<(), String> {
@@ -168,20 +153,20 @@ impl World {
         let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16)];
         let kernel = Kernel::load(&LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes })
             .map_err(text)?;
-        let mut store = KernelStore::new(&kernel).map_err(text)?;
-        for side in Side::ALL {
-            store.put_link(bed.ifindex(side), &bed.link(side)).map_err(text)?;
-        }
-        for local in &bed.locals {
-            store.set_local(*local, true).map_err(text)?;
-        }
-        let mut control = Control::open(store, &Model::default()).map_err(text)?;
-        for server in model.services().iter().flat_map(|service| &service.servers) {
-            control.set_next_hop(server.address, &bed.next_hop(server.address)).map_err(text)?;
-        }
-        control.change_to(model).map_err(text)?;
+        let store = KernelStore::new(&kernel).map_err(text)?;
+        let control = tables::set_up(store, &bed, model)?;
         let counts = control.store().reasons().map_err(text)?;
         self.running = Some(Running { bed, kernel, control, counts });
+        Ok(())
+    }
+    /// Loading takes a second or so, emptying does not.
+    fn set_up_again(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
+        let Some(Running { bed: old, kernel, control, .. }) = self.running.take_if(|old| old.bed.same_as(bed)) else {
+            return self.set_up(bed, model);
+        };
+        let control = tables::set_up(tables::empty(control)?, &old, model)?;
+        let counts = control.store().reasons().map_err(text)?;
+        self.running = Some(Running { bed: old, kernel, control, counts });
         Ok(())
     }
     fn running(&mut self) -> Result<&mut Running, String> {
@@ -290,21 +275,28 @@ impl Executor for InKernel {
         let (bed, model) = (bed.clone(), model.clone());
         self.ask(move |world| world.set_up(&bed, &model))
     }
-    fn change(&mut self, model: &Model) -> Result<(), String> {
-        let model = model.clone();
-        self.ask(move |world| world.running()?.control.change_to(&model).map_err(text))
+    fn set_up_again(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
+        let (bed, model) = (bed.clone(), model.clone());
+        self.ask(move |world| world.set_up_again(&bed, &model))
+    }
+    fn change(&mut self, plan: &Plan) -> Result<(), String> {
+        let plan = plan.clone();
+        self.ask(move |world| {
+            let Running { bed, control, .. } = world.running()?;
+            tables::change(control, bed, &plan)
+        })
+    }
+    fn sweep_after(&mut self, seconds: u32) -> Result<(u64, u64), String> {
+        self.ask(move |world| tables::sweep_after(&mut world.running()?.control, seconds))
     }
     fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
         let frame = frame.to_vec();
         self.ask(move |world| world.run(side, &frame))
     }
     fn conns(&mut self) -> Result<Vec<Row>, String> {
-        self.ask(|world| {
-            let mut rows = Vec::new();
-            let running = world.running()?;
-            connections(running.control.store(), &mut |c| rows.push(row(&c))).map_err(text)?;
-            rows.sort();
-            Ok(rows)
-        })
+        self.ask(|world| tables::rows(&world.running()?.control))
+    }
+    fn loads(&mut self) -> Result<Vec<Load>, String> {
+        self.ask(|world| tables::loads(&world.running()?.control))
     }
 }

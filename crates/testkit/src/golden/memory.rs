@@ -1,7 +1,7 @@
 //! Recordings in memory.
 
-use dirigent_config::Model;
-use dirigent_datapath::control::{Control, Store as _, connections};
+use dirigent_config::{Model, Plan};
+use dirigent_datapath::control::Control;
 use dirigent_datapath::memory::{self, Incoming, MemoryTables, Outcome};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{NextHop, tunnel};
@@ -10,7 +10,8 @@ use dirigent_wire::{Addr4, Addr6};
 use std::net::IpAddr;
 
 use super::bed::{Bed, Side};
-use super::executor::{Does, Executor, Row, row};
+use super::executor::{Does, Executor, Load, Row};
+use super::tables;
 
 /// Ticks between two steps.
 const TICKS: u32 = 2;
@@ -88,22 +89,16 @@ impl Executor for Memory {
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
         let mut tables = MemoryTables::default();
         tables.routes = bed.routes.clone();
-        for side in Side::ALL {
-            tables.put_link(bed.ifindex(side), &bed.link(side)).map_err(|e| e.to_string())?;
-        }
-        for local in &bed.locals {
-            tables.set_local(*local, true).map_err(|e| e.to_string())?;
-        }
-        let mut control = Control::open(tables, &Model::default()).map_err(|e| e.to_string())?;
-        for server in model.services().iter().flat_map(|service| &service.servers) {
-            control.set_next_hop(server.address, &bed.next_hop(server.address)).map_err(|e| e.to_string())?;
-        }
-        control.change_to(model).map_err(|e| e.to_string())?;
+        let control = tables::set_up(tables, bed, model)?;
         self.running = Some((bed.clone(), control));
         Ok(())
     }
-    fn change(&mut self, model: &Model) -> Result<(), String> {
-        self.running()?.1.change_to(model).map_err(|e| e.to_string())
+    fn change(&mut self, plan: &Plan) -> Result<(), String> {
+        let (bed, control) = self.running()?;
+        tables::change(control, bed, plan)
+    }
+    fn sweep_after(&mut self, seconds: u32) -> Result<(u64, u64), String> {
+        tables::sweep_after(self.running()?.1, seconds)
     }
     fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
         let plays = self.plays;
@@ -120,10 +115,9 @@ impl Executor for Memory {
         Ok((does, Some(verdict)))
     }
     fn conns(&mut self) -> Result<Vec<Row>, String> {
-        let (_, control) = self.running()?;
-        let mut rows = Vec::new();
-        connections(control.store(), &mut |c| rows.push(row(&c))).map_err(|e| e.to_string())?;
-        rows.sort();
-        Ok(rows)
+        tables::rows(self.running()?.1)
+    }
+    fn loads(&mut self) -> Result<Vec<Load>, String> {
+        tables::loads(self.running()?.1)
     }
 }

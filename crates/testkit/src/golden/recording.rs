@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use dirigent_config::{Command, Model};
+use dirigent_config::Model;
 use serde::Deserialize;
 
 use super::bed::Side;
+use super::setup::{self, NoSetup};
 use crate::decode::unhex;
 
 /// A recording.
@@ -79,37 +80,10 @@ impl Step {
     }
 }
 
-/// Why a set-up cannot be had.
-#[derive(Debug)]
-pub enum NoSetup {
-    /// This version has not got it yet.
-    NotYet(String),
-    /// It makes no sense.
-    Wrong(String),
-}
-
 impl Recording {
     /// The Model of the set-up.
     pub fn model(&self) -> Result<Model, NoSetup> {
-        let mut model = Model::default();
-        let mut settings = model.settings().clone();
-        // The bed's own error limits are off: icmp_ratelimit 0.
-        (settings.errors.rate, settings.errors.destination_rate) = (0, 0);
-        for (name, value) in &self.sysctls {
-            settings.ipvs_sysctl(name, *value).map_err(|e| NoSetup::NotYet(e.to_string()))?;
-        }
-        model.set_settings(settings).map_err(|e| NoSetup::Wrong(e.to_string()))?;
-        for line in &self.setup {
-            let words: Vec<&str> = line.split_whitespace().skip_while(|word| *word == "ipvsadm").collect();
-            let command = Command::from_args(&words).map_err(|e| NoSetup::Wrong(format!("{line}: {e}")))?;
-            command.apply(&mut model).map_err(|e| match e {
-                dirigent_config::IpvsError::Unsupported(what) => NoSetup::NotYet(what.to_string()),
-                other => NoSetup::Wrong(format!("{line}: {other}")),
-            })?;
-        }
-        match model.unsupported().into_iter().next() {
-            Some(what) => Err(NoSetup::NotYet(what.to_string())),
-            None => Ok(model),
-        }
+        let sysctls = self.sysctls.iter().map(|(name, value)| (name.as_str(), *value));
+        setup::model(sysctls, self.setup.iter().map(String::as_str))
     }
 }

@@ -91,6 +91,24 @@ pub const RULES: &[Rule] = &[
         applies: |_, _, _| false, // compared as a whole datagram, not by steps: run.rs
         holds: |_, _, _| false,
     },
+    Rule {
+        id: "reuse",
+        about: "a closed connection makes way for a new one at once",
+        applies: |_, _, _| false, // a difference between tables, not between frames: apart.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
+        id: "timer",
+        about: "a connection whose time is over is gone",
+        applies: |_, _, _| false, // a difference between tables, not between frames: apart.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
+        id: "unhooked",
+        about: "connections of the last service wait for it as those of others",
+        applies: |_, _, _| false, // of scripts: sched.rs
+        holds: |_, _, _| false,
+    },
     Rule { id: "C1", about: "record route and timestamp are forwarded as they are", applies: c1, holds: c1_holds },
     Rule {
         id: "C3",

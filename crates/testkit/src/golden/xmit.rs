@@ -1,108 +1,26 @@
-//! Running recordings and telling what differs.
+//! Recordings of frames (`oracle/golden/xmit`): running them and telling what differs.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
-use dirigent_config::Model;
+use dirigent_config::{Model, Plan};
 use dirigent_director::verdict::ReasonKind;
 
 use super::bed::{Bed, Side};
-use super::compare::{same_frame, same_frames, same_rows};
-use super::executor::{Does, Executor, Row};
-use super::host::{Frames, host, resolve};
-use super::recording::{NoSetup, Recording, Step};
-use super::report::{Mismatch, Ran, Report};
+use super::compare::{compare_rows, same_frame, same_frames};
+use super::directory::{Unsupported, not_run};
+use super::executor::{Does, Executor, told};
+use super::host::{Frames, outcome};
+use super::recording::{Recording, Step};
+use super::report::{Mismatch, Ran};
 use super::rules::{self, Case, Seen};
+use super::setup::NoSetup;
 use super::tunnel;
 use crate::decode::{Ip, describe, packet};
 
-/// What to do with recordings of what this version has not got: other formats, set-ups
-/// that the configuration refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsupported {
-    /// Their steps count as failed.
-    Fails,
-    /// They are named, and not counted.
-    IsSkipped,
-}
-
-/// A file of a directory, read.
-enum File {
-    Recording(Box<Recording>),
-    /// Of a format with so many steps that is not this runner's.
-    Other(usize),
-    Broken(String),
-}
-
-fn read(path: &Path) -> File {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) => return File::Broken(e.to_string()),
-    };
-    let value: serde_json::Value = match serde_json::from_str(&text) {
-        Ok(value) => value,
-        Err(e) => return File::Broken(format!("no JSON: {e}")),
-    };
-    let steps = value.get("steps").and_then(|steps| steps.as_array()).cloned().unwrap_or_default();
-    let has_frames = steps.iter().any(|step| step.get("frame").is_some());
-    if !has_frames || value.get("setup").is_none() {
-        return File::Other(steps.len().max(1));
-    }
-    match serde_json::from_value::<Recording>(value) {
-        Ok(recording) if recording.steps.iter().all(is_ours) => File::Recording(Box::new(recording)),
-        Ok(_) => File::Broken("a step has neither frame nor rows".into()),
-        Err(e) => File::Broken(e.to_string()),
-    }
-}
-
-fn is_ours(step: &Step) -> bool {
+/// Whether the step is of this format.
+pub(super) fn is_step(step: &Step) -> bool {
     step.conns.is_some() || (step.frame.is_some() && step.side.is_some())
-}
-
-/// The recordings of a directory, in order.
-pub fn files(directory: &Path) -> Result<Vec<PathBuf>, String> {
-    let entries = std::fs::read_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| path.extension().is_some_and(|e| e == "json"));
-    files.sort();
-    match files.is_empty() {
-        true => Err(format!("{}: no recordings (*.json) here", directory.display())),
-        false => Ok(files),
-    }
-}
-
-/// Runs every recording of a directory; `see` is shown each as it ends.
-pub fn run_directory(
-    directory: &Path,
-    executors: &mut [Box<dyn Executor>],
-    unsupported: Unsupported,
-    see: &mut dyn FnMut(&Ran),
-) -> Result<Report, String> {
-    let mut report = Report::default();
-    for path in files(directory)? {
-        let file = read(&path);
-        for executor in executors.iter_mut() {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            let ran = Ran { recording: name.into_owned(), executor: executor.name(), ..Ran::default() };
-            let ran = match &file {
-                File::Recording(recording) => run_recording(executor.as_mut(), recording, unsupported),
-                File::Other(steps) => not_yet(ran, "another format, not in this version".into(), *steps, unsupported),
-                File::Broken(why) => Ran { failed: 1, not_run: Some(why.clone()), ..ran },
-            };
-            see(&ran);
-            report.add(ran);
-        }
-    }
-    Ok(report)
-}
-
-fn not_yet(ran: Ran, why: String, steps: usize, unsupported: Unsupported) -> Ran {
-    let (failed, skipped) = match unsupported {
-        Unsupported::Fails => (steps, 0),
-        Unsupported::IsSkipped => (0, steps),
-    };
-    Ran { failed, skipped, not_run: Some(why), ..ran }
 }
 
 /// Runs one recording.
@@ -111,10 +29,7 @@ pub fn run_recording(executor: &mut dyn Executor, recording: &Recording, unsuppo
     let steps = recording.steps.len();
     let (bed, model) = match set_up(executor, recording) {
         Ok(set_up) => set_up,
-        Err(NoSetup::NotYet(why)) => return not_yet(ran, why, steps, unsupported),
-        Err(NoSetup::Wrong(why)) => {
-            return Ran { failed: steps, not_run: Some(format!("the set-up failed: {why}")), ..ran };
-        }
+        Err(why) => return not_run(ran, why, steps, unsupported),
     };
     let (running, seen, datagrams) = (model.clone(), Seen::default(), HashMap::new());
     let mut run = Run { executor, bed, running, model, seen, datagrams, number: 0 };
@@ -181,18 +96,9 @@ impl Run<'_> {
     /// A step: passed, excused by a rule, or what differs.
     fn step(&mut self, step: &Step) -> Result<Option<&'static str>, String> {
         match &step.conns {
-            Some(rows) => self.rows(rows),
+            Some(rows) => compare_rows(rows, &self.executor.conns()?).map(|()| None),
             None => self.frame(step),
         }
-    }
-
-    fn rows(&mut self, expected: &[Row]) -> Result<Option<&'static str>, String> {
-        let got = self.executor.conns()?;
-        if same_rows(expected, &got) {
-            return Ok(None);
-        }
-        let show = |rows: &[Row]| rows.iter().map(|row| format!("      {}\n", row.join("  "))).collect::<String>();
-        Err(format!("    expected rows:\n{}    got rows:\n{}", show(expected), show(&got)))
     }
 
     /// nat_icmp_send is switched between steps; only the notes tell (packet-rules §4.2).
@@ -204,8 +110,9 @@ impl Run<'_> {
             }
         }
         if *self.running.settings() != settings {
+            let before = self.running.clone();
             self.running.set_settings(settings).map_err(|e| e.to_string())?;
-            self.executor.change(&self.running)?;
+            self.executor.change(&Plan::between(&before, &self.running))?;
         }
         Ok(())
     }
@@ -215,7 +122,7 @@ impl Run<'_> {
         let (side, input) = step.input()?;
         let expected = step.output()?;
         let (does, verdict) = self.executor.run(side, &input)?;
-        let got = self.outcome(side, &does);
+        let got = outcome(&self.bed, side, &does);
         let passed = verdict.is_some_and(|v| v.reason.kind() == ReasonKind::Passed);
         let changed = matches!(&does, Does::ToHost(frame) if packet(frame) != packet(&input));
         let leaked = matches!(does, Does::ToHost(_)) && !changed && expected.is_empty() && self.is_ours_to_drop(&input);
@@ -234,12 +141,12 @@ impl Run<'_> {
         match excused {
             Some(rule) => Ok(Some(rule.id)),
             None => {
-                let verdict = verdict.map_or_else(|| "?".into(), |v| format!("{:?} ({})", v.action, v.reason.name()));
                 let leaked = if leaked { ", to the host, which must not see it" } else { "" };
                 Err(format!(
-                    "    in {}: {}\n    verdict {verdict}{leaked}\n    expected:{}\n    got:{}",
+                    "    in {}: {}\n    verdict {}{leaked}\n    expected:{}\n    got:{}",
                     side.name(),
                     describe(&input),
+                    told(verdict),
                     show(&expected),
                     show(&got)
                 ))
@@ -279,16 +186,6 @@ impl Run<'_> {
         }
         let pieces = self.datagrams.remove(&key).unwrap_or_default();
         pieces.compare()
-    }
-
-    fn outcome(&self, side: Side, does: &Does) -> Frames {
-        match does.clone() {
-            Does::ToHost(frame) => host(&self.bed, side, &frame),
-            Does::Drop => Vec::new(),
-            Does::Out(side, frame) => vec![(side, frame)],
-            Does::Resolve(side, frame, via) => vec![(side, resolve(&self.bed, side, frame, via))],
-            Does::Pieces(pieces) => pieces.iter().flat_map(|piece| self.outcome(side, piece)).collect(),
-        }
     }
 
     /// A packet for a service whose transport header is cut short: a listener of the

@@ -1,0 +1,111 @@
+//! A director's tables, in memory and in the kernel alike: set up, changed and read by
+//! what the daemon uses.
+
+use std::net::{IpAddr, SocketAddr};
+
+use dirigent_config::{Model, Op, Plan};
+use dirigent_datapath::control::{Connection, Control, Store, connections, sweep};
+use dirigent_director::family::Address as _;
+use dirigent_director::records::{NextHop, Server, Service, server_flag};
+use dirigent_director::schedule;
+use dirigent_wire::{Addr4, Addr6};
+
+use super::bed::{Bed, Side};
+use super::executor::{Load, Row};
+
+/// Seconds after which every connection is over: longer than any timeout of a recording.
+const EVER_S: u32 = 24 * 3600;
+
+/// For `map_err`.
+pub fn text<E: std::fmt::Display>(e: E) -> String {
+    e.to_string()
+}
+
+/// The tables as the Model says, on this bed.
+pub fn set_up<S: Store>(mut store: S, bed: &Bed, model: &Model) -> Result<Control<S>, String> {
+    for side in Side::ALL {
+        store.put_link(bed.ifindex(side), &bed.link(side)).map_err(text)?;
+    }
+    for local in &bed.locals {
+        store.set_local(*local, true).map_err(text)?;
+    }
+    let mut control = Control::open(store, &Model::default()).map_err(text)?;
+    change(&mut control, bed, &Plan::between(&Model::default(), model))?;
+    Ok(control)
+}
+
+/// Takes everything out of the tables. What is left of connections by then is an error.
+pub fn empty<S: Store>(mut control: Control<S>) -> Result<S, String> {
+    control.change_to(&Model::default()).map_err(text)?;
+    let (_, alive) = sweep_after(&mut control, EVER_S)?;
+    let mut store = control.into_store();
+    for index in 0..store.room().servers {
+        let counted = store.server(index).map_err(text)?.connections();
+        if alive > 0 || counted != (0, 0) {
+            return Err(format!("{alive} connections never end, {counted:?} are counted on server {index}"));
+        }
+        store.put_server(index, &Server::default()).map_err(text)?;
+        store.put_next_hop(index, &NextHop::default()).map_err(text)?;
+    }
+    for index in 0..store.room().services {
+        store.put_service_rules(index, &Service::default()).map_err(text)?;
+    }
+    Ok(store)
+}
+
+/// Does a Plan. How frames reach its servers is known first, as the daemon sees to.
+pub fn change<S: Store>(control: &mut Control<S>, bed: &Bed, plan: &Plan) -> Result<(), String> {
+    for op in &plan.ops {
+        if let Op::AddServer { server, .. } = op {
+            control.set_next_hop(server.address, &bed.next_hop(server.address)).map_err(text)?;
+        }
+    }
+    control.apply(plan).map_err(text)
+}
+
+/// Moves the packet path's clock, and sweeps: (gone, still alive).
+pub fn sweep_after<S: Store>(control: &mut Control<S>, seconds: u32) -> Result<(u64, u64), String> {
+    let store = control.store_mut();
+    let mut settings = store.settings().map_err(text)?;
+    settings.clock_offset = settings.clock_offset.wrapping_add(seconds * settings.hz);
+    store.put_settings(&settings).map_err(text)?;
+    let swept = sweep(store, &mut || ()).map_err(text)?;
+    Ok((swept.gone, swept.alive))
+}
+
+/// The rows of the connection table, sorted.
+pub fn rows<S: Store>(control: &Control<S>) -> Result<Vec<Row>, String> {
+    let mut rows = Vec::new();
+    connections(control.store(), &mut |c| rows.push(row(&c))).map_err(text)?;
+    rows.sort();
+    Ok(rows)
+}
+
+fn row(c: &Connection) -> Row {
+    let place = |(address, port)| SocketAddr::new(address, port).to_string();
+    let protocol = if c.protocol == 6 { "TCP" } else { "UDP" };
+    let time = format!("{:02}:{:02}", c.remaining_s / 60, c.remaining_s % 60);
+    [protocol.into(), c.state.into(), time, place(c.client), place(c.service), place(c.server)]
+}
+
+/// The servers of all services. Read from the tables, not from the Model: what packets
+/// find is what counts, its order too.
+pub fn loads<S: Store>(control: &Control<S>) -> Result<Vec<Load>, String> {
+    let store = control.store();
+    let mut places = store.places().map_err(text)?;
+    places.sort();
+    let mut loads = Vec::new();
+    for (_, index) in places {
+        let (base, len) = schedule::list(&store.service(index).map_err(text)?);
+        for server in store.slots(base, len).map_err(text)? {
+            let server = store.server(server).map_err(text)?;
+            let address = match server.flags.load() & server_flag::IPV6 {
+                0 => IpAddr::from(Addr4::from_words(&server.addr).bytes()),
+                _ => IpAddr::from(Addr6::from_words(&server.addr).bytes()),
+            };
+            let (active, inactive) = server.connections();
+            loads.push(Load { address, counts: [server.weight.load(), active, inactive] });
+        }
+    }
+    Ok(loads)
+}
