@@ -10,7 +10,7 @@ use dirigent_director::records::tunnel;
 use dirigent_director::tunnel::Outer;
 use dirigent_wire::Header;
 
-use crate::window::{self, Context, Load, window};
+use crate::window::{self, Chunk, Context, Load, window};
 
 /// A packet, in the first stage or a later one.
 pub struct Skb<const EASY: bool> {
@@ -26,8 +26,8 @@ struct Loader(*mut __sk_buff);
 
 impl Load for Loader {
     #[inline(always)]
-    fn load(&self, off: u32, to: *mut [u64; 4], len: u32) -> bool {
-        // SAFETY: `to` holds 32 bytes and `len` is at most that.
+    fn load(&self, off: u32, to: *mut Chunk, len: u32) -> bool {
+        // SAFETY: `to` holds a chunk and `len` is at most its size.
         unsafe { bpf_skb_load_bytes(self.0.cast(), off, to.cast(), len) == 0 }
     }
 }

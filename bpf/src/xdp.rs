@@ -18,7 +18,7 @@ use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::{Header, eth::EthHeads};
 
 use crate::maps::{self, KernelTables, count_reason};
-use crate::window::{self, Context, Load, window};
+use crate::window::{self, Chunk, Context, Load, window};
 
 /// Put before the packet for tc: decided, leave it alone.
 pub const JUDGED: u32 = 0x4469_7267;
@@ -37,8 +37,8 @@ struct Loader(*mut xdp_md);
 
 impl Load for Loader {
     #[inline(always)]
-    fn load(&self, off: u32, to: *mut [u64; 4], len: u32) -> bool {
-        // SAFETY: `to` holds 32 bytes and `len` is at most that.
+    fn load(&self, off: u32, to: *mut Chunk, len: u32) -> bool {
+        // SAFETY: `to` holds a chunk and `len` is at most its size.
         unsafe { bpf_xdp_load_bytes(self.0, off, to.cast(), len) == 0 }
     }
 }

@@ -144,6 +144,23 @@ pub fn partner<F: Family>(key: &Tuple<F::Addr>, conn: &Conn<F::Addr>) -> Tuple<F
     }
 }
 
+/// Whether the entry of `request` is one, and `reply` its [`partner`]: field by field, for
+/// a tuple made to be compared would be stack that kernel 6.1 does not have left here.
+#[inline(always)]
+fn answered_by<F: Family>(request: &Tuple<F::Addr>, conn: &Conn<F::Addr>, reply: &Tuple<F::Addr>) -> bool {
+    !conn.is_reply()
+        && (conn.addr, conn.port) == (reply.src, reply.sport)
+        && (request.src, request.sport) == (reply.dst, reply.dport)
+}
+
+/// Whether the entry of `reply` is one, and `request` its [`partner`].
+#[inline(always)]
+fn answers<F: Family>(reply: &Tuple<F::Addr>, conn: &Conn<F::Addr>, request: &Tuple<F::Addr>) -> bool {
+    conn.is_reply()
+        && (conn.addr, conn.port) == (request.dst, request.dport)
+        && (reply.dst, reply.dport) == (request.src, request.sport)
+}
+
 /// Whether the entry, by its own last packet, may be past its timeout.
 #[inline(always)]
 pub fn looks_idle<A>(settings: &Settings, protocol: u8, conn: &Conn<A>, now: u32) -> bool {
@@ -178,8 +195,7 @@ pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool
 fn abandon<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>) -> Expiry {
     let Some(settings) = t.settings() else { return Expiry::Alive };
     let Some(entry) = F::conn(t, reply) else { return Expiry::Absent };
-    let of_this = entry.is_reply() && partner::<F>(reply, entry) == *request;
-    if !of_this || !looks_idle(settings, reply.proto(), entry, t.now()) {
+    if !answers::<F>(reply, entry, request) || !looks_idle(settings, reply.proto(), entry, t.now()) {
         return Expiry::Alive;
     }
     F::remove(t, reply);
@@ -191,7 +207,7 @@ fn abandon<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tu
 fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>, force: bool) -> Expiry {
     let now = t.now();
     let Some(conn) = F::conn(t, request) else { return abandon::<F, T>(t, request, reply) };
-    if partner::<F>(request, conn) != *reply {
+    if !answered_by::<F>(request, conn, reply) {
         return abandon::<F, T>(t, request, reply);
     }
     let word = conn.word();

@@ -86,7 +86,7 @@ fn wrong_usage_is_2() {
         &["lab"],
         &["lab", "up", "--family", "5"],
         &["lab", "up", "--servers", "0"],
-        &["lab", "up", "--mode", "dr"],
+        &["lab", "up", "--mode", "bridge"],
         &["lab", "up", "--path", "native"],
         &["lab", "exec", "client"],
         &["stats", "--nonsense"],

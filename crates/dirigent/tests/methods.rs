@@ -122,7 +122,8 @@ fn gue_on_tc_with_one_arm() {
 fn network(lab: &TestLab) -> String {
     lab.sh(
         "server1",
-        "ip -br address; ip route; ip -6 route; ls /sys/fs/bpf/dirigent | grep -c ^rs- || true; \
+        "ip -br address; ip route; ip -6 route | sort; \
+         ls /sys/fs/bpf/dirigent | grep -c ^rs-$(stat -Lc %i /proc/self/ns/net)- || true; \
          for f in all eth0; do for k in arp_ignore arp_announce rp_filter; do cat /proc/sys/net/ipv4/conf/$f/$k; done; done",
     )
 }
