@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint golden fuzz lab
+.PHONY: help setup demo test lint golden bench fuzz lab
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -22,6 +22,9 @@ lint: ## formatting, clippy, shell scripts
 
 golden: ## run the recordings below DIR=... in memory, on XDP and on tc
 	@scripts/golden.sh "$(DIR)"
+
+bench: ## nanoseconds a packet against floors, into target/bench/latest.json; ARGS="--only nat"
+	@scripts/bench.sh $(ARGS)
 
 fuzz: ## fuzz the packet path for TIME=60 seconds (needs a nightly Rust)
 	@scripts/fuzz.sh "$(or $(TIME),60)"

@@ -123,8 +123,14 @@ static XDP_STAGES: ProgramArray<{ Stage::COUNT as usize }> = ProgramArray::new()
 
 #[xdp]
 pub fn dirigent_xdp(ctx: XdpContext) -> u32 {
-    let (mut frame, mut tables) = (Frame::<true> { ctx: ctx.ctx }, tables(&ctx));
-    act(&ctx, direct::direct(&mut frame, &mut tables))
+    enter(&ctx)
+}
+
+/// The first stage.
+#[inline(always)]
+pub fn enter(ctx: &XdpContext) -> u32 {
+    let (mut frame, mut tables) = (Frame::<true> { ctx: ctx.ctx }, tables(ctx));
+    act(ctx, direct::direct(&mut frame, &mut tables))
 }
 
 /// One program for each stage and family.

@@ -76,7 +76,10 @@ fn run() -> Result<(), String> {
     embed(&built.join("dirigent-bpf"), "dirigent.o", first.chain(stages).collect(), maps.copied().collect())?;
     let programs = names::REALSERVER_PROGRAMS.iter().map(|(section, program)| (*section, (*program).to_owned()));
     let maps = names::REALSERVER_MAPS.to_vec();
-    embed(&built.join("dirigent-realserver"), "realserver.o", programs.collect(), maps)
+    embed(&built.join("dirigent-realserver"), "realserver.o", programs.collect(), maps)?;
+    let programs = names::BENCH_PROGRAMS.iter().map(|(section, program)| (*section, (*program).to_owned()));
+    let maps = names::MAPS.iter().chain(names::BENCH_MAPS).copied();
+    embed(&built.join("dirigent-bench"), "bench.o", programs.collect(), maps.collect())
 }
 
 /// Checks an object and puts it where the crate includes it.

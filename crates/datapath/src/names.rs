@@ -81,6 +81,20 @@ pub const REALSERVER_PROGRAMS: &[(&str, &str)] =
 /// The maps of that object.
 pub const REALSERVER_MAPS: &[&str] = &["SETTINGS", "VIPS4", "VIPS6", "DIRECTORS4", "DIRECTORS6", "OUTCOMES"];
 
+/// The programs of `make bench`, beside a director's of XDP.
+pub const BENCH_PROGRAMS: &[(&str, &str)] = &[
+    ("xdp", "bench_director"),
+    ("xdp", "bench_wrapper"),
+    ("xdp", "bench_macswap"),
+    ("xdp", "bench_ipip"),
+    ("xdp", "bench_lru"),
+    ("xdp", "bench_hash"),
+    ("xdp", "bench_hash_renew"),
+];
+
+/// Their maps, beside a director's.
+pub const BENCH_MAPS: &[&str] = &["ROUND", "FLOOR_SERVICES", "FLOOR_LRU", "FLOOR_HASH"];
+
 /// The maps that user space works with.
 pub const MAPS: &[&str] = &[
     "CANDIDATES",

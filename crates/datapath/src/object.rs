@@ -17,6 +17,12 @@ pub fn realserver() -> Option<&'static [u8]> {
     embedded_realserver()
 }
 
+/// The object of `make bench`, or nothing, likewise.
+#[must_use]
+pub fn bench() -> Option<&'static [u8]> {
+    embedded_bench()
+}
+
 #[cfg(not(dirigent_no_bpf))]
 fn embedded() -> Option<&'static [u8]> {
     // The ELF reader wants the file's tables aligned, as they are in the file.
@@ -37,5 +43,16 @@ fn embedded_realserver() -> Option<&'static [u8]> {
 
 #[cfg(dirigent_no_bpf)]
 fn embedded_realserver() -> Option<&'static [u8]> {
+    None
+}
+
+#[cfg(not(dirigent_no_bpf))]
+fn embedded_bench() -> Option<&'static [u8]> {
+    static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
+    Some(OBJECT)
+}
+
+#[cfg(dirigent_no_bpf)]
+fn embedded_bench() -> Option<&'static [u8]> {
     None
 }

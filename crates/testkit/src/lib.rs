@@ -1,8 +1,10 @@
 //! Tools of the tests: frames built by hand ([`packet`]), read field by field
-//! ([`decode`]), and the runner of the recordings of the real kernel ([`golden`]).
+//! ([`decode`]), the runner of the recordings of the real kernel ([`golden`]), and the
+//! packet path's speed ([`bench`]).
 //!
 //! Unlike the rest of the project this crate may panic: it is never in service.
 
+pub mod bench;
 pub mod decode;
 pub mod golden;
 pub mod packet;

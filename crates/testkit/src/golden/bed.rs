@@ -110,7 +110,8 @@ impl Bed {
     pub fn with_servers(servers: u8) -> Result<Self, String> {
         Self::of(servers, 1500, 1500, &[])
     }
-    fn of(servers: u8, mtu_c: u32, mtu_r: u32, routes: &[String]) -> Result<Self, String> {
+    /// The bed with all of these.
+    pub(crate) fn of(servers: u8, mtu_c: u32, mtu_r: u32, routes: &[String]) -> Result<Self, String> {
         let mut locals: Vec<IpAddr> = Side::ALL.into_iter().flat_map(Side::addresses).collect();
         for n in 10..18 {
             locals.push(address(&format!("192.0.2.{n}")));

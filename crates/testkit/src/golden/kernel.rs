@@ -106,7 +106,7 @@ fn ifindex(name: &str) -> Result<u32, String> {
 }
 
 /// The bed's namespace for the calling thread (packet-rules §4.1, §4.4).
-fn build(bed: &Bed, routes: &[String]) -> Result<Bed, String> {
+pub(crate) fn namespace(bed: &Bed) -> Result<Bed, String> {
     // SAFETY: changes the namespace of this thread, which nothing else of the process uses.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return Err(format!("a network namespace: {}", std::io::Error::last_os_error()));
@@ -139,7 +139,7 @@ fn build(bed: &Bed, routes: &[String]) -> Result<Bed, String> {
     }
     add("ip route add default via 10.0.0.2".into());
     add("ip -6 route add default via fd00::2 dev c0".into());
-    for route in routes {
+    for route in bed.further_routes() {
         add(format!("ip {}", route.trim().trim_start_matches("ip ")));
     }
     sh(&script)?;
@@ -149,7 +149,7 @@ fn build(bed: &Bed, routes: &[String]) -> Result<Bed, String> {
 impl World {
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
         self.running = None;
-        let bed = build(bed, bed.further_routes())?;
+        let bed = namespace(bed)?;
         let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16)];
         let kernel = Kernel::load(&LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes })
             .map_err(text)?;

@@ -22,7 +22,7 @@ pub mod rules;
 pub mod sched;
 pub mod script;
 pub mod setup;
-mod tables;
+pub(crate) mod tables;
 pub mod tunnel;
 pub mod xmit;
 

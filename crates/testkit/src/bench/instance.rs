@@ -1,0 +1,128 @@
+//! One loaded object, with maps of its own: a director that is set up and has its
+//! connections, or floors.
+
+use dirigent_datapath::control::{Control, KernelStore, Store as _};
+use dirigent_datapath::kernel::{Kernel, LoadOptions};
+use dirigent_datapath::object;
+use dirigent_director::Reason;
+use dirigent_director::records::LAYOUT_VERSION;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::cases::{Case, Packets, Setup};
+use crate::golden::tables::{self, text};
+use crate::golden::{Bed, Side};
+
+/// Bytes of every frame, and those of them that the wrapper puts back.
+pub const FRAME: usize = 96;
+const TEMPLATE: usize = 80;
+
+/// What the wrapper is told and tells: bpf/src/bench/round.rs.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Round {
+    template: [u8; TEMPLATE],
+    packets: u64,
+    done: u64,
+    begun: u64,
+    ended: u64,
+    astray: u64,
+    counter: u64,
+    mask: u32,
+    v6: u32,
+    reply: u32,
+    action: u32,
+    len: u32,
+    spare: u32,
+}
+
+/// A loaded object.
+pub struct Instance {
+    kernel: Kernel,
+    control: Option<Control<KernelStore>>,
+}
+
+impl Instance {
+    /// Loads it, sets it up, and opens its connections.
+    pub fn new(setup: &Setup, bed: &Bed) -> Result<Self, String> {
+        let object = object::bench().ok_or(object::MISSING)?;
+        let options = LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &setup.map_sizes };
+        let kernel = Kernel::load_object(object, &options).map_err(text)?;
+        let control = match &setup.model {
+            Some(model) => Some(tables::set_up(KernelStore::new(&kernel).map_err(text)?, bed, model)?),
+            None => None,
+        };
+        for service in &setup.floor_services {
+            kernel.table::<u64, u32>("FLOOR_SERVICES").and_then(|t| t.insert(*service, 1)).map_err(text)?;
+        }
+        let mut instance = Self { kernel, control };
+        for (program, packets, count) in &setup.before {
+            instance.send(program, packets, bed.ifindex(Side::R), *count, 0)?;
+        }
+        Ok(instance)
+    }
+
+    /// Sends `count` packets, which must all end as expected: nanoseconds a packet.
+    fn send(
+        &mut self,
+        program: &str,
+        packets: &Packets,
+        ifindex: u32,
+        count: u32,
+        counter: u64,
+    ) -> Result<f64, String> {
+        let mut template = [0; TEMPLATE];
+        let head = packets.frame.get(..TEMPLATE).ok_or("a frame is too short")?;
+        template.copy_from_slice(head);
+        let round = Round {
+            template,
+            packets: count.into(),
+            done: 0,
+            begun: 0,
+            ended: 0,
+            astray: 0,
+            counter,
+            mask: packets.connections - 1,
+            v6: packets.v6.into(),
+            reply: packets.reply.into(),
+            action: packets.action,
+            len: packets.len,
+            spare: 0,
+        };
+        let table = self.kernel.table::<u32, Round>("ROUND").map_err(text)?;
+        table.insert(0, round).map_err(text)?;
+        let before = self.reasons()?;
+        self.kernel.run_xdp_program(program, ifindex, &packets.frame, count).map_err(text)?;
+        let round = table.get(&0).map_err(text)?.ok_or("the record of the round is gone")?;
+        let reasons = self.reasons()?;
+        // What a director says that it did must be that too.
+        let rose: Vec<(Reason, u64)> = Reason::ALL
+            .iter()
+            .zip(reasons.iter().zip(&before))
+            .filter_map(|(reason, (after, before))| (after > before).then_some((*reason, after - before)))
+            .collect();
+        let expected = match packets.reason {
+            Some(reason) if self.control.is_some() => rose == [(reason, u64::from(count))],
+            _ => true,
+        };
+        if round.astray > 0 || round.done != u64::from(count) || !expected {
+            return Err(format!(
+                "{} of {count} packets left their path, {} were sent, counted: {rose:?}; these times would mean nothing",
+                round.astray, round.done
+            ));
+        }
+        Ok((round.ended - round.begun) as f64 / f64::from(count))
+    }
+
+    /// Packets by reason; none of floors.
+    fn reasons(&self) -> Result<Vec<u64>, String> {
+        match &self.control {
+            Some(control) => control.store().reasons().map_err(text),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// One round of a case.
+    pub fn measure(&mut self, case: &Case, ifindex: u32, packets: u32, counter: u64) -> Result<f64, String> {
+        self.send(case.program, &case.packets, ifindex, packets, counter)
+    }
+}

@@ -1,0 +1,173 @@
+//! What a run has shown, as text and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::cases::{self, Case};
+
+/// One measurement against one floor; a floor's own has none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// The case.
+    pub name: String,
+    /// The fastest round, nanoseconds a packet, the wrapper included.
+    pub min_ns: f64,
+    /// The middle one.
+    pub median_ns: f64,
+    /// The floor.
+    pub floor: Option<&'static str>,
+    /// The fastest round over the floor's fastest.
+    pub ratio: Option<f64>,
+    /// The ratio that is aimed at, at most.
+    pub goal: Option<f64>,
+}
+
+/// All rows, floors first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Report {
+    /// See [`Row`].
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// From the times of each case's rounds.
+    pub fn new<'c>(results: impl Iterator<Item = (&'c Case, Vec<f64>)>) -> Self {
+        let results: Vec<(&Case, f64, f64)> = results
+            .map(|(case, mut times)| {
+                times.sort_by(f64::total_cmp);
+                let min = times.first().copied().unwrap_or(f64::NAN);
+                (case, min, times.get(times.len() / 2).copied().unwrap_or(f64::NAN))
+            })
+            .collect();
+        let mut rows = Vec::new();
+        for (case, min, median) in &results {
+            let row = |floor, ratio: Option<f64>, goal| Row {
+                name: case.name.clone(),
+                min_ns: rounded(*min, 10.0),
+                median_ns: rounded(*median, 10.0),
+                floor,
+                ratio: ratio.map(|ratio| rounded(ratio, 1000.0)),
+                goal,
+            };
+            if case.goals.is_empty() {
+                rows.push(row(None, None, None));
+            }
+            for goal in &case.goals {
+                let floor = results.iter().find(|(case, ..)| case.name == goal.floor);
+                rows.push(row(Some(goal.floor), floor.map(|(_, floor, _)| min / floor), goal.factor));
+            }
+        }
+        Self { rows }
+    }
+
+    fn min(&self, name: &str) -> Option<f64> {
+        self.rows.iter().find(|row| row.name == name).map(|row| row.min_ns)
+    }
+
+    /// What makes the run worth nothing: cases that are missing, or floors that are not
+    /// what they are on a sound machine.
+    #[must_use]
+    pub fn faults(&self, expected: &[Case]) -> Vec<String> {
+        let mut faults = Vec::new();
+        for case in expected.iter().filter(|case| !self.rows.iter().any(|row| row.name == case.name)) {
+            faults.push(format!("case `{}` is missing", case.name));
+        }
+        let [hot, swap] = cases::SANITY.map(|name| self.min(name).unwrap_or(f64::NAN));
+        if !cases::SANE.contains(&(hot / swap)) {
+            faults.push(format!(
+                "hot floor / macswap is {:.2}, not {:.1} to {:.1}: the machine or the method is not sound now",
+                hot / swap,
+                cases::SANE.start(),
+                cases::SANE.end()
+            ));
+        }
+        faults
+    }
+
+    /// How many of the goals are reached, of how many.
+    #[must_use]
+    pub fn reached(&self) -> (usize, usize) {
+        let with_goal: Vec<bool> = self.rows.iter().filter_map(Row::reached).collect();
+        (with_goal.iter().filter(|reached| **reached).count(), with_goal.len())
+    }
+}
+
+impl Row {
+    fn reached(&self) -> Option<bool> {
+        Some(self.ratio? <= self.goal?)
+    }
+}
+
+fn rounded(value: f64, to: f64) -> f64 {
+    (value * to).round() / to
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+        writeln!(f, "{:width$}  {:>7}  {:>7}  {:>6}  {:>5}  floor", "ns/packet", "min", "median", "ratio", "goal")?;
+        for row in &self.rows {
+            let number = |value: Option<f64>| value.map(|v| format!("{v:.2}")).unwrap_or_default();
+            let line = format!(
+                "{:width$}  {:7.1}  {:7.1}  {:>6}  {:>5}  {}{}",
+                row.name,
+                row.min_ns,
+                row.median_ns,
+                number(row.ratio),
+                number(row.goal),
+                row.floor.unwrap_or_default(),
+                if row.reached() == Some(false) { "  (over)" } else { "" }
+            );
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        let (reached, of) = self.reached();
+        writeln!(f, "{reached} of {of} goals reached")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Options, cases};
+    use super::*;
+
+    fn times(of: impl Fn(&Case) -> f64) -> Vec<(Case, Vec<f64>)> {
+        let all = cases::all(&Options::default());
+        all.into_iter().map(|case| (case.clone(), vec![of(&case) + 1.0, of(&case), of(&case) + 2.0])).collect()
+    }
+    fn report(results: &[(Case, Vec<f64>)]) -> Report {
+        Report::new(results.iter().map(|(case, times)| (case, times.clone())))
+    }
+    fn sound(case: &Case) -> f64 {
+        if case.name == "macswap" { 10.0 } else { 28.0 }
+    }
+
+    #[test]
+    fn ratios_are_of_the_fastest_rounds() {
+        let report = report(&times(|case| if case.goals.is_empty() { sound(case) } else { 42.0 }));
+        let row = report.rows.iter().find(|row| row.name == "nat v4 tcp request, 1").unwrap();
+        assert_eq!((row.min_ns, row.median_ns, row.ratio, row.goal), (42.0, 43.0, Some(1.5), Some(1.5)));
+        assert_eq!(row.reached(), Some(true));
+        assert!(report.faults(&cases::all(&Options::default())).is_empty());
+    }
+
+    #[test]
+    fn a_missing_case_and_an_unsound_machine_are_faults() {
+        let mut some = times(|case| if case.name == "macswap" { 20.0 } else { 28.0 });
+        let gone = some.pop().unwrap().0;
+        let faults = report(&some).faults(&cases::all(&Options::default()));
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].contains(&gone.name) && faults[1].contains("1.40"), "{faults:?}");
+    }
+
+    #[test]
+    fn the_json_is_an_array_of_rows() {
+        let json = serde_json::to_value(report(&times(sound))).unwrap();
+        for row in json.as_array().unwrap() {
+            for field in ["name", "min_ns", "median_ns", "floor", "ratio", "goal"] {
+                assert!(row.get(field).is_some(), "{field}: {row}");
+            }
+        }
+    }
+}

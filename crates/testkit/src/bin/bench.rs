@@ -1,0 +1,93 @@
+//! `bench`: nanoseconds a packet, as multiples of floors measured beside them.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use dirigent_testkit::bench::{Options, cases, page, run};
+
+const USAGE: &str =
+    "usage: bench [--rounds N] [--packets N] [--connections N] [--cpu N] [--only WORDS] [--json FILE] [--page FILE]
+  measures the packet path on XDP against floors in the same run (needs root)
+  --rounds       rounds of each case, interleaved (150)
+  --packets      packets of a round (20000)
+  --connections  connections of the cases with many, a power of two (524288)
+  --cpu          the CPU that all runs on (1)
+  --only         only cases whose name holds these words, and their floors
+  --json         writes name, min_ns, median_ns, floor, ratio and goal of each case
+  --page         reference/performance.md: each of its cases must be measured
+  1 if a case is missing, a packet left its path, or the floors are not sound";
+
+fn main() -> ExitCode {
+    match bench() {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<ExitCode, String> {
+    let mut options = Options::default();
+    let (mut only, mut json, mut from) = (String::new(), None, None);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        if matches!(argument.as_str(), "-h" | "--help") {
+            println!("{USAGE}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut value = || arguments.next().ok_or(format!("{argument} wants a value\n{USAGE}"));
+        let number = |text: String| text.parse::<u32>().map_err(|_| format!("{text} is no number\n{USAGE}"));
+        match argument.as_str() {
+            "--rounds" => options.rounds = number(value()?)?.max(1) as usize,
+            "--packets" => options.packets = number(value()?)?.max(10),
+            "--connections" => options.connections = number(value()?)?,
+            "--cpu" => options.cpu = number(value()?)? as usize,
+            "--only" => only = value()?,
+            "--json" => json = Some(value()?),
+            "--page" => from = Some(value()?),
+            other => return Err(format!("{other}?\n{USAGE}")),
+        }
+    }
+    if !options.connections.is_power_of_two() {
+        return Err(format!("--connections {}: not a power of two", options.connections));
+    }
+    let mut faults = match &from {
+        Some(path) => page::differences(&std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?),
+        None => Vec::new(),
+    };
+    let report = run(&options, &only, &mut progress())?;
+    eprint!("{}", if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" });
+    print!("{report}");
+    let expected: Vec<_> = cases::all(&options).into_iter().filter(|case| case.name.contains(&only)).collect();
+    faults.extend(report.faults(&expected));
+    if let Some(path) = json {
+        if let Some(directory) = Path::new(&path).parent() {
+            std::fs::create_dir_all(directory).map_err(|e| format!("{path}: {e}"))?;
+        }
+        let text = serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?;
+        std::fs::write(&path, text + "\n").map_err(|e| format!("{path}: {e}"))?;
+        println!("written to {path}");
+    }
+    for fault in &faults {
+        eprintln!("bench: {fault}");
+    }
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// On a terminal a line that is written over, else a line every ten seconds.
+fn progress() -> impl FnMut(&str, usize, usize) {
+    let terminal = std::io::stderr().is_terminal();
+    let pause = Duration::from_secs(if terminal { 0 } else { 10 });
+    let mut last = None::<Instant>;
+    move |what, done, of| {
+        if last.is_none_or(|last| last.elapsed() >= pause) {
+            last = Some(Instant::now());
+            let (begin, end) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+            eprint!("{begin}{what}: {done} of {of}{end}");
+            let _ = std::io::stderr().flush();
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `make bench` in small: every case runs, every packet keeps to its path. Times are not
+//! looked at here.
+
+use dirigent_testkit::bench::{Options, cases, page, run};
+
+fn small() -> Options {
+    Options { rounds: 2, packets: 500, connections: 256, cpu: 0 }
+}
+
+#[test]
+fn every_case_is_measured_and_every_packet_keeps_to_its_path() {
+    let mut steps = 0;
+    let report = run(&small(), "", &mut |_, _, _| steps += 1).unwrap();
+    for case in cases::all(&small()) {
+        let row =
+            report.rows.iter().find(|row| row.name == case.name).unwrap_or_else(|| panic!("{} is missing", case.name));
+        assert!(row.min_ns > 0.0 && row.min_ns <= row.median_ns, "{row:?}");
+        assert_eq!(row.ratio.is_none(), case.goals.is_empty(), "{row:?}");
+    }
+    assert!(steps > 2, "nothing was said of the progress");
+}
+
+#[test]
+fn a_packet_that_leaves_its_path_fails_the_run() {
+    // 2,000 new connections, and tables for 256 known ones: four times as many.
+    let options = Options { rounds: 1, packets: 10_000, connections: 256, cpu: 0 };
+    let error = run(&options, "dr v4 wrr tcp new", &mut |_, _, _| ()).unwrap_err();
+    assert!(error.starts_with("dr v4 wrr tcp new: ") && error.contains("left their path"), "{error}");
+}
+
+#[test]
+fn the_page_asks_for_nothing_that_is_not_measured() {
+    let Some(golden) = std::env::var_os("DIRIGENT_GOLDEN") else {
+        println!("SKIPPED: no DIRIGENT_GOLDEN, beside which the page would be");
+        return;
+    };
+    let path = std::path::Path::new(&golden).join("../../reference/performance.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(page::differences(&page), Vec::<String>::new());
+}
