@@ -36,13 +36,8 @@ pub trait Executor {
     fn shows_pieces(&self) -> bool {
         true
     }
-    /// A director of its own, as the Model says, on this bed.
+    /// A director as the Model says, on this bed: new, or an earlier one that was emptied.
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String>;
-    /// The same where connections and loads are all that counts: the director of an earlier
-    /// set-up may be emptied for it.
-    fn set_up_again(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
-        self.set_up(bed, model)
-    }
     /// Changes the running director.
     fn change(&mut self, plan: &Plan) -> Result<(), String>;
     /// A frame comes in. The verdict where it can be known.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use dirigent_config::{Model, Plan};
 use dirigent_datapath::control::{Control, KernelStore, Store as _};
 use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
-use dirigent_director::records::LAYOUT_VERSION;
+use dirigent_director::records::{LAYOUT_VERSION, Link};
 use dirigent_director::verdict::ReasonKind;
 use dirigent_director::{Action, Reason, Verdict};
 
@@ -147,26 +147,29 @@ pub(crate) fn namespace(bed: &Bed) -> Result<Bed, String> {
 }
 
 impl World {
+    /// Loading the programs takes a second or so, emptying the tables does not: a director
+    /// that is there is emptied, and moves to another namespace if the bed differs.
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
-        self.running = None;
-        let bed = namespace(bed)?;
-        let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16)];
-        let kernel = Kernel::load(&LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes })
-            .map_err(text)?;
-        let store = KernelStore::new(&kernel).map_err(text)?;
+        let (bed, kernel, store) = match self.running.take() {
+            Some(Running { bed: old, kernel, control, .. }) => {
+                let mut store = tables::empty(control)?;
+                for side in Side::ALL {
+                    store.put_link(old.ifindex(side), &Link::default()).map_err(text)?;
+                }
+                (if old.same_as(bed) { old } else { namespace(bed)? }, kernel, store)
+            }
+            None => {
+                let bed = namespace(bed)?;
+                let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16)];
+                let options = LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes };
+                let kernel = Kernel::load(&options).map_err(text)?;
+                let store = KernelStore::new(&kernel).map_err(text)?;
+                (bed, kernel, store)
+            }
+        };
         let control = tables::set_up(store, &bed, model)?;
         let counts = control.store().reasons().map_err(text)?;
         self.running = Some(Running { bed, kernel, control, counts });
-        Ok(())
-    }
-    /// Loading takes a second or so, emptying does not.
-    fn set_up_again(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
-        let Some(Running { bed: old, kernel, control, .. }) = self.running.take_if(|old| old.bed.same_as(bed)) else {
-            return self.set_up(bed, model);
-        };
-        let control = tables::set_up(tables::empty(control)?, &old, model)?;
-        let counts = control.store().reasons().map_err(text)?;
-        self.running = Some(Running { bed: old, kernel, control, counts });
         Ok(())
     }
     fn running(&mut self) -> Result<&mut Running, String> {
@@ -274,10 +277,6 @@ impl Executor for InKernel {
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
         let (bed, model) = (bed.clone(), model.clone());
         self.ask(move |world| world.set_up(&bed, &model))
-    }
-    fn set_up_again(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
-        let (bed, model) = (bed.clone(), model.clone());
-        self.ask(move |world| world.set_up_again(&bed, &model))
     }
     fn change(&mut self, plan: &Plan) -> Result<(), String> {
         let plan = plan.clone();

@@ -47,7 +47,7 @@ fn set_up<'e>(executor: &'e mut dyn Executor, script: &Script) -> Result<Run<'e>
     let server = first.servers.first().ok_or_else(|| NoSetup::Wrong("no server".into()))?;
     let (service, port, nat) = (first.key, server.port, server.method == Method::Nat);
     let bed = Bed::with_servers(SERVERS).map_err(NoSetup::Wrong)?;
-    executor.set_up_again(&bed, &model).map_err(NoSetup::Wrong)?;
+    executor.set_up(&bed, &model).map_err(NoSetup::Wrong)?;
     Ok(Run {
         executor,
         bed,
