@@ -265,7 +265,7 @@ impl Reader<'_> {
     fn scheduler(&mut self, t: &Table) -> Scheduler {
         const DEFAULT: Scheduler = Scheduler::Wlc;
         let Some((name, at)) = t.string("scheduler", &mut self.report) else { return DEFAULT };
-        match Scheduler::from_name(name) {
+        match crate::model::scheduler(name) {
             Ok(scheduler) => return scheduler,
             // A Model cannot hold it either, so the scope does not matter.
             Err(NoScheduler::NotYet(later)) => self.report.add(at, later.to_string(), later.instead),
@@ -273,7 +273,7 @@ impl Reader<'_> {
                 self.report.add(
                     at,
                     format!("there is no scheduler {name:?}"),
-                    one_of(name, &Scheduler::ALL.map(Scheduler::name)),
+                    one_of(name, &Scheduler::ALL.iter().map(|s| s.name()).collect::<Vec<_>>()),
                 );
             }
         }
@@ -286,7 +286,10 @@ impl Reader<'_> {
             if let Err(fault) = flags.set(name, scheduler.name()) {
                 let remedy = match fault {
                     FlagFault::Incompatible => "remove it, or change the scheduler".into(),
-                    FlagFault::Unknown => one_of(name, &["mh-fallback", "mh-port", "flag-1", "flag-2", "flag-3"]),
+                    FlagFault::Unknown => {
+                        let named = Scheduler::ALL.iter().filter_map(|s| s.flags()).flat_map(|(a, b)| [a, b]);
+                        one_of(name, &named.chain(["flag-1", "flag-2", "flag-3"]).collect::<Vec<_>>())
+                    }
                 };
                 self.report.add(at, format!("scheduler {scheduler} has no flag {name:?}"), remedy);
             }

@@ -11,7 +11,7 @@ mod values;
 
 use crate::check;
 use crate::error::{IpvsError, OptionError};
-use crate::model::{Model, NoScheduler, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey};
+use crate::model::{Model, NoScheduler, Persistence, SchedulerFlags, Server, Service, ServiceKey, scheduler};
 use crate::plan::{Op, Plan};
 use options::Id;
 use std::net::IpAddr;
@@ -186,7 +186,7 @@ impl ServiceRule {
     /// The service, without servers; who holds its address stays as it was.
     fn service(&self, model: &Model) -> Result<Service, IpvsError> {
         let key = self.service.key()?;
-        let scheduler = match Scheduler::from_name(&self.scheduler) {
+        let scheduler = match scheduler(&self.scheduler) {
             Ok(scheduler) => scheduler,
             Err(NoScheduler::NotYet(later)) => return Err(later.into()),
             Err(NoScheduler::Unknown) => return Err(IpvsError::SchedulerNotFound),

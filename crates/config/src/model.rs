@@ -89,19 +89,7 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// How the real server of a new connection is chosen. Those of IPVS that are
-/// not here yet are refused by name: see [`Scheduler::from_name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scheduler {
-    /// Each in turn.
-    Rr,
-    /// Each in turn, in proportion to the weights.
-    Wrr,
-    /// Fewest connections in relation to the weight; the default.
-    Wlc,
-    /// Maglev hash of the client's address.
-    Mh,
-}
+pub use dirigent_director::schedule::Scheduler;
 
 /// Why a name is no [`Scheduler`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,55 +100,28 @@ pub enum NoScheduler {
     Unknown,
 }
 
-impl Scheduler {
-    /// All, in the order of the documentation.
-    pub const ALL: [Self; 4] = [Self::Rr, Self::Wrr, Self::Wlc, Self::Mh];
-    /// Those of IPVS to come.
-    pub const LATER: [&'static str; 10] = ["lc", "sed", "nq", "sh", "dh", "lblc", "lblcr", "fo", "ovf", "twos"];
+/// Those of IPVS to come.
+pub const LATER_SCHEDULERS: [&str; 2] = ["lblc", "lblcr"];
 
-    /// IPVS's name of it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Wrr => "wrr",
-            Self::Wlc => "wlc",
-            Self::Mh => "mh",
-        }
-    }
-
-    /// The scheduler of that name.
-    pub fn from_name(name: &str) -> Result<Self, NoScheduler> {
-        if let Some(found) = Self::ALL.into_iter().find(|s| s.name() == name) {
-            return Ok(found);
-        }
-        if Self::LATER.contains(&name) {
-            let instead = match name {
-                "sh" | "dh" | "lblc" | "lblcr" => "use mh",
-                "fo" => "use wrr with weight 0 on the spare servers",
-                _ => "use wlc",
-            };
-            return Err(NoScheduler::NotYet(Unsupported {
-                what: format!("scheduler {name}"),
-                instead,
-                key: "scheduler",
-            }));
-        }
-        Err(NoScheduler::Unknown)
-    }
-}
-
-impl fmt::Display for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// The scheduler of that name.
+pub fn scheduler(name: &str) -> Result<Scheduler, NoScheduler> {
+    match Scheduler::from_name(name) {
+        Some(found) => Ok(found),
+        None if LATER_SCHEDULERS.contains(&name) => Err(NoScheduler::NotYet(Unsupported {
+            what: format!("scheduler {name}"),
+            instead: "use dh",
+            key: "scheduler",
+        })),
+        None => Err(NoScheduler::Unknown),
     }
 }
 
 /// Flags whose meaning is the scheduler's (IPVS SCHED1 to SCHED3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SchedulerFlags {
-    /// flag-1; mh-fallback: clients of an unavailable server go to another.
+    /// flag-1; sh-fallback, mh-fallback: clients of an unavailable server go to another.
     pub fallback: bool,
-    /// flag-2; mh-port: the client's port is hashed too.
+    /// flag-2; sh-port, mh-port: the client's port is hashed too.
     pub port: bool,
     /// flag-3; of no scheduler so far.
     pub third: bool,
@@ -178,28 +139,29 @@ pub(crate) enum FlagFault {
 impl SchedulerFlags {
     /// Sets a flag by ipvsadm's name of it.
     pub(crate) fn set(&mut self, flag: &str, scheduler: &str) -> Result<(), FlagFault> {
-        let (owner, slot) = match flag {
-            "flag-1" => (None, &mut self.fallback),
-            "flag-2" => (None, &mut self.port),
-            "flag-3" => (None, &mut self.third),
-            "sh-fallback" => (Some("sh"), &mut self.fallback),
-            "sh-port" => (Some("sh"), &mut self.port),
-            "mh-fallback" => (Some("mh"), &mut self.fallback),
-            "mh-port" => (Some("mh"), &mut self.port),
-            _ => return Err(FlagFault::Unknown),
+        let slot = match flag {
+            "flag-1" => &mut self.fallback,
+            "flag-2" => &mut self.port,
+            "flag-3" => &mut self.third,
+            other => {
+                let owner = Scheduler::ALL.iter().find(|s| s.flags().is_some_and(|(a, b)| other == a || other == b));
+                let owner = owner.ok_or(FlagFault::Unknown)?;
+                if owner.name() != scheduler {
+                    return Err(FlagFault::Incompatible);
+                }
+                if owner.flags().is_some_and(|(fallback, _)| other == fallback) {
+                    &mut self.fallback
+                } else {
+                    &mut self.port
+                }
+            }
         };
-        if owner.is_some_and(|owner| owner != scheduler) {
-            return Err(FlagFault::Incompatible);
-        }
         *slot = true;
         Ok(())
     }
     /// The names of those set, as ipvsadm takes them with this scheduler.
     pub fn names(self, scheduler: Scheduler) -> Vec<&'static str> {
-        let (fallback, port) = match scheduler {
-            Scheduler::Mh => ("mh-fallback", "mh-port"),
-            Scheduler::Rr | Scheduler::Wrr | Scheduler::Wlc => ("flag-1", "flag-2"),
-        };
+        let (fallback, port) = scheduler.flags().unwrap_or(("flag-1", "flag-2"));
         [(self.fallback, fallback), (self.port, port), (self.third, "flag-3")]
             .into_iter()
             .filter_map(|(set, name)| set.then_some(name))

@@ -73,7 +73,7 @@ fn service(scope: Scope, key: ServiceKey) -> impl Strategy<Value = Service> {
     };
     let flags = any::<(bool, bool, bool)>();
     let servers = prop::collection::vec(server(scope, key), 0..6);
-    (prop::sample::select(&Scheduler::ALL[..]), flags, any::<bool>(), persistence, any::<bool>(), servers).prop_map(
+    (prop::sample::select(Scheduler::ALL), flags, any::<bool>(), persistence, any::<bool>(), servers).prop_map(
         move |(scheduler, (fallback, port, third), one_packet, persistence, manage, mut servers)| {
             let mut seen = std::collections::HashSet::new();
             servers.retain(|s| seen.insert(s.identity()));

@@ -72,6 +72,12 @@ pub struct Wish {
 /// Where a new entry and its reply's key are put together.
 type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Family>::Addr>);
 
+/// What schedulers may know of a packet.
+#[inline(always)]
+fn client<F: Family>(key: &Tuple<F::Addr>) -> Client {
+    Client { addr: key.src.hash_fold(), port: key.sport.get(), dest: key.dst.hash_fold() }
+}
+
 /// Schedules `key` and inserts its entries. `NoServer` without an error sent:
 /// the caller knows whom to tell.
 #[inline(always)]
@@ -81,7 +87,7 @@ pub fn connect<F: Family, T: Tables>(
     mut wish: Wish,
     (conn, reply): Room<'_, F>,
 ) -> Decision<()> {
-    let client = Client { addr: key.src.hash_fold(), port: key.sport.get() };
+    let client = client::<F>(key);
     let no_server = Verdict::drop(Reason::NoServer);
     let service = t.service(wish.service).ok_or(no_server)?;
     wish.server = schedule::schedule(t, service, client).ok_or(no_server)?;
@@ -229,7 +235,7 @@ fn insert_reply<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, conn: &Co
 pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
     let Work { flow, conn, .. } = w;
     let Some(index) = service::<F, T>(t, &flow.key) else { return Verdict::drop(Reason::Raced) };
-    let client = Client { addr: flow.key.src.hash_fold(), port: flow.key.sport.get() };
+    let client = client::<F>(&flow.key);
     let Some(scheduled) = t.service(index) else { return Verdict::drop(Reason::Raced) };
     let cursor = scheduled.cursor.load();
     let number = schedule::schedule(t, scheduled, client);

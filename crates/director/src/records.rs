@@ -157,28 +157,14 @@ pub struct Conn<A> {
     pub spare: [u32; 6],
 }
 
-/// What the scheduler does; IPVS's names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Scheduler {
-    /// Round robin.
-    Rr = 0,
-    /// Weighted round robin.
-    Wrr = 1,
-    /// Weighted least-connection.
-    Wlc = 2,
-    /// Maglev hashing.
-    Mh = 3,
-}
-
 /// Flags of [`Service`].
 pub mod service_flag {
     /// One-packet scheduling (UDP).
     pub const ONE_PACKET: u32 = 1;
-    /// mh: the client's port is hashed too.
-    pub const MH_PORT: u32 = 2;
-    /// mh: look further when the slot's server is not available.
-    pub const MH_FALLBACK: u32 = 4;
+    /// sh and mh: the client's port is hashed too.
+    pub const HASH_PORT: u32 = 2;
+    /// sh and mh: look further when the slot's server is not available.
+    pub const HASH_FALLBACK: u32 = 4;
 }
 
 /// A virtual service. The scheduling fields are for new connections only.
@@ -191,7 +177,7 @@ pub struct Service {
     /// Scheduler state: rr and wrr keep position + 1 (0: before the first) in
     /// the high half and wrr its current weight in the low one.
     pub cursor: S64,
-    /// A [`Scheduler`].
+    /// A [`crate::schedule::Scheduler`].
     pub scheduler: u32,
     /// Bits of [`service_flag`].
     pub flags: u32,
@@ -199,10 +185,10 @@ pub struct Service {
     pub wrr_max: u32,
     /// wrr: greatest common divisor of the weights.
     pub wrr_step: u32,
-    /// mh: where the table begins in SLOTS.
-    pub mh_base: u32,
-    /// mh: number of slots, a prime; 0: no table.
-    pub mh_size: u32,
+    /// sh, dh and mh: where the scheduler's table begins in SLOTS.
+    pub table_base: u32,
+    /// Its slots; 0: no table.
+    pub table_size: u32,
     /// Zero.
     pub spare: [u32; 2],
 }

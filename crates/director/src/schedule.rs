@@ -2,25 +2,157 @@
 //! lists, ties and formulas are IPVS's (ipvs-semantics §4): servers are walked
 //! from the newest to the oldest, and of equals the first met wins.
 
-mod mh;
-mod rr;
-mod wlc;
-mod wrr;
-
-pub use mh::{FREE as MH_FREE, MhServer, PRIME as MH_SIZE, fill as fill_mh};
+mod hashed;
+mod heaviest;
+mod least;
 
 use crate::family::Family;
 use crate::open;
-use crate::records::{Scheduler, Server, Service, Tuple, server_flag};
+use crate::records::{Server, Service, Tuple, server_flag};
 use crate::tables::{Step, Tables};
 
-/// What a scheduler may know of the client.
+/// What a scheduler may know of the packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    /// Its address, folded for hashing ([`crate::family::Address::hash_fold`]).
+    /// The client's address, folded for hashing ([`crate::family::Address::hash_fold`]).
     pub addr: u32,
     /// Its port.
     pub port: u16,
+    /// The address that it asked for, folded.
+    pub dest: u32,
+}
+
+/// A server as a scheduler's table is filled.
+#[derive(Clone, Copy, Debug)]
+pub struct TableServer {
+    /// Its index: what a slot holds.
+    pub index: u32,
+    addr: u32,
+    port: u16,
+    weight: u32,
+    last_weight: u32,
+    // mh's work space.
+    next: u32,
+    skip: u32,
+    turns: u32,
+}
+
+impl TableServer {
+    /// `addr`: folded address; the weight, and the last one that was not 0.
+    #[must_use]
+    pub fn new(index: u32, addr: u32, port: u16, (weight, last_weight): (u32, u32)) -> Self {
+        Self { index, addr, port, weight, last_weight, next: 0, skip: 0, turns: 0 }
+    }
+}
+
+/// A slot of a table that nobody has.
+pub const FREE: u32 = u32::MAX;
+
+/// A table that a scheduler looks into, and user space fills.
+#[derive(Clone, Copy)]
+pub struct Table {
+    /// Its slots.
+    pub size: u32,
+    /// Fills the slots (all [`FREE`] before) from the servers in list order.
+    pub fill: fn(&mut [TableServer], &mut [u32]),
+}
+
+/// The schedulers: one line each, and a file of the same name with a function `pick`.
+macro_rules! schedulers {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $module:ident
+        $(, table $size:expr)? $(, flags $fallback:literal $port:literal)?;)*) => {
+        $(mod $module;)*
+
+        /// How the real server of a new connection is chosen.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u32)]
+        pub enum Scheduler {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl Scheduler {
+            /// All, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            /// IPVS's name of it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($module),)*
+                }
+            }
+            /// Its table, if it looks into one.
+            #[must_use]
+            pub fn table(self) -> Option<Table> {
+                match self {
+                    $($(Self::$variant => Some(Table { size: $size, fill: $module::fill }),)?)*
+                    _ => None,
+                }
+            }
+            /// ipvsadm's names of the flags that look further, and that hash the port.
+            #[must_use]
+            pub const fn flags(self) -> Option<(&'static str, &'static str)> {
+                match self {
+                    $($(Self::$variant => Some(($fallback, $port)),)?)*
+                    _ => None,
+                }
+            }
+        }
+
+        /// Chooses a server: its index.
+        #[inline(never)]
+        pub fn schedule<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u32> {
+            match service.scheduler {
+                $($number => $module::pick(t, service, client),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+schedulers! {
+    /// Each in turn.
+    Rr = 0, rr;
+    /// Each in turn, in proportion to the weights.
+    Wrr = 1, wrr;
+    /// Fewest connections.
+    Lc = 4, lc;
+    /// Fewest connections in relation to the weight; the default.
+    Wlc = 2, wlc;
+    /// Shortest expected delay.
+    Sed = 5, sed;
+    /// An idle one, else the shortest expected delay.
+    Nq = 6, nq;
+    /// The heaviest takes all.
+    Fo = 7, fo;
+    /// The heaviest takes as many as its weight, then the next.
+    Ovf = 8, ovf;
+    /// The better of two at random.
+    Twos = 9, twos;
+    /// Hash of the client's address.
+    Sh = 10, sh, table hashed::BUCKETS, flags "sh-fallback" "sh-port";
+    /// Hash of the address asked for.
+    Dh = 11, dh, table hashed::BUCKETS;
+    /// Maglev hash of the client's address.
+    Mh = 3, mh, table mh::PRIME, flags "mh-fallback" "mh-port";
+}
+
+impl Scheduler {
+    /// By IPVS's name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|s| s.name() == name)
+    }
+    /// By the number in [`Service::scheduler`].
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|s| *s as u32 == number)
+    }
+}
+
+impl core::fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// Whether the server takes new connections: weight, threshold, configured.
@@ -35,22 +167,6 @@ pub fn available(server: &Server) -> bool {
 pub fn list(service: &Service) -> (u32, u32) {
     let word = service.list.load();
     ((word >> 32) as u32, word as u32)
-}
-
-/// Chooses a server: its index.
-#[inline(never)]
-pub fn schedule<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u32> {
-    const RR: u32 = Scheduler::Rr as u32;
-    const WRR: u32 = Scheduler::Wrr as u32;
-    const WLC: u32 = Scheduler::Wlc as u32;
-    const MH: u32 = Scheduler::Mh as u32;
-    match service.scheduler {
-        RR => rr::pick(t, service),
-        WRR => wrr::pick(t, service),
-        WLC => wlc::pick(t, service),
-        MH => mh::pick(t, service, client),
-        _ => None,
-    }
 }
 
 /// Repeats a try that lost the race for the service's cursor; after the second

@@ -9,6 +9,7 @@ use dirigent_api::{
 use dirigent_datapath::control::{self, KernelStore, Spot, Store};
 use dirigent_datapath::kernel::{Attached, Hook, Instance};
 use dirigent_director::records::{self, hop, kind, map, server_flag, service_flag};
+use dirigent_director::schedule::Scheduler;
 use dirigent_director::verdict::ReasonKind;
 use dirigent_net::{Snapshot, mac_text};
 use dirigent_wire::Addr4;
@@ -102,12 +103,13 @@ impl Reader {
 
     fn service(&self, spot: &Spot, index: u32, removed: Vec<(u32, records::Server)>) -> Result<Service> {
         let record = self.store.service(index)?;
-        let schedulers = dirigent_config::Scheduler::ALL;
-        let scheduler = schedulers.get(record.scheduler as usize).map_or("unknown", |s| s.name());
+        let scheduler = Scheduler::from_number(record.scheduler);
+        let (fallback, port) = scheduler.and_then(Scheduler::flags).unwrap_or(("flag-1", "flag-2"));
+        let scheduler = scheduler.map_or("unknown", Scheduler::name);
         let flags = [
             (service_flag::ONE_PACKET, "one-packet"),
-            (service_flag::MH_PORT, "mh-port"),
-            (service_flag::MH_FALLBACK, "mh-fallback"),
+            (service_flag::HASH_PORT, port),
+            (service_flag::HASH_FALLBACK, fallback),
         ];
         let flags = flags.into_iter().filter(|(bit, _)| record.flags & bit != 0);
         let mut service = Service {

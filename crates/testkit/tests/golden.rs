@@ -303,7 +303,7 @@ fn what_is_not_in_this_version_fails_unless_skipping_is_asked_for() {
     assert_eq!((ran.passed, ran.failed, ran.skipped), (0, 0, 2), "{ran}");
 
     for (setup, why) in [
-        ("ipvsadm -A -t 192.0.2.10:80 -s lc", "scheduler lc"),
+        ("ipvsadm -A -t 192.0.2.10:80 -s lblc", "scheduler lblc"),
         ("# sysctl net.ipv4.vs.sloppy_tcp=1", "sloppy_tcp"),
         ("ipvsadm -A -f 1 -s rr", "firewall mark"),
     ] {

@@ -285,7 +285,7 @@ fn kernel_errors() {
         // Ours, until they are done.
         ("-A --sctp-service 192.0.2.11:80", 95, "protocol sctp is not in this version"),
         ("-A -t 192.0.2.11:80 -p", 95, "persistence is not in this version"),
-        ("-A -t 192.0.2.11:80 -s sed", 95, "scheduler sed is not in this version"),
+        ("-A -t 192.0.2.11:80 -s lblcr", 95, "scheduler lblcr is not in this version"),
         ("-A -u 192.0.2.11:80 --pe sip", 95, "persistence engine sip is not in this version"),
         ("-A -f 1", 95, "a service by firewall mark is not in this version"),
         ("-a -t 192.0.2.10:80 -r 10.1.0.12 -x 5", 95, "a connection threshold is not in this version"),
@@ -443,7 +443,7 @@ fn commands_as_plans() {
     ] {
         assert_eq!(plan(line).as_deref(), Ok(ops), "{line}");
     }
-    for line in ["-e -t 192.0.2.10:80 -r 10.1.0.99:80 -m", "-D -t 192.0.2.99:80", "-E -t 192.0.2.10:80 -s lc"] {
+    for line in ["-e -t 192.0.2.10:80 -r 10.1.0.99:80 -m", "-D -t 192.0.2.99:80", "-E -t 192.0.2.10:80 -s lblc"] {
         let mut model = base();
         let refused = Command::parse(line).unwrap().unwrap().apply(&mut model).unwrap_err().to_string();
         assert_eq!(plan(line), Err(refused), "{line}");

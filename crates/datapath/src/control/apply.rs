@@ -10,7 +10,7 @@ use dirigent_config::{
 use dirigent_director::records::{
     LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
 };
-use dirigent_director::schedule::MH_SIZE;
+use dirigent_director::schedule::{Scheduler, Table};
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::Be16;
 
@@ -34,7 +34,7 @@ pub(super) struct Member {
 pub(super) struct Held {
     pub index: u32,
     pub list: Region,
-    pub mh: Region,
+    pub table: Region,
     /// In list order: newest first.
     pub members: Vec<Member>,
 }
@@ -46,7 +46,7 @@ struct Made {
     /// Those of them that were in no list.
     fresh: Vec<Member>,
     list: Region,
-    mh: Region,
+    table: Region,
     /// Those of them that are new.
     regions: Vec<Region>,
 }
@@ -199,13 +199,13 @@ impl<S: Store> Control<S> {
             made.regions.into_iter().for_each(|region| self.slots.free(region));
             return Err(error);
         }
-        let Made { members, list, mh, .. } = made;
+        let Made { members, list, table, .. } = made;
         let gone: Vec<_> = held.members.iter().filter(|m| !members.contains(m)).copied().collect();
         let list_changed = members != held.members;
 
         // All that the service will refer to stands. From here on packets see it.
         let old = self.store.service(held.index)?;
-        let scheduler = lists::scheduler(wanted.scheduler);
+        let scheduler = wanted.scheduler as u32;
         let rebound = new || old.scheduler != scheduler;
         if list_changed {
             self.store.set_list(held.index, u64::from(list.base) << 32 | u64::from(list.len))?;
@@ -216,12 +216,12 @@ impl<S: Store> Control<S> {
             flags: lists::flags(wanted.one_packet, wanted.scheduler_flags),
             wrr_max,
             wrr_step,
-            mh_base: mh.base,
-            mh_size: mh.len,
+            table_base: table.base,
+            table_size: table.len,
             ..Service::default()
         };
         self.store.put_service_rules(held.index, &rules)?;
-        let is_wrr = wanted.scheduler == dirigent_config::Scheduler::Wrr;
+        let is_wrr = wanted.scheduler == Scheduler::Wrr;
         loop {
             let was = self.store.service(held.index)?.cursor.load();
             let (at, weight) = ((was >> 32) as u32, was as u32);
@@ -243,10 +243,10 @@ impl<S: Store> Control<S> {
         if list_changed {
             self.slots.free(held.list);
         }
-        if mh != held.mh {
-            self.slots.free(held.mh);
+        if table != held.table {
+            self.slots.free(held.table);
         }
-        (held.list, held.mh, held.members) = (list, mh, members);
+        (held.list, held.table, held.members) = (list, table, members);
         self.held.insert(key, held.clone());
         for member in gone {
             self.discard(key, held.index, member)?;
@@ -264,16 +264,18 @@ impl<S: Store> Control<S> {
             made.members.push(member);
         }
         let list_changed = made.members != held.members;
-        (made.list, made.mh) = (held.list, Region::default());
+        (made.list, made.table) = (held.list, Region::default());
         if list_changed {
             made.list = self.new_region(made.members.iter().map(|m| m.index).collect())?;
             made.regions.push(made.list);
         }
-        if wanted.scheduler == dirigent_config::Scheduler::Mh {
-            made.mh = held.mh;
-            if restart || list_changed || held.mh.len == 0 {
-                made.mh = self.mh_region(&made.members)?;
-                made.regions.push(made.mh);
+        if let Some(table) = wanted.scheduler.table() {
+            made.table = held.table;
+            // sh's and dh's are of one size.
+            let rebound = self.store.service(held.index)?.scheduler != wanted.scheduler as u32;
+            if restart || list_changed || rebound || held.table.len != table.size {
+                made.table = self.table_region(table, &made.members)?;
+                made.regions.push(made.table);
             }
         }
         Ok(())
@@ -346,15 +348,14 @@ impl<S: Store> Control<S> {
         Ok(region)
     }
 
-    fn mh_region(&mut self, members: &[Member]) -> Result<Region, Error> {
+    fn table_region(&mut self, table: Table, members: &[Member]) -> Result<Region, Error> {
         let mut servers = Vec::with_capacity(members.len());
         for member in members {
-            let last_weight = self.store.server(member.index)?.last_weight;
-            servers.push((member.index, member.address, member.port, last_weight));
+            let server = self.store.server(member.index)?;
+            let weights = (server.weight.load(), server.last_weight);
+            servers.push((member.index, member.address, member.port, weights));
         }
-        let table = lists::mh_table(servers.into_iter());
-        debug_assert_eq!(table.len(), MH_SIZE as usize);
-        self.new_region(table)
+        self.new_region(lists::table(table, servers.into_iter()))
     }
 
     fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Error> {
@@ -369,7 +370,7 @@ impl<S: Store> Control<S> {
             self.discard(*key, held.index, *member)?;
         }
         self.slots.free(held.list);
-        self.slots.free(held.mh);
+        self.slots.free(held.table);
         self.trash.service_left(key, held.index);
         self.forget_known(key)
     }

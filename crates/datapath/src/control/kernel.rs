@@ -165,9 +165,9 @@ impl Store for KernelStore {
         }
     }
     fn service(&self, index: u32) -> Result<Service, Error> {
-        let [list, cursor, kind, wrr, mh, _] = self.service_words(index)?;
+        let [list, cursor, kind, wrr, table, _] = self.service_words(index)?;
         let read = |word: &AtomicU64| halves(word.load(Ordering::Acquire));
-        let ((scheduler, flags), (wrr_max, wrr_step), (mh_base, mh_size)) = (read(kind), read(wrr), read(mh));
+        let ((scheduler, flags), (wrr_max, wrr_step), (table_base, table_size)) = (read(kind), read(wrr), read(table));
         Ok(Service {
             list: S64::new(list.load(Ordering::Acquire)),
             cursor: S64::new(cursor.load(Ordering::Acquire)),
@@ -175,17 +175,21 @@ impl Store for KernelStore {
             flags,
             wrr_max,
             wrr_step,
-            mh_base,
-            mh_size,
+            table_base,
+            table_size,
             spare: [0; 2],
         })
     }
     fn put_service_rules(&mut self, index: u32, s: &Service) -> Result<(), Error> {
-        let [_, _, kind, wrr, mh, _] = self.service_words(index)?;
-        // What a scheduler needs stands before it is chosen.
-        mh.store(pair(s.mh_base, s.mh_size), Ordering::Release);
+        let [_, _, kind, wrr, table, _] = self.service_words(index)?;
+        // What a scheduler needs stands before it is chosen, and goes after it was.
+        let choose = || kind.store(pair(s.scheduler, s.flags), Ordering::Release);
         wrr.store(pair(s.wrr_max, s.wrr_step), Ordering::Release);
-        kind.store(pair(s.scheduler, s.flags), Ordering::Release);
+        if s.table_size == 0 {
+            choose();
+        }
+        table.store(pair(s.table_base, s.table_size), Ordering::Release);
+        choose();
         Ok(())
     }
     fn set_list(&mut self, index: u32, list: u64) -> Result<(), Error> {

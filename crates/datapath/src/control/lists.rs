@@ -1,29 +1,19 @@
-//! What the schedulers find: positions, weights and mh's table (ipvs-semantics §4).
+//! What the schedulers find: positions, weights and tables (ipvs-semantics §4).
 
 use std::net::IpAddr;
 
-use dirigent_config::model::{self, SchedulerFlags};
+use dirigent_config::SchedulerFlags;
 use dirigent_director::family::Address as _;
-use dirigent_director::records::{Scheduler, service_flag};
-use dirigent_director::schedule::{MH_FREE, MH_SIZE, MhServer, fill_mh};
+use dirigent_director::records::service_flag;
+use dirigent_director::schedule::{FREE, Table, TableServer};
 use dirigent_wire::{Addr4, Addr6};
-
-/// The record's number of a scheduler.
-pub fn scheduler(of: model::Scheduler) -> u32 {
-    (match of {
-        model::Scheduler::Rr => Scheduler::Rr,
-        model::Scheduler::Wrr => Scheduler::Wrr,
-        model::Scheduler::Wlc => Scheduler::Wlc,
-        model::Scheduler::Mh => Scheduler::Mh,
-    }) as u32
-}
 
 /// The record's flags of a service.
 pub fn flags(one_packet: bool, flags: SchedulerFlags) -> u32 {
     let bit = |set, bit| if set { bit } else { 0 };
     bit(one_packet, service_flag::ONE_PACKET)
-        | bit(flags.port, service_flag::MH_PORT)
-        | bit(flags.fallback, service_flag::MH_FALLBACK)
+        | bit(flags.port, service_flag::HASH_PORT)
+        | bit(flags.fallback, service_flag::HASH_FALLBACK)
 }
 
 fn gcd(mut a: u32, mut b: u32) -> u32 {
@@ -60,19 +50,20 @@ pub fn rr_position<T: PartialEq>(position: u32, old: &[T], new: &[T]) -> u32 {
     stays.map_or(0, |at| at as u32 + 1)
 }
 
-/// mh's table for servers in list order: (index, address, port, last weight not 0).
-pub fn mh_table(servers: impl Iterator<Item = (u32, IpAddr, u16, u32)>) -> Vec<u32> {
+/// A scheduler's table for servers in list order: (index, address, port, weight and the
+/// last one that was not 0).
+pub fn table(of: Table, servers: impl Iterator<Item = (u32, IpAddr, u16, (u32, u32))>) -> Vec<u32> {
     let mut servers: Vec<_> = servers
-        .map(|(index, address, port, weight)| {
+        .map(|(index, address, port, weights)| {
             let folded = match address {
                 IpAddr::V4(a) => Addr4::new(a.octets()).hash_fold(),
                 IpAddr::V6(a) => Addr6::new(a.octets()).hash_fold(),
             };
-            MhServer::new(index, folded, port, weight)
+            TableServer::new(index, folded, port, weights)
         })
         .collect();
-    let mut slots = vec![MH_FREE; MH_SIZE as usize];
-    fill_mh(&mut servers, &mut slots);
+    let mut slots = vec![FREE; of.size as usize];
+    (of.fill)(&mut servers, &mut slots);
     slots
 }
 

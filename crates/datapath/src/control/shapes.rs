@@ -30,7 +30,7 @@ const _: () = {
     assert!(offset_of!(Conn<Addr4>, addr) == 32 && offset_of!(Conn<Addr4>, port) == 36);
     assert!(offset_of!(Conn<Addr6>, addr) == 32 && offset_of!(Conn<Addr6>, port) == 48);
     assert!(offset_of!(Conn<Addr4>, last_seen) == 8 && offset_of!(Conn<Addr4>, server) == 16);
-    assert!(size_of::<Service>() == 48 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, mh_base) == 32);
+    assert!(size_of::<Service>() == 48 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, table_base) == 32);
     assert!(size_of::<Server>() == 56 && offset_of!(Server, port) == 24 && offset_of!(Server, weight) == 28);
     assert!(
         offset_of!(Server, flags) == 32 && offset_of!(Server, upper) == 40 && offset_of!(Server, last_weight) == 48

@@ -53,7 +53,7 @@ impl<S: Store> Control<S> {
             let Some(key) = key(&spot) else { continue };
             let record = self.store.service(index)?;
             let list = region(record.list.load());
-            let mh = Region { base: record.mh_base, len: record.mh_size };
+            let table = Region { base: record.table_base, len: record.table_size };
             let mut members = Vec::new();
             for index in self.store.slots(list.base, list.len)? {
                 let server = self.store.server(index)?;
@@ -62,9 +62,9 @@ impl<S: Store> Control<S> {
                 self.used_servers.insert(index);
             }
             self.slots.take(list);
-            self.slots.take(mh);
+            self.slots.take(table);
             self.used_services.insert(index);
-            self.held.insert(key, Held { index, list, mh, members });
+            self.held.insert(key, Held { index, list, table, members });
         }
         Ok(())
     }

@@ -44,9 +44,33 @@ fn change(control: &mut Control<MemoryTables>, lines: &[&str]) {
 fn picks(control: &Control<MemoryTables>, count: usize) -> Vec<u8> {
     let store = control.store();
     let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| place.port == 80).unwrap();
-    let client = Client { addr: 1, port: 1 };
+    let client = Client { addr: 1, port: 1, dest: 1 };
     let pick = || schedule(store, store.services.get(index as usize).unwrap(), client).unwrap();
     (0..count).map(|_| last_byte(store, pick())).collect()
+}
+
+/// Two at random by weight: without connections the first stands, with them the better.
+#[test]
+fn twos_draws_by_weight_and_takes_the_less_loaded() {
+    let mut control = open(&model(&[
+        "-A -t 192.0.2.1:80 -s twos",
+        "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 1",
+        "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m -w 3",
+        "-a -t 192.0.2.1:80 -r 10.0.0.3:80 -m -w 0",
+        "-a -t 192.0.2.1:80 -r 10.0.0.4:80 -m -w 2147483647",
+    ]));
+    let share = |control: &Control<MemoryTables>, last: u8| picks(control, 4000).iter().filter(|p| **p == last).count();
+    // Others than the heavy one: one in a billion.
+    assert_eq!(share(&control, 4), 4000);
+    change(&mut control, &["-e -t 192.0.2.1:80 -r 10.0.0.4:80 -m -w 0"]);
+    let of = [1, 2, 3, 4].map(|last| share(&control, last));
+    assert!((900..1100).contains(&of[0]) && (2900..3100).contains(&of[1]) && of[2..] == [0, 0], "{of:?}");
+    // With connections on .2 it is chosen only where both draws are its: 9 in 16.
+    let store = control.store_mut();
+    let busy = (0..8).find(|i| last_byte(store, *i) == 2).unwrap();
+    store.servers.get(busy as usize).unwrap().load.store(5 << 32);
+    let of = [1, 2].map(|last| share(&control, last));
+    assert!((1650..1850).contains(&of[0]) && (2150..2350).contains(&of[1]), "{of:?}");
 }
 
 fn last_byte(store: &MemoryTables, server: u32) -> u8 {
@@ -247,7 +271,7 @@ fn assert_consistent(control: &Control<MemoryTables>) {
         assert!(found.iter().all(|s| s.flags.load() == server_flag::AVAILABLE && s.service == index));
         assert_eq!(record.flags & service_flag::ONE_PACKET != 0, wanted.one_packet);
         assert!((record.cursor.load() >> 32) as usize <= expected.len());
-        assert_eq!(record.mh_size != 0, wanted.scheduler == dirigent_config::Scheduler::Mh);
+        assert_eq!(record.table_size, wanted.scheduler.table().map_or(0, |table| table.size));
     }
 }
 
@@ -259,13 +283,13 @@ fn assert_nothing_leaks(control: &Control<MemoryTables>) {
 
 fn any_model() -> impl Strategy<Value = Model> {
     let server = (1u8..6, 0u32..4, any::<bool>());
-    let service = (1u8..4, any::<bool>(), 0usize..4, any::<bool>(), proptest::collection::vec(server, 0..5));
+    let schedulers = proptest::sample::select(dirigent_config::Scheduler::ALL);
+    let service = (1u8..4, any::<bool>(), schedulers, any::<bool>(), proptest::collection::vec(server, 0..5));
     proptest::collection::vec(service, 0..4).prop_map(|services| {
         let mut model = Model::default();
         for (vip, udp, scheduler, one_packet, servers) in services {
             let protocol = if udp { dirigent_config::Protocol::Udp } else { dirigent_config::Protocol::Tcp };
             let key = ServiceKey { protocol, address: IpAddr::from([192, 0, 2, vip]), port: 80 };
-            let scheduler = dirigent_config::Scheduler::ALL[scheduler];
             let service = WantedService { scheduler, one_packet: one_packet && udp, ..WantedService::new(key) };
             if model.add_service(service).is_err() {
                 continue;
@@ -285,7 +309,7 @@ fn goes_to(control: &Control<MemoryTables>, key: &ServiceKey, client: u32) -> Op
     let store = control.store();
     let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| *place == spot(key))?;
     let service = store.services.get(index as usize)?;
-    let server = schedule(store, service, Client { addr: client, port: 1 })?;
+    let server = schedule(store, service, Client { addr: client, port: 1, dest: 1 })?;
     Some(address(&Store::server(store, server).ok()?.addr, false))
 }
 

@@ -1,7 +1,7 @@
 //! Maglev hashing (Eisenbud et al., NSDI 2016, §3.4) with IPVS's table size,
 //! hash and turns (ipvs-semantics §4.9).
 
-use super::{Client, available};
+use super::{Client, FREE, TableServer, available};
 use crate::records::{Service, service_flag};
 use crate::tables::{Step, Tables};
 
@@ -66,43 +66,20 @@ impl<T: Tables> Step<T> for Fallback {
 }
 
 pub fn pick<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u32> {
-    let size = service.mh_size;
-    let port = if service.flags & service_flag::MH_PORT != 0 { u32::from(client.port) } else { 0 };
+    let size = service.table_size;
+    let port = if service.flags & service_flag::HASH_PORT != 0 { u32::from(client.port) } else { 0 };
     let x = client.addr.wrapping_add(port);
     let first = hash(KEY1, x).checked_rem(size)?;
-    let index = t.slot(service.mh_base.wrapping_add(first))?;
+    let index = t.slot(service.table_base.wrapping_add(first))?;
     if t.server(index).is_some_and(available) {
         return Some(index);
     }
-    if service.flags & service_flag::MH_FALLBACK == 0 {
+    if service.flags & service_flag::HASH_FALLBACK == 0 {
         return None;
     }
-    let mut fallback = Fallback { base: service.mh_base, size, x, first, found: None };
+    let mut fallback = Fallback { base: service.table_base, size, x, first, found: None };
     t.walk(size, &mut fallback);
     fallback.found
-}
-
-/// A slot nobody has.
-pub const FREE: u32 = u32::MAX;
-
-/// A real server as the table is filled.
-#[derive(Clone, Copy, Debug)]
-pub struct MhServer {
-    /// Its index: what a slot holds.
-    pub index: u32,
-    last_weight: u32,
-    next: u32,
-    skip: u32,
-    turns: u32,
-}
-
-impl MhServer {
-    /// `addr`: folded address; `last_weight`: the last weight that was not 0, so
-    /// that quiescing a server moves nobody else's clients.
-    pub fn new(index: u32, addr: u32, port: u16, last_weight: u32) -> Self {
-        let x = addr.wrapping_add(u32::from(port));
-        Self { index, last_weight, next: hash(KEY1, x) % PRIME, skip: hash(KEY2, x) % (PRIME - 1) + 1, turns: 0 }
-    }
 }
 
 fn gcd(mut a: u32, mut b: u32) -> u32 {
@@ -114,12 +91,15 @@ fn gcd(mut a: u32, mut b: u32) -> u32 {
 
 /// Fills `slots` ([`PRIME`] of them, [`FREE`] before) from the servers in list
 /// order: round after round each takes its turns at the next free slots of its
-/// own permutation of the table. User space only.
-pub fn fill(servers: &mut [MhServer], slots: &mut [u32]) {
+/// own permutation of the table, by its last weight that was not 0, so that
+/// quiescing it moves nobody else's clients. User space only.
+pub fn fill(servers: &mut [TableServer], slots: &mut [u32]) {
     let divisor = servers.iter().fold(0, |g, s| gcd(g, s.last_weight)).max(1);
     let largest = servers.iter().map(|s| s.last_weight).max().unwrap_or(0) / divisor;
     let shift = (u32::BITS - largest.leading_zeros()).saturating_sub(WEIGHT_BITS);
     for server in servers.iter_mut() {
+        let x = server.addr.wrapping_add(u32::from(server.port));
+        (server.next, server.skip) = (hash(KEY1, x) % PRIME, hash(KEY2, x) % (PRIME - 1) + 1);
         server.turns = match server.last_weight {
             0 => 0,
             w => ((w / divisor) >> shift).max(1),
@@ -164,14 +144,15 @@ mod tests {
         let slot = |a| hash(KEY1, fold(a)) % PRIME;
         assert_eq!([slot([192, 168, 1, 1]), slot([192, 168, 1, 2]), slot([10, 0, 0, 1])], [2456, 811, 3711]);
         assert_eq!(hash(KEY1, fold([10, 0, 0, 1]) + 40000) % PRIME, 2940);
-        let s = MhServer::new(0, fold([172, 16, 0, 1]), 80, 1);
-        assert_eq!((s.next, s.skip), (407, 507));
+        let mut s = [TableServer::new(0, fold([172, 16, 0, 1]), 80, (1, 1))];
+        fill(&mut s, &mut []);
+        assert_eq!((s[0].next, s[0].skip), (407, 507));
     }
 
     fn table(weights: [u32; 3]) -> ([usize; 3], impl Fn([u8; 4]) -> u32) {
         // List order: .3, .2, .1; the index is the last byte.
         let mut servers =
-            [3u8, 2, 1].map(|n| MhServer::new(u32::from(n), fold([172, 16, 0, n]), 80, weights[usize::from(n) - 1]));
+            [3u8, 2, 1].map(|n| TableServer::new(n.into(), fold([172, 16, 0, n]), 80, (1, weights[usize::from(n) - 1])));
         let mut slots = [FREE; PRIME as usize];
         fill(&mut servers, &mut slots);
         let owned = [3, 2, 1].map(|n| slots.iter().filter(|s| **s == n).count());

@@ -1,7 +1,7 @@
 //! Round robin (ipvs-semantics §4.1): the first available server after the one
 //! chosen last, wrapping once.
 
-use super::{available, list};
+use super::{Client, available, list};
 use crate::records::Service;
 use crate::tables::{Step, Tables};
 
@@ -41,6 +41,6 @@ fn attempt<T: Tables>(t: &T, service: &Service) -> Option<(u32, bool)> {
     Some((index, service.cursor.swap_if(cursor, moved)))
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
     super::settle(|| attempt(t, service))
 }

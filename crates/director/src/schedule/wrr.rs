@@ -2,7 +2,7 @@
 //! the servers of at least the current weight, which falls by the weights'
 //! common divisor from pass to pass.
 
-use super::list;
+use super::{Client, list};
 use crate::records::{Service, server_flag};
 use crate::tables::{Step, Tables};
 
@@ -95,6 +95,6 @@ fn attempt<T: Tables>(t: &T, service: &Service) -> Option<(u32, bool)> {
     Some((index, service.cursor.swap_if(cursor, moved)))
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
     super::settle(|| attempt(t, service))
 }
