@@ -331,6 +331,9 @@ pub struct LabUp {
     /// What packets to servers are inside of, in mode tun
     #[arg(long, value_name = "KIND", default_value = "ipip", value_parser = ["ipip", "gre", "gue"])]
     pub tunnel: String,
+    /// Address family of what they are inside of [default: each packet's own]
+    #[arg(long, value_enum, value_name = "F")]
+    pub tunnel_family: Option<Family>,
     /// Address family that is shown; both are there
     #[arg(long, value_enum, default_value = "4")]
     pub family: Family,

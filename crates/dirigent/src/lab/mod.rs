@@ -58,7 +58,8 @@ async fn build(up: LabUp) -> Result<()> {
             format!("choose another --name, or remove it with `dirigent --instance {} stop --detach`", spec.name);
         return Err(Failure::new("", format!("there is a director {}, which is no lab's", spec.name), remedy));
     }
-    let config = files::config(&spec, up.config.as_deref(), up.path, &up.tunnel)?;
+    let tunnel = files::Tunnel { kind: &up.tunnel, family: up.tunnel_family.map(Into::into) };
+    let config = files::config(&spec, up.config.as_deref(), up.path, tunnel)?;
     let lab = Lab::up(&spec)?;
     let furnished = furnish(&lab, &up, &config).await;
     if let Err(failure) = furnished {
