@@ -121,46 +121,6 @@ fn gue_over_ipv6_on_native_xdp() {
     works(tunnel("gue", "6"), "--mode tun --tunnel gue --tunnel-family 6 --path xdp --no-offloads");
 }
 
-/// What a real server's network looks like.
-fn network(lab: &TestLab) -> String {
-    lab.sh(
-        "server1",
-        "ip -br address; ip route; ip -6 route | sort; \
-         ls /sys/fs/bpf/dirigent | grep -c ^rs-$(stat -Lc %i /proc/self/ns/net)- || true; \
-         for f in all eth0; do for k in arp_ignore arp_announce rp_filter; do cat /proc/sys/net/ipv4/conf/$f/$k; done; done",
-    )
-}
-
-/// Set up, found right, set up again without a change, and taken back to exactly what it was.
-#[test]
-fn a_real_server_is_set_up_and_put_back() {
-    let lab = TestLab::up(&["--servers", "1", "--no-daemon"]);
-    lab.sh("server1", "echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter");
-    let before = network(&lab);
-    let state = format!("/run/dirigent/lab/{}/test.json", lab.name());
-    let words = "--mode tun --vip 192.0.2.10 --vip 2001:db8::10 --tunnel gue --director 10.0.0.1";
-    let setup = format!("dirigent realserver setup {words} --state {state}");
-    let shown = lab.sh("server1", &format!("{setup} --dry-run"));
-    for word in
-        ["arp_ignore 0 → 1", "rp_filter 1 → 2", "address 192.0.2.10/32 on lo", "gue (UDP port 6080) from 10.0.0.1"]
-    {
-        assert!(shown.contains(word), "{word}: {shown}");
-    }
-    assert_eq!(network(&lab), before, "a dry run changes nothing");
-    let refused = lab.sh("server1", &format!("{setup} </dev/null 2>&1 || true"));
-    assert!(refused.contains("--yes"), "{refused}");
-    let check = format!("dirigent realserver check {words}");
-    assert!(lab.sh("server1", &format!("{check} || echo exit $?")).contains("exit 1"));
-    lab.sh("server1", &format!("{setup} --yes"));
-    let checked = lab.sh("server1", &check);
-    assert!(checked.contains("right") && !checked.contains("WRONG"), "{checked}");
-    assert!(lab.sh("server1", &format!("{setup} --yes")).contains("nothing to do"));
-    assert_ne!(network(&lab), before);
-    lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}"));
-    assert_eq!(network(&lab), before);
-    assert!(lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}")).contains("nothing to undo"));
-}
-
 /// The host forwards nothing: the director sends frames itself.
 #[test]
 fn a_host_that_does_not_forward_still_directs() {
