@@ -11,6 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::print;
 use change::{Change, Terms, interface, segments, source_route};
 use dirigent_datapath::kernel::{Instance, detach_all, endpoint_counts};
+use dirigent_director::endpoint::Outcome;
 use dirigent_net::{Namespace, Snapshot, sysctl, vip};
 use serde::Serialize;
 use state::State;
@@ -258,7 +259,8 @@ fn check(args: &RealserverCheck) -> Result<ExitCode> {
             }
         }
         for (outcome, count) in checked.packets.iter().filter(|(_, count)| *count > 0) {
-            print::text(&format!("packets {outcome}: {count}\n"))?;
+            let known = Outcome::ALL.iter().find(|known| known.name() == *outcome);
+            print::text(&format!("packets {outcome}: {count} ({})\n", known.map_or("", |known| known.meaning())))?;
         }
         if !right {
             print::text("remedy: the same words with `dirigent realserver setup`\n")?;
