@@ -323,6 +323,19 @@ Examples:
         #[arg(long)]
         around: bool,
     },
+    /// Show one request and its reply in several labs next to each other, and the bytes on each side of the director
+    #[command(after_help = "\
+Example:
+  dirigent lab up --name a; dirigent lab up --name b --mode dr; dirigent lab up --name c --mode tun
+  dirigent lab compare a b c")]
+    Compare {
+        /// The labs, with two arms each; their forwarding methods head the columns
+        #[arg(required = true, value_name = "L")]
+        labs: Vec<String>,
+        /// Address family
+        #[arg(long, value_enum, default_value = "4")]
+        family: Family,
+    },
     /// Show how requests were distributed over the servers, and the bytes on each side of the director
     Traffic(LabName),
 }

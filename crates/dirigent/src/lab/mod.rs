@@ -1,6 +1,7 @@
 //! `dirigent lab`: a network of namespaces with real servers and the daemon in it.
 
 mod capture;
+mod compare;
 mod files;
 mod packet;
 mod traffic;
@@ -37,6 +38,10 @@ pub async fn run(command: LabCommand) -> Result<ExitCode> {
             let lab = Lab::open(&lab.name)?;
             let family = family.map_or(lab.spec().family, Into::into);
             walk::run(&lab, family, around)?;
+        }
+        LabCommand::Compare { labs, family } => {
+            let labs: Vec<_> = labs.iter().map(|name| Lab::open(name)).collect::<Result<_, _>>()?;
+            compare::run(&labs, family.into())?;
         }
         LabCommand::Traffic(lab) => traffic::run(&Lab::open(&lab.name)?).await?,
     }

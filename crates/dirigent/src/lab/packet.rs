@@ -22,6 +22,8 @@ pub struct Tcp {
     pub to: SocketAddr,
     /// TCP flags.
     pub flags: u8,
+    /// Bytes of the frame.
+    pub frame: u64,
     /// Bytes of payload.
     pub payload: usize,
     /// Its first line, if it is text.
@@ -100,6 +102,7 @@ fn parse(at: u64, frame: &[u8]) -> Option<Tcp> {
         from: SocketAddr::new(from, be16(rest, 0)?),
         to: SocketAddr::new(to, be16(rest, 2)?),
         flags: *rest.get(13)?,
+        frame: frame.len() as u64,
         payload: payload.len(),
         text,
         outer,
