@@ -89,6 +89,29 @@ fn answers_leave_by_the_gateway_that_is_named() {
     }
 }
 
+/// A director that is told to cut outer packets makes pieces that nobody here puts together: `check` says how many.
+#[test]
+fn pieces_of_outer_packets_are_counted_and_told() {
+    let lab = TestLab::up(&["--servers", "1", "--mode", "tun", "--path", "tc"]);
+    lab.write_config(&lab.config().replace("[director]\n", "[director]\npmtu_disc = false\n"));
+    lab.dirigent(&["reload"]);
+    lab.sh("client", "ethtool -K eth0 tx off >/dev/null; echo 1 > /proc/sys/net/ipv4/ip_no_pmtu_disc");
+    let send = |bytes: usize| {
+        let echo = format!("head -c {bytes} /dev/zero | socat -b9000 -t1 - UDP4:192.0.2.10:7 | wc -c");
+        lab.sh("client", &echo)
+    };
+    // 1,500 bytes with the outer header, and one more.
+    assert_eq!(send(1452), "1452");
+    let check = "dirigent realserver check --mode tun --vip 192.0.2.10 --vip 2001:db8::10";
+    assert!(!lab.sh("server1", check).contains("packets fragment"));
+    assert_eq!(send(1453), "0");
+    let told = lab.sh("server1", check);
+    assert!(told.contains("packets fragment: 2 (pieces of tunnelled packets, left to the host"), "{told}");
+    let json: Value = serde_json::from_str(&lab.sh("server1", &format!("{check} --json"))).unwrap();
+    let fragments = json["packets"].as_array().unwrap().iter().find(|pair| pair[0] == "fragment").unwrap();
+    assert_eq!(fragments[1], 2);
+}
+
 /// What cannot be is refused before anything is changed.
 #[test]
 fn gateways_that_cannot_be_are_refused() {
