@@ -54,6 +54,7 @@ fn the_demo_shows_everything_in_time() {
     let (text, errors) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr).into_owned());
     assert!(output.status.success(), "{errors}\n{text}");
+    // 90 s with all methods; what it says itself is held to the 60 s of NAT alone, below.
     assert!(took < Duration::from_secs(90), "{took:?}");
     assert!(!text.contains('\x1b') && errors.is_empty(), "{errors}");
     // With the name that it has when people run it.
@@ -141,7 +142,7 @@ fn the_demo_shows_everything_in_time() {
         let (received, sent) = between(traffic, side, " sent").split_once(" received, ").unwrap();
         assert!(received != "0 B" && sent != "0 B", "{traffic}");
     }
-    assert!(number(&text, "demo: done in ", " s.") < 90);
+    assert!(number(&text, "demo: done in ", " s.") < 60);
 
     // And nothing is left.
     assert!(!Path::new("/sys/fs/bpf/dirigent").join(&lab).exists());
