@@ -70,7 +70,7 @@ pub enum Outcome {
     Fragment = 2,
     /// From somebody who is no director of this server.
     Stranger = 3,
-    /// What is inside is no sound IP packet.
+    /// What is inside is no sound IP packet, or longer than what it is inside of.
     Malformed = 4,
     /// Congestion was marked on the way, and the flow does not know marks (RFC 6040 §4.2).
     Congested = 5,
@@ -106,6 +106,22 @@ impl Outcome {
             Self::Clamped => "clamped",
         }
     }
+    /// What that means for whoever reads the counter.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Passed => "no tunnel's, or not for a virtual address: the host got them as they came",
+            Self::Decapsulated => "taken out of a tunnel",
+            Self::Fragment => {
+                "pieces of tunnelled packets, left to the host, which loses them: let the director cut inside"
+            }
+            Self::Stranger => "dropped: no director of this server sent them",
+            Self::Malformed => "dropped: what was inside is no sound IP packet",
+            Self::Congested => "dropped: marked as congested on the way, for a flow that does not know marks",
+            Self::Failed => "dropped: they could not be rewritten",
+            Self::Clamped => "SYNs whose segment size was lowered to what the tunnel carries",
+        }
+    }
     /// Whether the packet ends here.
     #[must_use]
     pub const fn dropped(self) -> bool {
@@ -119,8 +135,8 @@ pub trait EndFamily: ReadIp {
     fn vip<T: EndTables>(t: &T, addr: &Self::Addr) -> bool;
     /// Whether a director sends from there.
     fn director<T: EndTables>(t: &T, addr: &Self::Addr) -> bool;
-    /// Marks congestion in the header at `at`; `false` if the flow does not know marks.
-    fn mark<P: Packet>(p: &mut P, at: usize) -> bool;
+    /// Writes the congestion mark (ECN) into the header at `at`.
+    fn mark<P: Packet>(p: &mut P, at: usize, ecn: u8) -> bool;
     /// The largest segment to be offered.
     fn mss(terms: &Terms) -> u16;
 }
@@ -135,13 +151,10 @@ impl EndFamily for V4 {
         t.director4(addr)
     }
     #[inline(always)]
-    fn mark<P: Packet>(p: &mut P, at: usize) -> bool {
+    fn mark<P: Packet>(p: &mut P, at: usize, ecn: u8) -> bool {
         let Some(ip) = p.get_mut::<Ipv4Header>(at) else { return false };
-        if ip.tos & 3 == 0 {
-            return false;
-        }
         let old = u16::from_ne_bytes([ip.version_ihl, ip.tos]);
-        ip.tos |= 3;
+        ip.tos = ip.tos & !3 | ecn;
         let new = u16::from_ne_bytes([ip.version_ihl, ip.tos]);
         ip.patch_check(checksum::delta(old, new));
         true
@@ -162,13 +175,10 @@ impl EndFamily for V6 {
         t.director6(addr)
     }
     #[inline(always)]
-    fn mark<P: Packet>(p: &mut P, at: usize) -> bool {
+    fn mark<P: Packet>(p: &mut P, at: usize, ecn: u8) -> bool {
         let Some(ip) = p.get_mut::<Ipv6Header>(at) else { return false };
         let word = ip.version_class_flow.get();
-        if word >> 20 & 3 == 0 {
-            return false;
-        }
-        ip.version_class_flow = Be32::new(word | 3 << 20);
+        ip.version_class_flow = Be32::new(word & !(3 << 20) | u32::from(ecn) << 20);
         true
     }
     #[inline(always)]
@@ -227,6 +237,11 @@ fn takes(terms: &Terms, kind: u8) -> bool {
     terms.kinds >> kind & 1 != 0
 }
 
+/// Congestion marks (RFC 3168 §5).
+const ECT_1: u8 = 1;
+const ECT_0: u8 = 2;
+const CONGESTED: u8 = 3;
+
 /// The packet at `at` inside, of family `G`, if it is for a virtual address.
 #[inline(always)]
 fn take_out<F: EndFamily, G: EndFamily, P: Packet, T: EndTables>(
@@ -246,8 +261,14 @@ fn take_out<F: EndFamily, G: EndFamily, P: Packet, T: EndTables>(
     if terms.known_directors != 0 && !F::director(t, &outer.src) {
         return Outcome::Stranger;
     }
-    if outer.tos & 3 == 3 && inner.tos & 3 != 3 && !G::mark(p, at) {
+    let (mark, own) = (outer.tos & 3, inner.tos & 3);
+    if mark == CONGESTED && own == 0 {
         return Outcome::Congested;
+    }
+    // RFC 6040 §4.2, figure 4: all else keeps its own mark.
+    let changed = mark == CONGESTED && own != CONGESTED || mark == ECT_1 && own == ECT_0;
+    if changed && !G::mark(p, at, mark) {
+        return Outcome::Failed;
     }
     let surplus = at.wrapping_sub(L3) as u32 & MAX_L4;
     if !p.shed(surplus, F::V6, G::V6) {

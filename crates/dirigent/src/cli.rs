@@ -104,6 +104,7 @@ pub enum RealserverCommand {
 Examples:
   dirigent realserver setup --mode dr --vip 192.0.2.10
   dirigent realserver setup --mode tun --vip 192.0.2.10 --vip 2001:db8::10 --tunnel gue --director 10.0.0.1
+  dirigent realserver setup --mode dr  --vip 192.0.2.10 --gateway 10.0.0.254
   dirigent realserver setup --mode tun --vip 192.0.2.10 --dry-run
 
 NAT needs nothing of this: there the server's default route leads to the director.")]
@@ -150,6 +151,21 @@ pub struct RealserverTarget {
     /// Take tunnelled packets from this director only; several times for several
     #[arg(long, value_name = "ADDR")]
     pub director: Vec<std::net::IpAddr>,
+    /// Answers from the virtual addresses leave by this router, whatever the default route is; once for each family
+    #[arg(long, value_name = "ADDR")]
+    pub gateway: Vec<std::net::IpAddr>,
+    /// The routing table that says so
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = own_table)]
+    pub table: u32,
+}
+
+/// A routing table that is not one of the kernel's.
+fn own_table(word: &str) -> Result<u32, String> {
+    match word.parse() {
+        Ok(0 | 253..=255) => Err("tables 0 and 253 to 255 are the kernel's".into()),
+        Ok(table) => Ok(table),
+        Err(e) => Err(format!("{e}")),
+    }
 }
 
 /// Where changes are recorded.
@@ -307,6 +323,19 @@ Examples:
         #[arg(long)]
         around: bool,
     },
+    /// Show one request and its reply in several labs next to each other, and the bytes on each side of the director
+    #[command(after_help = "\
+Example:
+  dirigent lab up --name a; dirigent lab up --name b --mode dr; dirigent lab up --name c --mode tun
+  dirigent lab compare a b c")]
+    Compare {
+        /// The labs, with two arms each; their forwarding methods head the columns
+        #[arg(required = true, value_name = "L")]
+        labs: Vec<String>,
+        /// Address family
+        #[arg(long, value_enum, default_value = "4")]
+        family: Family,
+    },
     /// Show how requests were distributed over the servers, and the bytes on each side of the director
     Traffic(LabName),
 }
@@ -331,6 +360,9 @@ pub struct LabUp {
     /// What packets to servers are inside of, in mode tun
     #[arg(long, value_name = "KIND", default_value = "ipip", value_parser = ["ipip", "gre", "gue"])]
     pub tunnel: String,
+    /// Address family of what they are inside of [default: each packet's own]
+    #[arg(long, value_enum, value_name = "F")]
+    pub tunnel_family: Option<Family>,
     /// Address family that is shown; both are there
     #[arg(long, value_enum, default_value = "4")]
     pub family: Family,

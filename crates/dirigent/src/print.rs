@@ -221,6 +221,23 @@ pub fn stats(stats: &Stats) -> String {
 /// Reasons for an interface that are printed.
 const REASONS: usize = 4;
 
+/// A text in lines of at most a hundred columns, those after the first further in.
+fn wrapped(text: &str) -> String {
+    const MOST: usize = 100;
+    let (mut out, mut column) = (String::from("   "), 3);
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if column + 1 + width > MOST && column > 6 {
+            out.push_str("\n     ");
+            column = 5;
+        }
+        out.push(' ');
+        out.push_str(word);
+        column += 1 + width;
+    }
+    out
+}
+
 /// How the director is doing.
 pub fn status(s: &Status) -> String {
     let mut out = String::new();
@@ -238,13 +255,13 @@ pub fn status(s: &Status) -> String {
         // The last one says why XDP or tc; before it there is one for each server.
         let (path, why) = i.reasons.split_last().map_or((None, [].as_slice()), |(path, why)| (Some(path), why));
         for reason in why.iter().take(REASONS) {
-            let _ = writeln!(out, "    {reason}");
+            let _ = writeln!(out, "{}", wrapped(reason));
         }
         if why.len() > REASONS {
             let _ = writeln!(out, "    and {} more; `dirigent status --json` has all", why.len() - REASONS);
         }
         if let Some(reason) = path {
-            let _ = writeln!(out, "    {reason}");
+            let _ = writeln!(out, "{}", wrapped(reason));
         }
     }
     let room = &s.connections;
@@ -275,6 +292,15 @@ mod tests {
         let rows = [vec!["→ é".into(), "1".into(), "x".into()], vec!["long one".into(), "10".into(), String::new()]];
         let columns = [Left("A"), Right("B"), Left("C")];
         assert_eq!(table(&columns, &rows), "A          B  C\n→ é        1  x\nlong one  10\n");
+    }
+
+    #[test]
+    fn long_texts_are_wrapped_between_words() {
+        assert_eq!(wrapped("a short one"), "    a short one");
+        let long = "word ".repeat(40);
+        let text = wrapped(long.trim_end());
+        assert!(text.lines().count() == 3 && text.lines().all(|line| line.len() <= 100), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("      word")), "{text}");
     }
 
     #[test]

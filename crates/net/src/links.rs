@@ -265,7 +265,7 @@ impl Netlink {
         Ok(replies.iter().find_map(|reply| parse_link(&reply.body)))
     }
 
-    fn dump<T>(
+    pub(crate) fn dump<T>(
         &mut self,
         kind: u16,
         header: &[u8],

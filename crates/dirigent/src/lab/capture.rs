@@ -50,7 +50,22 @@ impl<'a> Capture<'a> {
         }
         let path = file.to_string_lossy().into_owned();
         // As root throughout (-Z): it may not write here after giving root up.
-        let argv = ["tcpdump", "-i", interface, "-nn", "-U", "--immediate-mode", "-Z", "root", "-w", &path, filter];
+        // The beginnings of packets: whole ones would not all find room while this waits for a processor.
+        let argv = [
+            "tcpdump",
+            "-s",
+            "400",
+            "-i",
+            interface,
+            "-nn",
+            "-U",
+            "--immediate-mode",
+            "-Z",
+            "root",
+            "-w",
+            &path,
+            filter,
+        ];
         self.lab.start(host, &label, &argv)?;
         self.places.push(Place { host: host.to_owned(), interface: interface.to_owned(), label, file });
         Ok(())

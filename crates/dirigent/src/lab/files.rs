@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use dirigent_config::{Mode, Settings};
-use dirigent_net::lab::{DIRECTORY, LabSpec, Mode as Method, spec};
+use dirigent_net::lab::{DIRECTORY, Family, LabSpec, Mode as Method, spec};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
@@ -16,9 +16,18 @@ pub struct Config {
     pub mode: Mode,
 }
 
+/// What packets to servers are inside of, in mode tun.
+#[derive(Clone, Copy)]
+pub struct Tunnel<'a> {
+    /// `ipip`, `gre` or `gue`.
+    pub kind: &'a str,
+    /// Address family of the servers' addresses; `None`: each service's own.
+    pub family: Option<Family>,
+}
+
 /// The lab's configuration: the given file's, or one for web and UDP echo in both families. The packet path is that of
 /// the command line, if it names one.
-pub fn config(spec: &LabSpec, given: Option<&Path>, path: Option<Mode>, tunnel: &str) -> Result<Config> {
+pub fn config(spec: &LabSpec, given: Option<&Path>, path: Option<Mode>, tunnel: Tunnel<'_>) -> Result<Config> {
     let Some(file) = given else {
         let mode = path.unwrap_or_default();
         return Ok(Config { text: made(spec, mode, tunnel), mode });
@@ -35,16 +44,21 @@ pub fn config(spec: &LabSpec, given: Option<&Path>, path: Option<Mode>, tunnel: 
     Ok(Config { text: dirigent_config::file::to_toml(&model), mode })
 }
 
-fn made(lab: &LabSpec, mode: Mode, tunnel: &str) -> String {
+fn made(lab: &LabSpec, mode: Mode, tunnel: Tunnel<'_>) -> String {
     let mode = mode.name();
     let mut out = format!("# Made by `dirigent lab up`.\nversion = 1\n\n[director]\nmode = \"{mode}\"\n");
     for (vip, _) in spec::VIP.both() {
         let method = match lab.mode {
             Method::Dr => "method = \"dr\"\n".to_owned(),
-            Method::Tun if tunnel == "gue" => format!("method = \"tun\"\ntunnel = \"gue\"\ntunnel_port = {GUE_PORT}\n"),
-            Method::Tun => format!("method = \"tun\"\ntunnel = \"{tunnel}\"\n"),
+            Method::Tun if tunnel.kind == "gue" => {
+                format!("method = \"tun\"\ntunnel = \"gue\"\ntunnel_port = {GUE_PORT}\n")
+            }
+            Method::Tun => format!("method = \"tun\"\ntunnel = \"{}\"\n", tunnel.kind),
             _ => String::new(),
         };
+        let own = if vip.is_ipv4() { Family::V4 } else { Family::V6 };
+        // Only a tunnel leads from one family to the other.
+        let family = tunnel.family.filter(|_| lab.mode == Method::Tun).unwrap_or(own);
         // Only NAT maps ports.
         let web = if lab.mode == Method::Nat { 8080 } else { 80 };
         for (protocol, port, server_port) in [("tcp", 80, web), ("udp", 7, 7)] {
@@ -54,11 +68,8 @@ fn made(lab: &LabSpec, mode: Mode, tunnel: &str) -> String {
                 "\n[[service]]\nprotocol = \"{protocol}\"\naddress = \"{vip}:{port}\"\nscheduler = \"rr\"\nvip = \"manage\"\n"
             );
             for k in 1..=lab.servers {
-                let pair = spec::server(k).both();
-                let server = pair.into_iter().find(|(ip, _)| host(*ip).starts_with('[') == vip.starts_with('['));
-                if let Some((ip, _)) = server {
-                    let _ = write!(out, "\n[[service.server]]\naddress = \"{}:{server_port}\"\n{method}", host(ip));
-                }
+                let server = host(spec::server(k).of(family));
+                let _ = write!(out, "\n[[service.server]]\naddress = \"{server}:{server_port}\"\n{method}");
             }
         }
     }
@@ -109,11 +120,28 @@ pub fn nginx(lab: &str, server: &str) -> Result<String> {
 mod tests {
     use super::*;
 
+    const PLAIN: Tunnel<'_> = Tunnel { kind: "ipip", family: None };
+
+    #[test]
+    fn a_tunnel_leads_to_servers_of_the_family_asked_for() {
+        for (mode, family, six) in [
+            (Method::Tun, Some(Family::V6), 4),
+            (Method::Tun, Some(Family::V4), 0),
+            (Method::Tun, None, 2),
+            (Method::Dr, Some(Family::V6), 2),
+        ] {
+            let lab = LabSpec { servers: 1, mode, ..LabSpec::default() };
+            let text = config(&lab, None, None, Tunnel { kind: "gue", family }).unwrap().text;
+            dirigent_config::file::parse("made", &text).unwrap();
+            assert_eq!(text.matches("[fd00::2]").count(), six, "{text}");
+        }
+    }
+
     #[test]
     fn the_made_configuration_is_valid_and_serves_both_families() {
         for servers in [1, 3, 250] {
             let lab = LabSpec { servers, ..LabSpec::default() };
-            let config = config(&lab, None, Some(Mode::Tc), "ipip").unwrap();
+            let config = config(&lab, None, Some(Mode::Tc), PLAIN).unwrap();
             let model = dirigent_config::file::parse("made", &config.text).unwrap();
             assert_eq!((config.mode, model.settings().mode), (Mode::Tc, Mode::Tc));
             assert_eq!(model.services().len(), 4);
@@ -126,7 +154,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("dirigent-lab-files-{}.toml", std::process::id()));
         let text = "# Mine.\nversion = 1\n[director]\nmode = \"tc\"\ninstance = \"x\"\n";
         fs::write(&file, text).unwrap();
-        let of = |path| config(&LabSpec::default(), Some(&file), path, "ipip").unwrap();
+        let of = |path| config(&LabSpec::default(), Some(&file), path, PLAIN).unwrap();
         let [plain, same, other] = [of(None), of(Some(Mode::Tc)), of(Some(Mode::Xdp))];
         fs::remove_file(&file).unwrap();
         assert_eq!((plain.text.as_str(), plain.mode), (text, Mode::Tc), "as it stands, with its comments");

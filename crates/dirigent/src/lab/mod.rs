@@ -1,6 +1,7 @@
 //! `dirigent lab`: a network of namespaces with real servers and the daemon in it.
 
 mod capture;
+mod compare;
 mod files;
 mod packet;
 mod traffic;
@@ -38,6 +39,10 @@ pub async fn run(command: LabCommand) -> Result<ExitCode> {
             let family = family.map_or(lab.spec().family, Into::into);
             walk::run(&lab, family, around)?;
         }
+        LabCommand::Compare { labs, family } => {
+            let labs: Vec<_> = labs.iter().map(|name| Lab::open(name)).collect::<Result<_, _>>()?;
+            compare::run(&labs, family.into())?;
+        }
         LabCommand::Traffic(lab) => traffic::run(&Lab::open(&lab.name)?).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -58,7 +63,8 @@ async fn build(up: LabUp) -> Result<()> {
             format!("choose another --name, or remove it with `dirigent --instance {} stop --detach`", spec.name);
         return Err(Failure::new("", format!("there is a director {}, which is no lab's", spec.name), remedy));
     }
-    let config = files::config(&spec, up.config.as_deref(), up.path, &up.tunnel)?;
+    let tunnel = files::Tunnel { kind: &up.tunnel, family: up.tunnel_family.map(Into::into) };
+    let config = files::config(&spec, up.config.as_deref(), up.path, tunnel)?;
     let lab = Lab::up(&spec)?;
     let furnished = furnish(&lab, &up, &config).await;
     if let Err(failure) = furnished {

@@ -22,6 +22,8 @@ pub struct Tcp {
     pub to: SocketAddr,
     /// TCP flags.
     pub flags: u8,
+    /// Bytes of the frame.
+    pub frame: u64,
     /// Bytes of payload.
     pub payload: usize,
     /// Its first line, if it is text.
@@ -59,7 +61,7 @@ impl fmt::Display for Tcp {
     }
 }
 
-/// All TCP packets of a pcap file; what is no TCP, or cut short, is left out.
+/// All TCP packets of a pcap file; what is no TCP, or cut short on the wire, is left out.
 pub fn read_pcap(bytes: &[u8]) -> Vec<Tcp> {
     let mut out = Vec::new();
     let number = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map(|b| u32::from_ne_bytes(*b));
@@ -67,9 +69,11 @@ pub fn read_pcap(bytes: &[u8]) -> Vec<Tcp> {
         return out;
     }
     let mut at = 24;
-    while let (Some(seconds), Some(micros), Some(length)) = (number(at), number(at + 4), number(at + 8)) {
+    while let (Some(seconds), Some(micros), Some(length), Some(whole)) =
+        (number(at), number(at + 4), number(at + 8), number(at + 12))
+    {
         let Some(frame) = bytes.get(at + 16..).and_then(|rest| rest.get(..length as usize)) else { break };
-        out.extend(parse(u64::from(seconds) * 1_000_000 + u64::from(micros), frame));
+        out.extend(parse(u64::from(seconds) * 1_000_000 + u64::from(micros), frame, whole.into()));
         at += 16 + length as usize;
     }
     out
@@ -79,15 +83,17 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
 }
 
-fn parse(at: u64, frame: &[u8]) -> Option<Tcp> {
+/// `whole`: how long the frame was; the file may have only its beginning.
+fn parse(at: u64, frame: &[u8], whole: u64) -> Option<Tcp> {
+    let part = whole > frame.len() as u64;
     let mac = |at: usize| frame.get(at..)?.first_chunk().copied().map(mac_text);
-    let mut ip = Ip::read(frame.get(14..)?)?;
+    let mut ip = Ip::read(frame.get(14..)?, part)?;
     let mut outer = None;
     if let Some((kind, inside)) = ip.inside() {
         outer = Some(format!("{} → {} {kind}", ip.from, ip.to));
-        ip = Ip::read(inside)?;
+        ip = Ip::read(inside, part)?;
     }
-    let Ip { from, to, ttl, protocol: 6, rest } = ip else { return None };
+    let Ip { from, to, ttl, protocol: 6, length, rest } = ip else { return None };
     let header = usize::from(rest.get(12)? >> 4) * 4;
     let payload = rest.get(header..)?;
     let line = payload.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
@@ -100,7 +106,8 @@ fn parse(at: u64, frame: &[u8]) -> Option<Tcp> {
         from: SocketAddr::new(from, be16(rest, 0)?),
         to: SocketAddr::new(to, be16(rest, 2)?),
         flags: *rest.get(13)?,
-        payload: payload.len(),
+        frame: whole,
+        payload: length.checked_sub(header)?,
         text,
         outer,
     })
@@ -112,20 +119,29 @@ struct Ip<'p> {
     to: IpAddr,
     ttl: u8,
     protocol: u8,
+    /// Bytes behind it, as it says.
+    length: usize,
     rest: &'p [u8],
 }
 
 impl<'p> Ip<'p> {
-    fn read(packet: &'p [u8]) -> Option<Self> {
-        if packet.first()? >> 4 == 4 {
-            let header = usize::from(packet.first()? & 15) * 4;
+    /// `part`: not all of it may be there.
+    fn read(packet: &'p [u8], part: bool) -> Option<Self> {
+        let v4 = packet.first()? >> 4 == 4;
+        let (header, end) = match v4 {
+            true => (usize::from(packet.first()? & 15) * 4, usize::from(be16(packet, 2)?)),
+            false => (40, 40 + usize::from(be16(packet, 4)?)),
+        };
+        let there = if part { end.min(packet.len()) } else { end };
+        let (length, rest) = (end.checked_sub(header)?, packet.get(header..there)?);
+        if v4 {
             let ip = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|b| IpAddr::from(Ipv4Addr::from(*b)));
-            let rest = packet.get(header..usize::from(be16(packet, 2)?))?;
-            return Some(Self { from: ip(12)?, to: ip(16)?, ttl: *packet.get(8)?, protocol: *packet.get(9)?, rest });
+            let (ttl, protocol) = (*packet.get(8)?, *packet.get(9)?);
+            return Some(Self { from: ip(12)?, to: ip(16)?, ttl, protocol, length, rest });
         }
         let ip = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|b| IpAddr::from(Ipv6Addr::from(*b)));
-        let rest = packet.get(40..40 + usize::from(be16(packet, 4)?))?;
-        Some(Self { from: ip(8)?, to: ip(24)?, ttl: *packet.get(7)?, protocol: *packet.get(6)?, rest })
+        let (ttl, protocol) = (*packet.get(7)?, *packet.get(6)?);
+        Some(Self { from: ip(8)?, to: ip(24)?, ttl, protocol, length, rest })
     }
     /// The packet inside, if this is a tunnel's.
     fn inside(&self) -> Option<(&'static str, &'p [u8])> {
@@ -175,7 +191,15 @@ mod tests {
         let (file, frame) = (pcap(&frame()), frame());
         for length in 0..frame.len() {
             assert!(read_pcap(&file[..24 + 16 + length]).is_empty());
-            assert!(parse(0, &frame[..length]).is_none());
+            assert!(parse(0, &frame[..length], length as u64).is_none());
         }
+    }
+
+    #[test]
+    fn of_what_is_captured_in_part_the_lengths_are_true() {
+        let mut frame = frame();
+        frame[17] = 40 + 100;
+        let packet = parse(0, &frame, 154).unwrap();
+        assert_eq!((packet.payload, packet.frame, packet.text.as_str()), (100, 154, "GET"));
     }
 }

@@ -14,9 +14,10 @@ pub async fn run(lab: &Lab) -> Result<()> {
         for server in &service.servers {
             let c = server.counters;
             let share = c.connections as f64 * 100.0 / total as f64;
-            let bar = "#".repeat((share / 2.0).round() as usize);
+            // A line fits 100 columns, with any address.
+            let bar = "#".repeat((share / 10.0).round() as usize);
             println!(
-                "  {:<22} weight {:<3} {:>8} connections {share:>5.1} %  {:>9} in {:>9} out  {bar}",
+                "  {:<22} weight {:<2} {:>7} connections {share:>5.1} % {:>9} in {:>9} out {bar}",
                 server.address,
                 server.weight,
                 c.connections,

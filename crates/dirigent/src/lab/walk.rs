@@ -13,9 +13,36 @@ use std::net::IpAddr;
 const PORTS: &str = "40000-40199";
 const FILTER: &str = "tcp and portrange 40000-40199";
 const WHY: &str = "\
-Why: the client asked B, so an answer from C belongs to no connection of its own and is refused with RST; to the router's
-firewall, which saw the request go to B, the answer from C is just as unknown, and it drops it. With NAT every answer must
-come back through the director, which makes it B's again: that is why the director is the servers' default route.";
+Why: the client asked B, so an answer from C belongs to no connection of its own and is refused with
+RST; to the router's firewall, which saw the request go to B, the answer from C is just as unknown,
+and it drops it. With NAT every answer must come back through the director, which makes it B's
+again: that is why the director is the servers' default route.";
+
+/// One request and its reply, as captured.
+pub struct Walked {
+    /// Who answered.
+    pub server: String,
+    /// The request as the client sent it.
+    pub first: Tcp,
+    /// What happened, in order.
+    stages: Vec<Stage>,
+    /// All that was seen.
+    pub seen: Vec<Seen>,
+}
+
+impl Walked {
+    /// The kind of tunnel, if there was one.
+    pub fn tunnel(&self) -> Option<&str> {
+        let mut packets = self.seen.iter().flat_map(|place| &place.packets);
+        packets.find_map(|p| p.outer.as_deref()).and_then(|outer| outer.rsplit(' ').next())
+    }
+}
+
+/// The same packet at all places that it passed unchanged but for its TTL.
+struct Stage {
+    title: String,
+    packets: Vec<(String, Tcp)>,
+}
 
 /// Walks, and if asked shows the way around.
 pub fn run(lab: &Lab, family: Family, around: bool) -> Result<()> {
@@ -25,21 +52,23 @@ pub fn run(lab: &Lab, family: Family, around: bool) -> Result<()> {
             let remedy = "leave --around out: with direct routing and tunnels it is how answers go";
             return Err(Failure::new("--around", "only of NAT an answer can go around the director", remedy));
         }
-        return walk_direct(lab, &spec);
+        show(&walk(lab, &spec, "/")?);
+        return Ok(());
     }
-    walk(lab, &spec)?;
+    show(&walk(lab, &spec, "/")?);
     if around { go_around(lab, &spec) } else { Ok(()) }
 }
 
 /// One HTTP request of the client; its body, or nothing when there was no answer.
-fn request(lab: &Lab, vip: IpAddr) -> Result<Option<String>> {
-    let url = format!("http://{}/", host(vip));
+fn request(lab: &Lab, vip: IpAddr, path: &str) -> Result<Option<String>> {
+    let url = format!("http://{}{path}", host(vip));
     let close = "Connection: close";
     let argv = ["curl", "-sS", "-g", "--max-time", "1", "--local-port", PORTS, "-H", close, &url];
     let output = lab.output("client", &argv)?;
     Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
 }
 
+/// Where it is captured.
 fn places(spec: &LabSpec) -> Vec<(String, String)> {
     let (clients, servers) = spec.director_interfaces();
     let mut places = vec![("client", "eth0"), ("router", "client0"), ("director", clients)];
@@ -50,94 +79,109 @@ fn places(spec: &LabSpec) -> Vec<(String, String)> {
     places.chain((1..=spec.servers).map(|k| (format!("server{k}"), "eth0".to_owned()))).collect()
 }
 
-fn walk(lab: &Lab, spec: &LabSpec) -> Result<()> {
+/// Asks for what is at `path`, and captures everything everywhere meanwhile.
+pub fn walk(lab: &Lab, spec: &LabSpec, path: &str) -> Result<Walked> {
     let (a, b) = (spec.client(), spec.vip());
-    let capture = Capture::start(lab, &places(spec), FILTER)?;
-    let answer = request(lab, b)?;
+    let mut places = places(spec);
+    if !spec.one_arm {
+        places.push(("router".to_owned(), "servers0".to_owned()));
+    }
+    let filter = format!("({FILTER}) or proto 4 or proto 41 or proto 47 or udp port {}", super::files::GUE_PORT);
+    let capture = Capture::start(lab, &places, if spec.mode == Mode::Tun { &filter } else { FILTER })?;
+    let answer = request(lab, b, path)?;
     let seen = capture.finish()?;
-    let Some(server) = answer else {
+    if answer.is_none() {
         return Err(Failure::new(b.to_string(), "no answer to an HTTP request", "see `dirigent stats --drops`"));
+    }
+    let lacks = || Failure::new("", "the capture lacks a hop of the request or its reply", "try again; is it tc mode?");
+    // Who answered saw the answer first.
+    let answered = |place: &Seen| place.packets.iter().find(|p| p.payload > 0 && p.to.ip() == a).map(|p| p.at);
+    let servers = seen.iter().filter(|place| place.host.starts_with("server"));
+    let (_, server) =
+        servers.filter_map(|place| Some((answered(place)?, place))).min_by_key(|x| x.0).ok_or_else(lacks)?;
+    let server = server.host.clone();
+    let (first, stages) = match spec.mode {
+        Mode::Nat => stages_of_nat(&seen, spec),
+        _ => stages_of_direct(&seen, spec, &server),
+    }
+    .ok_or_else(lacks)?;
+    Ok(Walked { server, first, stages, seen })
+}
+
+/// The first packet with something in it that is wanted, at each place that saw one.
+fn stage(seen: &[Seen], wanted: &dyn Fn(&Seen, &Tcp) -> bool) -> Vec<(String, Tcp)> {
+    let first = |place: &Seen| {
+        let packet = place.packets.iter().find(|p| p.payload > 0 && wanted(place, p))?;
+        Some((place.place(), packet.clone()))
     };
-    let names = |ip: IpAddr| (1..=spec.servers).find(|k| spec.server(*k) == ip);
-    // The packets with the request and the answer in them, told apart by who sent them to whom.
-    let stage = |from: &dyn Fn(IpAddr) -> bool, to: &dyn Fn(IpAddr) -> bool| -> Vec<(String, Tcp)> {
-        let first = |place: &Seen| {
-            let wanted = |p: &&Tcp| p.payload > 0 && from(p.from.ip()) && to(p.to.ip());
-            Some((place.place(), place.packets.iter().find(wanted)?.clone()))
-        };
-        let mut found: Vec<_> = seen.iter().filter_map(first).collect();
-        found.sort_by_key(|(_, packet)| packet.at);
-        found
-    };
-    let (is_a, is_b, is_c) = (|ip| ip == a, |ip| ip == b, |ip| names(ip).is_some());
-    let stages = [stage(&is_a, &is_b), stage(&is_a, &is_c), stage(&is_c, &is_a), stage(&is_b, &is_a)];
-    let [ask, translated, reply, restored] = &stages;
-    let [Some((_, first)), Some((_, inside)), Some(_), Some(_)] = stages.each_ref().map(|s| s.first()) else {
-        return Err(Failure::new(
-            "",
-            "the capture lacks a hop of the request or its reply",
-            "try again; is it tc mode?",
-        ));
-    };
-    println!("one request and its reply, as captured at each hop ({server} answered):\n");
-    show(&format!("A {} → B {}", first.from, first.to), ask, first.at);
-    show(&format!("director NAT: A → C {}", inside.to), translated, first.at);
-    show("C → A", reply, first.at);
-    show("director un-NAT: B → A", restored, first.at);
-    Ok(())
+    let mut found: Vec<_> = seen.iter().filter_map(first).collect();
+    found.sort_by_key(|(_, packet)| packet.at);
+    found
+}
+
+/// The packets with the request and the answer in them, told apart by who sent them to whom.
+fn stages_of_nat(seen: &[Seen], spec: &LabSpec) -> Option<(Tcp, Vec<Stage>)> {
+    let (a, b) = (spec.client(), spec.vip());
+    let is_c = |ip: IpAddr| (1..=spec.servers).any(|k| spec.server(k) == ip);
+    let ask = stage(seen, &|_, p| p.from.ip() == a && p.to.ip() == b);
+    let translated = stage(seen, &|_, p| p.from.ip() == a && is_c(p.to.ip()));
+    let reply = stage(seen, &|_, p| is_c(p.from.ip()) && p.to.ip() == a);
+    let restored = stage(seen, &|_, p| p.from.ip() == b && p.to.ip() == a);
+    let (_, first) = ask.first()?.clone();
+    let (_, inside) = translated.first()?;
+    let titles = [
+        format!("A {} → B {}", first.from, first.to),
+        format!("director NAT: A → C {}", inside.to),
+        "C → A".to_owned(),
+        "director un-NAT: B → A".to_owned(),
+    ];
+    let stages: Vec<_> = titles
+        .into_iter()
+        .zip([ask, translated, reply, restored])
+        .map(|(title, packets)| Stage { title, packets })
+        .collect();
+    stages.iter().all(|stage| !stage.packets.is_empty()).then_some((first, stages))
 }
 
 /// The same with direct routing or a tunnel: the director carries one half.
-fn walk_direct(lab: &Lab, spec: &LabSpec) -> Result<()> {
+fn stages_of_direct(seen: &[Seen], spec: &LabSpec, server: &str) -> Option<(Tcp, Vec<Stage>)> {
     let (a, b) = (spec.client(), spec.vip());
-    let mut places = places(spec);
-    places.push(("router".to_owned(), "servers0".to_owned()));
-    let filter = format!("({FILTER}) or proto 4 or proto 41 or proto 47 or udp port {}", super::files::GUE_PORT);
-    let capture = Capture::start(lab, &places, &filter)?;
-    let answer = request(lab, b)?;
-    let seen = capture.finish()?;
-    let Some(server) = answer else {
-        return Err(Failure::new(b.to_string(), "no answer to an HTTP request", "see `dirigent stats --drops`"));
-    };
-    let stage = |wanted: &dyn Fn(&Seen, &Tcp) -> bool| -> Vec<(String, Tcp)> {
-        let first = |place: &Seen| {
-            let packet = place.packets.iter().find(|p| p.payload > 0 && wanted(place, p))?;
-            Some((place.place(), packet.clone()))
-        };
-        let mut found: Vec<_> = seen.iter().filter_map(first).collect();
-        found.sort_by_key(|(_, packet)| packet.at);
-        found
-    };
     let to_b = |p: &Tcp| p.from.ip() == a && p.to.ip() == b;
-    let lacks = || Failure::new("", "the capture lacks a hop of the request or its reply", "try again; is it tc mode?");
-    let at_server = stage(&|place, p| place.host == server && to_b(p));
-    let (_, sent) = at_server.first().ok_or_else(lacks)?;
+    let at_server = stage(seen, &|place, p| place.host == server && to_b(p));
+    let (_, sent) = at_server.first()?;
     // What the director sends has its MAC as its source.
-    let director = sent.from_mac.clone();
-    let ask = stage(&|_, p| to_b(p) && p.from_mac != director);
-    let carried = stage(&|_, p| to_b(p) && p.from_mac == director);
-    let reply = stage(&|_, p| p.from.ip() == b && p.to.ip() == a);
-    let (Some((_, first)), false) = (ask.first(), reply.is_empty()) else { return Err(lacks()) };
-    println!("one request and its reply, as captured at each hop ({server} answered):\n");
-    show(&format!("A {} → B {}", first.from, first.to), &ask, first.at);
-    match &sent.outer {
-        Some(outer) => show(&format!("director tunnel: A → B inside {outer}"), &carried, first.at),
-        None => show("director direct routing: A → B as it was, to C's MAC", &carried, first.at),
-    }
-    show("C holds B and answers A itself: B → A, not through the director", &reply, first.at);
-    Ok(())
+    let director = &sent.from_mac;
+    let ask = stage(seen, &|_, p| to_b(p) && p.from_mac != *director);
+    let carried = stage(seen, &|_, p| to_b(p) && p.from_mac == *director);
+    let reply = stage(seen, &|_, p| p.from.ip() == b && p.to.ip() == a);
+    let (_, first) = ask.first()?.clone();
+    let how = match &sent.outer {
+        Some(outer) => format!("director tunnel: A → B inside {outer}"),
+        None => "director direct routing: A → B as it was, to C's MAC".to_owned(),
+    };
+    let stages = vec![
+        Stage { title: format!("A {} → B {}", first.from, first.to), packets: ask },
+        Stage { title: how, packets: carried },
+        Stage { title: "C holds B and answers A itself: B → A, not through the director".to_owned(), packets: reply },
+    ];
+    stages.iter().all(|stage| !stage.packets.is_empty()).then_some((first, stages))
 }
 
-/// A title, and a line for each place that saw the packet.
-fn show(title: &str, packets: &[(String, Tcp)], start: u64) {
-    println!("  {title}");
-    for (place, packet) in packets {
-        let ways = packet.to_string();
-        let Tcp { from_mac, to_mac, ttl, at, .. } = packet;
-        let after = at.saturating_sub(start);
-        println!("    {place:<15} {ways:<46} TTL {ttl:<3} {from_mac} → {to_mac}  +{after} µs  {}", packet.what());
+/// Every stage: its title, its packet, and a line for each place that saw it.
+fn show(walked: &Walked) {
+    println!("one request and its reply, as captured at each hop ({} answered):\n", walked.server);
+    for Stage { title, packets } in &walked.stages {
+        println!("  {title}");
+        if let Some((_, packet)) = packets.first() {
+            println!("    {packet}: {}", packet.what());
+        }
+        for (place, packet) in packets {
+            let Tcp { from_mac, to_mac, ttl, at, .. } = packet;
+            let after = at.saturating_sub(walked.first.at);
+            println!("    {place:<15}  TTL {ttl:<3}  MAC {from_mac} → {to_mac}  +{after} µs");
+        }
+        println!();
     }
-    println!();
 }
 
 /// Puts routes and rules back, however the demonstration ends.
@@ -179,7 +223,7 @@ fn until_unanswered(lab: &Lab, spec: &LabSpec) -> Result<Vec<Seen>> {
     let places = [own("client", "eth0"), own("router", "servers0"), own("server1", "eth0")];
     let capture = Capture::start(lab, &places, FILTER)?;
     for _ in 0..usize::from(spec.servers) * 4 {
-        if request(lab, spec.vip())?.is_none() {
+        if request(lab, spec.vip(), "/")?.is_none() {
             return capture.finish();
         }
     }
@@ -207,9 +251,10 @@ fn story(seen: &[Seen], spec: &LabSpec) {
         line(&|p| p.has(TcpHeader::RST) && p.from.ip() == a && place.host == "client", "A refuses");
     }
     lines.sort_by_key(|(at, ..)| *at);
+    let width = lines.iter().map(|(_, _, packet, _)| packet.to_string().chars().count()).max().unwrap_or(0);
     for (_, place, packet, note) in lines {
         let ways = packet.to_string();
-        println!("    {place:<15} {ways:<46} {:<8} {note}", packet.what());
+        println!("    {place:<15} {ways:<width$} {:<7} {note}", packet.what());
     }
     let arrived = seen.iter().filter(|p| p.host == "client").flat_map(|p| &p.packets);
     if !arrived.into_iter().any(|p| p.from.ip() == c && port(p) == last) {

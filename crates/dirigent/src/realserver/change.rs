@@ -3,7 +3,8 @@
 
 use crate::failure::{Failure, Result};
 use dirigent_datapath::kernel::{Endpoint, Instance, TcKind, attached, detach_all};
-use dirigent_net::{Snapshot, sysctl, vip};
+use dirigent_net::links::RouteEntry;
+use dirigent_net::{Netlink, RouteSpec, Snapshot, SourceRule, sysctl, vip};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -29,6 +30,22 @@ pub enum Change {
         /// What is in force is as good already, by this parameter or another.
         #[serde(skip)]
         right: bool,
+    },
+    /// A default route in a table of its own.
+    Route {
+        /// The next router.
+        gateway: IpAddr,
+        /// The interface that leads there.
+        interface: String,
+        /// The table.
+        table: u32,
+    },
+    /// What comes from a virtual address is routed by that table.
+    Rule {
+        /// The address.
+        address: IpAddr,
+        /// The table.
+        table: u32,
     },
     /// The programs of the server's end of tunnels.
     Programs {
@@ -90,6 +107,14 @@ impl Change {
                 let change = if *right { format!("{now}, which is in order") } else { format!("{now} → {value}") };
                 (format!("{} {change}", name.replace('/', ".")), why.clone())
             }
+            Self::Route { gateway, interface, table } => (
+                format!("default route via {gateway} on {interface} in table {table}"),
+                "answers from the virtual address leave by it; this host's other packets do not".into(),
+            ),
+            Self::Rule { address, table } => (
+                format!("rule: from {address} lookup table {table}"),
+                "answers from the virtual address leave by that table's route".into(),
+            ),
             Self::Programs { interface, terms, .. } => {
                 let from = match terms.directors.as_slice() {
                     [] => "anybody (--director ADDR narrows it)".to_owned(),
@@ -119,12 +144,32 @@ impl Change {
         Ok(match self {
             Self::Address { address } => vip::holder(network, *address) == Some("lo"),
             Self::Sysctl { right, .. } => *right,
+            Self::Route { gateway, interface, table } => {
+                let index = network.link_named(interface).map(|link| link.index);
+                let via = |hop: &dirigent_net::links::Hop| Some(hop.ifindex) == index && hop.gateway == Some(*gateway);
+                default_routes(network, *table, *gateway).any(|route| route.hops.iter().any(via))
+            }
+            Self::Rule { address, table } => {
+                let rules = Netlink::route()?.source_rules()?;
+                rules.iter().any(|rule| (rule.from, rule.table) == (*address, *table))
+            }
             Self::Programs { interface, instance, .. } => {
                 let instance = Instance::new(instance)?;
                 let index = network.link_named(interface).map(|link| link.index);
                 attached(&instance)?.iter().filter(|a| a.alive && Some(a.ifindex) == index).count() == 2
             }
         })
+    }
+
+    /// Whether both change the same thing.
+    pub fn same_thing(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address { address: a }, Self::Address { address: b }) => a == b,
+            (Self::Sysctl { name: a, .. }, Self::Sysctl { name: b, .. }) => a == b,
+            (Self::Programs { instance: a, .. }, Self::Programs { instance: b, .. }) => a == b,
+            (Self::Route { .. }, Self::Route { .. }) | (Self::Rule { .. }, Self::Rule { .. }) => self == other,
+            _ => false,
+        }
     }
 
     /// What it was, to be noted before it is changed.
@@ -139,6 +184,15 @@ impl Change {
         match self {
             Self::Address { address } => _ = vip::add(*address)?,
             Self::Sysctl { name, value, .. } => sysctl::set(name, value)?,
+            Self::Route { gateway, interface, table } => {
+                let mut netlink = Netlink::route()?;
+                let index = netlink.index_of(interface)?;
+                if !netlink.add_route(&own_route(*gateway, index, *table))? {
+                    let what = format!("somebody has just given table {table} a default route");
+                    return Err(Failure::new("", what, "look at it with `ip route show table all`, and try again"));
+                }
+            }
+            Self::Rule { address, table } => _ = Netlink::route()?.add_rule(&own_rule(*address, *table))?,
             Self::Programs { interface, instance, terms } => {
                 terms.endpoint().attach(&Instance::new(instance)?, interface, TcKind::Auto)?;
             }
@@ -164,12 +218,70 @@ impl Change {
                     (Err(_), _) => format!("{dotted} is gone"),
                 }
             }
+            Self::Route { gateway, interface, table } => {
+                let mut netlink = Netlink::route()?;
+                let index = Snapshot::read(&mut netlink)?.link_named(interface).map(|link| link.index);
+                let removed = match index {
+                    Some(index) => netlink.delete_route(&own_route(*gateway, index, *table))?,
+                    None => false,
+                };
+                let route = format!("the default route via {gateway} in table {table}");
+                if removed { format!("removed {route}") } else { format!("{route} was not there any more") }
+            }
+            Self::Rule { address, table } => match Netlink::route()?.delete_rule(&own_rule(*address, *table))? {
+                true => format!("removed the rule from {address} lookup {table}"),
+                false => format!("the rule from {address} lookup {table} was not there any more"),
+            },
             Self::Programs { interface, instance, .. } => match detach_all(&Instance::new(instance)?)?.len() {
                 0 => format!("the programs were not on {interface} any more"),
                 _ => format!("took the programs off {interface}"),
             },
         })
     }
+}
+
+/// The number of the main table.
+const MAIN: u32 = 254;
+/// When our rules are asked: after those that people number by hand, before the main table.
+const PRIORITY: u32 = 20_000;
+
+fn own_rule(from: IpAddr, table: u32) -> SourceRule {
+    SourceRule { from, table, priority: PRIORITY }
+}
+
+fn own_route(gateway: IpAddr, index: u32, table: u32) -> RouteSpec {
+    RouteSpec { ifindex: Some(index), table: Some(table), ..RouteSpec::default_via(gateway) }
+}
+
+/// The default routes that a table has in the family of an address.
+fn default_routes(network: &Snapshot, table: u32, like: IpAddr) -> impl Iterator<Item = &RouteEntry> {
+    let of = move |route: &&RouteEntry| {
+        let (network, prefix) = route.destination;
+        route.table == table && prefix == 0 && !route.local && network.is_ipv4() == like.is_ipv4()
+    };
+    network.routes.iter().filter(of)
+}
+
+/// What has answers from the virtual addresses of a gateway's family leave by it: the route, then the rules.
+pub fn source_route(network: &Snapshot, gateway: IpAddr, table: u32, vips: &[IpAddr]) -> Result<Vec<Change>> {
+    let vips: Vec<_> = vips.iter().filter(|vip| vip.is_ipv4() == gateway.is_ipv4()).collect();
+    if vips.is_empty() {
+        let remedy = "leave it out, or name a virtual address of its family with --vip";
+        return Err(Failure::new(gateway.to_string(), "no virtual address has this gateway's family", remedy));
+    }
+    let place = gateway.to_string();
+    let on_link = Netlink::route()?.route_to(gateway)?.filter(|route| route.gateway.is_none() && !route.local);
+    let link = on_link.and_then(|route| network.links.get(&route.ifindex)).ok_or_else(|| {
+        let what = "this gateway is on none of this host's links";
+        Failure::new(&place, what, "name the address that the next router has on a link of this host")
+    })?;
+    let route = Change::Route { gateway, interface: link.name.clone(), table };
+    if default_routes(network, table, gateway).next().is_some() && !route.is_done(network)? {
+        let what = format!("table {table} has another default route already");
+        return Err(Failure::new(place, what, "choose a free one: --table N"));
+    }
+    let rules = vips.into_iter().map(|vip| Change::Rule { address: *vip, table });
+    Ok(std::iter::once(route).chain(rules).collect())
 }
 
 /// The largest segments that fit: IPv4, IPv6.
@@ -183,7 +295,8 @@ pub fn interface(network: &Snapshot, named: Option<&str>) -> Result<dirigent_net
     let found = match named {
         Some(name) => network.link_named(name),
         None => {
-            let mut default = network.routes.iter().filter(|route| route.destination.1 == 0 && !route.local);
+            let mut default =
+                network.routes.iter().filter(|route| route.destination.1 == 0 && !route.local && route.table == MAIN);
             default.find_map(|route| network.links.get(&route.hops.first()?.ifindex))
         }
     };

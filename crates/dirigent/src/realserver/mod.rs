@@ -9,8 +9,9 @@ use crate::cli::{
 };
 use crate::failure::{Failure, Result};
 use crate::print;
-use change::{Change, Terms, interface, segments};
+use change::{Change, Terms, interface, segments, source_route};
 use dirigent_datapath::kernel::{Instance, detach_all, endpoint_counts};
+use dirigent_director::endpoint::Outcome;
 use dirigent_net::{Namespace, Snapshot, sysctl, vip};
 use serde::Serialize;
 use state::State;
@@ -72,6 +73,14 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
             right: loose("all") || loose(&link.name) || !(strict("all") || strict(&link.name)),
         });
     }
+    let mut routes = Vec::new();
+    for (i, gateway) in target.gateway.iter().enumerate() {
+        if target.gateway.iter().take(i).any(|other| other.is_ipv4() == gateway.is_ipv4()) {
+            let place = gateway.to_string();
+            return Err(Failure::new(place, "a second gateway of this family", "answers leave by one: name one"));
+        }
+        routes.extend(source_route(network, *gateway, target.table, &target.vip)?);
+    }
     if target.mode == RealserverMode::Tun {
         let v6 = target.director.is_empty() || target.director.iter().any(std::net::IpAddr::is_ipv6);
         let tunnels: Vec<String> = match target.tunnel.as_slice() {
@@ -84,24 +93,37 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
             _ => 0,
         };
         let overhead = tunnels.iter().map(header).max().unwrap_or(0) + if v6 { 40 } else { 20 };
-        let mac = link.mac.ok_or_else(|| {
-            Failure::new(&link.name, "it has no hardware address", "name an Ethernet interface: --interface DEV")
-        })?;
         let inode = std::fs::metadata("/proc/thread-self/ns/net").map(|m| std::os::unix::fs::MetadataExt::ino(&m));
         let namespace = inode.map_err(|e| Failure::io("/proc/thread-self/ns/net", &e))?;
-        changes.push(Change::Programs {
-            interface: link.name.clone(),
-            instance: format!("rs-{namespace}-{}", link.index),
-            terms: Terms {
-                tunnels,
-                port: target.port,
-                vips: target.vip.clone(),
-                directors: target.director.clone(),
-                mss: segments(link.mtu, overhead),
-                mac,
-            },
-        });
+        // Answers by another interface have their segment sizes lowered there.
+        let mut links = vec![link];
+        for change in &routes {
+            if let Change::Route { interface, .. } = change
+                && let Some(link) = network.link_named(interface)
+                && links.iter().all(|other| other.index != link.index)
+            {
+                links.push(link.clone());
+            }
+        }
+        for link in links {
+            let mac = link.mac.ok_or_else(|| {
+                Failure::new(&link.name, "it has no hardware address", "name an Ethernet interface: --interface DEV")
+            })?;
+            changes.push(Change::Programs {
+                interface: link.name.clone(),
+                instance: format!("rs-{namespace}-{}", link.index),
+                terms: Terms {
+                    tunnels: tunnels.clone(),
+                    port: target.port,
+                    vips: target.vip.clone(),
+                    directors: target.director.clone(),
+                    mss: segments(link.mtu, overhead),
+                    mac,
+                },
+            });
+        }
     }
+    changes.extend(routes);
     // Last: before all else is right, the address would be answered for.
     changes.extend(target.vip.iter().map(|address| Change::Address { address: *address }));
     Ok(changes)
@@ -147,11 +169,8 @@ fn setup(args: &RealserverSetup) -> Result<ExitCode> {
     }
     for (done, change) in todo.iter_mut().enumerate() {
         change.note();
-        // Of programs that are renewed there is one record.
-        state.changes.retain(|old| {
-            !matches!((old, &*change),
-            (Change::Programs { instance: a, .. }, Change::Programs { instance: b, .. }) if a == b)
-        });
+        // Of what is changed again (programs that are renewed; all, after the machine started anew) there is one record.
+        state.changes.retain(|old| !old.same_thing(change));
         state.changes.push(change.clone());
         state.write(&args.state.state)?;
         if let Err(failure) = change.apply() {
@@ -240,7 +259,8 @@ fn check(args: &RealserverCheck) -> Result<ExitCode> {
             }
         }
         for (outcome, count) in checked.packets.iter().filter(|(_, count)| *count > 0) {
-            print::text(&format!("packets {outcome}: {count}\n"))?;
+            let known = Outcome::ALL.iter().find(|known| known.name() == *outcome);
+            print::text(&format!("packets {outcome}: {count} ({})\n", known.map_or("", |known| known.meaning())))?;
         }
         if !right {
             print::text("remedy: the same words with `dirigent realserver setup`\n")?;

@@ -40,18 +40,19 @@ impl State {
     /// Writes it, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         let fail = |e: std::io::Error| Failure::io(path.display().to_string(), &e);
+        let mut new: PathBuf = path.to_owned();
+        new.as_mut_os_string().push(".new");
         if self.changes.is_empty() {
-            return match std::fs::remove_file(path) {
+            // With what a killed writer left.
+            return [path, &new].into_iter().try_for_each(|file| match std::fs::remove_file(file) {
                 Err(e) if e.kind() != ErrorKind::NotFound => Err(fail(e)),
                 _ => Ok(()),
-            };
+            });
         }
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(fail)?;
         }
         let text = serde_json::to_string_pretty(self).map_err(|e| Failure::new("JSON", e.to_string(), ""))?;
-        let mut new: PathBuf = path.to_owned();
-        new.as_mut_os_string().push(".new");
         std::fs::write(&new, text).map_err(fail)?;
         std::fs::File::open(&new).and_then(|file| file.sync_all()).map_err(fail)?;
         std::fs::rename(&new, path).map_err(fail)

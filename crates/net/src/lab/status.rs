@@ -146,8 +146,18 @@ impl fmt::Display for LabStatus {
         for process in &self.processes {
             let word = if process.running { "running" } else { "ended" };
             let ProcessStatus { host, label, identity, command, .. } = process;
-            writeln!(f, "  {label} on {host}: process {}, {word}: {}", identity.pid, command.join(" "))?;
+            let line = format!("  {label} on {host}: process {}, {word}: {}", identity.pid, command.join(" "));
+            writeln!(f, "{}", shortened(line))?;
         }
         Ok(())
+    }
+}
+
+/// At most a hundred columns of a line; JSON has all of it.
+fn shortened(line: String) -> String {
+    const MOST: usize = 100;
+    match line.char_indices().nth(MOST) {
+        Some(_) => line.chars().take(MOST - 1).chain(['…']).collect(),
+        None => line,
     }
 }

@@ -25,6 +25,7 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_METRICS: u16 = 8;
+const RTA_TABLE: u16 = 15;
 const RTAX_MTU: u16 = 2;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
@@ -61,6 +62,8 @@ pub struct RouteSpec {
     pub metric: Option<u32>,
     /// The route's MTU.
     pub mtu: Option<u32>,
+    /// The table; `None` is the main one.
+    pub table: Option<u32>,
 }
 
 impl RouteSpec {
@@ -71,7 +74,7 @@ impl RouteSpec {
 
     /// A route to a network, to be completed by the caller.
     pub fn to(network: IpAddr, prefix: u8) -> Self {
-        RouteSpec { destination: (network, prefix), gateway: None, ifindex: None, metric: None, mtu: None }
+        RouteSpec { destination: (network, prefix), gateway: None, ifindex: None, metric: None, mtu: None, table: None }
     }
 
     /// The same by a gateway.
@@ -85,6 +88,9 @@ impl std::fmt::Display for RouteSpec {
         write!(f, "route {}/{}", self.destination.0, self.destination.1)?;
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;
+        }
+        if let Some(table) = self.table {
+            write!(f, " in table {table}")?;
         }
         Ok(())
     }
@@ -228,13 +234,21 @@ impl Netlink {
             .attr_u32(IFA_FLAGS, IFA_F_NODAD))
     }
 
-    /// Adds a route to the main table; one with the same destination and metric is replaced.
+    /// Adds a route. False when its table has one to the same destination with the same metric.
+    pub fn add_route(&mut self, route: &RouteSpec) -> Result<bool> {
+        match self.ask(route_message(libc::RTM_NEWROUTE, ADD, route), &|| format!("adding the {route}")) {
+            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Adds a route; one with the same destination and metric is replaced.
     pub fn replace_route(&mut self, route: &RouteSpec) -> Result<()> {
         let message = route_message(libc::RTM_NEWROUTE, CHANGE | NLM_F_CREATE | NLM_F_REPLACE, route);
         self.ask(message, &|| format!("adding the {route}"))
     }
 
-    /// Removes a route from the main table. False when it was not there.
+    /// Removes a route. False when it was not there.
     pub fn delete_route(&mut self, route: &RouteSpec) -> Result<bool> {
         let deleted = self.ask(route_message(libc::RTM_DELROUTE, CHANGE, route), &|| format!("removing the {route}"));
         Ok(absent(deleted)?.is_some())
@@ -266,8 +280,11 @@ fn route_message(kind: u16, flags: u16, route: &RouteSpec) -> Message {
     let protocol = if deleting { 0 } else { RTPROT_STATIC };
     let kind_of_route = if deleting { 0 } else { RTN_UNICAST };
     // struct rtmsg: family, prefix lengths of destination and source, tos, table, protocol, scope, type, flags.
-    let header = [family_of(network), prefix, 0, 0, RT_TABLE_MAIN, protocol, scope, kind_of_route, 0, 0, 0, 0];
-    let mut message = Message::new(kind, flags, &header);
+    let table = route.table.unwrap_or(RT_TABLE_MAIN.into());
+    // A table that does not fit here stands in the attribute alone.
+    let short = u8::try_from(table).unwrap_or(0);
+    let header = [family_of(network), prefix, 0, 0, short, protocol, scope, kind_of_route, 0, 0, 0, 0];
+    let mut message = Message::new(kind, flags, &header).attr_u32(RTA_TABLE, table);
     if prefix > 0 {
         message = message.attr_ip(RTA_DST, network);
     }
