@@ -71,6 +71,10 @@ stages! {
     dirigent_ingress_cut6: cut, work6;
     dirigent_ingress_rest4: rest, work4;
     dirigent_ingress_rest6: rest, work6;
+    dirigent_ingress_sctp4: sctp, work4;
+    dirigent_ingress_sctp6: sctp, work6;
+    dirigent_ingress_shorten4: shorten, work4;
+    dirigent_ingress_shorten6: shorten, work6;
 }
 
 #[inline(always)]
@@ -144,18 +148,23 @@ pub fn dirigent_egress(ctx: TcContext) -> i32 {
     left(&ctx, direct::leave(&mut skb, &mut tables))
 }
 
-#[classifier]
-pub fn dirigent_egress_icmp4(ctx: TcContext) -> i32 {
-    let Some(work) = maps::work4() else { return TC_ACT_SHOT };
-    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-    left(&ctx, direct::leave_icmp(&mut skb, &mut tables, work))
+/// The same for what this host sends.
+macro_rules! leaving {
+    ($($name:ident: $stage:ident, $work:ident;)*) => { $(
+        #[classifier]
+        pub fn $name(ctx: TcContext) -> i32 {
+            let Some(work) = maps::$work() else { return TC_ACT_SHOT };
+            let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
+            left(&ctx, direct::$stage(&mut skb, &mut tables, work))
+        }
+    )* };
 }
 
-#[classifier]
-pub fn dirigent_egress_icmp6(ctx: TcContext) -> i32 {
-    let Some(work) = maps::work6() else { return TC_ACT_SHOT };
-    let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-    left(&ctx, direct::leave_icmp(&mut skb, &mut tables, work))
+leaving! {
+    dirigent_egress_icmp4: leave_icmp, work4;
+    dirigent_egress_icmp6: leave_icmp, work6;
+    dirigent_egress_sctp4: leave_sctp, work4;
+    dirigent_egress_sctp6: leave_sctp, work6;
 }
 
 /// The verdict's action for a packet of this host: what is none of ours is not

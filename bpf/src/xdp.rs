@@ -164,6 +164,8 @@ stages! {
     dirigent_xdp_tunnel_error6: tunnel_error, work6;
     dirigent_xdp_encapsulate4: encapsulate, work4;
     dirigent_xdp_encapsulate6: encapsulate, work6;
+    dirigent_xdp_sctp4: sctp, work4;
+    dirigent_xdp_sctp6: sctp, work6;
 }
 
 /// For the other end of a veth link whose driver only takes XDP frames back when

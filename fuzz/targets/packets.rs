@@ -23,7 +23,7 @@ use dirigent_director::records::{
 use dirigent_director::schedule::{MH_FREE, MH_SIZE, MhServer, fill_mh};
 use dirigent_director::shared::{S32, S64};
 use dirigent_director::verdict::{Action, Reason, ReasonKind};
-use dirigent_wire::{Addr4, Addr6, Be16, Mac, checksum};
+use dirigent_wire::{Addr4, Addr6, Be16, Mac, checksum, crc32c};
 use libfuzzer_sys::fuzz_target;
 use memory::{Capacity, Incoming, MemoryTables, Outcome, Target, leave, run, run_slow, run_tc};
 
@@ -34,7 +34,7 @@ const MACS: [(u32, [u8; 6], [u8; 6]); 2] =
     [(CLIENT_SIDE, [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0xfe]), (SERVER_SIDE, [2, 0, 0, 0, 1, 0], [2, 0, 0, 0, 1, 1])];
 const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
-const PORTS: [(u8, u16, u16); 2] = [(6, 80, 8080), (17, 53, 5353)];
+const PORTS: [(u8, u16, u16); 3] = [(6, 80, 8080), (17, 53, 5353), (132, 80, 8080)];
 
 fuzz_target!(|data: &[u8]| {
     let Some((shape, frames)) = data.split_first_chunk::<8>() else { return };
@@ -44,6 +44,7 @@ fuzz_target!(|data: &[u8]| {
         let mut frame = frame.to_vec();
         if how & 2 != 0 {
             mend(&mut frame);
+            mend_crc(&mut frame);
         }
         let ticks = 1u32 << (how >> 4) * 2 & !1;
         for tables in [&mut main, &mut tc, &mut slow] {
@@ -67,7 +68,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// The frames of an input: bit 0 of the first byte: from the server's side; 1: with the
-/// IPv4 checksum made right; 2: this host sends it; 3: it stands for several segments;
+/// IPv4 and SCTP checksums made right; 2: this host sends it; 3: it stands for several segments;
 /// the high half: how much time has passed.
 struct Frames<'d>(&'d [u8]);
 
@@ -89,15 +90,15 @@ fn words(addr: IpAddr) -> [u16; 8] {
     }
 }
 
-/// Two services of each family with two servers each. The shape's bytes: 0: scheduler,
+/// Three services of each family with two servers each. The shape's bytes: 0: scheduler,
 /// one-packet UDP, options; 1: states of the next hops; 2: their MTU, method and tunnel; 3:
 /// weights; 4: room for entries (0: plenty); 5: the way back; 6: ticks before the clock
 /// wraps; 7: the servers are flagged.
 fn tables(shape: [u8; 8]) -> MemoryTables {
     let [first, hops, mtu, weights, room, way_back, wrap, flagged] = shape;
     let hashed = first & 3 == 3;
-    let slots = if hashed { 4 * (2 + MH_SIZE as usize) } else { 8 };
-    let mut m = MemoryTables::new(&Capacity { conns: 1 << 12, services: 4, servers: 8, slots });
+    let slots = if hashed { 6 * (2 + MH_SIZE as usize) } else { 12 };
+    let mut m = MemoryTables::new(&Capacity { conns: 1 << 12, services: 6, servers: 12, slots });
     m.now = u32::MAX - u32::from(wrap) * 1000;
     if room != 0 {
         m.conn_limit = usize::from(room);
@@ -289,7 +290,7 @@ fn header_holds(frame: &[u8]) -> bool {
     }
 }
 
-/// Whether the TCP or UDP checksum is right, for packets without options.
+/// Whether the TCP, UDP or SCTP checksum is right, for packets without options.
 fn transport_holds(frame: &[u8]) -> Option<bool> {
     if frame.get(12..14) == Some(&[8, 0]) && (frame.get(20)? & 0x3f, *frame.get(21)?) != (0, 0) {
         return None; // a piece
@@ -308,6 +309,9 @@ fn transport_holds(frame: &[u8]) -> Option<bool> {
     match protocol {
         6 => {}
         17 if l4.get(6..8)? != [0, 0] => {}
+        132 => {
+            return Some(crc32c::of(&[l4.get(..8)?, &[0; 4], l4.get(12..)?].concat()).to_le_bytes() == l4.get(8..12)?);
+        }
         _ => return None,
     }
     let mut covered = addresses.to_vec();
@@ -324,6 +328,20 @@ fn mend(frame: &mut [u8]) {
         frame[24..26].copy_from_slice(&[0, 0]);
         let sum = !checksum::sum_bytes(&frame[14..14 + header]);
         frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+    }
+}
+
+/// Makes the CRC of an SCTP packet without options right.
+fn mend_crc(frame: &mut [u8]) {
+    let l4 = match frame.get(12..24) {
+        Some([8, 0, 0x45, .., 132]) => 34,
+        Some([0x86, 0xdd, _, _, _, _, _, _, 132, ..]) => 54,
+        _ => return,
+    };
+    if frame.len() >= l4 + 12 {
+        frame[l4 + 8..l4 + 12].fill(0);
+        let check = crc32c::of(&frame[l4..]);
+        frame[l4 + 8..l4 + 12].copy_from_slice(&check.to_le_bytes());
     }
 }
 

@@ -126,9 +126,6 @@ pub fn unsupported(service: &Service) -> Vec<Unsupported> {
 /// The same, servers apart.
 pub fn service_unsupported(service: &Service) -> Vec<Unsupported> {
     let mut out = Vec::new();
-    if service.key.protocol == Protocol::Sctp {
-        out.push(later("protocol sctp", "use tcp or udp", "protocol"));
-    }
     if service.persistence.is_some() {
         out.push(later(
             "persistence",

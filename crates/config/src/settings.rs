@@ -349,7 +349,7 @@ const ELSEWHERE: &[(&str, i64, &str)] = &[
     ("cache_bypass", 0, "the transparent proxy method is not done"),
     ("expire_nodest_conn", 0, "connections of a removed server always wait for its return"),
     ("sloppy_tcp", 0, "a connection begins with a SYN only"),
-    ("sloppy_sctp", 0, "SCTP comes later"),
+    ("sloppy_sctp", 0, "an association begins with an INIT only"),
     ("expire_quiescent_template", 0, "persistence comes later"),
     ("conn_reuse_mode", 1, "a new SYN of a closed connection is always scheduled afresh"),
     ("ignore_tunneled", 0, "tunnels come later"),

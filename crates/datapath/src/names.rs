@@ -29,18 +29,20 @@ pub const STAGES: &[&str] = &[
     "encapsulate",
     "cut",
     "rest",
+    "sctp",
+    "shorten",
 ];
 
-/// The stages of XDP: what must be cut it hands over.
+/// The stages of XDP: what must be cut or shortened it hands over.
 const XDP_STAGES: &[&str] =
-    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error", "encapsulate"];
+    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error", "encapsulate", "sctp"];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,
 /// what their names begin with, and which stages there are.
 pub const STAGE_MAPS: &[(&str, &str, &str, &[&str])] = &[
     ("XDP_STAGES", "xdp", "dirigent_xdp", XDP_STAGES),
     ("INGRESS_STAGES", "classifier", "dirigent_ingress", STAGES),
-    ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp"]),
+    ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp", "sctp"]),
 ];
 
 /// A program of a later stage.

@@ -6,7 +6,9 @@
 //! so it is counted once however many CPUs, and user space's sweep, try it.
 
 use crate::family::{Family, V4, V6};
+use crate::packet::Packet;
 use crate::records::{Candidate, Conn, Server, Settings, Tuple, kind};
+use crate::sctp;
 use crate::tables::Tables;
 use crate::tcp::{self, Direction, Event};
 use dirigent_wire::{Addr4, TcpHeader, ip::proto};
@@ -115,6 +117,20 @@ pub fn age(now: u32, then: u32) -> u32 {
 /// Ticks an entry in this state lives without a packet.
 #[inline(always)]
 pub fn timeout(settings: &Settings, protocol: u8, state: u8) -> u32 {
+    match protocol {
+        proto::SCTP => association_timeout(settings, state),
+        _ => plain_timeout(settings, protocol, state),
+    }
+}
+
+#[inline(always)]
+fn association_timeout(settings: &Settings, state: u8) -> u32 {
+    sctp::timeout_s(state).saturating_mul(settings.hz)
+}
+
+/// Of TCP and UDP, which is all that the easy path asks about.
+#[inline(always)]
+fn plain_timeout(settings: &Settings, protocol: u8, state: u8) -> u32 {
     if protocol == proto::TCP {
         match settings.tcp_timeouts.get(usize::from(state & 15)) {
             Some(ticks) => *ticks,
@@ -165,6 +181,17 @@ fn answers<F: Family>(reply: &Tuple<F::Addr>, conn: &Conn<F::Addr>, request: &Tu
 #[inline(always)]
 pub fn looks_idle<A>(settings: &Settings, protocol: u8, conn: &Conn<A>, now: u32) -> bool {
     age(now, conn.last_seen.load()) >= timeout(settings, protocol, conn.word().state())
+}
+
+/// The same, of SCTP or not.
+#[inline(always)]
+pub fn looks_over<A, P: Packet>(settings: &Settings, protocol: u8, conn: &Conn<A>, now: u32) -> bool {
+    let state = conn.word().state();
+    let timeout = match P::SCTP {
+        true => association_timeout(settings, state),
+        false => plain_timeout(settings, protocol, state),
+    };
+    age(now, conn.last_seen.load()) >= timeout
 }
 
 /// How an attempt to expire ended.
@@ -242,18 +269,55 @@ fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tup
 /// this would have to change one connection's state at the same instant.
 const TRIES: u32 = 8;
 
+/// A protocol's states.
+trait Machine {
+    /// What a packet says.
+    type Event: Copy;
+    /// The state after `event` in `state`.
+    fn next(direction: Direction, event: Self::Event, state: u8) -> u8;
+    /// Whether connections in this state are counted as active.
+    fn active(state: u8) -> bool;
+}
+
+struct Tcp;
+struct Sctp;
+
+impl Machine for Tcp {
+    type Event = Event;
+    #[inline(always)]
+    fn next(direction: Direction, event: Event, state: u8) -> u8 {
+        tcp::next(direction, event, state)
+    }
+    #[inline(always)]
+    fn active(state: u8) -> bool {
+        tcp::active(state)
+    }
+}
+
+impl Machine for Sctp {
+    type Event = u8;
+    #[inline(always)]
+    fn next(direction: Direction, event: u8, state: u8) -> u8 {
+        sctp::next(direction, event, state)
+    }
+    #[inline(always)]
+    fn active(state: u8) -> bool {
+        sctp::active(state)
+    }
+}
+
 /// Moves the connection's state by `event` and the server's counters with it.
 /// Says whether it changed.
 #[inline(always)]
-fn step<F: Family, T: Tables>(t: &T, conn: &Conn<F::Addr>, direction: Direction, event: Event) -> bool {
+fn step<F: Family, T: Tables, M: Machine>(t: &T, conn: &Conn<F::Addr>, direction: Direction, event: M::Event) -> bool {
     let mut n = 0;
     while n < TRIES {
         let word = conn.word();
-        let next = tcp::next(direction, event, word.state());
+        let next = M::next(direction, event, word.state());
         if next == word.state() || word.dead() {
             return false;
         }
-        let active = tcp::active(next);
+        let active = M::active(next);
         if conn.word.swap_if(word.0, word.with(next, active).0) {
             if active != word.active()
                 && let Some(server) = t.server(conn.server)
@@ -278,7 +342,7 @@ pub fn on_request<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn
     if tcp::next(direction, event, conn.word().state()) == conn.word().state() {
         return;
     }
-    changed::<F, T>(t, key, conn, direction, event);
+    changed::<F, T, Tcp>(t, key, conn, direction, event);
 }
 
 /// State change by a packet of the server. Pure data and acknowledgements in a
@@ -296,20 +360,43 @@ pub fn on_reply<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F
     }
     let request = partner::<F>(key, conn);
     if let Some(master) = F::conn(t, &request) {
-        changed::<F, T>(t, &request, master, Direction::Out, event);
+        changed::<F, T, Tcp>(t, &request, master, Direction::Out, event);
+    }
+}
+
+/// State change by an SCTP packet, of either side.
+#[inline(always)]
+pub fn on_association<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, event: u8) {
+    let direction = match conn.kind {
+        kind::NAT_REQUEST => Direction::In,
+        kind::NAT_REPLY => Direction::Out,
+        _ => Direction::InOnly,
+    };
+    if direction != Direction::Out {
+        changed::<F, T, Sctp>(t, key, conn, direction, event);
+        return;
+    }
+    let state = conn.word().state();
+    // Data in a settled state, by the copy of the state, which may lag.
+    if event == sctp::event::DATA && sctp::next(direction, event, state) == state {
+        return;
+    }
+    let request = partner::<F>(key, conn);
+    if let Some(master) = F::conn(t, &request) {
+        changed::<F, T, Sctp>(t, &request, master, direction, event);
     }
 }
 
 /// The rare part of a state change: the swap, and the copy in the reply entry.
 #[inline(never)]
-fn changed<F: Family, T: Tables>(
+fn changed<F: Family, T: Tables, M: Machine>(
     t: &T,
     request: &Tuple<F::Addr>,
     conn: &Conn<F::Addr>,
     direction: Direction,
-    event: Event,
+    event: M::Event,
 ) {
-    if !step::<F, T>(t, conn, direction, event) || !paired(conn.kind) {
+    if !step::<F, T, M>(t, conn, direction, event) || !paired(conn.kind) {
         return;
     }
     let reply = partner::<F>(request, conn);

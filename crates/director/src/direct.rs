@@ -12,12 +12,13 @@ use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
 use crate::pieces;
 use crate::records::{Conn, Settings, Tuple, setting};
 use crate::relay;
+use crate::sctp::{self, Association};
 use crate::tables::Tables;
 use crate::tcp;
 use crate::verdict::{Action, Decision, Reason, Verdict};
-use dirigent_wire::{Be16, TcpHeader, ip::proto};
+use dirigent_wire::{Be16, Ipv6Header, TcpHeader, ip::proto};
 
-/// A TCP or UDP packet, read: what forwarding needs of it.
+/// A TCP, UDP or SCTP packet, read: what forwarding needs of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flow<F: Family> {
     /// The IP header.
@@ -70,11 +71,15 @@ pub enum Stage {
     Cut = 9,
     /// The rest of such a packet.
     Rest = 10,
+    /// SCTP of known associations: [`Stage::Slow`] for it.
+    Sctp = 11,
+    /// An ICMPv6 error that is too long for its way.
+    Shorten = 12,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 22;
+    pub const COUNT: u32 = 26;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -118,7 +123,7 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
     };
     let settings = t.settings().ok_or(Verdict::pass(Reason::NotConfigured))?;
     match F::conn(t, &flow.key) {
-        Some(conn) if !is_over::<F>(settings, &flow, conn, t.now()) => {
+        Some(conn) if !is_over::<F, P>(settings, &flow, conn, t.now()) => {
             Ok(if conn.is_reply() { forward::reply(p, t, &flow, conn) } else { forward::request(p, t, &flow, conn) })
         }
         Some(_) => Err(later),
@@ -160,6 +165,8 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         8 => encapsulate(p, t, w),
         9 => cut(p, t, w),
         10 => rest(p, t, w),
+        11 => sctp(p, t, w),
+        12 => shorten(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -174,20 +181,30 @@ fn settle(decision: Decision<Verdict>) -> Verdict {
 /// [`Stage::Slow`]: a known connection's packet is forwarded, another may open one.
 #[inline(always)]
 pub fn slow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
-    settle(read_flow(p, t, w).map(|()| {
-        let later = w.flow.ip.fragment == Fragment::Later;
-        if !F::V6 && parse::source_routed(p, t, w.flow.ip.l4) {
-            return Verdict::pass(Reason::Malformed);
-        }
-        if !known(t, &w.flow) {
-            return if later { headless(t, &w.flow) } else { Stage::Open.verdict::<F>() };
-        }
-        match F::conn(t, &w.flow.key) {
-            Some(conn) if conn.is_reply() => forward::reply(p, t, &w.flow, conn),
-            Some(conn) => forward::request(p, t, &w.flow, conn),
-            None => Stage::Open.verdict::<F>(),
-        }
-    }))
+    settle(read_flow(p, t, w).map(|()| follow(p, t, w)))
+}
+
+/// [`Stage::Sctp`].
+#[inline(always)]
+pub fn sctp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_association(p, t, w).map(|()| follow(&mut Association(p), t, w)))
+}
+
+/// Sends a packet of a known connection on; another may open one.
+#[inline(always)]
+fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let later = w.flow.ip.fragment == Fragment::Later;
+    if !F::V6 && parse::source_routed(p, t, w.flow.ip.l4) {
+        return Verdict::pass(Reason::Malformed);
+    }
+    if !known::<F, P, T>(t, &w.flow) {
+        return if later { headless(t, &w.flow) } else { Stage::Open.verdict::<F>() };
+    }
+    let Some(conn) = F::conn(t, &w.flow.key) else { return Stage::Open.verdict::<F>() };
+    if P::SCTP {
+        w.flow.l4.header = sctp::crc_change(conn, &w.flow);
+    }
+    if conn.is_reply() { forward::reply(p, t, &w.flow, conn) } else { forward::request(p, t, &w.flow, conn) }
 }
 
 /// A later piece without a connection: of a one-packet service it cannot follow its first.
@@ -202,7 +219,7 @@ fn headless<F: Family, T: Tables>(t: &T, flow: &Flow<F>) -> Verdict {
 /// [`Stage::Open`]: opens the connection, or says what becomes of the packet.
 #[inline(always)]
 pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
-    let opened = read_flow(p, t, w).and_then(|()| open::open(p, t, w));
+    let opened = read_any(p, t, w).and_then(|()| open::open(p, t, w));
     settle(opened.map(|()| Stage::Slow.verdict::<F>()))
 }
 
@@ -215,7 +232,7 @@ pub fn one_packet<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut
 /// [`Stage::Stranger`].
 #[inline(always)]
 pub fn stranger<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
-    settle(read_flow(p, t, w).map(|()| open::stranger(p, t, &w.flow)))
+    settle(read_any(p, t, w).map(|()| open::stranger(p, t, &w.flow)))
 }
 
 /// [`Stage::Refuse`].
@@ -236,6 +253,30 @@ pub fn leave_icmp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut
     settle(read(p, t, w).and_then(|()| icmp::relate(p, t, w, icmp::Where::Leaving)))
 }
 
+/// [`Stage::Sctp`] for packets that this host sends.
+#[inline(always)]
+pub fn leave_sctp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_association(p, t, w).map(|()| {
+        if w.flow.ip.fragment != Fragment::Whole {
+            return Verdict::pass(Reason::OtherProtocol);
+        }
+        match F::conn(t, &w.flow.key) {
+            Some(conn) if conn.is_reply() => {
+                w.flow.l4.header = sctp::crc_change(conn, &w.flow);
+                forward::local_reply(&mut Association(p), t, &w.flow, conn)
+            }
+            _ => own_client::<F, T>(t, &w.flow.key),
+        }
+    }))
+}
+
+/// [`Stage::Shorten`].
+#[inline(always)]
+pub fn shorten<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
+    let shortened = read(p, t, w).and_then(|()| icmp::shorten(p, t, w));
+    settle(shortened.map(|()| Stage::Icmp.verdict::<F>()))
+}
+
 /// [`Stage::IcmpOpen`].
 #[inline(always)]
 pub fn icmp_open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
@@ -253,7 +294,7 @@ pub fn tunnel_error<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut W
 #[inline(always)]
 pub fn encapsulate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     let load = forward::Load(t.stashed());
-    if read_flow(p, t, w).is_err() {
+    if read_any(p, t, w).is_err() {
         // An ICMP error: its flow is that of the two hosts.
         let ip = &w.flow.ip;
         w.flow.key = Tuple::new(ip.protocol, ip.src, Be16::new(0), ip.dst, Be16::new(0));
@@ -299,14 +340,39 @@ pub(crate) const MAX_L4: u32 = 0x7fff;
 #[inline(always)]
 fn read_flow<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
     read(p, t, w)?;
-    let Flow { ip, l4, key } = &mut w.flow;
-    if !matches!(ip.protocol, proto::TCP | proto::UDP) {
-        return Err(if ip.protocol == F::ICMP {
-            Stage::Icmp.verdict::<F>() // behind extension headers
-        } else {
-            Verdict::pass(Reason::OtherProtocol)
-        });
+    match w.flow.ip.protocol {
+        proto::TCP | proto::UDP => read_ports(p, t, w),
+        proto::SCTP => Err(Stage::Sctp.verdict::<F>()),
+        other if other == F::ICMP => Err(Stage::Icmp.verdict::<F>()), // behind extension headers
+        _ => Err(Verdict::pass(Reason::OtherProtocol)),
     }
+}
+
+/// The same for SCTP.
+#[inline(always)]
+fn read_association<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
+    read(p, t, w)?;
+    match w.flow.ip.protocol {
+        proto::SCTP => read_ports(&Association(p), t, w),
+        _ => Err(Verdict::pass(Reason::OtherProtocol)),
+    }
+}
+
+/// Either.
+#[inline(always)]
+fn read_any<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
+    read(p, t, w)?;
+    match w.flow.ip.protocol {
+        proto::TCP | proto::UDP => read_ports(p, t, w),
+        proto::SCTP => read_ports(&Association(p), t, w),
+        _ => Err(Verdict::pass(Reason::OtherProtocol)),
+    }
+}
+
+/// The ports, of a later piece those of its first.
+#[inline(always)]
+fn read_ports<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
+    let Flow { ip, l4, key } = &mut w.flow;
     if ip.fragment == Fragment::Later {
         *l4 = Transport::default();
         (l4.sport, l4.dport) = pieces::ports::<F, T>(t, ip)?;
@@ -314,7 +380,7 @@ fn read_flow<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>)
         return Ok(());
     }
     let extent;
-    (extent, *l4) = parse::transport(p, ip);
+    (extent, *l4) = if P::SCTP { sctp::transport(p, ip) } else { parse::transport(p, ip) };
     *key = Tuple::new(ip.protocol, ip.src, l4.sport, ip.dst, l4.dport);
     if extent != Extent::Full {
         let ours = F::conn(t, key).is_some() || open::service::<F, T>(t, key).is_some();
@@ -333,15 +399,18 @@ fn read_flow<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>)
 /// Whether the packet finds its connection at the end: past its timeout, or
 /// closed and reopened by a SYN.
 #[inline(always)]
-fn is_over<F: Family>(settings: &Settings, flow: &Flow<F>, conn: &Conn<F::Addr>, now: u32) -> bool {
-    reopens(flow, conn) || conn::looks_idle(settings, flow.key.proto(), conn, now)
+fn is_over<F: Family, P: Packet>(settings: &Settings, flow: &Flow<F>, conn: &Conn<F::Addr>, now: u32) -> bool {
+    reopens::<F, P>(flow, conn) || conn::looks_over::<_, P>(settings, flow.key.proto(), conn, now)
 }
 
-/// A SYN of a closed connection makes room for a new one in the same packet
+/// A SYN or INIT of a closed connection makes room for a new one in the same packet
 /// (IPVS's conn_reuse_mode 1, without its dropped SYN).
 #[inline(always)]
-fn reopens<F: Family>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
+fn reopens<F: Family, P: Packet>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
     let state = conn.word().state();
+    if P::SCTP {
+        return flow.l4.flags == sctp::event::INIT && !conn.is_reply() && state == sctp::State::Closed as u8;
+    }
     flow.key.proto() == proto::TCP
         && flow.l4.flags & TcpHeader::SYN != 0
         && !conn.is_reply()
@@ -351,14 +420,14 @@ fn reopens<F: Family>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
 /// Whether the packet belongs to a live connection; one that is over is expired
 /// first.
 #[inline(always)]
-fn known<F: Family, T: Tables>(t: &mut T, flow: &Flow<F>) -> bool {
+fn known<F: Family, P: Packet, T: Tables>(t: &mut T, flow: &Flow<F>) -> bool {
     let now = t.now();
     let Some(settings) = t.settings() else { return false };
     let Some(conn) = F::conn(t, &flow.key) else { return false };
-    if !is_over::<F>(settings, flow, conn, now) {
+    if !is_over::<F, P>(settings, flow, conn, now) {
         return true;
     }
-    let at_once = reopens(flow, conn);
+    let at_once = reopens::<F, P>(flow, conn);
     conn::expire::<F, T>(t, &flow.key, at_once) == conn::Expiry::Alive
 }
 
@@ -383,9 +452,16 @@ pub fn leave<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Verdict {
 
 #[inline(always)]
 fn leave_ip<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
-    let ip = F::read_plain(p, L3).ok_or(Verdict::pass(Reason::OtherProtocol))?;
+    let Some(ip) = F::read_plain(p, L3) else {
+        // Not so plain over IPv6, where only what nearly all packets are is.
+        let sctp = F::V6 && p.get::<Ipv6Header>(L3).is_some_and(|ip| ip.next_header == proto::SCTP);
+        return Err(if sctp { Stage::Sctp.verdict::<F>() } else { Verdict::pass(Reason::OtherProtocol) });
+    };
     if ip.protocol == F::ICMP {
         return Err(Stage::Icmp.verdict::<F>());
+    }
+    if ip.protocol == proto::SCTP {
+        return Err(Stage::Sctp.verdict::<F>());
     }
     let flow = whole::<F, P>(p, &ip).ok_or(Verdict::pass(Reason::OtherProtocol))?;
     match F::conn(t, &flow.key) {

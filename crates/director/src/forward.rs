@@ -10,6 +10,7 @@ use crate::open::addr_delta;
 use crate::packet::{L4, Packet};
 use crate::parse::Fragment;
 use crate::records::{Conn, Known, NextHop, hop, kind, setting, tunnel};
+use crate::sctp::{self, Unfinished};
 use crate::tables::{Route, Tables};
 use crate::tunnel::{Learned, encapsulate, may_cut_all, unfinished};
 use crate::verdict::{Action, Reason, Verdict};
@@ -116,6 +117,10 @@ impl<A: Address> Rewrite<A> {
         if !P::EASY && flow.ip.fragment == Fragment::Later {
             return F::write_addr(p, L3, offset, self.addr, self.addr_delta);
         }
+        if P::SCTP {
+            return sctp::rewrite_port(p, flow, self.port, self.source)
+                && F::write_addr(p, L3, offset, self.addr, self.addr_delta);
+        }
         let Some(ports) = p.get_mut::<Ports>(flow.ip.l4) else { return false };
         if self.source {
             ports.src = self.port;
@@ -172,6 +177,16 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
     if state == hop::REMOVED {
         return Verdict::drop(Reason::ServerRemoved);
     }
+    if P::SCTP {
+        let unfinished = sctp::unfinished(p, flow);
+        let covered = next.tunnelled() && next.flags & tunnel::CHECKSUM != 0;
+        if unfinished == Unfinished::Segments || (covered && unfinished == Unfinished::Crc) {
+            return Verdict::drop(Reason::SctpOffload);
+        }
+        if sctp::changes_a_piece(&Rewrite::of(conn), flow) {
+            return Verdict::drop(Reason::SctpPiece);
+        }
+    }
     let plain = !flow.l4.no_check && next.flags & tunnel::CHECKSUM == 0;
     let easy = state == hop::RESOLVED && !long && flow.ip.ttl > 1 && plain;
     if P::EASY && !easy {
@@ -203,7 +218,11 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
         return Stage::Cut.verdict::<F>();
     }
     if P::EASY || flow.ip.fragment != Fragment::Later {
-        conn::on_request::<F, T>(t, &flow.key, conn, flow.l4.flags);
+        if P::SCTP {
+            conn::on_association::<F, T>(t, &flow.key, conn, flow.l4.flags);
+        } else {
+            conn::on_request::<F, T>(t, &flow.key, conn, flow.l4.flags);
+        }
     }
     conn.touch(t.now());
     t.count(conn.server, false, flow.ip.len);
@@ -307,6 +326,9 @@ pub fn carry<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
 /// to finish: pieces of such a packet would be wrong.
 #[inline(always)]
 fn uncuttable<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> bool {
+    if P::SCTP {
+        return sctp::unfinished(p, flow) != Unfinished::No;
+    }
     p.gso_size() != 0 || p.sum(flow.ip.l4, flow.ip.l4_len()).is_none_or(|sum| unfinished(p, flow, sum))
 }
 
@@ -370,6 +392,14 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
     if P::EASY && flow.l4.no_check {
         return later::<F>();
     }
+    if P::SCTP {
+        if sctp::unfinished(p, flow) == Unfinished::Segments {
+            return Verdict::drop(Reason::SctpOffload);
+        }
+        if sctp::changes_a_piece(&Rewrite::of(conn), flow) {
+            return Verdict::drop(Reason::SctpPiece);
+        }
+    }
     let from = routed_source::<F, T>(t, flow, conn.addr);
     let len = wire_len::<F, P>(p, flow);
     let way = match way_out::<F, P, T>(p, t, &from, &flow.ip.dst, len, flow.ip.may_cut, conn.client_link) {
@@ -380,7 +410,11 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
         return Verdict::drop(Reason::Uncut);
     }
     if P::EASY || flow.ip.fragment != Fragment::Later {
-        conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+        if P::SCTP {
+            conn::on_association::<F, T>(t, &flow.key, conn, flow.l4.flags);
+        } else {
+            conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+        }
     }
     conn.touch(t.now());
     t.count(conn.server, true, flow.ip.len);
@@ -394,7 +428,14 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
 /// place, the host's own route and TTL stand.
 #[inline(always)]
 pub fn local_reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
-    conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    if P::SCTP {
+        if sctp::unfinished(p, flow) == Unfinished::Segments {
+            return Verdict::drop(Reason::SctpOffload);
+        }
+        conn::on_association::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    } else {
+        conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    }
     conn.touch(t.now());
     t.count(conn.server, true, flow.ip.len);
     if !Rewrite::of(conn).apply(p, flow) {

@@ -10,7 +10,7 @@ use crate::parse::{Fragment, Ip, ReadIp};
 use crate::records::{Conn, Tuple, hop, kind, setting};
 use crate::tables::Tables;
 use crate::verdict::{Action, Decision, Reason, Verdict};
-use dirigent_wire::{IcmpHeader, Ports, checksum, icmp, ip::proto};
+use dirigent_wire::{Be16, IcmpHeader, Ipv6Header, Ports, checksum, icmp, ip::proto};
 
 /// Where the packet path meets the packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Message<F: Family> {
     pub ports: usize,
     /// The tuple of a packet that answers the quoted one.
     pub key: Tuple<F::Addr>,
-    /// It is about neither TCP nor UDP: perhaps about a tunnel.
+    /// It is about none of TCP, UDP and SCTP: perhaps about a tunnel.
     pub other: bool,
 }
 
@@ -44,6 +44,9 @@ pub struct Message<F: Family> {
 #[inline(always)]
 pub fn relate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>, at: Where) -> Decision<Verdict> {
     let unrelated = Verdict::pass(Reason::IcmpUnrelated);
+    if w.flow.ip.fragment != Fragment::Whole {
+        return Err(Verdict::pass(Reason::IcmpPiece));
+    }
     read(p, t, w).ok_or(unrelated)?;
     if w.message.other && at == Where::Entering {
         return Err(Stage::TunnelError.verdict::<F>());
@@ -88,7 +91,7 @@ fn read<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> O
     }
     w.message = Message { ip: *ip, quoted, ..Message::default() };
     match inner.protocol {
-        proto::TCP | proto::UDP => {}
+        proto::TCP | proto::UDP | proto::SCTP => {}
         proto::IPIP | proto::IPV6 | proto::GRE => {
             w.message.other = true;
             return Some(());
@@ -188,8 +191,11 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     if state == hop::REMOVED {
         return Verdict::drop(Reason::ServerRemoved);
     }
-    if !P::LAST && (state == hop::NO_NEIGHBOUR || (long && !F::V6)) {
+    if !P::LAST && (state == hop::NO_NEIGHBOUR || long) {
         return Verdict::of(Action::HandOver, Reason::HandedToTc);
+    }
+    if F::V6 && long && m.ip.ttl > 1 && matches!(state, hop::RESOLVED | hop::NO_NEIGHBOUR) {
+        return too_long(t, m, next.room());
     }
     if nat && !intact::<F, P>(p, &m.ip) {
         return Verdict::drop(Reason::IcmpChecksum);
@@ -197,7 +203,7 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     t.count(conn.server, false, m.ip.len);
     let dead_end = match state {
         hop::LOCAL => false,
-        hop::RESOLVED | hop::NO_NEIGHBOUR => m.ip.ttl <= 1 || (long && F::V6),
+        hop::RESOLVED | hop::NO_NEIGHBOUR => m.ip.ttl <= 1,
         _ => true,
     };
     if dead_end {
@@ -218,6 +224,40 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     forward::dispatch(p, t, flow, next, way, Reason::IcmpRequest)
 }
 
+/// An ICMPv6 error longer than its way: longer, too, than RFC 4443 §2.4 allows (c), but in
+/// narrow tunnels. Routers do not cut IPv6, but what an error quotes may be shorter
+/// (difference C13), if only the ports are left.
+#[inline(always)]
+fn too_long<F: Family, T: Tables>(t: &T, m: &Message<F>, room: u32) -> Verdict {
+    let keep = room.min(F::ERROR_MAX);
+    if keep >= m.ip.len || keep < (m.ports + size_of::<Ports>() - L3) as u32 {
+        return Verdict::drop(Reason::NoErrorAboutIcmp);
+    }
+    t.stash(u64::from(keep));
+    Stage::Shorten.verdict::<F>()
+}
+
+/// Cuts an ICMPv6 error to as many bytes of IP packet as [`too_long`] said.
+#[inline(always)]
+pub fn shorten<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Decision<()> {
+    let failed = Verdict::drop(Reason::RewriteFailed);
+    let ip = &w.flow.ip;
+    let (keep, before) = (t.stashed() as u32 & 0xffff, (ip.l4 - L3) as u32);
+    // With a new checksum a wrong message would be right.
+    if !intact::<F, P>(p, ip) {
+        return Err(Verdict::drop(Reason::IcmpChecksum));
+    }
+    if !F::V6 || keep <= before || keep > ip.len || !p.reshape(L3 as u32 + keep, 0) {
+        return Err(failed);
+    }
+    p.get_mut::<Ipv6Header>(L3).ok_or(failed)?.payload_len = Be16::new((keep as u16).wrapping_sub(40));
+    p.get_mut::<IcmpHeader>(ip.l4).ok_or(failed)?.check = Be16::new(0);
+    let sum = p.sum(ip.l4, keep - before).ok_or(failed)?;
+    let pseudo = F::icmp_pseudo_sum(&ip.src, &ip.dst, keep - before);
+    p.get_mut::<IcmpHeader>(ip.l4).ok_or(failed)?.check = Be16::from_raw(!checksum::add(sum, pseudo));
+    Ok(())
+}
+
 #[inline(always)]
 fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
     if m.ip.ttl <= 1 {
@@ -225,7 +265,10 @@ fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     }
     let way = match forward::way_out::<F, P, T>(p, t, &conn.addr, &m.ip.dst, m.ip.len, !F::V6, conn.client_link) {
         Ok(way) => way,
-        Err(v) if v.reason == Reason::ReplyTooBig => return Verdict::drop(Reason::NoErrorAboutIcmp),
+        Err(v) if v.reason == Reason::ReplyTooBig && !P::LAST => {
+            return Verdict::of(Action::HandOver, Reason::HandedToTc);
+        }
+        Err(v) if v.reason == Reason::ReplyTooBig => return too_long(t, m, F::ERROR_MAX),
         Err(verdict) => return verdict,
     };
     if !intact::<F, P>(p, &m.ip) {

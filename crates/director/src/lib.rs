@@ -22,6 +22,7 @@ pub mod pieces;
 pub mod records;
 pub mod relay;
 pub mod schedule;
+pub mod sctp;
 pub mod shared;
 pub mod tables;
 pub mod tcp;

@@ -10,6 +10,7 @@ use crate::packet::Packet;
 use crate::parse::Fragment;
 use crate::records::{Conn, Place, Server, Tuple, kind, service_flag, setting};
 use crate::schedule::{self, Client};
+use crate::sctp;
 use crate::shared::{S32, S64};
 use crate::tables::{Insert, Tables};
 use crate::tcp::{self, Direction, Event, State};
@@ -46,6 +47,16 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
             return Err(Verdict::pass(Reason::FtpData));
         }
         state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+    } else if key.proto() == proto::SCTP {
+        // The state moves when the packet goes on: a second INIT would move it again.
+        match flow.l4.flags {
+            sctp::event::INIT => {}
+            sctp::event::NOTHING => return Err(Verdict::drop(Reason::ShortTransport)),
+            _ => return Err(Verdict::pass(Reason::NotSyn)),
+        }
+        if key.sport == Be16::new(FTP_DATA) {
+            return Err(Verdict::pass(Reason::FtpData));
+        }
     } else if t.service(index).is_some_and(|s| s.flags & service_flag::ONE_PACKET != 0) {
         return Err(Stage::OnePacket.verdict::<F>());
     }
@@ -272,7 +283,11 @@ pub fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F
     if flow.ip.fragment == Fragment::Later {
         return Verdict::pass(Reason::LaterFragment);
     }
-    let reset = flow.key.proto() == proto::TCP && flow.l4.flags & TcpHeader::RST != 0;
+    let reset = match flow.key.proto() {
+        proto::TCP => flow.l4.flags & TcpHeader::RST != 0,
+        proto::SCTP => flow.l4.flags == sctp::event::ABORT,
+        _ => false,
+    };
     if flags & setting::NAT_ICMP_SEND == 0 || reset || flow.ip.ttl <= 1 {
         return pass;
     }

@@ -24,6 +24,8 @@ pub trait Packet {
     /// Whether this executor can finish anything (tc, memory), or hands what it
     /// cannot to the next one (XDP).
     const LAST: bool;
+    /// Whether it is known to be SCTP: see [`crate::sctp::Association`].
+    const SCTP: bool = false;
 
     /// Bytes from the Ethernet header to the end, fragments of the buffer included.
     fn len(&self) -> u32;

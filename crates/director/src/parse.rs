@@ -257,9 +257,10 @@ pub struct Transport {
     pub sport: Be16,
     /// Destination port.
     pub dport: Be16,
-    /// TCP flags; 0 for UDP.
+    /// TCP flags; 0 for UDP; one of [`crate::sctp::event`].
     pub flags: u8,
-    /// Bytes of the TCP header, as it says.
+    /// Bytes of the TCP header, as it says. SCTP: what its checksum changes by if the port is
+    /// rewritten (a field for it would be one more word through TCP's and UDP's way).
     pub header: u32,
     /// Offset of the checksum field.
     pub check_at: usize,

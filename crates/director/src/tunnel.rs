@@ -300,7 +300,7 @@ fn inner_sum<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> Option<u16> {
 /// holds the pseudo header's sum, and the checksum is not right as it stands.
 #[inline(always)]
 pub fn unfinished<F: Family, P: Packet>(p: &P, flow: &Flow<F>, l4: u16) -> bool {
-    if flow.ip.fragment != Fragment::Whole || flow.ip.protocol == F::ICMP {
+    if flow.ip.fragment != Fragment::Whole || !matches!(flow.ip.protocol, proto::TCP | proto::UDP) {
         return false;
     }
     let addresses = checksum::add(flow.ip.src.sum(), flow.ip.dst.sum());

@@ -120,12 +120,13 @@ reasons! {
     OtherEthertype "other_ethertype" Passed "Neither IPv4 nor IPv6.";
     Vlan "vlan" Passed "Tagged for a VLAN: the VLAN's own device gets it.";
     Malformed "malformed" Passed "The IP header is wrong; the host's stack drops and counts it.";
-    OtherProtocol "other_protocol" Passed "Neither TCP, UDP nor an ICMP error.";
+    OtherProtocol "other_protocol" Passed "Neither TCP, UDP, SCTP nor an ICMP error.";
     NoService "no_service" Passed "No connection, and no virtual service at this address and port.";
     NotHeld "not_held" Passed "The virtual address is not on this host.";
-    NotSyn "not_syn" Passed "A TCP packet of no connection that cannot open one: the host answers it.";
+    NotSyn "not_syn" Passed "A TCP or SCTP packet of no connection that cannot open one (no SYN, no INIT): the host answers it.";
     FtpData "ftp_data" Passed "A new flow from port 20, which IPVS leaves to the host.";
     LaterFragment "later_fragment" Passed "A piece of a datagram that is none of ours.";
+    IcmpPiece "icmp_piece" Passed "A piece of an ICMP message: the host puts it together.";
     IcmpUnrelated "icmp_unrelated" Passed "An ICMP message about no connection.";
     ReplyExpires "reply_expires" Passed "A server's answer with TTL 1: the host tells the server.";
     ReplyTooBig "reply_too_big" Passed "A server's answer too long for the client's route: the host tells the server.";
@@ -141,7 +142,9 @@ reasons! {
     NoErrorAboutIcmp "no_error_about_icmp" Dropped "An ICMP error, or a later piece of a datagram, that cannot go on: no error is sent about it (RFC 1122 §3.2.2).";
     FragNoFirst "frag_no_first" Dropped "A piece of a datagram whose first piece has not come yet.";
     NoChecksum "no_checksum" Dropped "Pieces of a UDP datagram over IPv6 without a checksum, which RFC 8200 forbids.";
-    ShortTransport "short_transport" Dropped "The TCP or UDP header is cut short.";
+    ShortTransport "short_transport" Dropped "The TCP, UDP or SCTP header is cut short.";
+    SctpPiece "sctp_piece" Dropped "A piece of an SCTP packet whose port would change: its checksum covers all pieces.";
+    SctpOffload "sctp_offload" Dropped "An SCTP packet that an offload has yet to finish, where its checksum or segments matter.";
     TunnelTold "tunnel_told" Dropped "An ICMP error about a tunnel: noted, and nobody to be told.";
     IcmpChecksum "icmp_checksum" Dropped "A related ICMP error with a wrong checksum.";
     Martian "martian" Dropped "A source address that cannot be: own, loopback, multicast or unspecified.";

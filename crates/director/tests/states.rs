@@ -1,4 +1,4 @@
-//! The TCP and UDP tables against recordings of the real kernel: for each state and each
+//! The TCP, UDP and SCTP tables against recordings of the real kernel: for each state and each
 //! packet the state after it, its timeout, and what the server's counters do.
 //! The recordings stand beside the clone (`../shared/oracle/golden/states`, or below
 //! `DIRIGENT_GOLDEN`); without them this says so, and fails where `CI` is `true`.
@@ -8,8 +8,8 @@ mod support;
 
 use dirigent_director::conn;
 use dirigent_director::records::{Conn, Tuple, kind};
-use dirigent_director::tcp;
 use dirigent_director::verdict::Action;
+use dirigent_director::{sctp, tcp};
 use dirigent_wire::{Addr4, Be16};
 use std::path::{Path, PathBuf};
 use support::{CLIENT_LINK, Memory, SERVER_LINK, SERVER_PORT, Spec, VIP4, VPORT, client4, frame4, server4};
@@ -42,7 +42,8 @@ fn field<'l>(line: &'l str, name: &str) -> Option<&'l str> {
     (value != "null").then_some(value)
 }
 
-/// "c:SA": a packet of the client with SYN and ACK; "c:-": with no flag.
+/// "c:SA": a packet of the client with SYN and ACK; "c:-": with no flag; "c:10": with an SCTP
+/// chunk of type 10.
 fn packet(event: &str, protocol: u8) -> (Vec<u8>, u32) {
     let (side, letters) = event.split_once(':').unwrap_or_else(|| panic!("event {event}"));
     let bit = |letter| match letter {
@@ -54,7 +55,10 @@ fn packet(event: &str, protocol: u8) -> (Vec<u8>, u32) {
         '-' => 0,
         other => panic!("flag {other}"),
     };
-    let flags = letters.chars().map(bit).fold(0, |all, bit| all | bit);
+    let flags = match protocol {
+        132 => letters.parse().expect("a chunk type"),
+        _ => letters.chars().map(bit).fold(0, |all, bit| all | bit),
+    };
     let (client, server) = ((client4(1), CLIENT_PORT), (server4(0), SERVER_PORT));
     if side == "c" {
         let spec = Spec { src: client, dst: (VIP4, VPORT), protocol, flags, ttl: 64, payload: 0 };
@@ -69,7 +73,11 @@ fn replay(name: &str, method: u8, protocol: u8) {
     let text = std::fs::read_to_string(&file).unwrap();
     let key = Tuple::new(protocol, Addr4::new(client4(1)), Be16::new(CLIENT_PORT), Addr4::new(VIP4), Be16::new(VPORT));
     let state = |conn: Option<&Conn<Addr4>>| {
-        let name = |c: &Conn<Addr4>| if protocol == 6 { tcp::NAMES[usize::from(c.word().state())] } else { "UDP" };
+        let name = |c: &Conn<Addr4>| match protocol {
+            6 => tcp::NAMES[usize::from(c.word().state())],
+            132 => sctp::NAMES[usize::from(c.word().state())],
+            _ => "UDP",
+        };
         conn.map(name)
     };
     let (mut steps, mut wrong) = (0, Vec::new());
@@ -80,7 +88,11 @@ fn replay(name: &str, method: u8, protocol: u8) {
             let (frame, link) = packet(earlier, protocol);
             let _ = m.run(&frame, link);
         }
-        let server = if protocol == 6 { 0 } else { 1 };
+        let server = match protocol {
+            6 => 0,
+            132 => 4,
+            _ => 1,
+        };
         let at_first = state(m.conns4.get(&key));
         let (active, inactive) = m.counted()[server];
         let (frame, link) = packet(event, protocol);
@@ -99,7 +111,7 @@ fn replay(name: &str, method: u8, protocol: u8) {
         // The kernel removes an inactive connection some time after it let go of it, and
         // the recording counted it before or after: rows that begin in such a state
         // disagree among themselves about the inactive ones, of one and the same event.
-        let closing = matches!(at_first, Some("TIME_WAIT" | "CLOSE"));
+        let closing = matches!(at_first, Some("TIME_WAIT" | "CLOSE" | "CLOSED"));
         let inactive = if closing { moved.1 } else { number("inactive").unwrap() };
         if moved != (number("active").unwrap(), inactive) {
             differs.push(format!("counters moved by {moved:?}"));
@@ -139,4 +151,9 @@ fn tcp_states_in_direct_routing_are_those_of_the_kernel() {
 #[test]
 fn udp_states_are_those_of_the_kernel() {
     replay("states-udp-masq.json", kind::NAT_REQUEST, 17);
+}
+
+#[test]
+fn sctp_states_in_nat_are_those_of_the_kernel() {
+    replay("states-sctp-masq.json", kind::NAT_REQUEST, 132);
 }

@@ -211,6 +211,18 @@ fn describe_packet(p: &[u8], depth: usize) -> String {
                 out += &verdict(&with_pseudo, "UDP");
             }
         }
+        (132, Some((s, d))) => {
+            let _ = write!(out, " SCTP {s} > {d} chunk {:?} data {}", l4.get(12), l4.len().saturating_sub(12));
+            let right = match (l4.get(..8), l4.get(8..12), l4.get(12..)) {
+                (Some(head), Some(check), Some(rest)) => {
+                    check == crate::packet::crc32c(&[head, &[0; 4], rest].concat()).to_le_bytes()
+                }
+                _ => false,
+            };
+            if sound && !right {
+                out += " BAD SCTP CHECKSUM";
+            }
+        }
         (1 | 58, _) if l4.len() >= 8 => {
             let _ = write!(out, " ICMP {}/{} rest {:08x}", l4[0], l4[1], be32(l4, 4).unwrap_or(0));
             out += &verdict(if ip.v6 { &with_pseudo } else { &[] }, "ICMP");

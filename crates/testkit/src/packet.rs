@@ -19,6 +19,8 @@ pub mod proto {
     pub const UDP: u8 = 17;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
 }
 /// TCP flags.
 pub mod flag {
@@ -174,6 +176,28 @@ pub fn udp(src: IpAddr, dst: IpAddr, sport: u16, dport: u16, payload: &[u8]) -> 
         check => check,
     };
     out[6..8].copy_from_slice(&check.to_be_bytes());
+    out
+}
+
+/// CRC32c (RFC 9260 appendix A) over these bytes, written plainly.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+        }
+    }
+    !crc
+}
+
+/// An SCTP packet with these chunks.
+pub fn sctp(sport: u16, dport: u16, chunks: &[u8]) -> Vec<u8> {
+    let mut out = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
+    out.extend([0; 8]);
+    out.extend(chunks);
+    let check = crc32c(&out);
+    out[8..12].copy_from_slice(&check.to_le_bytes());
     out
 }
 

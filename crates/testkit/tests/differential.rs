@@ -40,7 +40,7 @@ impl Random {
 #[derive(Clone, Debug)]
 struct Known {
     vip: IpAddr,
-    udp: bool,
+    protocol: u8,
     port: u16,
     servers: Vec<(IpAddr, u16)>,
 }
@@ -89,13 +89,15 @@ const TUNNELS: [&str; 5] = [
 
 fn table(r: &mut Random) -> Table {
     let (mut services, mut lines) = (Vec::new(), Vec::new());
-    for (v6, udp, n) in (0..8).map(|i| (i & 1 == 1, i & 2 == 2, i >> 2)) {
+    for (v6, kind, n) in (0..12).map(|i| (i & 1 == 1, i / 2 % 3, i / 6)) {
+        let (option, protocol) = [("-t", proto::TCP), ("-u", proto::UDP), ("--sctp-service", proto::SCTP)][kind];
+        let udp = protocol == proto::UDP;
         let vip = address(if v6 { ["2001:db8::10", "2001:db8::11"][n] } else { ["192.0.2.10", "192.0.2.11"][n] });
         let port = if udp { 53 } else { 80 };
-        let at = format!("{} {}", if udp { "-u" } else { "-t" }, place(vip, port));
+        let at = format!("{option} {}", place(vip, port));
         let one_packet = if udp && r.one_in(3) { " -o" } else { "" };
         lines.push(format!("-A {at} -s {}{one_packet}", r.pick(&["rr", "wrr", "wlc", "mh"])));
-        let mut known = Known { vip, udp, port, servers: Vec::new() };
+        let mut known = Known { vip, protocol, port, servers: Vec::new() };
         let first = r.below(SERVERS.len());
         for i in 0..r.below(4) {
             let (four, six) = SERVERS[(if r.one_in(2) { i } else { first + i * 2 }) % SERVERS.len()];
@@ -143,7 +145,7 @@ struct Ends {
     vip: IpAddr,
     vport: u16,
     server: (IpAddr, u16),
-    udp: bool,
+    protocol: u8,
 }
 
 fn ends(r: &mut Random, services: &[Known], from_servers: bool) -> Ends {
@@ -161,26 +163,46 @@ fn ends(r: &mut Random, services: &[Known], from_servers: bool) -> Ends {
     let fallback = (address(if v6 { "fd00:1::11" } else { "10.1.0.11" }), 8080);
     let server = if of.servers.is_empty() || r.one_in(20) { fallback } else { r.pick(&of.servers) };
     let vport = if r.one_in(15) { 81 } else { of.port };
-    Ends { client: address(client), port: r.pick(&[4000, 4001, 4002, 20, 0]), vip: of.vip, vport, server, udp: of.udp }
+    Ends {
+        client: address(client),
+        port: r.pick(&[4000, 4001, 4002, 20, 0]),
+        vip: of.vip,
+        vport,
+        server,
+        protocol: of.protocol,
+    }
 }
 
-/// TCP or UDP between these, perhaps odd.
+/// TCP, UDP or SCTP between these, perhaps odd.
 fn segment(r: &mut Random, e: &Ends, reply: bool, size: usize) -> Vec<u8> {
     let ((src, sport), (dst, dport)) =
         if reply { (e.server, (e.client, e.port)) } else { ((e.client, e.port), (e.vip, e.vport)) };
     let payload: Vec<u8> = (0..size).map(|i| i as u8).collect();
-    let l4 = if e.udp {
+    let l4 = if e.protocol == proto::UDP {
         let mut udp = build::udp(src, dst, sport, dport, &payload);
         if r.one_in(8) {
             udp[6..8].fill(0);
         }
         udp
+    } else if e.protocol == proto::SCTP {
+        let chunk = if r.one_in(10) { r.below(256) as u8 } else { r.pick(&[1, 1, 1, 0, 2, 3, 10, 11, 6, 7, 8, 14]) };
+        let mut chunks = [&[chunk, 0, 0, 4][..], &payload].concat();
+        if r.one_in(8) {
+            chunks = [&[10, 0, 0, 4 + r.below(5) as u8, 0, 0, 0, 0][..], &chunks].concat();
+        }
+        let mut sctp = build::sctp(sport, dport, &chunks);
+        match r.below(16) {
+            0 => sctp[8..12].fill(0),
+            1 => sctp[9] ^= 4,
+            2 => sctp.truncate(r.below(17)),
+            _ => {}
+        }
+        sctp
     } else {
         let flags = if r.one_in(10) { r.below(256) as u8 } else { r.pick(&[2, 2, 2, 16, 24, 18, 17, 4, 20]) };
         build::tcp(src, dst, &Tcp { sport, dport, flags, seq: 1, ack: 1, payload: &payload })
     };
-    let protocol = if e.udp { proto::UDP } else { proto::TCP };
-    build::ip(src, dst, protocol, &l4, &odd_header(r, src.is_ipv6(), protocol))
+    build::ip(src, dst, e.protocol, &l4, &odd_header(r, src.is_ipv6(), e.protocol))
 }
 
 fn odd_header(r: &mut Random, v6: bool, protocol: u8) -> IpOptions {

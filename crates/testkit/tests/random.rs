@@ -13,7 +13,7 @@ use dirigent_testkit::packet::{self as build, IpOptions, Tcp, proto};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-const SETUP: [&str; 16] = [
+const SETUP: [&str; 21] = [
     "-A -t 192.0.2.10:80 -s rr",
     "-a -t 192.0.2.10:80 -r 10.1.0.11:8080 -m",
     "-a -t 192.0.2.10:80 -r 10.1.0.12:8080 -m",
@@ -29,6 +29,11 @@ const SETUP: [&str; 16] = [
     "-a -u [2001:db8::10]:53 -r [fd00:1::11]:5353 -m",
     "-a -u [2001:db8::10]:53 -r [fd00:1::12]:5353 -m",
     "-A -t [2001:db8::10]:99 -s rr",
+    "-A --sctp-service 192.0.2.10:80 -s rr",
+    "-a --sctp-service 192.0.2.10:80 -r 10.1.0.11:8080 -m",
+    "-a --sctp-service 192.0.2.10:80 -r 10.1.0.12:80 -m",
+    "-A --sctp-service [2001:db8::10]:80 -s wlc",
+    "-a --sctp-service [2001:db8::10]:80 -r [fd00:1::11]:8080 -m",
     // A server that no neighbour answers for: handed over by XDP, resolved by tc.
     "-a -t 192.0.2.10:99 -r 10.1.0.77:99 -m",
 ];
@@ -70,7 +75,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
     let size = prop_oneof![6 => 0usize..40, 1 => 1300usize..1461];
     let damage = proptest::option::weighted(0.15, (0usize..120, any::<u8>()));
     let cut = proptest::option::weighted(0.1, 14usize..90);
-    let who = (any::<bool>(), any::<bool>(), 0u8..5, 0u8..4, 0u8..4, 0u8..2);
+    let who = (any::<bool>(), any::<bool>(), 0u8..7, 0u8..4, 0u8..4, 0u8..2);
     (who, flags, ttl, size, 0u8..12, proptest::bool::weighted(0.05), damage, cut).prop_map(
         |((v6, from_server, kind, client, port, server), flags, ttl, size, shape, tag, damage, cut)| Recipe {
             v6,
@@ -107,8 +112,9 @@ impl Recipe {
             (client, vip.into(), Ipv4Addr::new(10, 1, 0, 11 + self.server).into())
         }
     }
-    /// The packet between two ends, of kind 0 (TCP) or 1 (UDP).
-    fn flow(&self, udp: bool, reply: bool) -> Vec<u8> {
+    /// The packet between two ends, of this protocol.
+    fn flow(&self, protocol: u8, reply: bool) -> Vec<u8> {
+        let udp = protocol == proto::UDP;
         let (client, vip, server) = self.ends();
         let cport = 4000 + u16::from(self.client);
         let (vport, sport) = match (udp, self.port) {
@@ -119,15 +125,25 @@ impl Recipe {
         };
         let (src, dst, from, to) = if reply { (server, client, sport, cport) } else { (client, vip, cport, vport) };
         let payload = vec![0x61; self.size];
-        let mut l4 = if udp {
-            build::udp(src, dst, from, to, &payload)
-        } else {
-            build::tcp(src, dst, &Tcp { sport: from, dport: to, flags: self.flags, seq: 1, ack: 1, payload: &payload })
+        let mut l4 = match protocol {
+            proto::UDP => build::udp(src, dst, from, to, &payload),
+            proto::SCTP => {
+                // INIT twice as often as what follows it, and anything.
+                let chunk = *[1, 1, 2, 10, 11, 0, 7, 8, 14, 6].get(usize::from(self.flags)).unwrap_or(&self.flags);
+                build::sctp(from, to, &[&[chunk, 0, 0, 4][..], &payload].concat())
+            }
+            _ => {
+                let (sport, dport, flags) = (from, to, self.flags);
+                build::tcp(src, dst, &Tcp { sport, dport, flags, seq: 1, ack: 1, payload: &payload })
+            }
         };
-        if udp && self.shape == 11 {
-            l4[6..8].fill(0);
+        match (protocol, self.shape) {
+            (proto::UDP, 11) => l4[6..8].fill(0),
+            (proto::SCTP, 10) => l4[8..12].fill(0),
+            (proto::SCTP, 11) => l4[8] ^= 1,
+            _ => {}
         }
-        self.packet(src, dst, if udp { proto::UDP } else { proto::TCP }, &l4)
+        self.packet(src, dst, protocol, &l4)
     }
     fn packet(&self, src: IpAddr, dst: IpAddr, protocol: u8, l4: &[u8]) -> Vec<u8> {
         let mut with = IpOptions { ttl: self.ttl, ..IpOptions::default() };
@@ -149,16 +165,16 @@ impl Recipe {
         build::ip(src, dst, protocol, l4, &with)
     }
     /// An ICMP error about a packet that went the other way.
-    fn error(&self, udp: bool) -> Vec<u8> {
+    fn error(&self, protocol: u8) -> Vec<u8> {
         let (client, vip, server) = self.ends();
         let quoted = Self { shape: 7, ttl: 60, size: self.size.min(200), ..self.clone() };
         // About a request that the server got, or about an answer that the client did.
         let (about, src, dst) = if self.from_server {
-            let mut sent = quoted.flow(udp, true);
+            let mut sent = quoted.flow(protocol, true);
             reverse(&mut sent, self.v6);
             (sent, server, client)
         } else {
-            let mut sent = quoted.flow(udp, false);
+            let mut sent = quoted.flow(protocol, false);
             reverse(&mut sent, self.v6);
             (sent, client, vip)
         };
@@ -177,8 +193,12 @@ impl Recipe {
     fn frame(&self) -> (Side, Vec<u8>) {
         let side = if self.from_server { Side::R } else { Side::C };
         let packet = match self.kind {
-            0 | 1 => self.flow(self.kind == 1, self.from_server),
-            2 | 3 => self.error(self.kind == 3),
+            0 => self.flow(proto::TCP, self.from_server),
+            1 => self.flow(proto::UDP, self.from_server),
+            2 => self.error(proto::TCP),
+            3 => self.error(proto::UDP),
+            4 => self.flow(proto::SCTP, self.from_server),
+            5 => self.error(proto::SCTP),
             _ => {
                 let (client, vip, _) = self.ends();
                 let (src, dst) = if self.from_server { (vip, client) } else { (client, vip) };

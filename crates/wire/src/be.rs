@@ -58,6 +58,14 @@ impl Be32 {
     }
 }
 
+impl Be32 {
+    /// The same bytes with those of a little-endian integer exclusive-ored in.
+    #[inline(always)]
+    pub const fn xor_le(self, le: u32) -> Self {
+        Self::new(self.get() ^ le.swap_bytes())
+    }
+}
+
 impl core::fmt::Debug for Be32 {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         core::fmt::Debug::fmt(&self.get(), f)

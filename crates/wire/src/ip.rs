@@ -27,6 +27,8 @@ pub mod proto {
     pub const ICMPV6: u8 = 58;
     /// Destination options (RFC 8200 §4.6).
     pub const DEST_OPTIONS: u8 = 60;
+    /// SCTP (RFC 9260).
+    pub const SCTP: u8 = 132;
 }
 
 /// An IPv4 address, bytes as on the wire.

@@ -10,6 +10,7 @@
 
 pub mod be;
 pub mod checksum;
+pub mod crc32c;
 pub mod eth;
 pub mod icmp;
 pub mod ip;
@@ -20,7 +21,7 @@ pub use be::{Be16, Be32};
 pub use eth::{EthHeader, Mac};
 pub use icmp::IcmpHeader;
 pub use ip::{Addr4, Addr6, ExtHeader, FragHeader, Ipv4Header, Ipv6Header};
-pub use transport::{Ports, TcpHeader, UdpHeader};
+pub use transport::{ChunkHeader, Ports, SctpHeader, TcpHeader, UdpHeader};
 pub use tunnel::{GreChecksum, GreHeader, GueHeader};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -53,6 +54,8 @@ headers!(
     Ports = 4,
     TcpHeader = 20,
     UdpHeader = 8,
+    SctpHeader = 12,
+    ChunkHeader = 4,
     IcmpHeader = 8,
     GreHeader = 4,
     GreChecksum = 4,

@@ -1,4 +1,4 @@
-//! TCP (RFC 9293) and UDP (RFC 768) headers.
+//! TCP (RFC 9293), UDP (RFC 768) and SCTP (RFC 9260) headers.
 
 use crate::{Be16, Be32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -65,4 +65,28 @@ pub struct UdpHeader {
 impl UdpHeader {
     /// Offset of the checksum in the header.
     pub const CHECK: usize = 6;
+}
+
+/// The SCTP common header (RFC 9260 §3.1).
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct SctpHeader {
+    /// Source and destination port.
+    pub ports: Ports,
+    /// Verification tag.
+    pub tag: Be32,
+    /// CRC32c over header and chunks, counted as 0 itself.
+    pub check: Be32,
+}
+
+/// How an SCTP chunk starts (RFC 9260 §3.2).
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct ChunkHeader {
+    /// Type.
+    pub kind: u8,
+    /// Flags.
+    pub flags: u8,
+    /// Bytes of the chunk, without what pads it to a multiple of four.
+    pub len: Be16,
 }

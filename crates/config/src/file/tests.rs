@@ -87,7 +87,6 @@ fn bad_files() {
         (director("errors.rate = -5"), "3:15: rate is -5; use a whole number from 0 to 4294967295, without quotes".into()),
         // Services.
         (around("protocol = \"icmp\""), "8:12: protocol is \"icmp\"; use \"tcp\", \"udp\", \"sctp\"".into()),
-        (around("protocol = \"sctp\""), "8:12: protocol sctp is not in this version; use tcp or udp".into()),
         (around("address = \"192.0.2.10\""), "8:11: address \"192.0.2.10\" has no port; write it like \"192.0.2.10:80\"".into()),
         (around("address = \"[2001:db8::1]\""), "8:11: address \"[2001:db8::1]\" has no port; write it like \"[2001:db8::1]:80\"".into()),
         (around("address = \"www.example.org:80\""), format!("8:11: \"www.example.org:80\" is no address and port; {ADDRESS}")),

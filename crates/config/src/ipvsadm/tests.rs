@@ -49,12 +49,15 @@ fn set_up_of_a_recording() {
          ipvsadm -a -u 192.0.2.10:53 -r 10.1.0.11:5353 -m -w 3\n\
          \n\
          \x20 ipvsadm  -A -t [2001:db8::10]:80\n\
-         ipvsadm -a -t [2001:db8::10]:80 -r [fd00:1::11]:80 -g",
+         ipvsadm -a -t [2001:db8::10]:80 -r [fd00:1::11]:80 -g\n\
+         ipvsadm -A --sctp-service 192.0.2.10:80 -s rr\n\
+         ipvsadm -a --sctp-service 192.0.2.10:80 -r 10.1.0.11:81 -m",
     );
     assert_eq!(
         listing(&model),
         "tcp 192.0.2.10:80 rr | 10.1.0.11:8080 nat 1\n\
          udp 192.0.2.10:53 rr ops | 10.1.0.11:5353 nat 3\n\
+         sctp 192.0.2.10:80 rr | 10.1.0.11:81 nat 1\n\
          tcp [2001:db8::10]:80 wlc | [fd00:1::11]:80 dr 1\n"
     );
 }
@@ -283,7 +286,6 @@ fn kernel_errors() {
             "Invalid operation.  Possibly wrong module version, address not unicast, ...",
         ),
         // Ours, until they are done.
-        ("-A --sctp-service 192.0.2.11:80", 95, "protocol sctp is not in this version"),
         ("-A -t 192.0.2.11:80 -p", 95, "persistence is not in this version"),
         ("-A -t 192.0.2.11:80 -s lblcr", 95, "scheduler lblcr is not in this version"),
         ("-A -u 192.0.2.11:80 --pe sip", 95, "persistence engine sip is not in this version"),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Word};
 use dirigent_director::records::kind;
-use dirigent_director::tcp;
+use dirigent_director::{sctp, tcp};
 
 use super::Error;
 use super::store::{Entry, Store, address};
@@ -71,6 +71,7 @@ fn connection<S: Store>(
     };
     let state = match flow.protocol {
         6 => tcp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
+        132 => sctp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
         _ => "UDP",
     };
     let left = conn::timeout(settings, flow.protocol, word.state()).saturating_sub(age);

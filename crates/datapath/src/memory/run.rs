@@ -138,9 +138,12 @@ pub fn run_slow(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
 pub fn leave(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
     let mut frame = Frame::<true, true>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
     let verdict = direct::leave(&mut frame, t);
-    let (verdict, frame) = stages(frame, t, verdict, |frame, t, number| match number % 2 {
-        0 => direct::leave_icmp(frame, t, &mut Work::<V4>::default()),
-        _ => direct::leave_icmp(frame, t, &mut Work::<V6>::default()),
+    const SCTP: u32 = Stage::Sctp as u32;
+    let (verdict, frame) = stages(frame, t, verdict, |frame, t, number| match (number / 2, number % 2) {
+        (SCTP, 0) => direct::leave_sctp(frame, t, &mut Work::<V4>::default()),
+        (SCTP, _) => direct::leave_sctp(frame, t, &mut Work::<V6>::default()),
+        (_, 0) => direct::leave_icmp(frame, t, &mut Work::<V4>::default()),
+        (_, _) => direct::leave_icmp(frame, t, &mut Work::<V6>::default()),
     });
     // What is none of ours is nearly everything, and not counted.
     if matches!(verdict.action, Action::Drop | Action::Deliver) {

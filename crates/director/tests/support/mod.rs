@@ -15,7 +15,7 @@ use dirigent_director::shared::{S32, S64};
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::tunnel::Outer;
 use dirigent_director::verdict::{Action, Verdict};
-use dirigent_wire::{Addr4, Addr6, Be16, Header, Mac, checksum, eth::EthHeads};
+use dirigent_wire::{Addr4, Addr6, Be16, Header, Mac, checksum, crc32c, eth::EthHeads};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use zerocopy::IntoBytes as _;
@@ -53,6 +53,8 @@ pub struct Frame<const EASY: bool> {
     start: usize,
     end: usize,
     ingress: u32,
+    /// Bytes of each segment that the device will make of it; 0: none.
+    pub gso_size: u32,
     /// Copies left to [`dirigent_director::direct::Stage::Rest`], with their words.
     pub forks: Vec<(u64, Vec<u8>)>,
 }
@@ -62,7 +64,8 @@ const HEADROOM: usize = 128;
 impl<const E: bool> Frame<E> {
     pub fn new(bytes: &[u8], ingress: u32) -> Self {
         let end = HEADROOM + bytes.len();
-        let mut frame = Self { words: vec![0; end.div_ceil(8)], start: HEADROOM, end, ingress, forks: Vec::new() };
+        let words = vec![0; end.div_ceil(8)];
+        let mut frame = Self { words, start: HEADROOM, end, ingress, gso_size: 0, forks: Vec::new() };
         frame.words.as_mut_bytes()[HEADROOM..end].copy_from_slice(bytes);
         frame
     }
@@ -70,8 +73,8 @@ impl<const E: bool> Frame<E> {
         &self.words.as_bytes()[self.start..self.end]
     }
     pub fn later(self) -> Frame<false> {
-        let Self { words, start, end, ingress, forks } = self;
-        Frame { words, start, end, ingress, forks }
+        let Self { words, start, end, ingress, gso_size, forks } = self;
+        Frame { words, start, end, ingress, gso_size, forks }
     }
 }
 
@@ -83,7 +86,7 @@ impl<const E: bool> Packet for Frame<E> {
         (self.end - self.start) as u32
     }
     fn gso_size(&self) -> u32 {
-        0
+        self.gso_size
     }
     fn ingress(&self) -> u32 {
         self.ingress
@@ -199,7 +202,7 @@ impl Memory {
             stash: Cell::new(0),
             seed: Cell::new(1),
         };
-        for (v6, protocol) in [(false, 6), (false, 17), (true, 6), (true, 17)] {
+        for (v6, protocol) in [(false, 6), (false, 17), (true, 6), (true, 17), (false, 132), (true, 132)] {
             let index = m.services.len() as u32;
             let base = m.slots.len() as u64;
             for (n, weight) in weights.iter().enumerate() {
@@ -248,7 +251,12 @@ impl Memory {
 
     /// Runs a frame through every stage it needs.
     pub fn run(&mut self, frame: &[u8], ingress: u32) -> (Verdict, Vec<u8>) {
+        self.run_segments(frame, ingress, 0)
+    }
+    /// The same for what stands for several segments.
+    pub fn run_segments(&mut self, frame: &[u8], ingress: u32, gso_size: u32) -> (Verdict, Vec<u8>) {
         let mut first = Frame::<true>::new(frame, ingress);
+        first.gso_size = gso_size;
         let mut verdict = direct(&mut first, self);
         let mut later = first.later();
         let mut stages = 0;
@@ -424,7 +432,7 @@ fn insert<A: Eq + std::hash::Hash + Copy>(
     Insert::Done
 }
 
-/// A packet to be built.
+/// A packet to be built. `flags`: TCP's; of SCTP the type of the chunk, that there is always.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec<A> {
     pub src: (A, u16),
@@ -439,6 +447,14 @@ fn transport<A>(spec: &Spec<A>, addresses: &[u8]) -> Vec<u8> {
     let mut l4 = Vec::new();
     l4.extend(spec.src.1.to_be_bytes());
     l4.extend(spec.dst.1.to_be_bytes());
+    if spec.protocol == 132 {
+        l4.extend([0, 0, 0, 7, 0, 0, 0, 0, spec.flags, 0]);
+        l4.extend((4 + spec.payload as u16).to_be_bytes());
+        l4.extend((0..spec.payload).map(|i| i as u8));
+        let check = crc32c::of(&l4);
+        l4[8..12].copy_from_slice(&check.to_le_bytes());
+        return l4;
+    }
     let check_at = if spec.protocol == 6 {
         l4.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, spec.flags, 0x20, 0, 0, 0, 0, 0]);
         16
@@ -502,9 +518,18 @@ pub fn checksums_hold(frame: &[u8]) -> bool {
         Some([8, 0]) => (&frame[26..34], frame[23], &frame[34..]),
         _ => (&frame[22..54], frame[20], &frame[54..]),
     };
+    if protocol == 132 {
+        return ip_checksum_holds(frame) && crc_holds(l4);
+    }
     let mut covered = addresses.to_vec();
     covered.extend([0, protocol]);
     covered.extend((l4.len() as u16).to_be_bytes());
     covered.extend(l4);
     ip_checksum_holds(frame) && checksum::sum_bytes(&covered) == 0xffff
+}
+
+/// Whether the CRC of an SCTP packet is right.
+pub fn crc_holds(l4: &[u8]) -> bool {
+    let zeroed = [&l4[..8], &[0; 4], &l4[12..]].concat();
+    l4[8..12] == crc32c::of(&zeroed).to_le_bytes()
 }

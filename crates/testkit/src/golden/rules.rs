@@ -210,8 +210,13 @@ fn c3_holds(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
 
 /// A transport header cut short, to a service or from a server.
 fn c4(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {
-    let least = if ip.protocol == 6 { 20 } else { 8 };
-    concerns_service(case.model, ip) && matches!(ip.protocol, 6 | 17) && p.len() - ip.l4.min(p.len()) < least
+    let least = match ip.protocol {
+        6 => 20,
+        17 => 8,
+        132 => 12,
+        _ => return false,
+    };
+    concerns_service(case.model, ip) && p.len() - ip.l4.min(p.len()) < least
 }
 
 /// Whether the packet goes to a service, or comes from a server. (Ports do not count:

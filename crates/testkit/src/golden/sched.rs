@@ -239,6 +239,9 @@ impl Run<'_> {
             let data = if data.is_empty() { b"ping" } else { &data[..] };
             return build::ip(from.0, to.0, proto::UDP, &build::udp(from.0, to.0, from.1, to.1, data), &with);
         }
+        if self.service.protocol == Protocol::Sctp {
+            return build::ip(from.0, to.0, proto::SCTP, &build::sctp(from.1, to.1, &chunk(flags)), &with);
+        }
         let ack = u32::from(flags & flag::ACK != 0);
         let segment = Tcp { sport: from.1, dport: to.1, flags, seq, ack, payload: &data };
         build::ip(from.0, to.0, proto::TCP, &build::tcp(from.0, to.0, &segment), &with)
@@ -277,6 +280,23 @@ impl Run<'_> {
             Op::Table { .. } => "table".into(),
         }
     }
+}
+
+/// The chunk that stands for these TCP flags where SCTP was recorded.
+fn chunk(flags: u8) -> [u8; 20] {
+    const SYN_ACK: u8 = flag::SYN | flag::ACK;
+    const FIN_ACK: u8 = flag::FIN | flag::ACK;
+    let mut chunk = [0; 20];
+    chunk[0] = match flags {
+        flag::SYN => 1,
+        SYN_ACK => 2,
+        flag::ACK => 10,
+        flag::RST => 6,
+        FIN_ACK => 7,
+        _ => 0,
+    };
+    chunk[3] = 20;
+    chunk
 }
 
 /// Where a client's packet went.

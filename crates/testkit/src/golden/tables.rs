@@ -83,7 +83,11 @@ pub fn rows<S: Store>(control: &Control<S>) -> Result<Vec<Row>, String> {
 
 fn row(c: &Connection) -> Row {
     let place = |(address, port)| SocketAddr::new(address, port).to_string();
-    let protocol = if c.protocol == 6 { "TCP" } else { "UDP" };
+    let protocol = match c.protocol {
+        6 => "TCP",
+        132 => "SCTP",
+        _ => "UDP",
+    };
     let time = format!("{:02}:{:02}", c.remaining_s / 60, c.remaining_s % 60);
     [protocol.into(), c.state.into(), time, place(c.client), place(c.service), place(c.server)]
 }

@@ -196,6 +196,7 @@ impl Run<'_> {
         let least = match ip.protocol {
             6 => 20,
             17 => 8,
+            132 => 12,
             _ => return false,
         };
         let short = ip.len <= p.len() && p.len() < ip.l4 + least;
