@@ -20,7 +20,7 @@ use dirigent_director::records::{
     Conn, Known, Link, NextHop, Place, Server, Service, Settings, Tuple, hop, kind, server_flag, service_flag, setting,
     tunnel,
 };
-use dirigent_director::schedule::{MH_FREE, MH_SIZE, MhServer, fill_mh};
+use dirigent_director::schedule::{FREE, Scheduler, TableServer};
 use dirigent_director::shared::{S32, S64};
 use dirigent_director::verdict::{Action, Reason, ReasonKind};
 use dirigent_wire::{Addr4, Addr6, Be16, Mac, checksum, crc32c};
@@ -93,11 +93,13 @@ fn words(addr: IpAddr) -> [u16; 8] {
 /// Three services of each family with two servers each. The shape's bytes: 0: scheduler,
 /// one-packet UDP, options; 1: states of the next hops; 2: their MTU, method and tunnel; 3:
 /// weights; 4: room for entries (0: plenty); 5: the way back; 6: ticks before the clock
-/// wraps; 7: the servers are flagged.
+/// wraps; 7: full and missing servers, hash flags, the scheduler's upper bits.
 fn tables(shape: [u8; 8]) -> MemoryTables {
     let [first, hops, mtu, weights, room, way_back, wrap, flagged] = shape;
-    let hashed = first & 3 == 3;
-    let slots = if hashed { 6 * (2 + MH_SIZE as usize) } else { 12 };
+    let scheduler = u32::from(first & 3 | flagged >> 6 << 2);
+    let hashed = Scheduler::from_number(scheduler).and_then(Scheduler::table);
+    let hashed_slots = hashed.map_or(0, |table| table.size);
+    let slots = 6 * (2 + hashed_slots as usize);
     let mut m = MemoryTables::new(&Capacity { conns: 1 << 12, services: 6, servers: 12, slots });
     m.now = u32::MAX - u32::from(wrap) * 1000;
     if room != 0 {
@@ -131,7 +133,7 @@ fn tables(shape: [u8; 8]) -> MemoryTables {
     for v6 in [false, true] {
         for (protocol, vport, rport) in PORTS {
             let base = slot;
-            let mut mh = Vec::new();
+            let mut members = Vec::new();
             let vip = if v6 { IpAddr::V6(VIP6) } else { IpAddr::V4(VIP4) };
             let one_packet = protocol == 17 && first & 4 != 0 && method == kind::NAT_REQUEST;
             for n in 0..2u8 {
@@ -141,7 +143,7 @@ fn tables(shape: [u8; 8]) -> MemoryTables {
                     Ipv4Addr::new(10, 1, 0, 11 + n).into()
                 };
                 let weight = u32::from(weights >> (4 * n) & 15);
-                let overload = if flagged >> n & 1 != 0 { server_flag::OVERLOAD } else { 0 };
+                let full = u32::from(flagged >> n & 1 != 0);
                 let missing = if flagged >> n & 4 != 0 { server_flag::AVAILABLE } else { 0 };
                 let at = server as usize;
                 m.servers[at] = Server {
@@ -150,7 +152,9 @@ fn tables(shape: [u8; 8]) -> MemoryTables {
                     method,
                     protocol,
                     weight: S32::new(weight),
-                    flags: S32::new(server_flag::AVAILABLE & !missing | overload),
+                    flags: S32::new(server_flag::AVAILABLE & !missing),
+                    full: S32::new(full),
+                    upper: full * 2,
                     service,
                     ..Server::default()
                 };
@@ -187,32 +191,32 @@ fn tables(shape: [u8; 8]) -> MemoryTables {
                 let known = Known { vip: words(vip), vport: Be16::new(vport), one_packet: one_packet.into(), server };
                 if v6 {
                     m.known6.insert(Place::new(protocol, Addr6(words(addr)), Be16::new(rport)), known);
-                    mh.push(MhServer::new(server, Addr6(words(addr)).hash_fold(), rport, weight));
+                    members.push(TableServer::new(server, Addr6(words(addr)).hash_fold(), rport, (weight, weight)));
                 } else {
                     let a = Addr4::from_words(&words(addr));
                     m.known4.insert(Place::new(protocol, a, Be16::new(rport)), known);
-                    mh.push(MhServer::new(server, a.hash_fold(), rport, weight));
+                    members.push(TableServer::new(server, a.hash_fold(), rport, (weight, weight)));
                 }
                 m.slots[slot as usize] = server;
                 (server, slot) = (server + 1, slot + 1);
             }
-            let mh_base = slot;
-            if hashed {
-                let table = &mut m.slots[slot as usize..][..MH_SIZE as usize];
-                table.fill(MH_FREE);
-                fill_mh(&mut mh, table);
-                slot += MH_SIZE;
+            let table_base = slot;
+            if let Some(table) = hashed {
+                let slots = &mut m.slots[slot as usize..][..table.size as usize];
+                slots.fill(FREE);
+                (table.fill)(&mut members, slots);
+                slot += table.size;
             }
             m.services[service as usize] = Service {
                 list: S64::new(u64::from(base) << 32 | 2),
-                scheduler: u32::from(first & 3),
+                scheduler,
                 flags: u32::from(one_packet) * service_flag::ONE_PACKET
-                    | u32::from(flagged & 16 != 0) * service_flag::MH_FALLBACK
-                    | u32::from(flagged & 32 != 0) * service_flag::MH_PORT,
+                    | u32::from(flagged & 16 != 0) * service_flag::HASH_FALLBACK
+                    | u32::from(flagged & 32 != 0) * service_flag::HASH_PORT,
                 wrr_max: u32::from(weights >> 4).max(u32::from(weights & 15)),
                 wrr_step: 1,
-                mh_base,
-                mh_size: if hashed { MH_SIZE } else { 0 },
+                table_base,
+                table_size: hashed_slots,
                 ..Service::default()
             };
             if v6 {

@@ -112,19 +112,8 @@ pub fn unicast(address: IpAddr) -> bool {
     }
 }
 
-/// What this version does not do of a service, once each.
+/// What this version does not do of a service.
 pub fn unsupported(service: &Service) -> Vec<Unsupported> {
-    let mut out: Vec<Unsupported> = service_unsupported(service);
-    for found in service.servers.iter().flat_map(server_unsupported) {
-        if !out.contains(&found) {
-            out.push(found);
-        }
-    }
-    out
-}
-
-/// The same, servers apart.
-pub fn service_unsupported(service: &Service) -> Vec<Unsupported> {
     let mut out = Vec::new();
     if service.persistence.is_some() {
         out.push(later(
@@ -132,15 +121,6 @@ pub fn service_unsupported(service: &Service) -> Vec<Unsupported> {
             "remove it, or use scheduler mh, which sends a client to the same server",
             "persistence",
         ));
-    }
-    out
-}
-
-/// The same of a server.
-pub fn server_unsupported(server: &Server) -> Vec<Unsupported> {
-    let mut out = Vec::new();
-    if server.upper != 0 {
-        out.push(later("a connection threshold", "remove upper and lower", "upper"));
     }
     out
 }

@@ -204,7 +204,7 @@ impl Reader<'_> {
                 self.violation(table, &violation);
             }
         }
-        for unsupported in check::service_unsupported(&service) {
+        for unsupported in check::unsupported(&service) {
             self.unsupported(t.place(unsupported.key), &unsupported);
         }
         for table in &server_tables {
@@ -218,9 +218,6 @@ impl Reader<'_> {
             if address.is_some() {
                 let violations = check::numbers(&server).into_iter().chain(check::server(&service, &server));
                 violations.for_each(|v| self.violation(table, &v));
-            }
-            for unsupported in check::server_unsupported(&server) {
-                self.unsupported(table.place(unsupported.key), &unsupported);
             }
             service.servers.push(server);
         }

@@ -205,7 +205,7 @@ impl ServiceRule {
             vip: model.service(&key).map(|s| s.vip).unwrap_or_default(),
             servers: Vec::new(),
         };
-        match check::service_unsupported(&service).into_iter().next() {
+        match check::unsupported(&service).into_iter().next() {
             Some(unsupported) => Err(unsupported.into()),
             None => Ok(service),
         }
@@ -213,17 +213,12 @@ impl ServiceRule {
 }
 
 impl ServerRule {
-    /// What the kernel would refuse too is refused in its words, before what only this version does not do.
     fn apply(
         &self,
         model: &mut Model,
         change: fn(&mut Model, &ServiceKey, Server) -> Result<(), IpvsError>,
     ) -> Result<(), IpvsError> {
-        let key = self.service.key()?;
-        match check::server_unsupported(&self.server).into_iter().next() {
-            Some(unsupported) => Err(change(&mut model.clone(), &key, self.server).err().unwrap_or(unsupported.into())),
-            None => change(model, &key, self.server),
-        }
+        change(model, &self.service.key()?, self.server)
     }
 }
 

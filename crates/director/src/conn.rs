@@ -69,15 +69,32 @@ impl Server {
         let load = self.load.load();
         ((load >> 32) as u32, load as u32)
     }
-    /// Counts one connection more.
+    /// Active and inactive connections.
+    #[inline(always)]
+    fn total(&self) -> u64 {
+        let (active, inactive) = self.connections();
+        u64::from(active) + u64::from(inactive)
+    }
+    /// Counts one connection more; the one that reaches the upper threshold is the last
+    /// (ipvs-semantics §1.2).
     #[inline(always)]
     pub(crate) fn add_connection(&self, active: bool) {
         self.load.add(load::of(active));
+        if self.upper != 0 && self.total() >= u64::from(self.upper) {
+            self.full.store(1);
+        }
     }
-    /// Takes one out of the count.
+    /// Takes one out of the count; below the lower threshold, or three quarters of the
+    /// upper one, the server gets connections again.
     #[inline(always)]
     pub(crate) fn remove_connection(&self, active: bool) {
         self.load.add(load::of(active).wrapping_neg());
+        if self.full.load() != 0 {
+            let (total, upper, lower) = (self.total(), u64::from(self.upper), u64::from(self.lower));
+            if if lower != 0 { total < lower } else { upper == 0 || 4 * total < 3 * upper } {
+                self.full.store(0);
+            }
+        }
     }
     #[inline(always)]
     fn move_connection(&self, to_active: bool) {

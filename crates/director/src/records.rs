@@ -197,8 +197,6 @@ pub struct Service {
 pub mod server_flag {
     /// The server is configured; without it only its old connections refer to it.
     pub const AVAILABLE: u32 = 1;
-    /// At or over the upper threshold.
-    pub const OVERLOAD: u32 = 2;
     /// Its address is IPv6 (in a tunnel that need not be its service's family).
     pub const IPV6: u32 = 4;
 }
@@ -229,8 +227,8 @@ pub struct Server {
     pub lower: u32,
     /// The last weight that was not 0, by which user space fills mh's tables; packets do not look at it.
     pub last_weight: u32,
-    /// Zero.
-    pub spare: u32,
+    /// 1 from the connection that reaches `upper` until enough have ended: packets write it.
+    pub full: S32,
 }
 
 /// States of a [`NextHop`].

@@ -158,8 +158,13 @@ impl core::fmt::Display for Scheduler {
 /// Whether the server takes new connections: weight, threshold, configured.
 #[inline(always)]
 pub fn available(server: &Server) -> bool {
-    let flags = server.flags.load();
-    server.weight.load() > 0 && flags & (server_flag::AVAILABLE | server_flag::OVERLOAD) == server_flag::AVAILABLE
+    server.weight.load() > 0 && takes(server)
+}
+
+/// The same, whatever its weight.
+#[inline(always)]
+fn takes(server: &Server) -> bool {
+    server.flags.load() & server_flag::AVAILABLE != 0 && server.full.load() == 0
 }
 
 /// The service's list: where it begins in the slots, and its length.

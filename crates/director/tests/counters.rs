@@ -52,7 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<bool>().prop_map(|replies_first| Op::Sweep { replies_first }),
         1 => (0..40usize).prop_map(Op::Remove),
         1 => (0..12usize, 0..4u32, prop::sample::select(vec![
-            0, server_flag::AVAILABLE, server_flag::AVAILABLE, server_flag::AVAILABLE | server_flag::OVERLOAD,
+            0, server_flag::AVAILABLE, server_flag::AVAILABLE,
         ])).prop_map(|(n, weight, flags)| Op::Server { n, weight, flags }),
         1 => (0..12usize, prop::sample::select(vec![
             hop::RESOLVED, hop::RESOLVED, hop::NO_NEIGHBOUR, hop::NO_ROUTE, hop::LOCAL, hop::REMOVED,

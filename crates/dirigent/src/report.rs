@@ -140,13 +140,18 @@ impl Reader {
         let state = match flags {
             flags if flags & server_flag::AVAILABLE == 0 => "removed",
             _ if weight == 0 => "quiesced",
-            flags if flags & server_flag::OVERLOAD != 0 => "overloaded",
+            _ if record.full.load() != 0 => "overloaded",
             _ => "available",
         };
         Ok(Server {
             service: service.to_owned(),
             address: socket(address(&record.addr, v6), record.port.get()),
-            method: if record.method == kind::NAT_REQUEST { "nat" } else { "dr" }.to_owned(),
+            method: match record.method {
+                kind::NAT_REQUEST => "nat",
+                kind::TUN_REQUEST => "tun",
+                _ => "dr",
+            }
+            .to_owned(),
             weight,
             upper: record.upper,
             lower: record.lower,

@@ -290,7 +290,6 @@ fn kernel_errors() {
         ("-A -t 192.0.2.11:80 -s lblcr", 95, "scheduler lblcr is not in this version"),
         ("-A -u 192.0.2.11:80 --pe sip", 95, "persistence engine sip is not in this version"),
         ("-A -f 1", 95, "a service by firewall mark is not in this version"),
-        ("-a -t 192.0.2.10:80 -r 10.1.0.12 -x 5", 95, "a connection threshold is not in this version"),
     ] {
         let mut model = base();
         let error = Command::parse(line).unwrap().unwrap().apply(&mut model).unwrap_err();

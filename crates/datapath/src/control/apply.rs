@@ -327,7 +327,9 @@ impl<S: Store> Control<S> {
             upper: wanted.upper,
             lower: wanted.lower,
             last_weight: if wanted.weight == 0 { old.last_weight } else { wanted.weight },
-            spare: 0,
+            // As in IPVS a threshold that rises or goes opens the server; one that falls waits
+            // for the next connection.
+            full: S32::new(if wanted.upper == 0 || wanted.upper > old.upper { 0 } else { old.full.load() }),
         };
         self.store.put_server(index, &record)?;
         if there.is_none() {

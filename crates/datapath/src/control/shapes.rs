@@ -199,7 +199,7 @@ pub fn server([load, high, low, kind, flags, thresholds, last]: [u64; 7]) -> Ser
     let (place, weight) = halves(kind);
     let (port, method) = half_words(place);
     let [method, protocol] = method.to_ne_bytes();
-    let ((flags, service), (upper, lower), (last_weight, spare)) = (halves(flags), halves(thresholds), halves(last));
+    let ((flags, service), (upper, lower), (last_weight, full)) = (halves(flags), halves(thresholds), halves(last));
     Server {
         load: S64::new(load),
         addr: [a, b, c, d, e, f, g, h],
@@ -212,7 +212,7 @@ pub fn server([load, high, low, kind, flags, thresholds, last]: [u64; 7]) -> Ser
         upper,
         lower,
         last_weight,
-        spare,
+        full: S32::new(full),
     }
 }
 
@@ -227,7 +227,7 @@ pub fn server_words(s: &Server) -> [u64; 7] {
         pair(place, s.weight.load()),
         pair(s.flags.load(), s.service),
         pair(s.upper, s.lower),
-        pair(s.last_weight, s.spare),
+        pair(s.last_weight, s.full.load()),
     ]
 }
 

@@ -2,8 +2,8 @@
 //! the servers of at least the current weight, which falls by the weights'
 //! common divisor from pass to pass.
 
-use super::{Client, list};
-use crate::records::{Service, server_flag};
+use super::{Client, list, takes};
+use crate::records::Service;
 use crate::tables::{Step, Tables};
 
 /// One run over at most three passes: the rest of the current one, one at the
@@ -53,9 +53,7 @@ impl<T: Tables> Step<T> for Scan {
         let Some(index) = t.slot(self.base.wrapping_add(self.start)) else { return false };
         self.start += 1;
         if let Some(server) = t.server(index) {
-            let usable =
-                server.flags.load() & (server_flag::AVAILABLE | server_flag::OVERLOAD) == server_flag::AVAILABLE;
-            let weight = if usable { server.weight.load() } else { 0 };
+            let weight = if takes(server) { server.weight.load() } else { 0 };
             self.best = self.best.max(weight);
             if weight > 0 && weight >= self.weight {
                 self.found = Some((self.start - 1, index));
