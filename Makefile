@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint golden bench fuzz lab
+.PHONY: help setup demo test lint golden bench fuzz random lab
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -28,6 +28,9 @@ bench: ## nanoseconds a packet against floors, into target/bench/latest.json; AR
 
 fuzz: ## fuzz the packet path for TIME=60 seconds (needs a nightly Rust)
 	@scripts/fuzz.sh "$(or $(TIME),60)"
+
+random: ## FRAMES=10000000 random packets in memory, on XDP and on tc, which must agree (as root)
+	@scripts/random.sh "$(or $(FRAMES),10000000)"
 
 lab: ## a lab of network namespaces; ARGS="up --mode nat --family 4 --servers 3"
 	@scripts/lab.sh $(ARGS)

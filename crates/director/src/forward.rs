@@ -173,7 +173,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
     let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
     let state = next.state.load();
     let len = wire_len::<F, P>(p, flow);
-    let mut long = len > next.room() && state != hop::LOCAL;
+    let mut long = len > next.room() && hop::leads(state);
     if state == hop::REMOVED {
         return Verdict::drop(Reason::ServerRemoved);
     }

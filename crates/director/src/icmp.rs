@@ -187,14 +187,14 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     let nat = conn.kind == kind::NAT_REQUEST;
     let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
     let state = next.state.load();
-    let long = m.ip.len > next.room() && state != hop::LOCAL;
+    let long = m.ip.len > next.room() && hop::leads(state);
     if state == hop::REMOVED {
         return Verdict::drop(Reason::ServerRemoved);
     }
     if !P::LAST && (state == hop::NO_NEIGHBOUR || long) {
         return Verdict::of(Action::HandOver, Reason::HandedToTc);
     }
-    if F::V6 && long && m.ip.ttl > 1 && matches!(state, hop::RESOLVED | hop::NO_NEIGHBOUR) {
+    if F::V6 && long && m.ip.ttl > 1 {
         return too_long(t, m, next.room());
     }
     if nat && !intact::<F, P>(p, &m.ip) {

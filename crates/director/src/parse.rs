@@ -213,7 +213,8 @@ impl ReadIp for V6 {
         if matches!(out.protocol, proto::TCP | proto::UDP | proto::ICMPV6) {
             return Some(out);
         }
-        extensions(p, &mut out).then_some(out)
+        // Such that end behind the packet's end have nothing behind them.
+        (extensions(p, &mut out) && (quoted || out.l4 <= at + len as usize)).then_some(out)
     }
 }
 

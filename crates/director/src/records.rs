@@ -245,6 +245,12 @@ pub mod hop {
     pub const LOCAL: u32 = 4;
     /// The server was removed; its connections wait for its return.
     pub const REMOVED: u32 = 5;
+
+    /// Whether there is a way out in this state, and so an MTU.
+    #[inline(always)]
+    pub const fn leads(state: u32) -> bool {
+        matches!(state, RESOLVED | NO_NEIGHBOUR)
+    }
 }
 
 /// What is put around tunnelled packets: [`NextHop::tunnel`] and its flags.

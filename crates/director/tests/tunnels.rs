@@ -6,7 +6,8 @@ mod support;
 
 use dirigent_director::Reason;
 use dirigent_director::family::Address as _;
-use dirigent_director::records::{kind, setting, tunnel};
+use dirigent_director::records::{hop, kind, setting, tunnel};
+use dirigent_director::shared::S32;
 use dirigent_director::verdict::{Action, Verdict};
 use dirigent_wire::{Addr4, Addr6, Be16, checksum};
 use support::{
@@ -223,4 +224,21 @@ fn gue_spreads_flows_by_their_source_port() {
     assert_eq!(ports[4], port(5));
     let distinct: std::collections::HashSet<_> = ports.iter().collect();
     assert!(distinct.len() > 90, "{distinct:?}");
+}
+
+/// Where there is no way there is no MTU either: no route, not too long.
+#[test]
+fn without_a_route_the_client_is_told_so() {
+    for df in [true, false] {
+        let mut m = director(tunnel::GRE, true, false);
+        m.hops.iter_mut().for_each(|hop| (hop.state, hop.mtu) = (S32::new(hop::NO_ROUTE), 0));
+        let mut frame = request(64, 100);
+        frame[20] = if df { 0x40 } else { 0 };
+        frame[24..26].fill(0);
+        let check = !checksum::sum_bytes(&frame[14..34]);
+        frame[24..26].copy_from_slice(&check.to_ne_bytes());
+        let (verdict, error) = m.run(&frame, CLIENT_LINK);
+        assert_eq!(verdict, Verdict::out(Action::Transmit, Reason::NoRoute, CLIENT_LINK), "DF {df}");
+        assert_eq!((error[34], error[35]), (3, 1));
+    }
 }

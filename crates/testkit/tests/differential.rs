@@ -3,6 +3,8 @@
 //!
 //! `DIRIGENT_RANDOM_TABLES=N` for more than the usual few, `DIRIGENT_SEED=N` for one of
 //! them again. (`random.rs` has the same over one table, with proptest's shrinking.)
+//! `make random FRAMES=N` runs many more frames, 10 million if not told: the executors take
+//! them by the thousand, and reasons are compared by how often each was counted.
 
 use std::net::IpAddr;
 
@@ -87,7 +89,7 @@ const TUNNELS: [&str; 5] = [
     " --tun-type gue --tun-port 6080 --tun-csum",
 ];
 
-fn table(r: &mut Random) -> Table {
+fn table(r: &mut Random, bed: Option<&Bed>) -> Table {
     let (mut services, mut lines) = (Vec::new(), Vec::new());
     for (v6, kind, n) in (0..12).map(|i| (i & 1 == 1, i / 2 % 3, i / 6)) {
         let (option, protocol) = [("-t", proto::TCP), ("-u", proto::UDP), ("--sctp-service", proto::SCTP)][kind];
@@ -98,7 +100,7 @@ fn table(r: &mut Random) -> Table {
         let one_packet = if udp && r.one_in(3) { " -o" } else { "" };
         lines.push(format!("-A {at} -s {}{one_packet}", r.pick(&["rr", "wrr", "wlc", "mh"])));
         let mut known = Known { vip, protocol, port, servers: Vec::new() };
-        let first = r.below(SERVERS.len());
+        let (first, mut taken) = (r.below(SERVERS.len()), Vec::new());
         for i in 0..r.below(4) {
             let (four, six) = SERVERS[(if r.one_in(2) { i } else { first + i * 2 }) % SERVERS.len()];
             let server = address(if v6 { six } else { four });
@@ -111,9 +113,10 @@ fn table(r: &mut Random) -> Table {
             let server =
                 if method.starts_with("-i") && r.one_in(3) { address(if v6 { four } else { six }) } else { server };
             let sport = if method == "-m" { r.pick(&[port, 8080]) } else { port };
-            if known.servers.iter().any(|(a, _)| *a == server) {
+            if taken.contains(&server) {
                 continue;
             }
+            taken.push(server);
             // One of the other family sends nothing to clients of this one.
             if server.is_ipv6() == v6 {
                 known.servers.push((server, sport));
@@ -133,8 +136,12 @@ fn table(r: &mut Random) -> Table {
         Command::from_args(&words).unwrap().apply(&mut model).unwrap_or_else(|e| panic!("{line}: {e}"));
     }
     let (mtu_c, mtu_r) = (r.pick(&[1500, 1400]), r.pick(&[1500, 1400, 1280]));
-    let bed = Bed::new(mtu_c, mtu_r, &ROUTES.map(String::from)).unwrap();
+    let bed = bed.cloned().unwrap_or_else(|| a_bed(mtu_c, mtu_r));
     Table { bed, model, services, lines }
+}
+
+fn a_bed(mtu_c: u32, mtu_r: u32) -> Bed {
+    Bed::new(mtu_c, mtu_r, &ROUTES.map(String::from)).unwrap()
 }
 
 /// The ends of a flow: client and its port, service, server.
@@ -312,23 +319,48 @@ fn went_to(out: &[u8]) -> Option<(IpAddr, u16)> {
     Some((ip.dst, ip.ports(packet)?.1))
 }
 
-fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections::BTreeMap<&'static str, usize> {
-    let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let Table { bed, model, services, lines } = table(&mut r);
-    for executor in executors.iter_mut() {
-        executor.set_up(&bed, &model).unwrap();
-    }
-    let about = format!(
-        "DIRIGENT_SEED={seed}, MTU {} and {}, schedule_icmp {} nat_icmp_send {} snat_reroute {}\n  {}",
+fn about(bed: &Bed, model: &Model, lines: &[String]) -> String {
+    format!(
+        "MTU {} and {}, schedule_icmp {} nat_icmp_send {} snat_reroute {} pmtu_disc {}\n  {}",
         bed.mtu_c,
         bed.mtu_r,
         model.settings().schedule_icmp,
         model.settings().nat_icmp_send,
         model.settings().snat_reroute,
+        model.settings().pmtu_disc,
         lines.join("\n  ")
-    );
+    )
+}
+
+/// What one did with a frame, for people.
+fn show(name: &str, does: &Does, reason: Option<Reason>) -> String {
+    let (what, frame) = match does {
+        Does::Drop => ("drop".into(), String::new()),
+        Does::ToHost(f) => ("to the host".into(), describe(f)),
+        Does::Out(s, f) => (format!("out of {}", s.name()), describe(f)),
+        Does::Pieces(pieces) => (format!("{} pieces", pieces.len()), String::new()),
+        Does::Resolve(s, f, _) => (format!("out of {}, neighbour to be found", s.name()), describe(f)),
+    };
+    format!("\n  {name}: {what} ({}) {frame}", reason.map_or("?", |reason| reason.name()))
+}
+
+/// Flows that servers have got packets of.
+fn learn(live: &mut Vec<Ends>, ends: Ends, why: Option<Reason>, does: &Does) {
+    if let (Some(Reason::Request), Does::Out(_, out) | Does::Resolve(_, out, _)) = (why, does) {
+        live.extend(
+            went_to(out).filter(|(to, _)| to.is_ipv6() == ends.vip.is_ipv6()).map(|server| Ends { server, ..ends }),
+        );
+    }
+}
+
+fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections::BTreeMap<&'static str, usize> {
+    let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let Table { bed, model, services, lines } = table(&mut r, None);
+    for executor in executors.iter_mut() {
+        executor.set_up(&bed, &model).unwrap();
+    }
+    let about = format!("DIRIGENT_SEED={seed}, {}", about(&bed, &model, &lines));
     let mut reasons = std::collections::BTreeMap::new();
-    // Flows that servers have got packets of.
     let mut live = Vec::new();
     for number in 0..FRAMES {
         let (side, frame, ends) = frame(&mut r, &services, &live);
@@ -341,26 +373,10 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64) -> std::collections
         let (_, first, why) = &outcomes[0];
         *reasons.entry(why.map_or("?", |why| why.name())).or_default() += 1;
         if outcomes.iter().all(|(_, does, reason)| same_deed(side, &frame, first, does) && reason == why) {
-            if let (Some(Reason::Request), Does::Out(_, out) | Does::Resolve(_, out, _)) = (why, first) {
-                live.extend(
-                    went_to(out)
-                        .filter(|(to, _)| to.is_ipv6() == ends.vip.is_ipv6())
-                        .map(|server| Ends { server, ..ends }),
-                );
-            }
+            learn(&mut live, ends, *why, first);
             continue;
         }
-        let show = |(name, does, reason): &(&str, Does, Option<Reason>)| {
-            let (what, frame) = match does {
-                Does::Drop => ("drop".into(), String::new()),
-                Does::ToHost(f) => ("to the host".into(), describe(f)),
-                Does::Out(s, f) => (format!("out of {}", s.name()), describe(f)),
-                Does::Pieces(pieces) => (format!("{} pieces", pieces.len()), String::new()),
-                Does::Resolve(s, f, _) => (format!("out of {}, neighbour to be found", s.name()), describe(f)),
-            };
-            format!("\n  {name}: {what} ({}) {frame}", reason.map_or("?", |reason| reason.name()))
-        };
-        let shown: String = outcomes.iter().map(show).collect();
+        let shown: String = outcomes.iter().map(|(name, does, why)| show(name, does, *why)).collect();
         panic!("{about}\nframe {number} by {}: {}{shown}", side.name(), describe(&frame));
     }
     let rows: Vec<_> = executors.iter_mut().map(|executor| executor.conns().unwrap()).collect();
@@ -396,4 +412,99 @@ fn memory_xdp_and_tc_agree_on_random_tables() {
     {
         assert!(one || met.contains_key(reason), "no frame came to {reason}: {met:?}");
     }
+}
+
+/// Frames through each of many tables, and how many tables one set of loaded programs gets.
+const MANY: usize = 2000;
+const PER_BED: usize = 400_000;
+
+/// What the kernel's executors did with a table's frames.
+type Taken = (Vec<Does>, Vec<u64>);
+
+/// A table and its frames: in memory first, which makes the flows known that the frames are
+/// then of; the others take them at once. `Err`: they disagree.
+fn many_frames(memory: &mut Memory, kernels: &mut [InKernel], bed: &Bed, seed: u64) -> Result<Vec<u64>, String> {
+    let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let Table { model, services, lines, .. } = table(&mut r, Some(bed));
+    let about = format!("table {seed}: {}", about(bed, &model, &lines));
+    memory.set_up(bed, &model)?;
+    let (mut live, mut frames, mut did) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..MANY {
+        let (side, frame, ends) = frame(&mut r, &services, &live);
+        let (does, verdict) = memory.run(side, &frame)?;
+        // The kernel takes them in less than a second: no time passes here.
+        let tables = memory.tables().ok_or("no tables")?;
+        tables.now = tables.now.wrapping_sub(dirigent_testkit::golden::memory::TICKS);
+        learn(&mut live, ends, verdict.map(|v| v.reason), &does);
+        frames.push((side, frame));
+        did.push((does, verdict.map(|v| v.reason)));
+    }
+    let frames = std::sync::Arc::new(frames);
+    let taken: Vec<Result<Taken, String>> = std::thread::scope(|scope| {
+        let run = |kernel: &mut InKernel, frames| kernel.set_up(bed, &model).and_then(|()| kernel.run_all(frames));
+        let running: Vec<_> =
+            kernels.iter_mut().map(|kernel| (frames.clone(), kernel)).map(|(f, k)| scope.spawn(move || run(k, f))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut counted = vec![0; Reason::ALL.len()];
+    did.iter().filter_map(|(_, why)| *why).for_each(|why| counted[why as usize] += 1);
+    let rows = memory.conns()?;
+    for (kernel, taken) in kernels.iter_mut().zip(taken) {
+        let (does, rose) = taken.map_err(|e| format!("{about}\n{}: {e}", kernel.name()))?;
+        for (number, ((side, frame), ((ours, why), theirs))) in frames.iter().zip(did.iter().zip(&does)).enumerate() {
+            if !same_deed(*side, frame, ours, theirs) {
+                let (ours, theirs) = (show("memory", ours, *why), show(kernel.name(), theirs, None));
+                return Err(format!("{about}\nframe {number} by {}: {}{ours}{theirs}", side.name(), describe(frame)));
+            }
+        }
+        for reason in Reason::ALL {
+            // XDP's word to tc, and pieces after the first, that come by again.
+            let more = matches!(reason, Reason::HandedToTc | Reason::Request | Reason::Reply | Reason::IcmpRequest);
+            let (ours, theirs) = (counted[*reason as usize], rose[*reason as usize]);
+            if ours != theirs && !(more || *reason == Reason::IcmpReply && ours < theirs) {
+                return Err(format!("{about}\n{}: {} {theirs} times, in memory {ours}", kernel.name(), reason.name()));
+            }
+        }
+        let got = kernel.conns()?;
+        if !same_rows(&rows, &got) {
+            return Err(format!("{about}\nrows in memory: {rows:#?}\n{}: {got:#?}", kernel.name()));
+        }
+    }
+    Ok(counted)
+}
+
+/// Needs root. `DIRIGENT_RANDOM_FRAMES=N` for so many, `DIRIGENT_RANDOM_SEED=N` to begin with
+/// another table.
+#[test]
+fn memory_xdp_and_tc_agree_on_many_frames() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<usize>().expect(name));
+    let wanted = number("DIRIGENT_RANDOM_FRAMES").unwrap_or(4 * MANY);
+    let mut seed = number("DIRIGENT_RANDOM_SEED").unwrap_or(1) as u64;
+    let mut kernels = [InKernel::new(Path::Xdp), InKernel::new(Path::Tc)];
+    let mut memory = Memory::default();
+    let (begun, mut done, mut again) = (std::time::Instant::now(), 0, 0);
+    let mut met = vec![0u64; Reason::ALL.len()];
+    while done < wanted {
+        let [mtu_c, mtu_r] = [[1500, 1500], [1500, 1400], [1400, 1500], [1500, 1280], [1400, 1280]][done / PER_BED % 5];
+        let bed = a_bed(mtu_c, mtu_r);
+        let until = wanted.min((done / PER_BED + 1) * PER_BED);
+        while done < until {
+            let table_begun = std::time::Instant::now();
+            match many_frames(&mut memory, &mut kernels, &bed, seed) {
+                Ok(counted) => counted.iter().zip(&mut met).for_each(|(n, sum)| *sum += n),
+                // On a busy machine time does pass: connections expire in the kernel only.
+                Err(why) if again == 3 || table_begun.elapsed().as_secs() < 2 => panic!("{why}"),
+                Err(_) => {
+                    again += 1;
+                    continue;
+                }
+            }
+            (seed, done, again) = (seed + 1, done + MANY, 0);
+            if done % 100_000 == 0 {
+                eprintln!("{done} of {wanted} frames after {} s", begun.elapsed().as_secs());
+            }
+        }
+    }
+    let met: Vec<_> = Reason::ALL.iter().zip(&met).filter(|(_, n)| **n > 0).map(|(r, n)| (r.name(), *n)).collect();
+    println!("{done} frames in {} s: {met:?}", begun.elapsed().as_secs());
 }

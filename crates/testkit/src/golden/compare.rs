@@ -23,6 +23,7 @@ pub fn same_deed(side: Side, input: &[u8], a: &Does, b: &Does) -> bool {
         f.len() == g.len() && same_frame(f, g, *s == side || tunnel::about_a_tunnel(input), tunnel::added(input, f))
     };
     match (a, b) {
+        _ if a == b => true, // the usual case, of millions
         (Does::Out(s, f), Does::Out(t, g)) => s == t && same(s, f, g),
         // The kernel writes the MACs.
         (Does::Resolve(s, f, _), Does::Resolve(t, g, _)) => {

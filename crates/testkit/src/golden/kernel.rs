@@ -79,6 +79,22 @@ impl InKernel {
     }
 }
 
+impl InKernel {
+    /// Many frames, one after the other, without a reason for each: what they did, and how
+    /// often each reason was counted meanwhile.
+    pub fn run_all(&self, frames: std::sync::Arc<Vec<(Side, Vec<u8>)>>) -> Result<(Vec<Does>, Vec<u64>), String> {
+        self.ask(move |world| {
+            let does: Result<Vec<Does>, String> =
+                frames.iter().map(|(side, frame)| world.does(*side, frame)).collect();
+            let running = world.running()?;
+            let counts = running.control.store().reasons().map_err(text)?;
+            let before = std::mem::replace(&mut running.counts, counts);
+            let rose = running.counts.iter().zip(before).map(|(now, then)| now - then).collect();
+            Ok((does?, rose))
+        })
+    }
+}
+
 impl Drop for InKernel {
     fn drop(&mut self) {
         self.jobs = None;
@@ -175,13 +191,17 @@ impl World {
     fn running(&mut self) -> Result<&mut Running, String> {
         self.running.as_mut().ok_or("no set-up was made".into())
     }
-    fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
+    fn does(&mut self, side: Side, frame: &[u8]) -> Result<Does, String> {
         let path = self.path;
         let running = self.running()?;
-        let does = match path {
+        match path {
             Path::Xdp => running.xdp(side, frame),
             Path::Tc => running.tc(side, frame),
-        }?;
+        }
+    }
+    fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
+        let does = self.does(side, frame)?;
+        let running = self.running()?;
         let reason = running.counted()?;
         let verdict = reason.map(|reason| Verdict { ifindex: 0, action: action(&does, reason), reason });
         Ok((does, verdict))

@@ -14,7 +14,7 @@ use super::executor::{Does, Executor, Load, Row};
 use super::tables;
 
 /// Ticks between two steps.
-const TICKS: u32 = 2;
+pub const TICKS: u32 = 2;
 
 /// How frames meet the packet path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
