@@ -442,8 +442,11 @@ fn many_frames(memory: &mut Memory, kernels: &mut [InKernel], bed: &Bed, seed: u
     let frames = std::sync::Arc::new(frames);
     let taken: Vec<Result<Taken, String>> = std::thread::scope(|scope| {
         let run = |kernel: &mut InKernel, frames| kernel.set_up(bed, &model).and_then(|()| kernel.run_all(frames));
-        let running: Vec<_> =
-            kernels.iter_mut().map(|kernel| (frames.clone(), kernel)).map(|(f, k)| scope.spawn(move || run(k, f))).collect();
+        let running: Vec<_> = kernels
+            .iter_mut()
+            .map(|kernel| (frames.clone(), kernel))
+            .map(|(f, k)| scope.spawn(move || run(k, f)))
+            .collect();
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let mut counted = vec![0; Reason::ALL.len()];

@@ -84,8 +84,7 @@ impl InKernel {
     /// often each reason was counted meanwhile.
     pub fn run_all(&self, frames: std::sync::Arc<Vec<(Side, Vec<u8>)>>) -> Result<(Vec<Does>, Vec<u64>), String> {
         self.ask(move |world| {
-            let does: Result<Vec<Does>, String> =
-                frames.iter().map(|(side, frame)| world.does(*side, frame)).collect();
+            let does: Result<Vec<Does>, String> = frames.iter().map(|(side, frame)| world.does(*side, frame)).collect();
             let running = world.running()?;
             let counts = running.control.store().reasons().map_err(text)?;
             let before = std::mem::replace(&mut running.counts, counts);
