@@ -45,6 +45,17 @@ fn a_real_server_is_set_up_and_put_back() {
     assert!(checked.contains("right") && !checked.contains("WRONG"), "{checked}");
     assert!(lab.sh("server1", &format!("{setup} --yes")).contains("nothing to do"));
     assert_ne!(network(&lab), before);
+    // Programs that do something else than these words say are wrong, and renewed; so they are when the MTU has changed.
+    for other in ["--tunnel ipip", "--director 10.0.0.9", "--vip 192.0.2.11"] {
+        let checked = lab.sh("server1", &format!("{check} {other} || echo exit $?"));
+        assert!(checked.contains("WRONG  eth0: tc programs") && checked.contains("exit 1"), "{other}: {checked}");
+    }
+    lab.sh("server1", "ip link set dev eth0 mtu 1400");
+    assert!(lab.sh("server1", &format!("{check} || true")).contains("WRONG  eth0: tc programs"));
+    let renewed = lab.sh("server1", &format!("{setup} --yes"));
+    assert!(renewed.contains("at most 1328 (IPv4)") && !renewed.contains("arp_ignore"), "{renewed}");
+    assert!(!lab.sh("server1", &check).contains("WRONG"));
+    lab.sh("server1", "ip link set dev eth0 mtu 1500");
     lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}"));
     assert_eq!(network(&lab), before);
     assert!(lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}")).contains("nothing to undo"));

@@ -153,10 +153,11 @@ impl Change {
                 let rules = Netlink::route()?.source_rules()?;
                 rules.iter().any(|rule| (rule.from, rule.table) == (*address, *table))
             }
-            Self::Programs { interface, instance, .. } => {
+            Self::Programs { interface, instance, terms } => {
                 let instance = Instance::new(instance)?;
                 let index = network.link_named(interface).map(|link| link.index);
-                attached(&instance)?.iter().filter(|a| a.alive && Some(a.ifindex) == index).count() == 2
+                let there = attached(&instance)?.iter().filter(|a| a.alive && Some(a.ifindex) == index).count();
+                there == 2 && terms.endpoint().in_force(&instance)?
             }
         })
     }

@@ -139,9 +139,7 @@ fn setup(args: &RealserverSetup) -> Result<ExitCode> {
     let mut state = State::read(&args.state.state)?;
     let mut todo = Vec::new();
     for change in wanted(&args.target, &network)? {
-        // Programs are renewed with their terms whenever those differ from what was set up.
-        let same = state.changes.contains(&change) || !matches!(change, Change::Programs { .. });
-        if !(same && change.is_done(&network)?) {
+        if !change.is_done(&network)? {
             todo.push(change);
         }
     }
