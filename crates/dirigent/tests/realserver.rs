@@ -5,6 +5,7 @@ mod common;
 
 use common::TestLab;
 use common::traffic::VIPS;
+use dirigent_datapath::kernel::{Endpoint, Instance, TcKind};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -59,6 +60,47 @@ fn a_real_server_is_set_up_and_put_back() {
     lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}"));
     assert_eq!(network(&lab), before);
     assert!(lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}")).contains("nothing to undo"));
+}
+
+/// As on kernels before tcx (6.6): what classic filters hang on goes with them, unless it was there before or somebody
+/// else's filter hangs there.
+#[test]
+fn classic_filters_leave_nothing_behind() {
+    let lab = TestLab::up(&["--servers", "1", "--no-daemon"]);
+    let state = lab.file("classic.json");
+    let words = "--mode tun --vip 192.0.2.10 --yes";
+    let instance = lab.sh("server1", "echo rs-$(stat -Lc %i /proc/self/ns/net)-$(cat /sys/class/net/eth0/ifindex)");
+    let endpoint = Endpoint {
+        kinds: 2,
+        port: 6080,
+        mac: [2, 0, 0, 0, 3, 1],
+        mss4: 1400,
+        mss6: 1380,
+        vips: vec!["192.0.2.10".parse().unwrap()],
+        directors: Vec::new(),
+    };
+    let another = "tc filter add dev eth0 ingress protocol ip prio 7 bpf bytecode '1,6 0 0 0' flowid 1:1";
+    for (before, beside, left) in
+        [("true", "true", false), ("tc qdisc add dev eth0 clsact", "true", true), ("true", another, true)]
+    {
+        lab.sh("server1", before);
+        lab.sh("server1", &format!("dirigent realserver setup {words} --state {}", state.display()));
+        let instance = Instance::new(&instance).unwrap();
+        let done = lab.run("server1", || endpoint.attach(&instance, "eth0", TcKind::Classic)).unwrap();
+        assert!(!done.tcx && lab.sh("server1", "tc qdisc show dev eth0").contains("clsact"));
+        lab.sh("server1", beside);
+        // Renewed: what was before is still known.
+        lab.sh("server1", &format!("dirigent realserver setup {words} --port 7000 --state {}", state.display()));
+        lab.run("server1", || endpoint.attach(&instance, "eth0", TcKind::Classic)).unwrap();
+        lab.sh("server1", &format!("dirigent realserver undo --yes --state {}", state.display()));
+        assert_eq!(lab.sh("server1", "tc qdisc show dev eth0").contains("clsact"), left, "{before}, {beside}");
+        assert_eq!(
+            lab.sh("server1", "tc filter show dev eth0 ingress").is_empty(),
+            beside == "true",
+            "{before}, {beside}"
+        );
+        lab.sh("server1", "tc qdisc del dev eth0 clsact 2>/dev/null || true");
+    }
 }
 
 /// Answers leave by the gateway that is named, though the default route leads elsewhere.

@@ -2,7 +2,7 @@
 //! the way back.
 
 use crate::failure::{Failure, Result};
-use dirigent_datapath::kernel::{Endpoint, Instance, TcKind, attached, detach_all};
+use dirigent_datapath::kernel::{Endpoint, Hook, Instance, TcKind, attached, detach_all, has_tcx};
 use dirigent_net::links::RouteEntry;
 use dirigent_net::{Netlink, RouteSpec, Snapshot, SourceRule, sysctl, vip};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,8 @@ pub enum Change {
         instance: String,
         /// What they do.
         terms: Terms,
+        /// The interface had a place for classic filters before, which kernels before tcx need.
+        clsact_before: Option<bool>,
     },
 }
 
@@ -153,7 +155,7 @@ impl Change {
                 let rules = Netlink::route()?.source_rules()?;
                 rules.iter().any(|rule| (rule.from, rule.table) == (*address, *table))
             }
-            Self::Programs { interface, instance, terms } => {
+            Self::Programs { interface, instance, terms, .. } => {
                 let instance = Instance::new(instance)?;
                 let index = network.link_named(interface).map(|link| link.index);
                 let there = attached(&instance)?.iter().filter(|a| a.alive && Some(a.ifindex) == index).count();
@@ -173,11 +175,23 @@ impl Change {
         }
     }
 
-    /// What it was, to be noted before it is changed.
-    pub fn note(&mut self) {
-        if let Self::Sysctl { name, before, .. } = self {
-            *before = sysctl::get(name).ok();
+    /// What it was, to be noted before it is changed. `earlier`: the record of the same thing, if it was changed before.
+    pub fn note(&mut self, earlier: Option<&Self>) -> Result<()> {
+        match self {
+            Self::Sysctl { name, before, .. } => *before = sysctl::get(name).ok(),
+            Self::Programs { interface, clsact_before, .. } => {
+                *clsact_before = match earlier {
+                    Some(Self::Programs { clsact_before, .. }) => *clsact_before,
+                    _ => {
+                        let mut netlink = Netlink::route()?;
+                        let index = netlink.index_of(interface)?;
+                        Some(netlink.has_clsact(index)?)
+                    }
+                }
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     /// Does it.
@@ -194,7 +208,7 @@ impl Change {
                 }
             }
             Self::Rule { address, table } => _ = Netlink::route()?.add_rule(&own_rule(*address, *table))?,
-            Self::Programs { interface, instance, terms } => {
+            Self::Programs { interface, instance, terms, .. } => {
                 terms.endpoint().attach(&Instance::new(instance)?, interface, TcKind::Auto)?;
             }
         }
@@ -233,10 +247,18 @@ impl Change {
                 true => format!("removed the rule from {address} lookup {table}"),
                 false => format!("the rule from {address} lookup {table} was not there any more"),
             },
-            Self::Programs { interface, instance, .. } => match detach_all(&Instance::new(instance)?)?.len() {
-                0 => format!("the programs were not on {interface} any more"),
-                _ => format!("took the programs off {interface}"),
-            },
+            Self::Programs { interface, instance, clsact_before, .. } => {
+                let gone = detach_all(&Instance::new(instance)?)?;
+                let classic = |hook| matches!(hook, Hook::ClassicIngress | Hook::ClassicEgress);
+                let made = *clsact_before == Some(false) && (!has_tcx() || gone.iter().any(|one| classic(one.hook)));
+                if made && let Some(link) = Snapshot::take()?.link_named(interface) {
+                    Netlink::route()?.delete_empty_clsact(link.index)?;
+                }
+                match gone.len() {
+                    0 => format!("the programs were not on {interface} any more"),
+                    _ => format!("took the programs off {interface}"),
+                }
+            }
         })
     }
 }

@@ -120,6 +120,7 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
                     mss: segments(link.mtu, overhead),
                     mac,
                 },
+                clsact_before: None,
             });
         }
     }
@@ -166,7 +167,7 @@ fn setup(args: &RealserverSetup) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for (done, change) in todo.iter_mut().enumerate() {
-        change.note();
+        change.note(state.changes.iter().find(|old| old.same_thing(change)))?;
         // Of what is changed again (programs that are renewed; all, after the machine started anew) there is one record.
         state.changes.retain(|old| !old.same_thing(change));
         state.changes.push(change.clone());
