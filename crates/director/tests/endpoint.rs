@@ -315,7 +315,7 @@ fn syn_ack(v6: bool, options: &[u8]) -> Vec<u8> {
         frame4(Spec { src: (VIP4, VPORT), dst: (client4(1), 4000), protocol: 6, flags: 0x12, ttl: 64, payload })
     };
     let l4 = if v6 { 54 } else { 34 };
-    frame[l4 + 12] = ((20 + payload) / 4 << 4) as u8;
+    frame[l4 + 12] = (((20 + payload) / 4) << 4) as u8;
     frame[l4 + 20..].copy_from_slice(&options);
     frame[l4 + 16..l4 + 18].fill(0);
     let addresses = if v6 { frame[22..54].to_vec() } else { frame[26..34].to_vec() };
