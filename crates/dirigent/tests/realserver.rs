@@ -106,7 +106,8 @@ fn classic_filters_leave_nothing_behind() {
 /// Answers leave by the gateway that is named, though the default route leads elsewhere.
 #[test]
 fn answers_leave_by_the_gateway_that_is_named() {
-    for (mode, path) in [("dr", "tc"), ("tun", "xdp")] {
+    // The router by its link-local address, as IPv6 routers announce themselves, and by a global one.
+    for (mode, path, router6) in [("dr", "tc", "fe80::ff:fe00:103"), ("tun", "xdp", "fd00::254")] {
         let lab = TestLab::up(&["--servers", "1", "--mode", mode, "--path", path, "--no-offloads"]);
         // Another network's default route, by a router that knows no clients (and here is not there at all).
         lab.sh("server1", "ip route replace default via 10.0.0.200; ip -6 route replace default via fd00::200");
@@ -115,7 +116,7 @@ fn answers_leave_by_the_gateway_that_is_named() {
             assert!(answer.starts_with("curl: "), "{mode} {host}: {answer}");
         }
         let words =
-            format!("--mode {mode} --vip 192.0.2.10 --vip 2001:db8::10 --gateway 10.0.0.254 --gateway fd00::254");
+            format!("--mode {mode} --vip 192.0.2.10 --vip 2001:db8::10 --gateway 10.0.0.254 --gateway {router6}");
         let check = format!("dirigent realserver check {words} || echo exit $?");
         let state = lab.file("server1-realserver.json");
         let undo = format!("dirigent realserver undo --yes --state {}", state.display());

@@ -4,7 +4,7 @@
 use crate::failure::{Failure, Result};
 use dirigent_datapath::kernel::{Endpoint, Hook, Instance, TcKind, attached, detach_all, has_tcx};
 use dirigent_net::links::RouteEntry;
-use dirigent_net::{Netlink, RouteSpec, Snapshot, SourceRule, sysctl, vip};
+use dirigent_net::{Link, Netlink, RouteSpec, Snapshot, SourceRule, sysctl, vip};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -286,7 +286,14 @@ fn default_routes(network: &Snapshot, table: u32, like: IpAddr) -> impl Iterator
 }
 
 /// What has answers from the virtual addresses of a gateway's family leave by it: the route, then the rules.
-pub fn source_route(network: &Snapshot, gateway: IpAddr, table: u32, vips: &[IpAddr]) -> Result<Vec<Change>> {
+/// `link`: where clients' packets come by, and so where a link-local gateway is.
+pub fn source_route(
+    network: &Snapshot,
+    link: &Link,
+    gateway: IpAddr,
+    table: u32,
+    vips: &[IpAddr],
+) -> Result<Vec<Change>> {
     let vips: Vec<_> = vips.iter().filter(|vip| vip.is_ipv4() == gateway.is_ipv4()).collect();
     if vips.is_empty() {
         let remedy = "leave it out, or name a virtual address of its family with --vip";
@@ -294,7 +301,9 @@ pub fn source_route(network: &Snapshot, gateway: IpAddr, table: u32, vips: &[IpA
     }
     let place = gateway.to_string();
     let on_link = Netlink::route()?.route_to(gateway)?.filter(|route| route.gateway.is_none() && !route.local);
-    let link = on_link.and_then(|route| network.links.get(&route.ifindex)).ok_or_else(|| {
+    let link_local = matches!(gateway, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let found = on_link.and_then(|route| if link_local { Some(link) } else { network.links.get(&route.ifindex) });
+    let link = found.ok_or_else(|| {
         let what = "this gateway is on none of this host's links";
         Failure::new(&place, what, "name the address that the next router has on a link of this host")
     })?;
@@ -314,7 +323,7 @@ pub fn segments(mtu: u32, overhead: u32) -> (u16, u16) {
 }
 
 /// The interface that is meant, or that leads to the director or the default gateway.
-pub fn interface(network: &Snapshot, named: Option<&str>) -> Result<dirigent_net::Link> {
+pub fn interface(network: &Snapshot, named: Option<&str>) -> Result<Link> {
     let found = match named {
         Some(name) => network.link_named(name),
         None => {

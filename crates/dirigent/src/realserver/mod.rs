@@ -79,7 +79,7 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
             let place = gateway.to_string();
             return Err(Failure::new(place, "a second gateway of this family", "answers leave by one: name one"));
         }
-        routes.extend(source_route(network, *gateway, target.table, &target.vip)?);
+        routes.extend(source_route(network, &link, *gateway, target.table, &target.vip)?);
     }
     if target.mode == RealserverMode::Tun {
         let v6 = target.director.is_empty() || target.director.iter().any(std::net::IpAddr::is_ipv6);
