@@ -5,6 +5,7 @@ mod common;
 
 use common::TestLab;
 use common::traffic::VIPS;
+use dirigent_datapath::kernel::{Endpoint, Instance, TcKind};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,15 +46,68 @@ fn a_real_server_is_set_up_and_put_back() {
     assert!(checked.contains("right") && !checked.contains("WRONG"), "{checked}");
     assert!(lab.sh("server1", &format!("{setup} --yes")).contains("nothing to do"));
     assert_ne!(network(&lab), before);
+    // Programs that do something else than these words say are wrong, and renewed; so they are when the MTU has changed.
+    for other in ["--tunnel ipip", "--director 10.0.0.9", "--vip 192.0.2.11"] {
+        let checked = lab.sh("server1", &format!("{check} {other} || echo exit $?"));
+        assert!(checked.contains("WRONG  eth0: tc programs") && checked.contains("exit 1"), "{other}: {checked}");
+    }
+    lab.sh("server1", "ip link set dev eth0 mtu 1400");
+    assert!(lab.sh("server1", &format!("{check} || true")).contains("WRONG  eth0: tc programs"));
+    let renewed = lab.sh("server1", &format!("{setup} --yes"));
+    assert!(renewed.contains("at most 1328 (IPv4)") && !renewed.contains("arp_ignore"), "{renewed}");
+    assert!(!lab.sh("server1", &check).contains("WRONG"));
+    lab.sh("server1", "ip link set dev eth0 mtu 1500");
     lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}"));
     assert_eq!(network(&lab), before);
     assert!(lab.sh("server1", &format!("dirigent realserver undo --yes --state {state}")).contains("nothing to undo"));
 }
 
+/// As on kernels before tcx (6.6): what classic filters hang on goes with them, unless it was there before or somebody
+/// else's filter hangs there.
+#[test]
+fn classic_filters_leave_nothing_behind() {
+    let lab = TestLab::up(&["--servers", "1", "--no-daemon"]);
+    let state = lab.file("classic.json");
+    let words = "--mode tun --vip 192.0.2.10 --yes";
+    let instance = lab.sh("server1", "echo rs-$(stat -Lc %i /proc/self/ns/net)-$(cat /sys/class/net/eth0/ifindex)");
+    let endpoint = Endpoint {
+        kinds: 2,
+        port: 6080,
+        mac: [2, 0, 0, 0, 3, 1],
+        mss4: 1400,
+        mss6: 1380,
+        vips: vec!["192.0.2.10".parse().unwrap()],
+        directors: Vec::new(),
+    };
+    let another = "tc filter add dev eth0 ingress protocol ip prio 7 bpf bytecode '1,6 0 0 0' flowid 1:1";
+    for (before, beside, left) in
+        [("true", "true", false), ("tc qdisc add dev eth0 clsact", "true", true), ("true", another, true)]
+    {
+        lab.sh("server1", before);
+        lab.sh("server1", &format!("dirigent realserver setup {words} --state {}", state.display()));
+        let instance = Instance::new(&instance).unwrap();
+        let done = lab.run("server1", || endpoint.attach(&instance, "eth0", TcKind::Classic)).unwrap();
+        assert!(!done.tcx && lab.sh("server1", "tc qdisc show dev eth0").contains("clsact"));
+        lab.sh("server1", beside);
+        // Renewed: what was before is still known.
+        lab.sh("server1", &format!("dirigent realserver setup {words} --port 7000 --state {}", state.display()));
+        lab.run("server1", || endpoint.attach(&instance, "eth0", TcKind::Classic)).unwrap();
+        lab.sh("server1", &format!("dirigent realserver undo --yes --state {}", state.display()));
+        assert_eq!(lab.sh("server1", "tc qdisc show dev eth0").contains("clsact"), left, "{before}, {beside}");
+        assert_eq!(
+            lab.sh("server1", "tc filter show dev eth0 ingress").is_empty(),
+            beside == "true",
+            "{before}, {beside}"
+        );
+        lab.sh("server1", "tc qdisc del dev eth0 clsact 2>/dev/null || true");
+    }
+}
+
 /// Answers leave by the gateway that is named, though the default route leads elsewhere.
 #[test]
 fn answers_leave_by_the_gateway_that_is_named() {
-    for (mode, path) in [("dr", "tc"), ("tun", "xdp")] {
+    // The router by its link-local address, as IPv6 routers announce themselves, and by a global one.
+    for (mode, path, router6) in [("dr", "tc", "fe80::ff:fe00:103"), ("tun", "xdp", "fd00::254")] {
         let lab = TestLab::up(&["--servers", "1", "--mode", mode, "--path", path, "--no-offloads"]);
         // Another network's default route, by a router that knows no clients (and here is not there at all).
         lab.sh("server1", "ip route replace default via 10.0.0.200; ip -6 route replace default via fd00::200");
@@ -62,7 +116,7 @@ fn answers_leave_by_the_gateway_that_is_named() {
             assert!(answer.starts_with("curl: "), "{mode} {host}: {answer}");
         }
         let words =
-            format!("--mode {mode} --vip 192.0.2.10 --vip 2001:db8::10 --gateway 10.0.0.254 --gateway fd00::254");
+            format!("--mode {mode} --vip 192.0.2.10 --vip 2001:db8::10 --gateway 10.0.0.254 --gateway {router6}");
         let check = format!("dirigent realserver check {words} || echo exit $?");
         let state = lab.file("server1-realserver.json");
         let undo = format!("dirigent realserver undo --yes --state {}", state.display());

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod choose;
+pub mod clsact;
 pub mod error;
 pub mod ethtool;
 pub mod hops;

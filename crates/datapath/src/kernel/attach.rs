@@ -205,6 +205,11 @@ pub fn detach_all(instance: &Instance) -> Result<Vec<Attached>, Error> {
     Ok(found)
 }
 
+/// Whether the kernel is new enough for tcx (6.6).
+pub fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|now| now >= TCX_SINCE)
+}
+
 impl Kernel {
     /// Attaches to interfaces of the calling thread's namespace, as their modes say, or
     /// renews the programs where an earlier daemon (or call) attached them. Interfaces
@@ -285,7 +290,7 @@ impl Kernel {
         kind: TcKind,
     ) -> Result<Tc, Error> {
         let program = self.classifier(direction.program())?;
-        if kind == TcKind::Auto && KernelVersion::current().is_ok_and(|now| now >= TCX_SINCE) {
+        if kind == TcKind::Auto && has_tcx() {
             match attach_tcx(program, instance, here, direction) {
                 Ok(replaced) => {
                     // Left by a daemon that was told to use classic filters.

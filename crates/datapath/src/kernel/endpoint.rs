@@ -1,6 +1,7 @@
 //! The server's end of tunnels: loading and attaching its programs, which go on when the
 //! command that did it has ended. An [`Instance`] of its own holds the pins.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dirigent_director::endpoint::{Outcome, TERMS_VERSION};
@@ -46,6 +47,14 @@ impl Endpoint {
         attached.pop().ok_or(Error::NotPinned)
     }
 
+    /// Whether the programs of an instance, which are attached, do exactly this.
+    pub fn in_force(&self, instance: &Instance) -> Result<bool, Error> {
+        let terms = instance.open_table::<u32, [u32; 6]>("SETTINGS")?.get(&0)?;
+        Ok(terms == Some(self.terms())
+            && hold(instance, ["VIPS4", "VIPS6"], &self.vips)?
+            && hold(instance, ["DIRECTORS4", "DIRECTORS6"], &self.directors)?)
+    }
+
     /// The record `dirigent_director::endpoint::Terms`.
     fn terms(&self) -> [u32; 6] {
         let half = |a: u16, b: u16| {
@@ -61,12 +70,30 @@ impl Endpoint {
     }
 }
 
-/// Makes the two sets (IPv4, IPv6) hold these addresses.
-fn fill(kernel: &Kernel, [name4, name6]: [&str; 2], addresses: &[IpAddr]) -> Result<(), Error> {
+/// The addresses of each family.
+fn families(addresses: &[IpAddr]) -> (Vec<[u8; 4]>, Vec<[u8; 16]>) {
     let v4 = addresses.iter().filter_map(|a| if let IpAddr::V4(a) = a { Some(a.octets()) } else { None });
     let v6 = addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(a.octets()) } else { None });
-    replace(&kernel.table::<[u8; 4], u32>(name4)?, v4.collect())?;
-    replace(&kernel.table::<[u8; 16], u32>(name6)?, v6.collect())
+    (v4.collect(), v6.collect())
+}
+
+/// Makes the two sets (IPv4, IPv6) hold these addresses.
+fn fill(kernel: &Kernel, [name4, name6]: [&str; 2], addresses: &[IpAddr]) -> Result<(), Error> {
+    let (v4, v6) = families(addresses);
+    replace(&kernel.table::<[u8; 4], u32>(name4)?, v4)?;
+    replace(&kernel.table::<[u8; 16], u32>(name6)?, v6)
+}
+
+/// Whether the two sets hold these addresses and no others.
+fn hold(instance: &Instance, [name4, name6]: [&str; 2], addresses: &[IpAddr]) -> Result<bool, Error> {
+    let (v4, v6) = families(addresses);
+    Ok(same(&instance.open_table::<[u8; 4], u32>(name4)?, v4)?
+        && same(&instance.open_table::<[u8; 16], u32>(name6)?, v6)?)
+}
+
+fn same<const N: usize>(set: &Table<[u8; N], u32>, wanted: Vec<[u8; N]>) -> Result<bool, Error> {
+    let there: BTreeSet<_> = set.entries()?.into_iter().map(|(address, _)| address).collect();
+    Ok(there == wanted.into_iter().collect())
 }
 
 fn replace<const N: usize>(set: &Table<[u8; N], u32>, wanted: Vec<[u8; N]>) -> Result<(), Error> {

@@ -18,7 +18,7 @@ mod sys;
 pub mod table;
 pub mod testrun;
 
-pub use attach::{Attached, Attachment, Hook, TcKind, attached, detach_all};
+pub use attach::{Attached, Attachment, Hook, TcKind, attached, detach_all, has_tcx};
 pub use endpoint::{Endpoint, endpoint_counts};
 pub use error::Error;
 pub use load::{Instance, Kernel, LoadOptions, Verified, pin_pass, verify};

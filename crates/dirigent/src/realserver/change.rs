@@ -2,9 +2,9 @@
 //! the way back.
 
 use crate::failure::{Failure, Result};
-use dirigent_datapath::kernel::{Endpoint, Instance, TcKind, attached, detach_all};
+use dirigent_datapath::kernel::{Endpoint, Hook, Instance, TcKind, attached, detach_all, has_tcx};
 use dirigent_net::links::RouteEntry;
-use dirigent_net::{Netlink, RouteSpec, Snapshot, SourceRule, sysctl, vip};
+use dirigent_net::{Link, Netlink, RouteSpec, Snapshot, SourceRule, sysctl, vip};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -55,6 +55,8 @@ pub enum Change {
         instance: String,
         /// What they do.
         terms: Terms,
+        /// The interface had a place for classic filters before, which kernels before tcx need.
+        clsact_before: Option<bool>,
     },
 }
 
@@ -153,10 +155,11 @@ impl Change {
                 let rules = Netlink::route()?.source_rules()?;
                 rules.iter().any(|rule| (rule.from, rule.table) == (*address, *table))
             }
-            Self::Programs { interface, instance, .. } => {
+            Self::Programs { interface, instance, terms, .. } => {
                 let instance = Instance::new(instance)?;
                 let index = network.link_named(interface).map(|link| link.index);
-                attached(&instance)?.iter().filter(|a| a.alive && Some(a.ifindex) == index).count() == 2
+                let there = attached(&instance)?.iter().filter(|a| a.alive && Some(a.ifindex) == index).count();
+                there == 2 && terms.endpoint().in_force(&instance)?
             }
         })
     }
@@ -172,11 +175,23 @@ impl Change {
         }
     }
 
-    /// What it was, to be noted before it is changed.
-    pub fn note(&mut self) {
-        if let Self::Sysctl { name, before, .. } = self {
-            *before = sysctl::get(name).ok();
+    /// What it was, to be noted before it is changed. `earlier`: the record of the same thing, if it was changed before.
+    pub fn note(&mut self, earlier: Option<&Self>) -> Result<()> {
+        match self {
+            Self::Sysctl { name, before, .. } => *before = sysctl::get(name).ok(),
+            Self::Programs { interface, clsact_before, .. } => {
+                *clsact_before = match earlier {
+                    Some(Self::Programs { clsact_before, .. }) => *clsact_before,
+                    _ => {
+                        let mut netlink = Netlink::route()?;
+                        let index = netlink.index_of(interface)?;
+                        Some(netlink.has_clsact(index)?)
+                    }
+                }
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     /// Does it.
@@ -193,7 +208,7 @@ impl Change {
                 }
             }
             Self::Rule { address, table } => _ = Netlink::route()?.add_rule(&own_rule(*address, *table))?,
-            Self::Programs { interface, instance, terms } => {
+            Self::Programs { interface, instance, terms, .. } => {
                 terms.endpoint().attach(&Instance::new(instance)?, interface, TcKind::Auto)?;
             }
         }
@@ -232,10 +247,18 @@ impl Change {
                 true => format!("removed the rule from {address} lookup {table}"),
                 false => format!("the rule from {address} lookup {table} was not there any more"),
             },
-            Self::Programs { interface, instance, .. } => match detach_all(&Instance::new(instance)?)?.len() {
-                0 => format!("the programs were not on {interface} any more"),
-                _ => format!("took the programs off {interface}"),
-            },
+            Self::Programs { interface, instance, clsact_before, .. } => {
+                let gone = detach_all(&Instance::new(instance)?)?;
+                let classic = |hook| matches!(hook, Hook::ClassicIngress | Hook::ClassicEgress);
+                let made = *clsact_before == Some(false) && (!has_tcx() || gone.iter().any(|one| classic(one.hook)));
+                if made && let Some(link) = Snapshot::take()?.link_named(interface) {
+                    Netlink::route()?.delete_empty_clsact(link.index)?;
+                }
+                match gone.len() {
+                    0 => format!("the programs were not on {interface} any more"),
+                    _ => format!("took the programs off {interface}"),
+                }
+            }
         })
     }
 }
@@ -263,7 +286,14 @@ fn default_routes(network: &Snapshot, table: u32, like: IpAddr) -> impl Iterator
 }
 
 /// What has answers from the virtual addresses of a gateway's family leave by it: the route, then the rules.
-pub fn source_route(network: &Snapshot, gateway: IpAddr, table: u32, vips: &[IpAddr]) -> Result<Vec<Change>> {
+/// `link`: where clients' packets come by, and so where a link-local gateway is.
+pub fn source_route(
+    network: &Snapshot,
+    link: &Link,
+    gateway: IpAddr,
+    table: u32,
+    vips: &[IpAddr],
+) -> Result<Vec<Change>> {
     let vips: Vec<_> = vips.iter().filter(|vip| vip.is_ipv4() == gateway.is_ipv4()).collect();
     if vips.is_empty() {
         let remedy = "leave it out, or name a virtual address of its family with --vip";
@@ -271,7 +301,9 @@ pub fn source_route(network: &Snapshot, gateway: IpAddr, table: u32, vips: &[IpA
     }
     let place = gateway.to_string();
     let on_link = Netlink::route()?.route_to(gateway)?.filter(|route| route.gateway.is_none() && !route.local);
-    let link = on_link.and_then(|route| network.links.get(&route.ifindex)).ok_or_else(|| {
+    let link_local = matches!(gateway, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let found = on_link.and_then(|route| if link_local { Some(link) } else { network.links.get(&route.ifindex) });
+    let link = found.ok_or_else(|| {
         let what = "this gateway is on none of this host's links";
         Failure::new(&place, what, "name the address that the next router has on a link of this host")
     })?;
@@ -291,7 +323,7 @@ pub fn segments(mtu: u32, overhead: u32) -> (u16, u16) {
 }
 
 /// The interface that is meant, or that leads to the director or the default gateway.
-pub fn interface(network: &Snapshot, named: Option<&str>) -> Result<dirigent_net::Link> {
+pub fn interface(network: &Snapshot, named: Option<&str>) -> Result<Link> {
     let found = match named {
         Some(name) => network.link_named(name),
         None => {

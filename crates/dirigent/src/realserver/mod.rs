@@ -79,7 +79,7 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
             let place = gateway.to_string();
             return Err(Failure::new(place, "a second gateway of this family", "answers leave by one: name one"));
         }
-        routes.extend(source_route(network, *gateway, target.table, &target.vip)?);
+        routes.extend(source_route(network, &link, *gateway, target.table, &target.vip)?);
     }
     if target.mode == RealserverMode::Tun {
         let v6 = target.director.is_empty() || target.director.iter().any(std::net::IpAddr::is_ipv6);
@@ -120,6 +120,7 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
                     mss: segments(link.mtu, overhead),
                     mac,
                 },
+                clsact_before: None,
             });
         }
     }
@@ -139,9 +140,7 @@ fn setup(args: &RealserverSetup) -> Result<ExitCode> {
     let mut state = State::read(&args.state.state)?;
     let mut todo = Vec::new();
     for change in wanted(&args.target, &network)? {
-        // Programs are renewed with their terms whenever those differ from what was set up.
-        let same = state.changes.contains(&change) || !matches!(change, Change::Programs { .. });
-        if !(same && change.is_done(&network)?) {
+        if !change.is_done(&network)? {
             todo.push(change);
         }
     }
@@ -168,7 +167,7 @@ fn setup(args: &RealserverSetup) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for (done, change) in todo.iter_mut().enumerate() {
-        change.note();
+        change.note(state.changes.iter().find(|old| old.same_thing(change)))?;
         // Of what is changed again (programs that are renewed; all, after the machine started anew) there is one record.
         state.changes.retain(|old| !old.same_thing(change));
         state.changes.push(change.clone());
