@@ -318,7 +318,7 @@ pub fn transport<P: Packet, A>(p: &P, ip: &Ip<A>) -> (Extent, Transport) {
     let bundles = l4.flags == event::COOKIE_ECHO || l4.flags == event::COOKIE_ACK;
     if bundles && first.len.get() >= CHUNK as u16 {
         // An ABORT behind them counts (RFC 9260 §3.3.7).
-        let second = at + (usize::from(first.len.get()) + 3 & 0x1fffc);
+        let second = at + ((usize::from(first.len.get()) + 3) & 0x1fffc);
         if second + CHUNK as usize <= L3 + ip.len as usize
             && p.get::<ChunkHeader>(second & 0x7fff).is_some_and(|chunk| event_of(chunk.kind) == event::ABORT)
         {

@@ -156,8 +156,11 @@ fn errors_about_answers_go_to_the_server_in_every_method() {
             for protocol in [6, 17, 132] {
                 let mut m = director(method, v6);
                 assert_eq!(m.run(&opening(v6, protocol), CLIENT_LINK).0.reason, Reason::Request);
-                let kinds: &[(u8, u8)] =
-                    if v6 { &[(1, 4), (2, 0), (3, 0), (4, 1), (100, 0), (127, 9)] } else { &[(3, 3), (3, 4), (4, 0), (11, 1)] };
+                let kinds: &[(u8, u8)] = if v6 {
+                    &[(1, 4), (2, 0), (3, 0), (4, 1), (100, 0), (127, 9)]
+                } else {
+                    &[(3, 3), (3, 4), (4, 0), (11, 1)]
+                };
                 for kind in kinds {
                     let frame = error(v6, &vip(v6), *kind, &quoted(v6, true, protocol, 20));
                     let (verdict, out) = m.run(&frame, CLIENT_LINK);
@@ -174,7 +177,8 @@ fn errors_about_answers_go_to_the_server_in_every_method() {
                         _ => assert!(out.ends_with(&frame[dst..]) && out.len() > frame.len()),
                     }
                 }
-                let others: &[(u8, u8)] = if v6 { &[(128, 0), (129, 0), (135, 0)] } else { &[(0, 0), (5, 1), (8, 0), (12, 0)] };
+                let others: &[(u8, u8)] =
+                    if v6 { &[(128, 0), (129, 0), (135, 0)] } else { &[(0, 0), (5, 1), (8, 0), (12, 0)] };
                 for kind in others {
                     let frame = error(v6, &vip(v6), *kind, &quoted(v6, true, protocol, 20));
                     assert_eq!(m.run(&frame, CLIENT_LINK), (Verdict::pass(Reason::IcmpUnrelated), frame));
@@ -409,7 +413,11 @@ fn extension_headers_stay_and_are_looked_behind() {
     let one = |next: u8| vec![next, 0, 1, 4, 0, 0, 0, 0];
     let chain = |types: &[u8], last: u8| -> Vec<u8> {
         let nexts = types.iter().skip(1).copied().chain([last]);
-        types.iter().zip(nexts).flat_map(|(t, n)| if *t == 44 { vec![n, 0, 0, 0, 0, 0, 0, 7] } else { one(n) }).collect()
+        types
+            .iter()
+            .zip(nexts)
+            .flat_map(|(t, n)| if *t == 44 { vec![n, 0, 0, 0, 0, 0, 0, 7] } else { one(n) })
+            .collect()
     };
     let chains: [&[u8]; 6] = [&[60], &[0], &[43], &[44], &[0, 60, 43, 44], &[0, 60, 43, 60, 60, 60]];
     for protocol in [6, 17, 132] {
@@ -458,14 +466,16 @@ fn extension_headers_stay_and_are_looked_behind() {
 #[test]
 fn martian_sources_are_refused_in_both_families() {
     let mut m = director(kind::NAT_REQUEST, false);
-    let from4 = |src| frame4(Spec { src: (src, PORT), dst: (VIP4, VPORT), protocol: 6, flags: SYN, ttl: 64, payload: 0 });
+    let from4 =
+        |src| frame4(Spec { src: (src, PORT), dst: (VIP4, VPORT), protocol: 6, flags: SYN, ttl: 64, payload: 0 });
     for src in [[0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 5], [240, 0, 0, 1], [255; 4], VIP4] {
         assert_eq!(m.run(&from4(src), CLIENT_LINK).0, Verdict::drop(Reason::Martian), "{src:?}");
     }
     for src in [[169, 254, 1, 1], [10, 1, 0, 50]] {
         assert_eq!(m.run(&from4(src), CLIENT_LINK).0.reason, Reason::Request, "{src:?}");
     }
-    let from6 = |src| frame6(Spec { src: (src, PORT), dst: (VIP6, VPORT), protocol: 6, flags: SYN, ttl: 64, payload: 0 });
+    let from6 =
+        |src| frame6(Spec { src: (src, PORT), dst: (VIP6, VPORT), protocol: 6, flags: SYN, ttl: 64, payload: 0 });
     let (mut loopback, mut multicast, mut link_local) = ([0; 16], [0; 16], [0; 16]);
     loopback[15] = 1;
     (multicast[0], multicast[15]) = (0xff, 1);
@@ -531,12 +541,12 @@ fn short_headers_are_dropped_in_every_method_and_direction() {
 fn lying_headers_pass_untouched_or_go_to_whom_they_concern() {
     let good = opening(false, 6);
     let cases: [(usize, &[u8]); 6] = [
-        (14, &[0x55]),        // version 5
-        (14, &[0x44]),        // a header of 16 bytes
-        (14, &[0x4f]),        // a header of 60, of which the rest is no options
-        (16, &[0xff, 0xff]),  // longer than the frame
-        (16, &[0, 19]),       // shorter than the header
-        (24, &[0x12, 0x34]),  // a wrong checksum
+        (14, &[0x55]),       // version 5
+        (14, &[0x44]),       // a header of 16 bytes
+        (14, &[0x4f]),       // a header of 60, of which the rest is no options
+        (16, &[0xff, 0xff]), // longer than the frame
+        (16, &[0, 19]),      // shorter than the header
+        (24, &[0x12, 0x34]), // a wrong checksum
     ];
     for (at, bytes) in cases {
         let mut m = director(kind::NAT_REQUEST, false);
@@ -565,7 +575,9 @@ fn lying_headers_pass_untouched_or_go_to_whom_they_concern() {
         assert_eq!(m.run(&frame, CLIENT_LINK), (Verdict::pass(Reason::Malformed), frame));
     }
     // TCP's data offset and UDP's length are never checked, nor are checksums.
-    for (protocol, at, value) in [(6, 46, 0x40), (6, 46, 0xf0), (17, 38, 0xff), (17, 39, 1), (6, 50, 0x55), (17, 40, 0x55)] {
+    for (protocol, at, value) in
+        [(6, 46, 0x40), (6, 46, 0xf0), (17, 38, 0xff), (17, 39, 1), (6, 50, 0x55), (17, 40, 0x55)]
+    {
         let mut m = director(kind::NAT_REQUEST, false);
         let mut frame = opening(false, protocol);
         frame[at] = value;
