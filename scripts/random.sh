@@ -10,4 +10,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need_root "make random" "make random"
 
 export DIRIGENT_RANDOM_FRAMES=$1 DIRIGENT_RANDOM_SEED=${2:-1}
-cargo test --quiet -p dirigent-testkit --test differential -- --exact memory_xdp_and_tc_agree_on_many_frames --nocapture
+# With optimization: half of the time is the generator's and the executor's in memory.
+cargo test --quiet --release -p dirigent-testkit --test differential -- --exact memory_xdp_and_tc_agree_on_many_frames --nocapture
