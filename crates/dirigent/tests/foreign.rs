@@ -285,7 +285,8 @@ fn what_one_director_leaves_on_xdp_another_directs() {
     let argv = ["dirigent", "run", "--config", file.to_str().unwrap(), "--instance", &instance];
     let mut second = lab.start("director", &argv);
     let ready =
-        format!("for i in $(seq 200); do test -S /run/dirigent/{instance}.sock && exit; sleep 0.1; done; exit 1");
+        // The socket is there before the director forwards.
+        format!("for i in $(seq 200); do dirigent --instance {instance} status | grep -q forwarding && exit; sleep 0.1; done; exit 1");
     lab.sh("director", &ready);
     let strange = frames(STRANGER);
     assert_eq!(over_the_bridge(&lab, &strange), strange, "bridged as they were sent");
