@@ -12,6 +12,7 @@ use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
 use crate::pieces;
 use crate::records::{Conn, Settings, Tuple, setting};
 use crate::relay;
+use crate::schedule::Client;
 use crate::sctp::{self, Association};
 use crate::tables::Tables;
 use crate::tcp;
@@ -41,6 +42,8 @@ pub struct Work<F: Family> {
     pub conn: Conn<F::Addr>,
     /// The key of its reply entry.
     pub reply: Tuple<F::Addr>,
+    /// What schedulers may know of the packet, if it is one of a one-packet service.
+    pub client: Client,
 }
 
 /// The later stages: what an earlier one leaves to them. Each is verified and

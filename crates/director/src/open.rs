@@ -101,7 +101,7 @@ pub fn connect<F: Family, T: Tables>(
     let client = client::<F>(key);
     let no_server = Verdict::drop(Reason::NoServer);
     let service = t.service(wish.service).ok_or(no_server)?;
-    wish.server = schedule::schedule(t, service, client).ok_or(no_server)?;
+    wish.server = schedule::schedule(t, service, &client).ok_or(no_server)?;
     match bind::<F, T>(t, key, &wish, conn, reply) {
         Bound::Done => return Ok(()),
         Bound::Refused(verdict) => return Err(verdict),
@@ -244,12 +244,12 @@ fn insert_reply<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, conn: &Co
 /// A packet of a one-packet service: scheduled and sent, nothing remembered.
 #[inline(always)]
 pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
-    let Work { flow, conn, .. } = w;
+    let Work { flow, conn, client: whose, .. } = w;
     let Some(index) = service::<F, T>(t, &flow.key) else { return Verdict::drop(Reason::Raced) };
-    let client = client::<F>(&flow.key);
+    *whose = client::<F>(&flow.key);
     let Some(scheduled) = t.service(index) else { return Verdict::drop(Reason::Raced) };
     let cursor = scheduled.cursor.load();
-    let number = schedule::schedule(t, scheduled, client);
+    let number = schedule::schedule(t, scheduled, whose);
     let Some(number) = number else { return errors::refuse::<F, T>(t, Notice::NoServer, 0) };
     let Some(server) = t.server(number) else { return Verdict::drop(Reason::Raced) };
     (conn.server, conn.service) = (number, index);

@@ -12,7 +12,7 @@ use crate::records::{Server, Service, Tuple, server_flag};
 use crate::tables::{Step, Tables};
 
 /// What a scheduler may know of the packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Client {
     /// The client's address, folded for hashing ([`crate::family::Address::hash_fold`]).
     pub addr: u32,
@@ -100,9 +100,9 @@ macro_rules! schedulers {
 
         /// Chooses a server: its index.
         #[inline(never)]
-        pub fn schedule<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u32> {
+        pub fn schedule<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
             match service.scheduler {
-                $($number => $module::pick(t, service, client),)*
+                $($number => $module::pick(t, service, *client),)*
                 _ => None,
             }
         }
