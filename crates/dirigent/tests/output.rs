@@ -64,6 +64,14 @@ address = "192.0.2.99:80"
 
 [[service.server]]
 address = "10.0.0.2:8080"
+
+[[service]]
+protocol = "sctp"
+address = "192.0.2.10:80"
+vip = "manage"
+
+[[service.server]]
+address = "10.0.0.2:81"
 "#;
 
 /// A lab with that configuration, after eight requests and an echo, with one connection open and one refused.
@@ -177,7 +185,7 @@ fn services_say_the_same(lab: &TestLab) {
     }
     expect(rows, wanted);
     // And it is what was configured and happened.
-    let [site, _, other, echo, six] = services.as_slice() else { panic!("{services:#?}") };
+    let [site, _, other, echo, sctp, six] = services.as_slice() else { panic!("{services:#?}") };
     assert_eq!((site.address.as_str(), site.scheduler.as_str()), ("192.0.2.10:80", "wrr"));
     assert_eq!(site.servers.iter().map(|s| s.weight).collect::<Vec<_>>(), [3, 1, 0]);
     assert_eq!(
@@ -188,6 +196,7 @@ fn services_say_the_same(lab: &TestLab) {
     assert_eq!(site.servers.iter().map(|s| s.active).sum::<u32>(), 1);
     assert_eq!((other.address.as_str(), echo.address.as_str()), ("192.0.2.99:80", "192.0.2.10:7"));
     assert_eq!(echo.servers[0].inactive, 1);
+    assert_eq!((sctp.protocol.as_str(), sctp.address.as_str()), ("sctp", "192.0.2.10:80"));
     assert_eq!(
         (six.scheduler.as_str(), six.flags.as_slice()),
         ("mh", ["mh-port".to_owned(), "mh-fallback".to_owned()].as_slice())
@@ -215,7 +224,7 @@ fn servers_say_the_same(lab: &TestLab) {
         ]
     });
     expect(table(&text, &headings), wanted.collect());
-    assert_eq!(servers.len(), 6);
+    assert_eq!(servers.len(), 7);
     let first = &servers[0];
     assert_eq!((first.address.as_str(), first.method.as_str()), ("10.0.0.2:8080", "nat"));
     assert_eq!((first.next_hop.state.as_str(), first.next_hop.mac.as_str()), ("resolved", "02:00:00:00:03:01"));
@@ -352,7 +361,7 @@ fn checks_say_the_same(lab: &TestLab) {
     assert_eq!((&json["valid"], &json["problems"]), (&json!(true), &json!([])));
     let warnings: Vec<Problem> = serde_json::from_value(json["warnings"].clone()).unwrap();
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
-    assert_eq!(text, format!("warning: {warning}\n{file}: valid, 5 services, 6 servers"));
+    assert_eq!(text, format!("warning: {warning}\n{file}: valid, 6 services, 7 servers"));
     lab.write_config("version = 1\nnonsense = 2\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10\"\n");
     let text = check("");
     let json =
