@@ -47,4 +47,4 @@ GUEST
 mkdir -p "$job/archives/partial"
 printf 'Dir::Cache::archives "%s";\n' "$job/archives" >"$job/apt.conf"
 export APT_CONFIG=$job/apt.conf
-"$oracle/run" -o "$job/out" -t 900 -m 1536 -a "$job/datapath-tests" -a "$job/golden" -a "$job/xmit" "$job/old-kernel.sh"
+"$oracle/run" -o "$job/out" -t 1800 -m 1536 -a "$job/datapath-tests" -a "$job/golden" -a "$job/xmit" "$job/old-kernel.sh"
