@@ -4,6 +4,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod object;
 #[allow(dead_code, reason = "the director cuts and grows packets, the server does not")]
 mod skb;
 #[allow(dead_code, reason = "the director walks tables, the server does not")]
@@ -89,15 +90,4 @@ pub fn dirigent_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn dirigent_egress(ctx: TcContext) -> i32 {
     end(endpoint::send(&mut Skb::<false> { ctx: ctx.skb.skb }, &Tables))
-}
-
-/// GPL helpers may be called by programs whose licence the kernel counts as GPL.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-/// Never linked: the build script refuses an object that refers to it.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
 }

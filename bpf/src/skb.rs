@@ -10,7 +10,7 @@ use dirigent_director::records::tunnel;
 use dirigent_director::tunnel::Outer;
 use dirigent_wire::Header;
 
-use crate::window::{self, Chunk, Context, Load, window};
+use crate::window::{self, Chunk, Context, Load, header};
 
 /// A packet, in the first stage or a later one.
 pub struct Skb<const EASY: bool> {
@@ -58,14 +58,13 @@ impl<const E: bool> Packet for Skb<E> {
     }
     #[inline(always)]
     fn get<H: Header>(&self, off: usize) -> Option<&H> {
-        // SAFETY: the window holds H::LEN bytes; H is valid for any bytes and
-        // needs no more alignment than packets have.
-        window::<Self>(self.ctx.cast(), off, H::LEN).map(|at| unsafe { &*(at as *const H) })
+        // SAFETY: it lies in the packet; nothing moves the packet while it is borrowed.
+        header::<Self, H>(self.ctx.cast(), off).map(|at| unsafe { &*at })
     }
     #[inline(always)]
     fn get_mut<H: Header>(&mut self, off: usize) -> Option<&mut H> {
         // SAFETY: as `get`; the borrow of the packet keeps it single.
-        window::<Self>(self.ctx.cast(), off, H::LEN).map(|at| unsafe { &mut *(at as *mut H) })
+        header::<Self, H>(self.ctx.cast(), off).map(|at| unsafe { &mut *at })
     }
     #[inline(always)]
     fn pull(&mut self, len: u32) {

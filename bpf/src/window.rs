@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_csum_diff;
-use dirigent_wire::checksum;
+use dirigent_wire::{Header, checksum};
 
 /// Offsets of `data` and `data_end` in a context.
 pub trait Context {
@@ -37,6 +37,13 @@ pub fn window<C: Context>(ctx: *mut c_void, off: usize, len: usize) -> Option<us
         );
     }
     if at + len > end { None } else { Some(at) }
+}
+
+/// The header at `off`, if it lies in the packet. Any bytes are a value of it, and it needs
+/// no more alignment than packets have.
+#[inline(always)]
+pub fn header<C: Context, H: Header>(ctx: *mut c_void, off: usize) -> Option<*mut H> {
+    window::<C>(ctx, off, H::LEN).map(|at| at as *mut H)
 }
 
 /// Calls `step` for 0 to `n` − 1 until it returns other than 0.

@@ -18,7 +18,7 @@ use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::{Header, eth::EthHeads};
 
 use crate::maps::{self, KernelTables, count_reason};
-use crate::window::{self, Chunk, Context, Load, window};
+use crate::window::{self, Chunk, Context, Load, header};
 
 /// Put before the packet for tc: decided, leave it alone.
 pub const JUDGED: u32 = 0x4469_7267;
@@ -67,14 +67,13 @@ impl<const E: bool> Packet for Frame<E> {
     }
     #[inline(always)]
     fn get<H: Header>(&self, off: usize) -> Option<&H> {
-        // SAFETY: the window holds H::LEN bytes; H is valid for any bytes and
-        // needs no more alignment than packets have.
-        window::<Self>(self.ctx.cast(), off, H::LEN).map(|at| unsafe { &*(at as *const H) })
+        // SAFETY: it lies in the packet; nothing moves the packet while it is borrowed.
+        header::<Self, H>(self.ctx.cast(), off).map(|at| unsafe { &*at })
     }
     #[inline(always)]
     fn get_mut<H: Header>(&mut self, off: usize) -> Option<&mut H> {
         // SAFETY: as `get`; the borrow of the frame keeps it single.
-        window::<Self>(self.ctx.cast(), off, H::LEN).map(|at| unsafe { &mut *(at as *mut H) })
+        header::<Self, H>(self.ctx.cast(), off).map(|at| unsafe { &mut *at })
     }
     #[inline(always)]
     fn pull(&mut self, _: u32) {}

@@ -8,22 +8,16 @@ use aya_ebpf::macros::btf_map;
 use dirigent_director::shared::S32;
 use dirigent_wire::{Addr4, Be16, EthHeader, Header, Ipv4Header, Mac, Ports, TcpHeader, checksum, eth, ip::proto};
 
-use crate::window::{Context, window};
-
-struct Xdp;
-
-impl Context for Xdp {
-    const DATA: i32 = 0;
-    const DATA_END: i32 = 4;
-}
+use crate::window::header;
+use crate::xdp::Frame;
 
 const L3: usize = 14;
 const L4: usize = 34;
 
 #[inline(always)]
 fn at<H: Header>(ctx: *mut xdp_md, off: usize) -> Option<&'static mut H> {
-    // SAFETY: the window holds H::LEN bytes; each is looked at anew after what moves them.
-    window::<Xdp>(ctx.cast(), off, H::LEN).map(|at| unsafe { &mut *(at as *mut H) })
+    // SAFETY: it lies in the packet, and is looked for anew after what moves the packet.
+    header::<Frame<true>, H>(ctx.cast(), off).map(|at| unsafe { &mut *at })
 }
 
 /// Nothing: what the wrapper costs.

@@ -7,57 +7,17 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_meta};
 use aya_ebpf::macros::btf_map;
 
-use crate::window::{Context, window};
-
-/// Bytes of every frame.
-pub const FRAME: u32 = 96;
-
-/// Which packet of its connections a round sends: where in the frame the client is.
-#[repr(C)]
-pub struct Round {
-    /// The frame's first 80 bytes. In words: later loads of parts of a word come from the
-    /// store of the whole one, which the CPU forwards.
-    template: [u64; 10],
-    /// Packets of the round.
-    packets: u64,
-    /// Packets so far.
-    done: u64,
-    /// Nanoseconds on the kernel's clock at the first packet.
-    begun: u64,
-    /// The same at the last packet.
-    ended: u64,
-    /// Packets that did not end as expected.
-    astray: u64,
-    /// Which packet is the next; goes on from round to round.
-    counter: u64,
-    /// Connections − 1; their number is a power of two.
-    mask: u32,
-    /// Whether the addresses are IPv6.
-    v6: u32,
-    /// Whether the client is the destination.
-    reply: u32,
-    /// The verdict that is expected.
-    action: u32,
-    /// The length that is expected.
-    len: u32,
-    /// Zero.
-    spare: u32,
-}
+use crate::record::{FRAME, Round};
+use crate::window::window;
+use crate::xdp::Frame;
 
 #[btf_map]
 static ROUND: Array<Round, 1> = Array::new();
 
-struct Xdp;
-
-impl Context for Xdp {
-    const DATA: i32 = 0;
-    const DATA_END: i32 = 4;
-}
-
-/// `bytes` of the packet from `at`, to be written.
+/// Writes a value into the packet.
 #[inline(always)]
-unsafe fn put<T>(ctx: *mut xdp_md, at: usize, value: T) -> bool {
-    match window::<Xdp>(ctx.cast(), at, size_of::<T>()) {
+fn put<T>(ctx: *mut xdp_md, at: usize, value: T) -> bool {
+    match window::<Frame<true>>(ctx.cast(), at, size_of::<T>()) {
         // SAFETY: the window holds a T; packets are written unaligned.
         Some(to) => unsafe { (to as *mut T).write_volatile(value) },
         None => return false,
@@ -65,36 +25,30 @@ unsafe fn put<T>(ctx: *mut xdp_md, at: usize, value: T) -> bool {
     true
 }
 
+/// Copies `N` words into the packet, each by a store of its own.
+///
+/// # Safety
+/// `from` must point at that many.
+#[inline(always)]
+unsafe fn copy<const N: usize>(ctx: *mut xdp_md, at: usize, from: *const u64) -> bool {
+    let Some(to) = window::<Frame<true>>(ctx.cast(), at, 8 * N) else { return false };
+    let mut i = 0;
+    while i < N {
+        // SAFETY: within the window, and as the caller promises.
+        unsafe { (to as *mut u64).add(i).write_volatile(*from.add(i)) };
+        i += 1;
+    }
+    true
+}
+
 /// Puts the frame back, as a packet of connection `n` (of 2^30 at most).
 #[inline(always)]
 fn restore(ctx: *mut xdp_md, round: &Round, n: u32) -> bool {
-    let words = if round.v6 != 0 { 10 } else { 7 };
-    #[repr(C)]
-    struct Head([u64; 7]);
-    #[repr(C)]
-    struct Rest([u64; 3]);
-    let Some(head) = window::<Xdp>(ctx.cast(), 0, size_of::<Head>()) else { return false };
-    let [a, b, c, d, e, f, g, h, i, j] = &round.template;
-    let head = head as *mut u64;
-    // SAFETY: within the window.
-    unsafe {
-        head.write_volatile(*a);
-        head.add(1).write_volatile(*b);
-        head.add(2).write_volatile(*c);
-        head.add(3).write_volatile(*d);
-        head.add(4).write_volatile(*e);
-        head.add(5).write_volatile(*f);
-        head.add(6).write_volatile(*g);
-    }
-    if words == 10 {
-        let Some(rest) = window::<Xdp>(ctx.cast(), size_of::<Head>(), size_of::<Rest>()) else { return false };
-        let rest = rest as *mut u64;
-        // SAFETY: within the window.
-        unsafe {
-            rest.write_volatile(*h);
-            rest.add(1).write_volatile(*i);
-            rest.add(2).write_volatile(*j);
-        }
+    let template = round.template.as_ptr();
+    // SAFETY: 7 words, or all 10: IPv6's header is that much longer.
+    let copied = unsafe { copy::<7>(ctx, 0, template) && (round.v6 == 0 || copy::<3>(ctx, 56, template.add(7))) };
+    if !copied {
+        return false;
     }
     // The client: 32,768 ports of each of its addresses 100.64.0.0/10 or 2001:db8:c::/96.
     let port = (1024 + (n & 0x7fff) as u16).to_be();
@@ -107,8 +61,7 @@ fn restore(ctx: *mut xdp_md, round: &Round, n: u32) -> bool {
         (_, 0) => (34, 54),
         (..) => (50, 56),
     };
-    // SAFETY: plain words.
-    unsafe { (round.v6 != 0 || put(ctx, 18, id)) && put(ctx, addr_at, addr) && put(ctx, port_at, port) }
+    (round.v6 != 0 || put(ctx, 18, id)) && put(ctx, addr_at, addr) && put(ctx, port_at, port)
 }
 
 /// Sends one packet of the round through `measured`.
@@ -140,8 +93,8 @@ pub fn round(ctx: *mut xdp_md, measured: fn(*mut xdp_md) -> u32) -> u32 {
         if meta != data {
             bpf_xdp_adjust_meta(ctx, data.wrapping_sub(meta) as i32);
         }
-        if len != FRAME {
-            bpf_xdp_adjust_head(ctx, len.wrapping_sub(FRAME) as i32);
+        if len != FRAME as u32 {
+            bpf_xdp_adjust_head(ctx, len.wrapping_sub(FRAME as u32) as i32);
         }
     }
     round.done += 1;

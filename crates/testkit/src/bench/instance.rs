@@ -6,34 +6,16 @@ use dirigent_datapath::kernel::{Kernel, LoadOptions};
 use dirigent_datapath::object;
 use dirigent_director::Reason;
 use dirigent_director::records::LAYOUT_VERSION;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::cases::{Case, Packets, Setup};
 use crate::golden::tables::{self, text};
 use crate::golden::{Bed, Side};
 
-/// Bytes of every frame, and those of them that the wrapper puts back.
-pub const FRAME: usize = 96;
-const TEMPLATE: usize = 80;
+#[path = "../../../../bpf/src/bench/record.rs"]
+mod record;
 
-/// What the wrapper is told and tells: bpf/src/bench/round.rs.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct Round {
-    template: [u8; TEMPLATE],
-    packets: u64,
-    done: u64,
-    begun: u64,
-    ended: u64,
-    astray: u64,
-    counter: u64,
-    mask: u32,
-    v6: u32,
-    reply: u32,
-    action: u32,
-    len: u32,
-    spare: u32,
-}
+pub use record::FRAME;
+use record::Round;
 
 /// A loaded object.
 pub struct Instance {
@@ -70,24 +52,20 @@ impl Instance {
         count: u32,
         counter: u64,
     ) -> Result<f64, String> {
-        let mut template = [0; TEMPLATE];
-        let head = packets.frame.get(..TEMPLATE).ok_or("a frame is too short")?;
-        template.copy_from_slice(head);
-        let round = Round {
-            template,
+        let mut round = Round {
             packets: count.into(),
-            done: 0,
-            begun: 0,
-            ended: 0,
-            astray: 0,
             counter,
             mask: packets.connections - 1,
             v6: packets.v6.into(),
             reply: packets.reply.into(),
             action: packets.action,
             len: packets.len,
-            spare: 0,
+            ..Round::default()
         };
+        let words = packets.frame.chunks_exact(8).filter_map(|bytes| bytes.first_chunk().copied());
+        for (to, word) in round.template.iter_mut().zip(words) {
+            *to = u64::from_ne_bytes(word);
+        }
         let table = self.kernel.table::<u32, Round>("ROUND").map_err(text)?;
         table.insert(0, round).map_err(text)?;
         let before = self.reasons()?;
