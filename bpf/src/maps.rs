@@ -12,7 +12,7 @@ use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
     CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link,
-    NextHop, Piece, Place, Server, Service, Settings, Tuple,
+    MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Piece, Place, Server, Service, Settings, Tuple,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -64,6 +64,8 @@ static SETTINGS: Array<Settings, 1> = Array::new();
 static ERRORS: Array<S64, { ERROR_BUCKETS as usize }> = Array::new();
 #[btf_map]
 static CANDIDATES: Array<Candidate, { MAX_CANDIDATES as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static MARK_RULES: Array<MarkRule, { 2 * MAX_MARK_RULES as usize }> = Array::new();
 
 /// Words of the packet under way: one the verifier forgets, one for a later stage.
 #[btf_map]
@@ -318,6 +320,10 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<u32> {
         SLOTS.get(index).copied()
+    }
+    #[inline(always)]
+    fn mark_rule(&self, index: u32) -> Option<&MarkRule> {
+        MARK_RULES.get(index)
     }
     #[inline(always)]
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {

@@ -142,7 +142,10 @@ pub fn timeout(settings: &Settings, protocol: u8, state: u8) -> u32 {
 
 #[inline(always)]
 fn association_timeout(settings: &Settings, state: u8) -> u32 {
-    sctp::timeout_s(state).saturating_mul(settings.hz)
+    match settings.sctp_timeouts.get(usize::from(state & 15)) {
+        Some(ticks) => *ticks,
+        None => 0,
+    }
 }
 
 /// Of TCP and UDP, which is all that the easy path asks about.

@@ -17,6 +17,10 @@ pub trait Address: Copy + PartialEq + Default + core::fmt::Debug + 'static {
     fn from_words(words: &[u16; 8]) -> Self;
     /// To the widest form.
     fn to_words(self) -> [u16; 8];
+    /// The part of it that a mask covers: see [`crate::records::Service::mask`].
+    fn network(self, mask: u32) -> Self;
+    /// A firewall mark where an address is expected.
+    fn of_mark(mark: u32) -> Self;
     /// IPVS's fold for hashing: the IPv4 address, or the four IPv6 words
     /// exclusive-ored, in host order.
     fn hash_fold(&self) -> u32;
@@ -42,6 +46,15 @@ impl Address for Addr4 {
         [a, b, 0, 0, 0, 0, 0, 0]
     }
     #[inline(always)]
+    fn network(self, mask: u32) -> Self {
+        let [a, b] = self.0;
+        Addr4([a & mask as u16, b & (mask >> 16) as u16])
+    }
+    #[inline(always)]
+    fn of_mark(mark: u32) -> Self {
+        Addr4([mark as u16, (mark >> 16) as u16])
+    }
+    #[inline(always)]
     fn hash_fold(&self) -> u32 {
         self.number()
     }
@@ -64,6 +77,21 @@ impl Address for Addr6 {
     #[inline(always)]
     fn to_words(self) -> [u16; 8] {
         self.0
+    }
+    #[inline(always)]
+    fn network(self, prefix: u32) -> Self {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        // The bits of word number `n` that the prefix covers.
+        let part = |n: u32| {
+            let bits = prefix.saturating_sub(16 * n);
+            let clear = if bits >= 16 { 0 } else { 16 - bits };
+            ((0xffff_u32 << clear) as u16).to_be()
+        };
+        Addr6([a & part(0), b & part(1), c & part(2), d & part(3), e & part(4), f & part(5), g & part(6), h & part(7)])
+    }
+    #[inline(always)]
+    fn of_mark(mark: u32) -> Self {
+        Addr6([mark as u16, (mark >> 16) as u16, 0, 0, 0, 0, 0, 0])
     }
     #[inline(always)]
     fn hash_fold(&self) -> u32 {

@@ -18,6 +18,7 @@ pub mod icmp;
 pub mod open;
 pub mod packet;
 pub mod parse;
+pub mod persist;
 pub mod pieces;
 pub mod records;
 pub mod relay;

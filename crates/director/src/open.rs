@@ -147,8 +147,9 @@ fn fill_request<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, serve
     conn.port = if nat && server.port != Be16::new(0) { server.port } else { key.dport };
     conn.addr_delta = addr_delta(&key.dst, &conn.addr);
     conn.port_delta = checksum::delta(key.dport.raw(), conn.port.raw());
-    (conn.kind, conn.zero, conn.client_link) = (server.method, 0, 0);
-    conn.spare = [0; 6];
+    (conn.kind, conn.flags, conn.client_link) = (server.method, 0, 0);
+    (conn.mark, conn.mask, conn.template) = (0, 0, 0);
+    (conn.link, conn.timeout) = (S64::new(0), S32::new(0));
 }
 
 /// Turns the request entry into that of the answers.

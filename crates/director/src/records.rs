@@ -11,7 +11,7 @@ use dirigent_wire::{Be16, Mac};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of every layout in this file.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Which way between client and server: the key of a connection entry is the
 /// packet's own tuple, so NAT has one entry for each direction.
@@ -78,6 +78,11 @@ impl<A> Place<A> {
     pub fn whole(addr: A) -> Self {
         Self::new(0, addr, Be16::new(0))
     }
+    /// Stands for a firewall mark: `mark` is [`crate::family::Address::of_mark`].
+    #[inline(always)]
+    pub fn mark(mark: A) -> Self {
+        Self { addr: mark, port: Be16::new(0), protocol: 0, zero: 1 }
+    }
 }
 
 /// Which datagram a fragment is a piece of.
@@ -122,6 +127,18 @@ pub mod kind {
     pub const DR_REQUEST: u8 = 3;
     /// From the client; tunnelling: unchanged inside another packet.
     pub const TUN_REQUEST: u8 = 4;
+    /// No connection: a persistence template.
+    pub const TEMPLATE: u8 = 5;
+}
+
+/// Flags of [`Conn`].
+pub mod conn_flag {
+    /// A template controls it.
+    pub const CONTROLLED: u8 = 1;
+    /// Its template's key has no port (port-0, FTP and mark services).
+    pub const ANY_PORT: u8 = 2;
+    /// Its template's key is the mark, whatever protocol and address.
+    pub const BY_MARK: u8 = 4;
 }
 
 /// One direction of a connection. The request entry is the connection: its
@@ -131,7 +148,9 @@ pub mod kind {
 pub struct Conn<A> {
     /// State, flags and tag: see [`crate::conn::Word`].
     pub word: S64,
-    /// Time of this direction's last packet, ticks.
+    /// Templates: see [`crate::persist::Link`]. Else zero.
+    pub link: S64,
+    /// Time of this direction's last packet, ticks; of a template the last connection's.
     pub last_seen: S32,
     /// Packets of this direction, wrapping (synchronisation wants it).
     pub packets: S32,
@@ -151,10 +170,16 @@ pub struct Conn<A> {
     pub port: Be16,
     /// One of [`kind`].
     pub kind: u8,
-    /// Zero.
-    pub zero: u8,
-    /// Room for a template and synchronisation, zero.
-    pub spare: [u32; 6],
+    /// Bits of [`conn_flag`].
+    pub flags: u8,
+    /// Firewall mark of the first packet.
+    pub mark: u32,
+    /// Which part of the client's address its template's key has: [`Service::mask`].
+    pub mask: u32,
+    /// Tag of its template.
+    pub template: u32,
+    /// Templates: ticks it lives without a new connection.
+    pub timeout: S32,
 }
 
 /// Flags of [`Service`].
@@ -165,6 +190,10 @@ pub mod service_flag {
     pub const HASH_PORT: u32 = 2;
     /// sh and mh: look further when the slot's server is not available.
     pub const HASH_FALLBACK: u32 = 4;
+    /// Clients stay with their server: [`super::Service::persistence`] is set.
+    pub const PERSISTENT: u32 = 8;
+    /// The service is a firewall mark's.
+    pub const BY_MARK: u32 = 16;
 }
 
 /// A virtual service. The scheduling fields are for new connections only.
@@ -189,6 +218,17 @@ pub struct Service {
     pub table_base: u32,
     /// Its slots; 0: no table.
     pub table_size: u32,
+    /// Ticks that a new persistence template lives.
+    pub persistence: u32,
+    /// Which part of a client's address persistence looks at: IPv4 a mask as it lies in
+    /// the packet, IPv6 the length of a prefix.
+    pub mask: u32,
+    /// Its firewall mark; 0: none.
+    pub mark: u32,
+    /// Its port; 0: any.
+    pub port: Be16,
+    /// Zero.
+    pub zero: u16,
     /// Zero.
     pub spare: [u32; 2],
 }
@@ -207,6 +247,8 @@ pub mod server_flag {
 pub struct Server {
     /// Active connections in the high half, inactive ones in the low one.
     pub load: S64,
+    /// Persistence templates.
+    pub persistent: S64,
     /// Address: IPv4 in the first two words.
     pub addr: [u16; 8],
     /// Port; 0: the packet's own.
@@ -332,6 +374,26 @@ pub mod setting {
     pub const KNOW_SERVERS: u32 = 8;
     /// Tunnels: DF of the inner packet is heeded and copied (IPVS `pmtu_disc`).
     pub const PMTU_DISC: u32 = 16;
+    /// Connections of a removed server end with their next packet (IPVS `expire_nodest_conn`).
+    pub const EXPIRE_NODEST: u32 = 32;
+    /// Templates of quiesced servers are not heeded (IPVS `expire_quiescent_template`).
+    pub const EXPIRE_QUIESCENT: u32 = 64;
+    /// TCP connections may begin without a SYN (IPVS `sloppy_tcp`).
+    pub const SLOPPY_TCP: u32 = 128;
+    /// Associations may begin without an INIT (IPVS `sloppy_sctp`).
+    pub const SLOPPY_SCTP: u32 = 256;
+    /// TCP states by the table of IPVS's `secure_tcp`.
+    pub const SECURE_TCP: u32 = 512;
+    /// What a mark service has no server for goes where it was going (IPVS `cache_bypass`).
+    pub const CACHE_BYPASS: u32 = 1024;
+    /// A SYN of a closed connection opens a new one (IPVS `conn_reuse_mode` 1).
+    pub const REUSE: u32 = 2048;
+    /// The same in FIN_WAIT where answers are not seen (IPVS `conn_reuse_mode` 2).
+    pub const REUSE_FIN_WAIT: u32 = 4096;
+    /// Some service has port 21.
+    pub const FTP: u32 = 8192;
+    /// Some service has port 0.
+    pub const ANY_PORT: u32 = 16384;
 }
 
 /// Number of TCP states (RFC 9293 §3.3.2, and IPVS's SYNACK).
@@ -361,8 +423,18 @@ pub struct Settings {
     pub error_dest_rate: u32,
     /// Errors at once to one destination.
     pub error_dest_burst: u32,
+    /// Idle times by SCTP state, the index of [`crate::sctp::State`].
+    pub sctp_timeouts: [u32; 16],
+    /// lblc: ticks after which a destination that nobody asked for is forgotten.
+    pub lblc_expiration: u32,
+    /// lblcr: ticks after which a destination's set of servers shrinks.
+    pub lblcr_expiration: u32,
+    /// Mark rules: where they begin in MARK_RULES in the high half, how many in the low one.
+    pub mark_rules: u32,
+    /// Of so many packets that would open a connection one is dropped; 0: none.
+    pub drop_rate: u32,
     /// Zero.
-    pub spare: [u32; 7],
+    pub spare: [u32; 19],
 }
 
 impl Default for Settings {
@@ -370,7 +442,7 @@ impl Default for Settings {
         let hz = 250;
         let mut s = Self {
             version: LAYOUT_VERSION,
-            flags: setting::SNAT_REROUTE | setting::PMTU_DISC,
+            flags: setting::SNAT_REROUTE | setting::PMTU_DISC | setting::REUSE,
             hz,
             clock_offset: 0,
             tcp_timeouts: [0; 16],
@@ -379,14 +451,74 @@ impl Default for Settings {
             error_burst: 50,
             error_dest_rate: 10,
             error_dest_burst: 20,
-            spare: [0; 7],
+            sctp_timeouts: [0; 16],
+            lblc_expiration: 86_400 * hz,
+            lblcr_expiration: 86_400 * hz,
+            mark_rules: 0,
+            drop_rate: 0,
+            spare: [0; 19],
         };
         for (slot, seconds) in s.tcp_timeouts.iter_mut().zip(crate::tcp::TIMEOUTS_S) {
+            *slot = seconds * hz;
+        }
+        for (slot, seconds) in s.sctp_timeouts.iter_mut().zip(crate::sctp::TIMEOUTS_S) {
             *slot = seconds * hz;
         }
         s
     }
 }
+
+/// Flags of [`MarkRule`].
+pub mod mark_flag {
+    /// The rule is for IPv6 packets, else for IPv4.
+    pub const V6: u32 = 1;
+    /// Matches unless the interface is `ifindex`.
+    pub const NOT_LINK: u32 = 2;
+    /// Matches unless the source is in the prefix.
+    pub const NOT_SOURCE: u32 = 4;
+    /// Matches unless the destination is in the prefix.
+    pub const NOT_DEST: u32 = 8;
+    /// Matches unless the source port is in the range.
+    pub const NOT_SPORT: u32 = 16;
+    /// Matches unless the destination port is in the range.
+    pub const NOT_DPORT: u32 = 32;
+    /// Matches unless the protocol is `protocol`.
+    pub const NOT_PROTOCOL: u32 = 64;
+}
+
+/// A rule that marks packets: all that it says must match. Rules are gone through in order,
+/// each that matches sets `mark & keep ^ value`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct MarkRule {
+    /// Bits of [`mark_flag`].
+    pub flags: u32,
+    /// Interface that the packet came in by; 0: any.
+    pub ifindex: u32,
+    /// Source prefix, IPv4 in the first two words.
+    pub source: [u16; 8],
+    /// Its mask.
+    pub source_mask: [u16; 8],
+    /// Destination prefix.
+    pub dest: [u16; 8],
+    /// Its mask.
+    pub dest_mask: [u16; 8],
+    /// First and last source port, in the machine's byte order.
+    pub sports: [u16; 2],
+    /// First and last destination port.
+    pub dports: [u16; 2],
+    /// IP protocol; 0: any.
+    pub protocol: u32,
+    /// Bits of the mark that stay.
+    pub keep: u32,
+    /// Bits that are flipped then.
+    pub value: u32,
+    /// Zero.
+    pub zero: u32,
+}
+
+/// Mark rules at most. The table holds twice as many: a new set stands beside the old one.
+pub const MARK_RULES: u32 = 4096;
 
 /// Per-CPU counters of a real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -480,11 +612,13 @@ pub mod map {
 
     /// Candidates of the expire step.
     pub const CANDIDATES: &str = "CANDIDATES";
+    /// Index to `MarkRule`.
+    pub const MARK_RULES: &str = "MARK_RULES";
 
     /// All of them.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 21] = [
         CONNS4, CONNS6, SERVICES4, SERVICES6, SERVICES, SERVERS, SLOTS, NEXT_HOPS, COUNTERS, REASONS, LOCAL4, LOCAL6,
-        KNOWN4, KNOWN6, DATAGRAMS4, DATAGRAMS6, LINKS, SETTINGS, ERRORS, CANDIDATES,
+        KNOWN4, KNOWN6, DATAGRAMS4, DATAGRAMS6, LINKS, SETTINGS, ERRORS, CANDIDATES, MARK_RULES,
     ];
 }
 
@@ -500,14 +634,15 @@ const _: () = {
     // With a 16-byte key the kernel's element is exactly two cache lines.
     assert!(size_of::<Conn<Addr4>>() == 64);
     assert!(size_of::<Conn<Addr6>>() == 80);
-    assert!(size_of::<Service>() == 48);
-    assert!(size_of::<Server>() == 56);
+    assert!(size_of::<Service>() == 64);
+    assert!(size_of::<Server>() == 64);
     assert!(size_of::<NextHop>() == 64);
     assert!(size_of::<Link>() == 32);
-    assert!(size_of::<Settings>() == 128);
+    assert!(size_of::<Settings>() == 256);
     assert!(size_of::<Counters>() == 40);
     assert!(size_of::<Known>() == 24);
     assert!(size_of::<Candidate>() == 48);
+    assert!(size_of::<MarkRule>() == 96);
 };
 
 #[cfg(test)]
@@ -519,8 +654,8 @@ mod tests {
     /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
     /// are then refused instead of misread.
     #[test]
-    fn layouts_of_version_2() {
-        assert_eq!(LAYOUT_VERSION, 2);
+    fn layouts_of_version_3() {
+        assert_eq!(LAYOUT_VERSION, 3);
         let conn4 = [
             offset_of!(Conn<Addr4>, last_seen),
             offset_of!(Conn<Addr4>, server),
@@ -529,10 +664,10 @@ mod tests {
             offset_of!(Conn<Addr4>, port),
             offset_of!(Conn<Addr4>, kind),
         ];
-        assert_eq!(conn4, [8, 16, 28, 32, 36, 38]);
-        assert_eq!([offset_of!(Conn<Addr6>, addr), offset_of!(Conn<Addr6>, port)], [32, 48]);
+        assert_eq!(conn4, [16, 24, 36, 40, 44, 46]);
+        assert_eq!([offset_of!(Conn<Addr6>, addr), offset_of!(Conn<Addr6>, port)], [40, 56]);
         assert_eq!([offset_of!(Service, cursor), offset_of!(Service, scheduler)], [8, 16]);
-        assert_eq!([offset_of!(Server, addr), offset_of!(Server, weight)], [8, 28]);
+        assert_eq!([offset_of!(Server, addr), offset_of!(Server, weight)], [16, 36]);
         assert_eq!([offset_of!(NextHop, src), offset_of!(NextHop, dst)], [12, 18]);
         let hop = [
             offset_of!(NextHop, tunnel),

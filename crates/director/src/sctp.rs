@@ -137,17 +137,8 @@ pub const NAMES: [&str; STATES] = [
     "CLOSED",
 ];
 
-/// Idle seconds after which an entry goes. Nothing sets them, here as in IPVS. NONE: see
-/// [`crate::tcp::TIMEOUTS_S`].
-#[inline(always)]
-pub const fn timeout_s(state: u8) -> u32 {
-    match state & 15 {
-        0 => 3,
-        1 | 12 => 4,
-        8 => 900,
-        _ => 61,
-    }
-}
+/// Idle seconds after which an entry goes, by state. NONE: see [`crate::tcp::TIMEOUTS_S`].
+pub const TIMEOUTS_S: [u32; STATES] = [3, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61];
 
 /// Whether associations in this state are counted as active.
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! What the packet path remembers, and the time. BPF maps in the kernel, plain
 //! collections in the in-memory executor.
 
-use crate::records::{Conn, Datagram, Known, Link, NextHop, Piece, Place, Server, Service, Settings, Tuple};
+use crate::records::{Conn, Datagram, Known, Link, MarkRule, NextHop, Piece, Place, Server, Service, Settings, Tuple};
 use crate::shared::S64;
 use dirigent_wire::{Addr4, Addr6, Mac};
 
@@ -108,6 +108,8 @@ pub trait Tables {
     fn next_hop(&self, server: u32) -> Option<&NextHop>;
     /// A slot of a server list or mh table: a server's index.
     fn slot(&self, index: u32) -> Option<u32>;
+    /// A mark rule, by its place in the table.
+    fn mark_rule(&self, index: u32) -> Option<&MarkRule>;
     /// Calls `step` for 0, 1, … `n` − 1 until it says stop.
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S);
 

@@ -9,7 +9,9 @@ use dirigent_director::conn;
 use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::V4;
 use dirigent_director::records::Place;
-use dirigent_director::records::{Conn, Datagram, Known, Link, NextHop, Piece, Server, Service, Settings, Tuple, kind};
+use dirigent_director::records::{
+    Conn, Datagram, Known, Link, MarkRule, NextHop, Piece, Server, Service, Settings, Tuple, kind,
+};
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Action;
@@ -149,6 +151,9 @@ impl Tables for Cpu {
     }
     fn slot(&self, index: u32) -> Option<u32> {
         Some(index)
+    }
+    fn mark_rule(&self, _: u32) -> Option<&MarkRule> {
+        None
     }
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
         (0..n).all(|i| step.step(self, i));

@@ -11,6 +11,7 @@ use dirigent_director::records::{
     LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
 };
 use dirigent_director::schedule::{Scheduler, Table};
+use dirigent_director::sctp;
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::Be16;
 
@@ -313,6 +314,7 @@ impl<S: Store> Control<S> {
         let old = self.store.server(index)?;
         let record = Server {
             load: S64::new(0),
+            persistent: S64::new(0),
             addr: words(address),
             port: Be16::new(port),
             method: match wanted.method {
@@ -464,7 +466,7 @@ fn tunnelled(next: &mut NextHop, address: IpAddr, shape: Tunnel) {
 
 /// Where a service is.
 pub(super) fn spot(key: &ServiceKey) -> Spot {
-    Spot { address: key.address, port: key.port, protocol: key.protocol.number() }
+    Spot { address: key.address, port: key.port, protocol: key.protocol.number(), mark: false }
 }
 
 /// The settings' record.
@@ -480,6 +482,7 @@ fn settings(of: &WantedSettings, hz: u32, know_servers: bool, clock_offset: u32)
             | bit(of.nat_icmp_send, setting::NAT_ICMP_SEND)
             | bit(of.snat_reroute, setting::SNAT_REROUTE)
             | bit(of.pmtu_disc, setting::PMTU_DISC)
+            | setting::REUSE
             | bit(know_servers, setting::KNOW_SERVERS),
         hz,
         clock_offset,
@@ -489,8 +492,12 @@ fn settings(of: &WantedSettings, hz: u32, know_servers: bool, clock_offset: u32)
         error_burst: of.errors.burst,
         error_dest_rate: of.errors.destination_rate,
         error_dest_burst: of.errors.destination_burst,
-        spare: [0; 7],
+        ..Settings::default()
     };
+    for (slot, seconds) in record.sctp_timeouts.iter_mut().zip(sctp::TIMEOUTS_S) {
+        *slot = seconds * hz;
+    }
+    (record.lblc_expiration, record.lblcr_expiration) = (86_400 * hz, 86_400 * hz);
     for (slot, timeout) in record.tcp_timeouts.iter_mut().zip(of.timeouts.tcp.by_state()) {
         *slot = ticks(timeout);
     }

@@ -26,8 +26,8 @@ pub struct KernelStore {
     conns6: Table<Key6, Conn6>,
     services4: Table<Place4, u32>,
     services6: Table<Place6, u32>,
-    services: Mapped<[AtomicU64; 6]>,
-    servers: Mapped<[AtomicU64; 7]>,
+    services: Mapped<[AtomicU64; 8]>,
+    servers: Mapped<[AtomicU64; 8]>,
     slots: Mapped<AtomicU32>,
     next_hops: Mapped<[AtomicU32; 16]>,
     counters: PerCpuTable<u32, Counters>,
@@ -37,7 +37,7 @@ pub struct KernelStore {
     known4: Table<Place4, Known>,
     known6: Table<Place6, Known>,
     links: Table<u32, [u16; 16]>,
-    settings: Table<u32, [u32; 32]>,
+    settings: Table<u32, [u32; 64]>,
     candidates: Mapped<[AtomicU64; 6]>,
     expire: Option<ExpireStep>,
     clock: Clock,
@@ -80,10 +80,10 @@ impl KernelStore {
         open!(instance, open_table, open_mapped, open_per_cpu_table, None)
     }
 
-    fn service_words(&self, index: u32) -> Result<&[AtomicU64; 6], Error> {
+    fn service_words(&self, index: u32) -> Result<&[AtomicU64; 8], Error> {
         self.services.get(index).ok_or(Error::NoEntry { table: map::SERVICES, index })
     }
-    fn server_words(&self, index: u32) -> Result<&[AtomicU64; 7], Error> {
+    fn server_words(&self, index: u32) -> Result<&[AtomicU64; 8], Error> {
         self.servers.get(index).ok_or(Error::NoEntry { table: map::SERVERS, index })
     }
     fn hop_words(&self, index: u32) -> Result<&[AtomicU32; 16], Error> {
@@ -147,7 +147,7 @@ impl Store for KernelStore {
     }
 
     fn settings(&self) -> Result<Settings, Error> {
-        Ok(shapes::settings(&self.settings.get(&0)?.unwrap_or([0; 32])))
+        Ok(shapes::settings(&self.settings.get(&0)?.unwrap_or([0; 64])))
     }
     fn put_settings(&mut self, settings: &Settings) -> Result<(), Error> {
         Ok(self.settings.insert(0, shapes::settings_words(settings))?)
@@ -165,9 +165,10 @@ impl Store for KernelStore {
         }
     }
     fn service(&self, index: u32) -> Result<Service, Error> {
-        let [list, cursor, kind, wrr, table, _] = self.service_words(index)?;
+        let [list, cursor, kind, wrr, table, persistence, place, _] = self.service_words(index)?;
         let read = |word: &AtomicU64| halves(word.load(Ordering::Acquire));
         let ((scheduler, flags), (wrr_max, wrr_step), (table_base, table_size)) = (read(kind), read(wrr), read(table));
+        let ((persistence, mask), (mark, port)) = (read(persistence), read(place));
         Ok(Service {
             list: S64::new(list.load(Ordering::Acquire)),
             cursor: S64::new(cursor.load(Ordering::Acquire)),
@@ -177,11 +178,18 @@ impl Store for KernelStore {
             wrr_step,
             table_base,
             table_size,
+            persistence,
+            mask,
+            mark,
+            port: shapes::port_of(port),
+            zero: 0,
             spare: [0; 2],
         })
     }
     fn put_service_rules(&mut self, index: u32, s: &Service) -> Result<(), Error> {
-        let [_, _, kind, wrr, table, _] = self.service_words(index)?;
+        let [_, _, kind, wrr, table, persistence, place, _] = self.service_words(index)?;
+        persistence.store(pair(s.persistence, s.mask), Ordering::Release);
+        place.store(pair(s.mark, shapes::word_of(s.port)), Ordering::Release);
         // What a scheduler needs stands before it is chosen, and goes after it was.
         let choose = || kind.store(pair(s.scheduler, s.flags), Ordering::Release);
         wrr.store(pair(s.wrr_max, s.wrr_step), Ordering::Release);
@@ -207,8 +215,8 @@ impl Store for KernelStore {
         Ok(shapes::server(words))
     }
     fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error> {
-        let [_, rest @ ..] = self.server_words(index)?;
-        let [_, words @ ..] = shapes::server_words(server);
+        let [_, _, rest @ ..] = self.server_words(index)?;
+        let [_, _, words @ ..] = shapes::server_words(server);
         for (to, word) in rest.iter().zip(words) {
             to.store(word, Ordering::Release);
         }

@@ -21,12 +21,18 @@ fn entry<A: Address>(flow: Flow, conn: &Conn<A>) -> Entry {
         address: address(&conn.addr.to_words(), flow.src.is_ipv6()),
         flow,
         word: conn.word.load(),
+        link: conn.link.load(),
         last_seen: conn.last_seen.load(),
         packets: conn.packets.load(),
         server: conn.server,
         service: conn.service,
         port: conn.port.get(),
         kind: conn.kind,
+        flags: conn.flags,
+        mark: conn.mark,
+        mask: conn.mask,
+        template: conn.template,
+        timeout: conn.timeout.load(),
     }
 }
 
@@ -116,7 +122,7 @@ impl Store for MemoryTables {
     }
     fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error> {
         let old = at_mut("SERVERS", &mut self.servers, index)?;
-        *old = Server { load: old.load.clone(), ..server.clone() };
+        *old = Server { load: old.load.clone(), persistent: old.persistent.clone(), ..server.clone() };
         Ok(())
     }
     fn next_hop(&self, index: u32) -> Result<NextHop, Error> {

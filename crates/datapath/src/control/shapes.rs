@@ -27,18 +27,21 @@ const _: () = {
     assert!(size_of::<Key4>() == size_of::<Tuple<Addr4>>() && size_of::<Key6>() == size_of::<Tuple<Addr6>>());
     assert!(size_of::<Place4>() == size_of::<Place<Addr4>>() && size_of::<Place6>() == size_of::<Place<Addr6>>());
     assert!(size_of::<Conn4>() == size_of::<Conn<Addr4>>() && size_of::<Conn6>() == size_of::<Conn<Addr6>>());
-    assert!(offset_of!(Conn<Addr4>, addr) == 32 && offset_of!(Conn<Addr4>, port) == 36);
-    assert!(offset_of!(Conn<Addr6>, addr) == 32 && offset_of!(Conn<Addr6>, port) == 48);
-    assert!(offset_of!(Conn<Addr4>, last_seen) == 8 && offset_of!(Conn<Addr4>, server) == 16);
-    assert!(size_of::<Service>() == 48 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, table_base) == 32);
-    assert!(size_of::<Server>() == 56 && offset_of!(Server, port) == 24 && offset_of!(Server, weight) == 28);
+    assert!(offset_of!(Conn<Addr4>, addr) == 40 && offset_of!(Conn<Addr4>, port) == 44);
+    assert!(offset_of!(Conn<Addr6>, addr) == 40 && offset_of!(Conn<Addr6>, port) == 56);
+    assert!(offset_of!(Conn<Addr4>, last_seen) == 16 && offset_of!(Conn<Addr4>, server) == 24);
+    assert!(offset_of!(Conn<Addr4>, mark) == 48 && offset_of!(Conn<Addr6>, mark) == 60);
+    assert!(offset_of!(Conn<Addr4>, timeout) == 60 && offset_of!(Conn<Addr6>, timeout) == 72);
+    assert!(offset_of!(Service, persistence) == 40 && offset_of!(Service, port) == 52);
+    assert!(size_of::<Service>() == 64 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, table_base) == 32);
+    assert!(size_of::<Server>() == 64 && offset_of!(Server, port) == 32 && offset_of!(Server, weight) == 36);
     assert!(
-        offset_of!(Server, flags) == 32 && offset_of!(Server, upper) == 40 && offset_of!(Server, last_weight) == 48
+        offset_of!(Server, flags) == 40 && offset_of!(Server, upper) == 48 && offset_of!(Server, last_weight) == 56
     );
     assert!(size_of::<NextHop>() == 64 && offset_of!(NextHop, src) == 12 && offset_of!(NextHop, tunnel) == 24);
     assert!(offset_of!(NextHop, learned) == 28 && offset_of!(NextHop, peer) == 48);
     assert!(size_of::<Link>() == 32 && offset_of!(Link, used) == 6 && offset_of!(Link, addr6) == 12);
-    assert!(size_of::<Settings>() == 128 && offset_of!(Settings, udp_timeout) == 80);
+    assert!(size_of::<Settings>() == 256 && offset_of!(Settings, udp_timeout) == 80);
     assert!(size_of::<Candidate>() == 48 && offset_of!(Candidate, flags) == 40);
 };
 
@@ -72,6 +75,16 @@ fn quarters(word: u64) -> [u16; 4] {
     [a, b, c, d]
 }
 
+/// A port as the first half of a word.
+pub fn word_of(port: Be16) -> u32 {
+    word(port.raw(), 0)
+}
+
+/// The opposite of [`word_of`].
+pub fn port_of(word: u32) -> Be16 {
+    Be16::from_raw(half_words(word).0)
+}
+
 /// An address's words.
 pub fn words4(address: Ipv4Addr) -> [u16; 2] {
     Addr4::new(address.octets()).0
@@ -92,43 +105,48 @@ pub fn address6(words: [u16; 8]) -> IpAddr {
     IpAddr::from(Addr6(words).bytes())
 }
 
-/// A protocol as the first byte of two.
-fn protocol(number: u8) -> u16 {
-    u16::from_ne_bytes([number, 0])
+/// Protocol and kind of a tuple.
+fn kind_of(flow: &Flow) -> u16 {
+    u16::from_ne_bytes([flow.protocol, flow.template])
 }
 
-fn number(protocol: u16) -> u8 {
-    let [number, _] = protocol.to_ne_bytes();
-    number
+/// Last word of a place: protocol, and whether it is a mark's.
+fn place_kind(spot: &Spot) -> u16 {
+    u16::from_ne_bytes([spot.protocol, spot.mark.into()])
 }
 
 /// The key of a place.
 pub fn place4(spot: &Spot, address: Ipv4Addr) -> Place4 {
     let [a, b] = words4(address);
-    [a, b, spot.port.to_be(), protocol(spot.protocol)]
+    [a, b, spot.port.to_be(), place_kind(spot)]
 }
 
 /// The key of a place.
 pub fn place6(spot: &Spot, address: Ipv6Addr) -> Place6 {
     let [a, b, c, d, e, f, g, h] = words6(address);
-    [a, b, c, d, e, f, g, h, spot.port.to_be(), protocol(spot.protocol)]
+    [a, b, c, d, e, f, g, h, spot.port.to_be(), place_kind(spot)]
 }
 
 /// The place of a key.
-pub fn spot4(&[a, b, port, protocol]: &Place4) -> Spot {
-    Spot { address: address4([a, b]), port: u16::from_be(port), protocol: number(protocol) }
+pub fn spot4(&[a, b, port, kind]: &Place4) -> Spot {
+    spot(address4([a, b]), port, kind)
 }
 
 /// The place of a key.
-pub fn spot6(&[a, b, c, d, e, f, g, h, port, protocol]: &Place6) -> Spot {
-    Spot { address: address6([a, b, c, d, e, f, g, h]), port: u16::from_be(port), protocol: number(protocol) }
+pub fn spot6(&[a, b, c, d, e, f, g, h, port, kind]: &Place6) -> Spot {
+    spot(address6([a, b, c, d, e, f, g, h]), port, kind)
+}
+
+fn spot(address: IpAddr, port: u16, kind: u16) -> Spot {
+    let [protocol, mark] = kind.to_ne_bytes();
+    Spot { address, port: u16::from_be(port), protocol, mark: mark != 0 }
 }
 
 /// The key of a tuple, if it is IPv4.
 pub fn key4(flow: &Flow) -> Option<Key4> {
     let (IpAddr::V4(src), IpAddr::V4(dst)) = (flow.src, flow.dst) else { return None };
     let ([a, b], [c, d]) = (words4(src), words4(dst));
-    Some([a, b, c, d, flow.sport.to_be(), flow.dport.to_be(), protocol(flow.protocol), 0])
+    Some([a, b, c, d, flow.sport.to_be(), flow.dport.to_be(), kind_of(flow), 0])
 }
 
 /// The key of a tuple, if it is IPv6.
@@ -139,7 +157,7 @@ pub fn key6(flow: &Flow) -> Option<Key6> {
 
 fn wide_key(src: [u16; 8], dst: [u16; 8], flow: &Flow) -> Key6 {
     let mut key = [0; 20];
-    let words = src.into_iter().chain(dst).chain([flow.sport.to_be(), flow.dport.to_be(), protocol(flow.protocol)]);
+    let words = src.into_iter().chain(dst).chain([flow.sport.to_be(), flow.dport.to_be(), kind_of(flow)]);
     for (to, word) in key.iter_mut().zip(words) {
         *to = word;
     }
@@ -158,43 +176,63 @@ pub fn words_of_key(flow: &Flow) -> [u64; 5] {
     out
 }
 
-fn flow4(&[a, b, c, d, sport, dport, protocol, _]: &Key4) -> Flow {
-    let (src, dst) = (address4([a, b]), address4([c, d]));
-    Flow { protocol: number(protocol), src, sport: u16::from_be(sport), dst, dport: u16::from_be(dport) }
+fn flow(src: IpAddr, dst: IpAddr, [sport, dport, kind]: [u16; 3]) -> Flow {
+    let [protocol, template] = kind.to_ne_bytes();
+    Flow { protocol, template, src, sport: u16::from_be(sport), dst, dport: u16::from_be(dport) }
 }
 
-fn flow6(key: &Key6) -> Flow {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, sport, dport, protocol, _] = *key;
-    Flow {
-        protocol: number(protocol),
-        src: address6([a, b, c, d, e, f, g, h]),
-        sport: u16::from_be(sport),
-        dst: address6([i, j, k, l, m, n, o, p]),
-        dport: u16::from_be(dport),
+fn flow4(&[a, b, c, d, sport, dport, kind, _]: &Key4) -> Flow {
+    flow(address4([a, b]), address4([c, d]), [sport, dport, kind])
+}
+
+fn flow6(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, sport, dport, kind, _]: &Key6) -> Flow {
+    let (src, dst) = (address6([a, b, c, d, e, f, g, h]), address6([i, j, k, l, m, n, o, p]));
+    flow(src, dst, [sport, dport, kind])
+}
+
+/// What stands before the address: word, link, times and indexes; and what stands behind.
+fn entry(flow: Flow, head: [u64; 4], address: IpAddr, tail: [u32; 5]) -> Entry {
+    let [word, link, times, indexes] = head;
+    let [end, mark, mask, template, timeout] = tail;
+    let ((last_seen, packets), (server, service)) = (halves(times), halves(indexes));
+    let (port, kind) = half_words(end);
+    let ([kind, flags], port) = (kind.to_ne_bytes(), u16::from_be(port));
+    Entry {
+        flow,
+        word,
+        link,
+        last_seen,
+        packets,
+        server,
+        service,
+        address,
+        port,
+        kind,
+        flags,
+        mark,
+        mask,
+        template,
+        timeout,
     }
 }
 
-fn entry(flow: Flow, [state, times, indexes]: [u64; 3], address: IpAddr, port: u16, kind: u16) -> Entry {
-    let ((last_seen, packets), (server, service)) = (halves(times), halves(indexes));
-    let (port, kind) = (u16::from_be(port), number(kind));
-    Entry { flow, word: state, last_seen, packets, server, service, address, port, kind }
-}
-
 /// An entry of the IPv4 table.
-pub fn entry4(key: &Key4, &[state, times, indexes, _, rest, _, _, _]: &Conn4) -> Entry {
-    let [a, b, port, kind] = quarters(rest);
-    entry(flow4(key), [state, times, indexes], address4([a, b]), port, kind)
+pub fn entry4(key: &Key4, &[state, link, times, indexes, _, end, marks, last]: &Conn4) -> Entry {
+    let ((address, end), (mark, mask), (template, timeout)) = (halves(end), halves(marks), halves(last));
+    let address = address4(half_words(address).into());
+    entry(flow4(key), [state, link, times, indexes], address, [end, mark, mask, template, timeout])
 }
 
 /// An entry of the IPv6 table.
-pub fn entry6(key: &Key6, &[state, times, indexes, _, high, low, rest, _, _, _]: &Conn6) -> Entry {
+pub fn entry6(key: &Key6, &[state, link, times, indexes, _, high, low, end, marks, last]: &Conn6) -> Entry {
     let ([a, b, c, d], [e, f, g, h]) = (quarters(high), quarters(low));
-    let [port, kind, _, _] = quarters(rest);
-    entry(flow6(key), [state, times, indexes], address6([a, b, c, d, e, f, g, h]), port, kind)
+    let ((end, mark), (mask, template), (timeout, _)) = (halves(end), halves(marks), halves(last));
+    let address = address6([a, b, c, d, e, f, g, h]);
+    entry(flow6(key), [state, link, times, indexes], address, [end, mark, mask, template, timeout])
 }
 
 /// A server of its words.
-pub fn server([load, high, low, kind, flags, thresholds, last]: [u64; 7]) -> Server {
+pub fn server([load, persistent, high, low, kind, flags, thresholds, last]: [u64; 8]) -> Server {
     let ([a, b, c, d], [e, f, g, h]) = (quarters(high), quarters(low));
     let (place, weight) = halves(kind);
     let (port, method) = half_words(place);
@@ -202,6 +240,7 @@ pub fn server([load, high, low, kind, flags, thresholds, last]: [u64; 7]) -> Ser
     let ((flags, service), (upper, lower), (last_weight, full)) = (halves(flags), halves(thresholds), halves(last));
     Server {
         load: S64::new(load),
+        persistent: S64::new(persistent),
         addr: [a, b, c, d, e, f, g, h],
         port: Be16::from_raw(port),
         method,
@@ -217,11 +256,12 @@ pub fn server([load, high, low, kind, flags, thresholds, last]: [u64; 7]) -> Ser
 }
 
 /// A server's words.
-pub fn server_words(s: &Server) -> [u64; 7] {
+pub fn server_words(s: &Server) -> [u64; 8] {
     let [a, b, c, d, e, f, g, h] = s.addr;
     let place = word(s.port.raw(), u16::from_ne_bytes([s.method, s.protocol]));
     [
         s.load.load(),
+        s.persistent.load(),
         pair(word(a, b), word(c, d)),
         pair(word(e, f), word(g, h)),
         pair(place, s.weight.load()),
@@ -282,11 +322,13 @@ pub fn link_words(link: &Link) -> [u16; 16] {
 }
 
 /// Settings of their words.
-pub fn settings(words: &[u32; 32]) -> Settings {
+pub fn settings(words: &[u32; 64]) -> Settings {
     let [version, flags, hz, clock_offset, rest @ ..] = *words;
     let (timeouts, rest) = rest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
-    let [udp_timeout, error_rate, error_burst, error_dest_rate, error_dest_burst, ..] =
-        *rest.first_chunk::<5>().unwrap_or(&[0; 5]);
+    let (limits, rest) = rest.split_first_chunk::<5>().unwrap_or((&[0; 5], &[]));
+    let [udp_timeout, error_rate, error_burst, error_dest_rate, error_dest_burst] = *limits;
+    let (sctp_timeouts, rest) = rest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+    let [lblc_expiration, lblcr_expiration, mark_rules, drop_rate] = *rest.first_chunk::<4>().unwrap_or(&[0; 4]);
     Settings {
         version,
         flags,
@@ -298,16 +340,23 @@ pub fn settings(words: &[u32; 32]) -> Settings {
         error_burst,
         error_dest_rate,
         error_dest_burst,
-        spare: [0; 7],
+        sctp_timeouts: *sctp_timeouts,
+        lblc_expiration,
+        lblcr_expiration,
+        mark_rules,
+        drop_rate,
+        spare: [0; 19],
     }
 }
 
 /// Settings' words.
-pub fn settings_words(s: &Settings) -> [u32; 32] {
-    let mut words = [0; 32];
+pub fn settings_words(s: &Settings) -> [u32; 64] {
+    let mut words = [0; 64];
     let head = [s.version, s.flags, s.hz, s.clock_offset];
     let tail = [s.udp_timeout, s.error_rate, s.error_burst, s.error_dest_rate, s.error_dest_burst];
-    for (to, word) in words.iter_mut().zip(head.into_iter().chain(s.tcp_timeouts).chain(tail)) {
+    let last = [s.lblc_expiration, s.lblcr_expiration, s.mark_rules, s.drop_rate];
+    let all = head.into_iter().chain(s.tcp_timeouts).chain(tail).chain(s.sctp_timeouts).chain(last);
+    for (to, word) in words.iter_mut().zip(all) {
         *to = word;
     }
     words
@@ -319,14 +368,15 @@ mod tests {
 
     #[test]
     fn words_and_back() {
-        let s = Settings { flags: 5, hz: 100, ..Settings::default() };
+        let s = Settings { flags: 5, hz: 100, drop_rate: 9, ..Settings::default() };
         assert_eq!(format!("{:?}", settings(&settings_words(&s))), format!("{s:?}"));
-        let words = [1, 2, 3, pair(word(0x1234, 0x0601), 7), 5, 6, 7];
+        let words = [1, 8, 2, 3, pair(word(0x1234, 0x0601), 7), 5, 6, 7];
         assert_eq!(server_words(&server(words)), words);
         let words = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
         assert_eq!(hop_words(&next_hop(words)), words);
         let flow = Flow {
             protocol: 6,
+            template: 1,
             src: "192.0.2.1".parse().unwrap(),
             sport: 1,
             dst: "192.0.2.2".parse().unwrap(),

@@ -17,6 +17,8 @@ pub struct Spot {
     pub port: u16,
     /// IP protocol.
     pub protocol: u8,
+    /// The address is a firewall mark, and no more.
+    pub mark: bool,
 }
 
 /// The tuple of one direction's packets.
@@ -24,6 +26,8 @@ pub struct Spot {
 pub struct Flow {
     /// IP protocol.
     pub protocol: u8,
+    /// 0, or what template it is the key of: [`dirigent_director::persist::of`].
+    pub template: u8,
     /// Source.
     pub src: IpAddr,
     /// Source port.
@@ -41,6 +45,8 @@ pub struct Entry {
     pub flow: Flow,
     /// State, flags and tag.
     pub word: u64,
+    /// Of a template: its connections, see [`dirigent_director::persist::Link`].
+    pub link: u64,
     /// Time of this direction's last packet.
     pub last_seen: u32,
     /// Packets of this direction.
@@ -55,6 +61,16 @@ pub struct Entry {
     pub port: u16,
     /// One of [`dirigent_director::records::kind`].
     pub kind: u8,
+    /// Bits of [`dirigent_director::records::conn_flag`].
+    pub flags: u8,
+    /// Firewall mark of the first packet.
+    pub mark: u32,
+    /// Which part of the client's address is in its template's key.
+    pub mask: u32,
+    /// Tag of its template.
+    pub template: u32,
+    /// Of a template: ticks it lives.
+    pub timeout: u32,
 }
 
 /// How an attempt to expire an entry ended: [`dirigent_director::records::Candidate`].
@@ -165,65 +181,70 @@ pub(super) fn address(words: &[u16; 8], v6: bool) -> IpAddr {
 impl Spot {
     /// Stands for an address with all its places: [`Place::whole`].
     pub(super) fn whole(address: IpAddr) -> Self {
-        Self { address, port: 0, protocol: 0 }
+        Self { address, port: 0, protocol: 0, mark: false }
     }
     /// Whether it is such a one.
     pub(super) fn is_whole(&self) -> bool {
-        self.protocol == 0
+        self.protocol == 0 && !self.mark
     }
     /// As an IPv4 key.
     pub(super) fn place4(&self, address: std::net::Ipv4Addr) -> Place<Addr4> {
-        Place::new(self.protocol, Addr4::new(address.octets()), Be16::new(self.port))
+        Place {
+            zero: self.mark.into(),
+            ..Place::new(self.protocol, Addr4::new(address.octets()), Be16::new(self.port))
+        }
     }
     /// As an IPv6 key.
     pub(super) fn place6(&self, address: std::net::Ipv6Addr) -> Place<Addr6> {
-        Place::new(self.protocol, Addr6::new(address.octets()), Be16::new(self.port))
+        Place {
+            zero: self.mark.into(),
+            ..Place::new(self.protocol, Addr6::new(address.octets()), Be16::new(self.port))
+        }
     }
     /// From an IPv4 key.
     pub(super) fn of4(place: &Place<Addr4>) -> Self {
-        Self { address: IpAddr::from(place.addr.bytes()), port: place.port.get(), protocol: place.protocol }
+        Self::at(IpAddr::from(place.addr.bytes()), place)
     }
     /// From an IPv6 key.
     pub(super) fn of6(place: &Place<Addr6>) -> Self {
-        Self { address: IpAddr::from(place.addr.bytes()), port: place.port.get(), protocol: place.protocol }
+        Self::at(IpAddr::from(place.addr.bytes()), place)
+    }
+    fn at<A>(address: IpAddr, place: &Place<A>) -> Self {
+        Self { address, port: place.port.get(), protocol: place.protocol, mark: place.zero != 0 }
     }
 }
 
 impl Flow {
     /// The answers to a request of this tuple, from `server`.
     pub(super) fn reply(&self, server: IpAddr, port: u16) -> Self {
-        Self { protocol: self.protocol, src: server, sport: port, dst: self.src, dport: self.sport }
+        Self { src: server, sport: port, dst: self.src, dport: self.sport, ..*self }
     }
     /// As an IPv4 key, if it is one.
     pub(super) fn tuple4(&self) -> Option<Tuple<Addr4>> {
         let (IpAddr::V4(src), IpAddr::V4(dst)) = (self.src, self.dst) else { return None };
         let (src, dst) = (Addr4::new(src.octets()), Addr4::new(dst.octets()));
-        Some(Tuple::new(self.protocol, src, Be16::new(self.sport), dst, Be16::new(self.dport)))
+        Some(self.tuple(src, dst))
     }
     /// As an IPv6 key, if it is one.
     pub(super) fn tuple6(&self) -> Option<Tuple<Addr6>> {
         let (IpAddr::V6(src), IpAddr::V6(dst)) = (self.src, self.dst) else { return None };
         let (src, dst) = (Addr6::new(src.octets()), Addr6::new(dst.octets()));
-        Some(Tuple::new(self.protocol, src, Be16::new(self.sport), dst, Be16::new(self.dport)))
+        Some(self.tuple(src, dst))
+    }
+    fn tuple<A>(&self, src: A, dst: A) -> Tuple<A> {
+        let protocol = [self.protocol, self.template, 0, 0];
+        Tuple { src, dst, sport: Be16::new(self.sport), dport: Be16::new(self.dport), protocol }
     }
     /// From an IPv4 key.
     pub(super) fn of4(key: &Tuple<Addr4>) -> Self {
-        Self {
-            protocol: key.proto(),
-            src: IpAddr::from(key.src.bytes()),
-            sport: key.sport.get(),
-            dst: IpAddr::from(key.dst.bytes()),
-            dport: key.dport.get(),
-        }
+        Self::between(IpAddr::from(key.src.bytes()), IpAddr::from(key.dst.bytes()), key)
     }
     /// From an IPv6 key.
     pub(super) fn of6(key: &Tuple<Addr6>) -> Self {
-        Self {
-            protocol: key.proto(),
-            src: IpAddr::from(key.src.bytes()),
-            sport: key.sport.get(),
-            dst: IpAddr::from(key.dst.bytes()),
-            dport: key.dport.get(),
-        }
+        Self::between(IpAddr::from(key.src.bytes()), IpAddr::from(key.dst.bytes()), key)
+    }
+    fn between<A>(src: IpAddr, dst: IpAddr, key: &Tuple<A>) -> Self {
+        let [protocol, template, ..] = key.protocol;
+        Self { protocol, template, src, sport: key.sport.get(), dst, dport: key.dport.get() }
     }
 }

@@ -88,7 +88,7 @@ impl<S: Store> Control<S> {
         let mut learn = |entry: Entry| {
             let request = entry.kind == kind::NAT_REQUEST || entry.kind == kind::DR_REQUEST;
             let flow = entry.flow;
-            let spot = Spot { address: flow.dst, port: flow.dport, protocol: flow.protocol };
+            let spot = Spot { address: flow.dst, port: flow.dport, protocol: flow.protocol, mark: false };
             if request
                 && wanted.contains(&entry.service)
                 && let Some(key) = key(&spot)

@@ -368,6 +368,7 @@ fn idle_connections_are_swept_and_counted_out() {
     let mut control = open(&model(&RR));
     let tables = control.store_mut();
     let flow = |last: u8| Flow {
+        template: 0,
         protocol: 6,
         src: IpAddr::from([198, 51, 100, last]),
         sport: 4000,

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use dirigent_director::records::{
-    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, NextHop, Piece, Place, Server, Service, Settings, Tuple,
+    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MarkRule, NextHop, Piece, Place, Server, Service, Settings,
+    Tuple,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -69,6 +70,8 @@ pub struct MemoryTables {
     pub next_hops: Vec<NextHop>,
     /// Lists and mh tables.
     pub slots: Vec<u32>,
+    /// Mark rules.
+    pub mark_rules: Vec<MarkRule>,
     /// Interfaces in use.
     pub links: HashMap<u32, Link>,
     /// Settings, once there are some.
@@ -110,6 +113,7 @@ impl MemoryTables {
             servers: vec![Server::default(); capacity.servers],
             next_hops: vec![NextHop::default(); capacity.servers],
             slots: vec![0; capacity.slots],
+            mark_rules: Vec::new(),
             links: HashMap::new(),
             settings: None,
             routes: Routes::default(),
@@ -254,6 +258,9 @@ impl Tables for MemoryTables {
     }
     fn slot(&self, index: u32) -> Option<u32> {
         self.slots.get(index as usize).copied()
+    }
+    fn mark_rule(&self, index: u32) -> Option<&MarkRule> {
+        self.mark_rules.get(index as usize)
     }
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
         (0..n).all(|i| step.step(self, i));

@@ -8,8 +8,8 @@ use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::Address as _;
 use dirigent_director::packet::Packet;
 use dirigent_director::records::{
-    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, NextHop, Piece, Place, Server, Service, Settings, Tuple, hop,
-    kind, server_flag,
+    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MarkRule, NextHop, Piece, Place, Server, Service, Settings,
+    Tuple, hop, kind, server_flag,
 };
 use dirigent_director::shared::{S32, S64};
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -389,6 +389,9 @@ impl Tables for Memory {
     }
     fn slot(&self, index: u32) -> Option<u32> {
         self.slots.get(index as usize).copied()
+    }
+    fn mark_rule(&self, _: u32) -> Option<&MarkRule> {
+        None
     }
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
         (0..n).find(|i| !step.step(self, *i));
