@@ -71,6 +71,12 @@ static MARK_RULES: Array<MarkRule, { 2 * MAX_MARK_RULES as usize }> = Array::new
 #[btf_map]
 static SCRATCH: PerCpuArray<u64, 2> = PerCpuArray::new();
 
+/// A key that is looked for, and not to lie on the stack.
+#[btf_map]
+static KEY4: PerCpuArray<Tuple<Addr4>, 1> = PerCpuArray::new();
+#[btf_map]
+static KEY6: PerCpuArray<Tuple<Addr6>, 1> = PerCpuArray::new();
+
 /// What a later stage works on.
 #[btf_map]
 static WORK4: PerCpuArray<Work<V4>, 1> = PerCpuArray::new();
@@ -238,6 +244,20 @@ impl Tables for KernelTables {
     fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
         // SAFETY: as `conn4`.
         unsafe { CONNS6.get(key) }
+    }
+    #[inline(always)]
+    fn template4(&self, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<&Conn<Addr4>> {
+        // SAFETY: a per-CPU element, all of which `make` writes; then as `conn4`.
+        let key = KEY4.get_ptr_mut(0).map(|key| unsafe { &mut *key })?;
+        make(key);
+        self.conn4(key)
+    }
+    #[inline(always)]
+    fn template6(&self, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<&Conn<Addr6>> {
+        // SAFETY: as `template4`.
+        let key = KEY6.get_ptr_mut(0).map(|key| unsafe { &mut *key })?;
+        make(key);
+        self.conn6(key)
     }
     #[inline(always)]
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {

@@ -75,6 +75,16 @@ stages! {
     dirigent_ingress_sctp6: sctp, work6;
     dirigent_ingress_shorten4: shorten, work4;
     dirigent_ingress_shorten6: shorten, work6;
+    dirigent_ingress_over4: over, work4;
+    dirigent_ingress_over6: over, work6;
+    dirigent_ingress_mark4: mark, work4;
+    dirigent_ingress_mark6: mark, work6;
+    dirigent_ingress_persist4: persist, work4;
+    dirigent_ingress_persist6: persist, work6;
+    dirigent_ingress_clear4: clear, work4;
+    dirigent_ingress_clear6: clear, work6;
+    dirigent_ingress_assign4: assign, work4;
+    dirigent_ingress_assign6: assign, work6;
 }
 
 #[inline(always)]

@@ -165,6 +165,16 @@ stages! {
     dirigent_xdp_encapsulate6: encapsulate, work6;
     dirigent_xdp_sctp4: sctp, work4;
     dirigent_xdp_sctp6: sctp, work6;
+    dirigent_xdp_over4: over, work4;
+    dirigent_xdp_over6: over, work6;
+    dirigent_xdp_mark4: mark, work4;
+    dirigent_xdp_mark6: mark, work6;
+    dirigent_xdp_persist4: persist, work4;
+    dirigent_xdp_persist6: persist, work6;
+    dirigent_xdp_clear4: clear, work4;
+    dirigent_xdp_clear6: clear, work6;
+    dirigent_xdp_assign4: assign, work4;
+    dirigent_xdp_assign6: assign, work6;
 }
 
 /// For the other end of a veth link whose driver only takes XDP frames back when

@@ -212,11 +212,15 @@ fn tables(shape: [u8; 8]) -> MemoryTables {
                 scheduler,
                 flags: u32::from(one_packet) * service_flag::ONE_PACKET
                     | u32::from(flagged & 16 != 0) * service_flag::HASH_FALLBACK
-                    | u32::from(flagged & 32 != 0) * service_flag::HASH_PORT,
+                    | u32::from(flagged & 32 != 0) * service_flag::HASH_PORT
+                    | u32::from(flagged & 64 != 0) * service_flag::PERSISTENT,
                 wrr_max: u32::from(weights >> 4).max(u32::from(weights & 15)),
                 wrr_step: 1,
                 table_base,
                 table_size: hashed_slots,
+                persistence: 300 * 250,
+                mask: if v6 { 64 } else { u32::from_ne_bytes([255, 255, 255, 0]) },
+                port: Be16::new(vport),
                 ..Service::default()
             };
             if v6 {

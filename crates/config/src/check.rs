@@ -113,16 +113,8 @@ pub fn unicast(address: IpAddr) -> bool {
 }
 
 /// What this version does not do of a service.
-pub fn unsupported(service: &Service) -> Vec<Unsupported> {
-    let mut out = Vec::new();
-    if service.persistence.is_some() {
-        out.push(later(
-            "persistence",
-            "remove it, or use scheduler mh, which sends a client to the same server",
-            "persistence",
-        ));
-    }
-    out
+pub fn unsupported(_: &Service) -> Vec<Unsupported> {
+    Vec::new()
 }
 
 /// fwmark services, which the Model cannot hold yet.

@@ -31,11 +31,31 @@ pub const STAGES: &[&str] = &[
     "rest",
     "sctp",
     "shorten",
+    "over",
+    "mark",
+    "persist",
+    "clear",
+    "assign",
 ];
 
 /// The stages of XDP: what must be cut or shortened it hands over.
-const XDP_STAGES: &[&str] =
-    &["slow", "open", "one_packet", "stranger", "refuse", "icmp", "icmp_open", "tunnel_error", "encapsulate", "sctp"];
+const XDP_STAGES: &[&str] = &[
+    "slow",
+    "open",
+    "one_packet",
+    "stranger",
+    "refuse",
+    "icmp",
+    "icmp_open",
+    "tunnel_error",
+    "encapsulate",
+    "sctp",
+    "over",
+    "mark",
+    "persist",
+    "clear",
+    "assign",
+];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,
 /// what their names begin with, and which stages there are.
@@ -111,6 +131,7 @@ pub const MAPS: &[&str] = &[
     "LINKS",
     "LOCAL4",
     "LOCAL6",
+    "MARK_RULES",
     "NEXT_HOPS",
     "REASONS",
     "SERVERS",

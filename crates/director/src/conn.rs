@@ -7,7 +7,8 @@
 
 use crate::family::{Family, V4, V6};
 use crate::packet::Packet;
-use crate::records::{Candidate, Conn, Server, Settings, Tuple, kind};
+use crate::persist::{self, Whose};
+use crate::records::{Candidate, Conn, Server, Settings, Tuple, conn_flag, kind};
 use crate::sctp;
 use crate::tables::Tables;
 use crate::tcp::{self, Direction, Event};
@@ -22,6 +23,8 @@ pub struct Word(pub u64);
 impl Word {
     const INACTIVE: u64 = 1 << 8;
     const DEAD: u64 = 1 << 9;
+    /// Of a reply entry: its template knows that there was an answer.
+    const NOTED: u64 = 1 << 10;
 
     /// A new connection's word.
     #[inline(always)]
@@ -43,6 +46,10 @@ impl Word {
     #[inline(always)]
     pub fn dead(self) -> bool {
         self.0 & Self::DEAD != 0
+    }
+    #[inline(always)]
+    fn noted(self) -> bool {
+        self.0 & Self::NOTED != 0
     }
     #[inline(always)]
     fn with(self, state: u8, active: bool) -> Self {
@@ -80,15 +87,25 @@ impl Server {
     #[inline(always)]
     pub(crate) fn add_connection(&self, active: bool) {
         self.load.add(load::of(active));
+        self.close_if_full();
+    }
+    /// Something is bound to the server: at the upper threshold it is the last.
+    #[inline(always)]
+    pub(crate) fn close_if_full(&self) {
         if self.upper != 0 && self.total() >= u64::from(self.upper) {
             self.full.store(1);
         }
     }
-    /// Takes one out of the count; below the lower threshold, or three quarters of the
-    /// upper one, the server gets connections again.
+    /// Takes one out of the count.
     #[inline(always)]
     pub(crate) fn remove_connection(&self, active: bool) {
         self.load.add(load::of(active).wrapping_neg());
+        self.reopen();
+    }
+    /// Something left the server: below the lower threshold, or three quarters of the upper
+    /// one, it gets connections again.
+    #[inline(always)]
+    pub(crate) fn reopen(&self) {
         if self.full.load() != 0 {
             let (total, upper, lower) = (self.total(), u64::from(self.upper), u64::from(self.lower));
             if if lower != 0 { total < lower } else { upper == 0 || 4 * total < 3 * upper } {
@@ -232,6 +249,9 @@ pub enum Expiry {
 #[inline(never)]
 pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool) -> Expiry {
     let Some(found) = F::conn(t, key) else { return Expiry::Absent };
+    if found.kind == kind::TEMPLATE {
+        return persist::expire::<F, T>(t, key, force);
+    }
     let other = partner::<F>(key, found);
     if found.is_reply() { retire::<F, T>(t, &other, key, force) } else { retire::<F, T>(t, key, &other, force) }
 }
@@ -261,7 +281,7 @@ fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tup
     if word.dead() {
         return Expiry::Absent;
     }
-    let paired = paired(conn.kind);
+    let (paired, whose) = (paired(conn.kind), Whose::of(conn));
     if !force {
         let Some(settings) = t.settings() else { return Expiry::Alive };
         let mut idle = age(now, conn.last_seen.load());
@@ -282,6 +302,9 @@ fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tup
         F::remove(t, reply);
     }
     F::remove(t, request);
+    if whose.controlled() {
+        persist::release::<F, T>(t, request, &whose);
+    }
     Expiry::Gone
 }
 
@@ -293,6 +316,8 @@ const TRIES: u32 = 8;
 trait Machine {
     /// What a packet says.
     type Event: Copy;
+    /// The state in which both sides talk.
+    const ESTABLISHED: u8;
     /// The state after `event` in `state`.
     fn next(direction: Direction, event: Self::Event, state: u8) -> u8;
     /// Whether connections in this state are counted as active.
@@ -304,6 +329,7 @@ struct Sctp;
 
 impl Machine for Tcp {
     type Event = Event;
+    const ESTABLISHED: u8 = tcp::State::Established as u8;
     #[inline(always)]
     fn next(direction: Direction, event: Event, state: u8) -> u8 {
         tcp::next(direction, event, state)
@@ -316,6 +342,7 @@ impl Machine for Tcp {
 
 impl Machine for Sctp {
     type Event = u8;
+    const ESTABLISHED: u8 = sctp::State::Established as u8;
     #[inline(always)]
     fn next(direction: Direction, event: u8, state: u8) -> u8 {
         sctp::next(direction, event, state)
@@ -351,49 +378,87 @@ fn step<F: Family, T: Tables, M: Machine>(t: &T, conn: &Conn<F::Addr>, direction
     false
 }
 
-/// State change by a packet of the client.
+/// State change by a packet that `key` is the tuple of; `said` is what it says:
+/// [`crate::parse::Transport::flags`].
 #[inline(always)]
-pub fn on_request<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, flags: u8) {
-    if key.proto() != proto::TCP {
-        return;
+pub fn on_packet<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, said: u8) {
+    if P::SCTP {
+        on_association::<F, P, T>(t, key, conn, said);
+    } else if key.proto() == proto::TCP {
+        on_segment::<F, P, T>(t, key, conn, said);
+    } else if !P::EASY && unanswered(conn) {
+        note_answer::<F, T>(t, key, conn);
     }
-    let direction = if conn.kind == kind::NAT_REQUEST { Direction::In } else { Direction::InOnly };
-    let event = Event::of(flags);
-    if tcp::next(direction, event, conn.word().state()) == conn.word().state() {
-        return;
-    }
-    changed::<F, T, Tcp>(t, key, conn, direction, event);
 }
 
-/// State change by a packet of the server. Pure data and acknowledgements in a
-/// settled state need nothing but the reply entry's copy of the state.
+/// Whether a packet has more to do than the easy path can: a template is to be told that a
+/// connection of it is established, or answered.
 #[inline(always)]
-pub fn on_reply<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, flags: u8) {
-    const DECISIVE: u8 = TcpHeader::SYN | TcpHeader::FIN | TcpHeader::RST;
+pub fn tells_template<A: Copy>(key: &Tuple<A>, conn: &Conn<A>, said: u8) -> bool {
+    if conn.flags & conn_flag::CONTROLLED == 0 {
+        return false;
+    }
     if key.proto() != proto::TCP {
+        return unanswered(conn);
+    }
+    let state = conn.word().state();
+    state != tcp::State::Established as u8
+        && tcp::next(whence(conn.kind), Event::of(said), state) == tcp::State::Established as u8
+}
+
+/// Who sends packets of such entries.
+#[inline(always)]
+fn whence(kind: u8) -> Direction {
+    match kind {
+        kind::NAT_REQUEST => Direction::In,
+        kind::NAT_REPLY => Direction::Out,
+        _ => Direction::InOnly,
+    }
+}
+
+/// State change by a TCP segment. Pure data and acknowledgements in a settled state need
+/// nothing but the reply entry's copy of the state.
+#[inline(always)]
+fn on_segment<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, flags: u8) {
+    const DECISIVE: u8 = TcpHeader::SYN | TcpHeader::FIN | TcpHeader::RST;
+    let (direction, event) = (whence(conn.kind), Event::of(flags));
+    let state = conn.word().state();
+    if direction != Direction::Out {
+        if tcp::next(direction, event, state) != state {
+            changed::<F, P, T, Tcp>(t, key, conn, direction, event);
+        }
         return;
     }
-    let event = Event::of(flags);
-    let state = conn.word().state();
-    if flags & DECISIVE == 0 && tcp::next(Direction::Out, event, state) == state {
+    if flags & DECISIVE == 0 && tcp::next(direction, event, state) == state {
         return;
     }
     let request = partner::<F>(key, conn);
     if let Some(master) = F::conn(t, &request) {
-        changed::<F, T, Tcp>(t, &request, master, Direction::Out, event);
+        changed::<F, P, T, Tcp>(t, &request, master, direction, event);
+    }
+}
+
+/// Whether this is a reply entry of a persistent UDP service without an answer so far.
+#[inline(always)]
+fn unanswered<A>(conn: &Conn<A>) -> bool {
+    conn.flags & conn_flag::CONTROLLED != 0 && conn.is_reply() && !conn.word().noted()
+}
+
+/// The first answer assures the template.
+#[inline(never)]
+fn note_answer<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>) {
+    let word = conn.word();
+    if conn.word.swap_if(word.0, word.0 | Word::NOTED) {
+        persist::assure::<F, T>(t, &partner::<F>(key, conn), &Whose::of(conn));
     }
 }
 
 /// State change by an SCTP packet, of either side.
 #[inline(always)]
-pub fn on_association<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, event: u8) {
-    let direction = match conn.kind {
-        kind::NAT_REQUEST => Direction::In,
-        kind::NAT_REPLY => Direction::Out,
-        _ => Direction::InOnly,
-    };
+fn on_association<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, event: u8) {
+    let direction = whence(conn.kind);
     if direction != Direction::Out {
-        changed::<F, T, Sctp>(t, key, conn, direction, event);
+        changed::<F, P, T, Sctp>(t, key, conn, direction, event);
         return;
     }
     let state = conn.word().state();
@@ -403,20 +468,26 @@ pub fn on_association<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &
     }
     let request = partner::<F>(key, conn);
     if let Some(master) = F::conn(t, &request) {
-        changed::<F, T, Sctp>(t, &request, master, direction, event);
+        changed::<F, P, T, Sctp>(t, &request, master, direction, event);
     }
 }
 
 /// The rare part of a state change: the swap, and the copy in the reply entry.
 #[inline(never)]
-fn changed<F: Family, T: Tables, M: Machine>(
+fn changed<F: Family, P: Packet, T: Tables, M: Machine>(
     t: &T,
     request: &Tuple<F::Addr>,
     conn: &Conn<F::Addr>,
     direction: Direction,
     event: M::Event,
 ) {
-    if !step::<F, T, M>(t, conn, direction, event) || !paired(conn.kind) {
+    if !step::<F, T, M>(t, conn, direction, event) {
+        return;
+    }
+    if !P::EASY && conn.flags & conn_flag::CONTROLLED != 0 && conn.word().state() == M::ESTABLISHED {
+        persist::assure::<F, T>(t, request, &Whose::of(conn));
+    }
+    if !paired(conn.kind) {
         return;
     }
     let reply = partner::<F>(request, conn);

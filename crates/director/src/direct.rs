@@ -6,9 +6,11 @@ use crate::errors;
 use crate::family::{Family, L3, V4, V6};
 use crate::forward;
 use crate::icmp;
+use crate::mark;
 use crate::open;
 use crate::packet::Packet;
 use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
+use crate::persist;
 use crate::pieces;
 use crate::records::{Conn, Settings, Tuple, setting};
 use crate::relay;
@@ -78,11 +80,21 @@ pub enum Stage {
     Sctp = 11,
     /// An ICMPv6 error that is too long for its way.
     Shorten = 12,
+    /// A packet that finds its connection at the end.
+    Over = 13,
+    /// A packet that mark rules look at before it may open a connection.
+    Mark = 14,
+    /// A packet that may open a connection of a persistent service.
+    Persist = 15,
+    /// Something is in the way of a new connection.
+    Clear = 16,
+    /// A client of a persistent service that has no template.
+    Assign = 17,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 26;
+    pub const COUNT: u32 = 36;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -114,6 +126,9 @@ fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
     }
 }
 
+/// Where a packet of no connection and no service of its own may be somebody's yet.
+const LOOK_FURTHER: u32 = setting::KNOW_SERVERS | setting::FTP | setting::ANY_PORT;
+
 /// The easy case, nearly always: a whole packet of a known, live connection.
 #[inline(always)]
 fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
@@ -131,7 +146,7 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
         }
         Some(_) => Err(later),
         None if open::service::<F, T>(t, &flow.key).is_some() => Err(later),
-        None if settings.flags & setting::KNOW_SERVERS != 0 => Err(later),
+        None if settings.flags & LOOK_FURTHER != 0 || settings.mark_rules != 0 => Err(later),
         None => Err(Verdict::pass(Reason::NoService)),
     }
 }
@@ -170,6 +185,11 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         10 => rest(p, t, w),
         11 => sctp(p, t, w),
         12 => shorten(p, t, w),
+        13 => over(p, t, w),
+        14 => mark(p, t, w),
+        15 => persist(p, t, w),
+        16 => clear(p, t, w),
+        17 => assign(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -196,27 +216,77 @@ pub fn sctp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
 /// Sends a packet of a known connection on; another may open one.
 #[inline(always)]
 fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
-    let later = w.flow.ip.fragment == Fragment::Later;
     if !F::V6 && parse::source_routed(p, t, w.flow.ip.l4) {
         return Verdict::pass(Reason::Malformed);
     }
-    if !known::<F, P, T>(t, &w.flow) {
-        return if later { headless(t, &w.flow) } else { Stage::Open.verdict::<F>() };
+    let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
+    let Some(conn) = F::conn(t, &w.flow.key) else {
+        t.stash(0);
+        return if settings.mark_rules == 0 { Stage::Open } else { Stage::Mark }.verdict::<F>();
+    };
+    if is_over::<F, P>(settings, &w.flow, conn, t.now()) {
+        return Stage::Over.verdict::<F>();
     }
-    let Some(conn) = F::conn(t, &w.flow.key) else { return Stage::Open.verdict::<F>() };
     if P::SCTP {
         w.flow.l4.header = sctp::crc_change(conn, &w.flow);
     }
     if conn.is_reply() { forward::reply(p, t, &w.flow, conn) } else { forward::request(p, t, &w.flow, conn) }
 }
 
-/// A later piece without a connection: of a one-packet service it cannot follow its first.
+/// [`Stage::Over`]: ends the connection, unless its other direction had a packet in time; the
+/// packet then goes on as any other.
 #[inline(always)]
-fn headless<F: Family, T: Tables>(t: &T, flow: &Flow<F>) -> Verdict {
-    match open::service::<F, T>(t, &flow.key) {
-        Some(_) => Verdict::drop(Reason::FragNoFirst),
-        None => Stage::Stranger.verdict::<F>(),
-    }
+pub fn over<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_any(p, t, w).map(|()| {
+        let flow = &w.flow;
+        let at_once = F::conn(t, &flow.key).is_some_and(|conn| match flow.key.proto() {
+            proto::SCTP => reopens::<F, Association<'_, P>>(flow, conn),
+            _ => reopens::<F, P>(flow, conn),
+        });
+        let alive = conn::expire::<F, T>(t, &flow.key, at_once) == conn::Expiry::Alive;
+        // So that it is not found over again.
+        if alive && let Some(conn) = F::conn(t, &flow.key) {
+            conn.last_seen.store(t.now());
+        }
+        Stage::Slow.verdict::<F>()
+    }))
+}
+
+/// [`Stage::Mark`].
+#[inline(always)]
+pub fn mark<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_any(p, t, w).map(|()| {
+        t.stash(mark::of(p, t, &w.flow).into());
+        Stage::Open.verdict::<F>()
+    }))
+}
+
+/// [`Stage::Persist`].
+#[inline(always)]
+pub fn persist<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let opened = read_any(p, t, w).and_then(|()| persist::open(p, t, w));
+    settle(opened.map(|()| Stage::Slow.verdict::<F>()))
+}
+
+/// [`Stage::Assign`].
+#[inline(always)]
+pub fn assign<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let assigned = read_any(p, t, w).and_then(|()| persist::assign(t, w));
+    settle(assigned.map(|()| Stage::Persist.verdict::<F>()))
+}
+
+/// [`Stage::Clear`].
+#[inline(always)]
+pub fn clear<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let word = t.stashed();
+    settle(read_any(p, t, w).map(|()| {
+        if word >> 32 == 0 {
+            persist::make_way(t, w, word as u32);
+        } else {
+            open::make_way(t, w, word);
+        }
+        Stage::Open.verdict::<F>()
+    }))
 }
 
 /// [`Stage::Open`]: opens the connection, or says what becomes of the packet.
@@ -418,20 +488,6 @@ fn reopens<F: Family, P: Packet>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
         && flow.l4.flags & TcpHeader::SYN != 0
         && !conn.is_reply()
         && (state == tcp::State::TimeWait as u8 || state == tcp::State::Close as u8)
-}
-
-/// Whether the packet belongs to a live connection; one that is over is expired
-/// first.
-#[inline(always)]
-fn known<F: Family, P: Packet, T: Tables>(t: &mut T, flow: &Flow<F>) -> bool {
-    let now = t.now();
-    let Some(settings) = t.settings() else { return false };
-    let Some(conn) = F::conn(t, &flow.key) else { return false };
-    if !is_over::<F, P>(settings, flow, conn, now) {
-        return true;
-    }
-    let at_once = reopens::<F, P>(flow, conn);
-    conn::expire::<F, T>(t, &flow.key, at_once) == conn::Expiry::Alive
 }
 
 /// Decides about a packet that this host itself sends (tc egress): answers of a

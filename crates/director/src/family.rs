@@ -17,10 +17,12 @@ pub trait Address: Copy + PartialEq + Default + core::fmt::Debug + 'static {
     fn from_words(words: &[u16; 8]) -> Self;
     /// To the widest form.
     fn to_words(self) -> [u16; 8];
-    /// The part of it that a mask covers: see [`crate::records::Service::mask`].
-    fn network(self, mask: u32) -> Self;
-    /// A firewall mark where an address is expected.
+    /// Writes the part of it that a mask covers: see [`crate::records::Service::mask`].
+    fn write_network(&self, mask: u32, to: &mut Self);
+    /// A firewall mark where an address is expected: in its first bytes, in network order.
     fn of_mark(mark: u32) -> Self;
+    /// The bits of it that `mask` has.
+    fn masked(&self, mask: &Self) -> Self;
     /// IPVS's fold for hashing: the IPv4 address, or the four IPv6 words
     /// exclusive-ored, in host order.
     fn hash_fold(&self) -> u32;
@@ -46,13 +48,18 @@ impl Address for Addr4 {
         [a, b, 0, 0, 0, 0, 0, 0]
     }
     #[inline(always)]
-    fn network(self, mask: u32) -> Self {
+    fn write_network(&self, mask: u32, to: &mut Self) {
         let [a, b] = self.0;
-        Addr4([a & mask as u16, b & (mask >> 16) as u16])
+        to.0 = [a & mask as u16, b & (mask >> 16) as u16];
     }
     #[inline(always)]
     fn of_mark(mark: u32) -> Self {
-        Addr4([mark as u16, (mark >> 16) as u16])
+        Addr4([((mark >> 16) as u16).to_be(), (mark as u16).to_be()])
+    }
+    #[inline(always)]
+    fn masked(&self, mask: &Self) -> Self {
+        let ([a, b], [m, n]) = (self.0, mask.0);
+        Addr4([a & m, b & n])
     }
     #[inline(always)]
     fn hash_fold(&self) -> u32 {
@@ -79,19 +86,23 @@ impl Address for Addr6 {
         self.0
     }
     #[inline(always)]
-    fn network(self, prefix: u32) -> Self {
-        let [a, b, c, d, e, f, g, h] = self.0;
-        // The bits of word number `n` that the prefix covers.
-        let part = |n: u32| {
-            let bits = prefix.saturating_sub(16 * n);
-            let clear = if bits >= 16 { 0 } else { 16 - bits };
-            ((0xffff_u32 << clear) as u16).to_be()
-        };
-        Addr6([a & part(0), b & part(1), c & part(2), d & part(3), e & part(4), f & part(5), g & part(6), h & part(7)])
+    fn write_network(&self, prefix: u32, to: &mut Self) {
+        // Word by word, so that not all of them are in registers, and so on the stack, at once.
+        let mut left = prefix;
+        for (to, from) in to.0.iter_mut().zip(&self.0) {
+            let bits = if left < 16 { left } else { 16 };
+            left -= bits;
+            *to = from & !(((0xffff_u32 >> bits) as u16).to_be());
+        }
     }
     #[inline(always)]
     fn of_mark(mark: u32) -> Self {
-        Addr6([mark as u16, (mark >> 16) as u16, 0, 0, 0, 0, 0, 0])
+        Addr6([((mark >> 16) as u16).to_be(), (mark as u16).to_be(), 0, 0, 0, 0, 0, 0])
+    }
+    #[inline(always)]
+    fn masked(&self, mask: &Self) -> Self {
+        let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) = (self.0, mask.0);
+        Addr6([a & i, b & j, c & k, d & l, e & m, f & n, g & o, h & p])
     }
     #[inline(always)]
     fn hash_fold(&self) -> u32 {
@@ -140,6 +151,9 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
 
     /// The entry of this tuple.
     fn conn<'t, T: Tables>(t: &'t T, key: &Tuple<Self::Addr>) -> Option<&'t Conn<Self::Addr>>;
+    /// The entry of the key that `make` writes, which is nobody's tuple: a template. (The key
+    /// is not on the stack, of which kernel 6.1 has none left where this is asked.)
+    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Self::Addr>)) -> Option<&Conn<Self::Addr>>;
     /// Adds an entry.
     fn insert<T: Tables>(t: &mut T, key: &Tuple<Self::Addr>, conn: &Conn<Self::Addr>) -> Insert;
     /// Removes an entry.
@@ -203,6 +217,10 @@ impl Family for V4 {
     #[inline(always)]
     fn conn<'t, T: Tables>(t: &'t T, key: &Tuple<Addr4>) -> Option<&'t Conn<Addr4>> {
         t.conn4(key)
+    }
+    #[inline(always)]
+    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<&Conn<Addr4>> {
+        t.template4(make)
     }
     #[inline(always)]
     fn insert<T: Tables>(t: &mut T, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
@@ -300,6 +318,10 @@ impl Family for V6 {
     #[inline(always)]
     fn conn<'t, T: Tables>(t: &'t T, key: &Tuple<Addr6>) -> Option<&'t Conn<Addr6>> {
         t.conn6(key)
+    }
+    #[inline(always)]
+    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<&Conn<Addr6>> {
+        t.template6(make)
     }
     #[inline(always)]
     fn insert<T: Tables>(t: &mut T, key: &Tuple<Addr6>, conn: &Conn<Addr6>) -> Insert {

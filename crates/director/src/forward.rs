@@ -189,7 +189,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
     }
     let plain = !flow.l4.no_check && next.flags & tunnel::CHECKSUM == 0;
     let easy = state == hop::RESOLVED && !long && flow.ip.ttl > 1 && plain;
-    if P::EASY && !easy {
+    if P::EASY && (!easy || conn::tells_template(&flow.key, conn, flow.l4.flags)) {
         return later::<F>();
     }
     let mut smaller = false;
@@ -218,11 +218,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
         return Stage::Cut.verdict::<F>();
     }
     if P::EASY || flow.ip.fragment != Fragment::Later {
-        if P::SCTP {
-            conn::on_association::<F, T>(t, &flow.key, conn, flow.l4.flags);
-        } else {
-            conn::on_request::<F, T>(t, &flow.key, conn, flow.l4.flags);
-        }
+        conn::on_packet::<F, P, T>(t, &flow.key, conn, flow.l4.flags);
     }
     conn.touch(t.now());
     t.count(conn.server, false, flow.ip.len);
@@ -389,7 +385,7 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
     if flow.ip.ttl <= 1 {
         return Verdict::pass(Reason::ReplyExpires);
     }
-    if P::EASY && flow.l4.no_check {
+    if P::EASY && (flow.l4.no_check || conn::tells_template(&flow.key, conn, flow.l4.flags)) {
         return later::<F>();
     }
     if P::SCTP {
@@ -410,11 +406,7 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
         return Verdict::drop(Reason::Uncut);
     }
     if P::EASY || flow.ip.fragment != Fragment::Later {
-        if P::SCTP {
-            conn::on_association::<F, T>(t, &flow.key, conn, flow.l4.flags);
-        } else {
-            conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
-        }
+        conn::on_packet::<F, P, T>(t, &flow.key, conn, flow.l4.flags);
     }
     conn.touch(t.now());
     t.count(conn.server, true, flow.ip.len);
@@ -428,14 +420,10 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
 /// place, the host's own route and TTL stand.
 #[inline(always)]
 pub fn local_reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
-    if P::SCTP {
-        if sctp::unfinished(p, flow) == Unfinished::Segments {
-            return Verdict::drop(Reason::SctpOffload);
-        }
-        conn::on_association::<F, T>(t, &flow.key, conn, flow.l4.flags);
-    } else {
-        conn::on_reply::<F, T>(t, &flow.key, conn, flow.l4.flags);
+    if P::SCTP && sctp::unfinished(p, flow) == Unfinished::Segments {
+        return Verdict::drop(Reason::SctpOffload);
     }
+    conn::on_packet::<F, P, T>(t, &flow.key, conn, flow.l4.flags);
     conn.touch(t.now());
     t.count(conn.server, true, flow.ip.len);
     if !Rewrite::of(conn).apply(p, flow) {

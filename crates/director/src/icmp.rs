@@ -131,8 +131,8 @@ pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
     if !F::local(t, &key.dst) {
         return Err(unrelated);
     }
-    let service = open::service::<F, T>(t, key).ok_or(unrelated)?;
-    let wish = open::Wish { service, server: 0, state: 0, ingress: p.ingress() };
+    let service = open::find::<F, T>(t, key, 0).ok_or(unrelated)?;
+    let wish = open::Wish { obstructed: true, ..open::Wish::new(service, 0, p.ingress(), false, 0) };
     // No error is sent about an error, whatever came of it.
     open::connect::<F, T>(t, key, wish, (conn, reply)).map_err(|v| match v.reason {
         Reason::NoServer => Verdict::drop(Reason::NoErrorAboutIcmp),

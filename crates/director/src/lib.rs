@@ -15,6 +15,7 @@ pub mod errors;
 pub mod family;
 pub mod forward;
 pub mod icmp;
+pub mod mark;
 pub mod open;
 pub mod packet;
 pub mod parse;

@@ -8,6 +8,7 @@ use crate::family::{Address, Family};
 use crate::forward;
 use crate::packet::Packet;
 use crate::parse::Fragment;
+use crate::persist::Whose;
 use crate::records::{Conn, Place, Server, Tuple, kind, service_flag, setting};
 use crate::schedule::{self, Client};
 use crate::sctp;
@@ -19,26 +20,117 @@ use dirigent_wire::{Be16, TcpHeader, checksum, ip::proto};
 
 /// The port FTP servers connect from in active mode.
 const FTP_DATA: u16 = 20;
+/// The port of FTP's control connections.
+const FTP: u16 = 21;
+/// The first port that needs no privilege (Linux's default).
+const UNPRIVILEGED: u16 = 1024;
 
-/// The service a client's packet of this tuple is for: (index, held here).
+/// The service of just this place: its index.
 #[inline(always)]
 pub fn service<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> Option<u32> {
     F::service(t, &Place::new(key.proto(), key.dst, key.dport))
 }
 
-/// Opens a connection for a packet that has none, or says what becomes of it.
+/// The service a client's packet of this tuple is for, in IPVS's order: that of its mark, of
+/// its place, of FTP's control connections if it may be one for data, of its address.
 #[inline(always)]
-pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
-    let Work { flow, conn, reply, .. } = w;
-    let key = &flow.key;
-    let Some(index) = service::<F, T>(t, key) else { return Err(Stage::Stranger.verdict::<F>()) };
+pub fn find<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, mark: u32) -> Option<u32> {
+    if mark != 0
+        && let Some(index) = F::service(t, &Place::mark(Address::of_mark(mark)))
+    {
+        return Some(index);
+    }
+    if let Some(index) = service::<F, T>(t, key) {
+        return Some(index);
+    }
+    let (flags, port) = (t.settings()?.flags, key.dport.get());
+    if flags & setting::FTP != 0
+        && key.proto() == proto::TCP
+        && (port == FTP_DATA || port >= UNPRIVILEGED)
+        && let Some(index) = F::service(t, &Place::new(proto::TCP, key.dst, Be16::new(FTP)))
+    {
+        return Some(index);
+    }
+    if flags & setting::ANY_PORT == 0 {
+        return None;
+    }
+    F::service(t, &Place::new(key.proto(), key.dst, Be16::new(0)))
+}
+
+/// A connection to be bound.
+#[derive(Clone, Copy)]
+pub struct Wish {
+    /// Index of the virtual service.
+    pub service: u32,
+    /// Index of the real server, once chosen.
+    pub server: u32,
+    /// It is chosen.
+    pub chosen: bool,
+    /// What stands in the way of its answers was looked at, and stays.
+    pub obstructed: bool,
+    /// The interface of its first packet.
+    pub ingress: u32,
+    /// The first packet's firewall mark.
+    pub mark: u32,
+    /// Its template.
+    pub whose: Whose,
+    /// The state it begins in.
+    pub state: u8,
+    /// Whether a server's own port counts; else the packet's stays.
+    pub own_port: bool,
+    /// One-packet scheduling.
+    pub one_packet: bool,
+    /// The service is a persistent one.
+    pub persistent: bool,
+}
+
+impl Wish {
+    const CHOSEN: u64 = 1 << 62;
+    const OBSTRUCTED: u64 = 1 << 63;
+
+    /// For this service with these flags, of a packet that came in by `ingress`; `word` is
+    /// what an earlier stage left of it, [`Wish::word`], or 0.
+    #[inline(always)]
+    pub fn new(service: u32, flags: u32, ingress: u32, udp: bool, word: u64) -> Self {
+        let mark = word as u32;
+        Self {
+            service,
+            server: (word >> 32) as u32 & 0x3fff_ffff,
+            chosen: word & Self::CHOSEN != 0,
+            obstructed: word & Self::OBSTRUCTED != 0,
+            ingress,
+            mark,
+            whose: Whose { mark, ..Whose::default() },
+            state: 0,
+            own_port: true,
+            one_packet: udp && flags & service_flag::ONE_PACKET != 0,
+            persistent: flags & service_flag::PERSISTENT != 0,
+        }
+    }
+    /// What a later stage has to know of it: the mark, and the server if one is chosen.
+    #[inline(always)]
+    pub fn word(mark: u32, server: Option<u32>) -> u64 {
+        u64::from(mark) | server.map_or(0, |server| u64::from(server & 0x3fff_ffff) << 32 | Self::CHOSEN)
+    }
+}
+
+/// Whether this packet may open a connection; for which service, or what becomes of it.
+#[inline(always)]
+pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> Decision<Wish> {
+    let (key, word) = (&flow.key, t.stashed());
+    let Some(index) = find::<F, T>(t, key, word as u32) else { return Err(Stage::Stranger.verdict::<F>()) };
+    if flow.ip.fragment == Fragment::Later {
+        // Of a one-packet service it cannot follow its first.
+        return Err(Verdict::drop(Reason::FragNoFirst));
+    }
     if !F::local(t, &key.dst) {
         return Err(Verdict::pass(Reason::NotHeld));
     }
     if key.src.impossible_source() || F::local(t, &key.src) {
         return Err(Verdict::drop(Reason::Martian));
     }
-    let mut state = 0;
+    let flags = t.service(index).map_or(0, |service| service.flags);
+    let mut wish = Wish::new(index, flags, p.ingress(), key.proto() == proto::UDP, word);
     if key.proto() == proto::TCP {
         if flow.l4.flags & (TcpHeader::SYN | TcpHeader::RST) != TcpHeader::SYN {
             return Err(Verdict::pass(Reason::NotSyn));
@@ -46,7 +138,7 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
         if key.sport == Be16::new(FTP_DATA) {
             return Err(Verdict::pass(Reason::FtpData));
         }
-        state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+        wish.state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
     } else if key.proto() == proto::SCTP {
         // The state moves when the packet goes on: a second INIT would move it again.
         match flow.l4.flags {
@@ -57,27 +149,40 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
         if key.sport == Be16::new(FTP_DATA) {
             return Err(Verdict::pass(Reason::FtpData));
         }
-    } else if t.service(index).is_some_and(|s| s.flags & service_flag::ONE_PACKET != 0) {
+    }
+    Ok(wish)
+}
+
+/// Opens a connection for a packet that has none, or says what becomes of it.
+#[inline(always)]
+pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
+    let wish = admit::<F, P, T>(p, t, &w.flow)?;
+    if wish.persistent {
+        return Err(Stage::Persist.verdict::<F>());
+    }
+    if wish.one_packet {
         return Err(Stage::OnePacket.verdict::<F>());
     }
-    let wish = Wish { service: index, server: 0, state, ingress: p.ingress() };
-    connect::<F, T>(t, key, wish, (conn, reply)).map_err(|verdict| match verdict.reason {
-        Reason::NoServer => errors::refuse::<F, T>(t, Notice::NoServer, 0),
+    let Work { flow, conn, reply, .. } = w;
+    connect::<F, T>(t, &flow.key, wish, (conn, reply)).map_err(|verdict| match verdict.reason {
+        Reason::NoServer => nobody::<F, T>(t, &flow.key, wish.service),
         _ => verdict,
     })
 }
 
-/// A connection to be bound.
-#[derive(Clone, Copy)]
-pub struct Wish {
-    /// Index of the virtual service.
-    pub service: u32,
-    /// Index of the real server, once scheduled.
-    pub server: u32,
-    /// The state it begins in.
-    pub state: u8,
-    /// The interface of its first packet.
-    pub ingress: u32,
+/// No server takes a connection (ipvs-semantics §0.2).
+#[inline(always)]
+pub fn nobody<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, service: u32) -> Verdict {
+    let service = t.service(service);
+    let by_mark = service.is_some_and(|service| service.flags & service_flag::BY_MARK != 0);
+    let bypass = t.settings().is_some_and(|settings| settings.flags & setting::CACHE_BYPASS != 0);
+    if by_mark && bypass {
+        return Verdict::pass(Reason::Bypassed);
+    }
+    if key.dport != Be16::new(FTP) && service.is_some_and(|service| service.port == Be16::new(FTP)) {
+        return Verdict::pass(Reason::FtpData);
+    }
+    errors::refuse::<F, T>(t, Notice::NoServer, 0)
 }
 
 /// Where a new entry and its reply's key are put together.
@@ -85,7 +190,7 @@ type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Famil
 
 /// What schedulers may know of a packet.
 #[inline(always)]
-fn client<F: Family>(key: &Tuple<F::Addr>) -> Client {
+pub fn client<F: Family>(key: &Tuple<F::Addr>) -> Client {
     Client { addr: key.src.hash_fold(), port: key.sport.get(), dest: key.dst.hash_fold() }
 }
 
@@ -101,10 +206,17 @@ pub fn connect<F: Family, T: Tables>(
     let client = client::<F>(key);
     let no_server = Verdict::drop(Reason::NoServer);
     let service = t.service(wish.service).ok_or(no_server)?;
-    wish.server = schedule::schedule(t, service, &client).ok_or(no_server)?;
+    // A packet that FTP's service got for its data: only persistence has it go anywhere.
+    if service.flags & service_flag::BY_MARK == 0 && service.port != key.dport {
+        return Err(no_server);
+    }
+    if !wish.chosen {
+        wish.server = schedule::schedule(t, service, &client).ok_or(no_server)?;
+    }
     match bind::<F, T>(t, key, &wish, conn, reply) {
-        Bound::Done => return Ok(()),
+        Bound::Done | Bound::There => return Ok(()),
         Bound::Refused(verdict) => return Err(verdict),
+        Bound::Taken if !wish.obstructed && idle::<F, T>(t, reply) => return Err(clear::<F, T>(t, &wish)),
         Bound::Taken => {}
     }
     // This client port talks to that server by another virtual address already:
@@ -112,17 +224,21 @@ pub fn connect<F: Family, T: Tables>(
     let taken = Verdict::drop(Reason::ReplyKeyTaken);
     wish.server = schedule::first_free::<F, T>(t, wish.service, key).ok_or(taken)?;
     match bind::<F, T>(t, key, &wish, conn, reply) {
-        Bound::Done => Ok(()),
+        Bound::Done | Bound::There => Ok(()),
         Bound::Refused(verdict) => Err(verdict),
         Bound::Taken => Err(taken),
     }
 }
 
 /// How binding a connection to one server ended.
-enum Bound {
+pub enum Bound {
+    /// It is bound.
     Done,
+    /// Another CPU opened it: that one's entry counts.
+    There,
     /// The answers' tuple belongs to another connection.
     Taken,
+    /// It cannot be.
     Refused(Verdict),
 }
 
@@ -141,14 +257,20 @@ pub fn reply_tuple<F: Family>(key: &Tuple<F::Addr>, server: &Server) -> Tuple<F:
 
 /// Writes the request entry of `key` on this server.
 #[inline(always)]
-fn fill_request<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, server: &Server) {
+fn fill_request<F: Family>(
+    conn: &mut Conn<F::Addr>,
+    key: &Tuple<F::Addr>,
+    server: &Server,
+    own_port: bool,
+    whose: &Whose,
+) {
     let nat = server.method == kind::NAT_REQUEST;
     conn.addr = if nat { Address::from_words(&server.addr) } else { key.dst };
-    conn.port = if nat && server.port != Be16::new(0) { server.port } else { key.dport };
+    conn.port = if nat && own_port && server.port != Be16::new(0) { server.port } else { key.dport };
     conn.addr_delta = addr_delta(&key.dst, &conn.addr);
     conn.port_delta = checksum::delta(key.dport.raw(), conn.port.raw());
-    (conn.kind, conn.flags, conn.client_link) = (server.method, 0, 0);
-    (conn.mark, conn.mask, conn.template) = (0, 0, 0);
+    (conn.kind, conn.flags, conn.client_link) = (server.method, whose.flags, 0);
+    (conn.mark, conn.mask, conn.template) = (whose.mark, whose.mask, whose.tag);
     (conn.link, conn.timeout) = (S64::new(0), S32::new(0));
 }
 
@@ -161,8 +283,9 @@ fn turn_to_reply<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, ingr
     (conn.kind, conn.client_link) = (kind::NAT_REPLY, ingress);
 }
 
+/// Binds a connection to the wish's server: its entries and counts, all or nothing.
 #[inline(never)]
-fn bind<F: Family, T: Tables>(
+pub fn bind<F: Family, T: Tables>(
     t: &mut T,
     key: &Tuple<F::Addr>,
     wish: &Wish,
@@ -176,7 +299,7 @@ fn bind<F: Family, T: Tables>(
     (conn.server, conn.service) = (wish.server, wish.service);
     {
         let Some(server) = t.server(wish.server) else { return Bound::Refused(Verdict::drop(Reason::Raced)) };
-        fill_request::<F>(conn, key, server);
+        fill_request::<F>(conn, key, server, wish.own_port, &wish.whose);
         server.add_connection(word.active());
     }
     let paired = conn::paired(conn.kind);
@@ -188,17 +311,17 @@ fn bind<F: Family, T: Tables>(
     } else {
         *reply = conn::partner::<F>(key, conn);
         turn_to_reply::<F>(conn, key, wish.ingress);
-        match insert_reply::<F, T>(t, reply, conn) {
+        match F::insert(t, reply, conn) {
             Insert::Exists => {
                 undo(t, wish.server, word);
                 // Either another connection has this reply tuple, or another CPU
                 // is opening this very connection.
-                return if F::conn(t, key).is_some() { Bound::Done } else { Bound::Taken };
+                return if F::conn(t, key).is_some() { Bound::There } else { Bound::Taken };
             }
             Insert::Full => Insert::Full,
             Insert::Done => {
                 if let Some(server) = t.server(wish.server) {
-                    fill_request::<F>(conn, key, server);
+                    fill_request::<F>(conn, key, server, wish.own_port, &wish.whose);
                 }
                 match F::insert(t, key, conn) {
                     Insert::Done => Insert::Done,
@@ -217,7 +340,7 @@ fn bind<F: Family, T: Tables>(
         }
         Insert::Exists => {
             undo(t, wish.server, word);
-            Bound::Done // another CPU opened it: its entry counts
+            Bound::There
         }
         Insert::Full => {
             undo(t, wish.server, word);
@@ -233,28 +356,49 @@ fn undo<T: Tables>(t: &T, number: u32, word: Word) {
     }
 }
 
-/// Inserts the reply entry; one of an expired connection makes room.
+/// Whether the entry under this key may be past its timeout.
 #[inline(always)]
-fn insert_reply<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>) -> Insert {
-    match F::insert(t, key, conn) {
-        Insert::Exists if conn::expire::<F, T>(t, key, false) == Expiry::Gone => F::insert(t, key, conn),
-        other => other,
+pub fn idle<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> bool {
+    let (Some(settings), Some(entry)) = (t.settings(), F::conn(t, key)) else { return true };
+    conn::looks_idle(settings, key.proto(), entry, t.now())
+}
+
+/// To have what is in the way of the answers of this wish's server looked at.
+#[inline(always)]
+pub fn clear<F: Family, T: Tables>(t: &T, wish: &Wish) -> Verdict {
+    t.stash(Wish::word(wish.mark, Some(wish.server)));
+    Stage::Clear.verdict::<F>()
+}
+
+/// [`Stage::Clear`]: ends a connection past its timeout whose answers would be mistaken for
+/// those of the new one.
+#[inline(always)]
+pub fn make_way<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>, word: u64) {
+    let Work { flow, reply, .. } = w;
+    let Some(server) = t.server((word >> 32) as u32 & 0x3fff_ffff) else { return };
+    *reply = reply_tuple::<F>(&flow.key, server);
+    if conn::expire::<F, T>(t, reply, false) == Expiry::Alive {
+        t.stash(word | Wish::OBSTRUCTED);
     }
 }
 
-/// A packet of a one-packet service: scheduled and sent, nothing remembered.
+/// A packet of a one-packet service: scheduled, unless its template was asked already, and
+/// sent; nothing remembered.
 #[inline(always)]
 pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
     let Work { flow, conn, client: whose, .. } = w;
-    let Some(index) = service::<F, T>(t, &flow.key) else { return Verdict::drop(Reason::Raced) };
+    let word = t.stashed();
+    let Some(index) = find::<F, T>(t, &flow.key, word as u32) else { return Verdict::drop(Reason::Raced) };
+    let wish = Wish::new(index, 0, 0, true, word);
     *whose = client::<F>(&flow.key);
     let Some(scheduled) = t.service(index) else { return Verdict::drop(Reason::Raced) };
     let cursor = scheduled.cursor.load();
-    let number = schedule::schedule(t, scheduled, whose);
+    let number = if wish.chosen { Some(wish.server) } else { schedule::schedule(t, scheduled, whose) };
     let Some(number) = number else { return errors::refuse::<F, T>(t, Notice::NoServer, 0) };
     let Some(server) = t.server(number) else { return Verdict::drop(Reason::Raced) };
     (conn.server, conn.service) = (number, index);
-    fill_request::<F>(conn, &flow.key, server);
+    let own_port = !wish.chosen || scheduled.port == flow.key.dport;
+    fill_request::<F>(conn, &flow.key, server, own_port, &Whose::default());
     let verdict = forward::request(p, t, flow, conn);
     if verdict.action == Action::HandOver {
         // tc schedules it again, and must come to the same server.

@@ -237,6 +237,8 @@ pub struct Service {
 pub mod server_flag {
     /// The server is configured; without it only its old connections refer to it.
     pub const AVAILABLE: u32 = 1;
+    /// It is being drained: no new connections, whatever a template says.
+    pub const DRAINING: u32 = 8;
     /// Its address is IPv6 (in a tunnel that need not be its service's family).
     pub const IPV6: u32 = 4;
 }

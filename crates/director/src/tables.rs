@@ -69,6 +69,18 @@ pub trait Tables {
     fn conn4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>>;
     /// The entry of an IPv6 packet's tuple.
     fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>>;
+    /// The IPv4 entry of the key that `make` writes, from zero.
+    fn template4(&self, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<&Conn<Addr4>> {
+        let mut key = Tuple::default();
+        make(&mut key);
+        self.conn4(&key)
+    }
+    /// The IPv6 entry of the key that `make` writes, from zero.
+    fn template6(&self, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<&Conn<Addr6>> {
+        let mut key = Tuple::default();
+        make(&mut key);
+        self.conn6(&key)
+    }
     /// Adds an IPv4 entry.
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert;
     /// Adds an IPv6 entry.

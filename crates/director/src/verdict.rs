@@ -125,6 +125,7 @@ reasons! {
     NotHeld "not_held" Passed "The virtual address is not on this host.";
     NotSyn "not_syn" Passed "A TCP or SCTP packet of no connection that cannot open one (no SYN, no INIT): the host answers it.";
     FtpData "ftp_data" Passed "A new flow from port 20, which IPVS leaves to the host.";
+    Bypassed "bypassed" Passed "A firewall mark's service has no server for it (cache_bypass): the host routes it.";
     LaterFragment "later_fragment" Passed "A piece of a datagram that is none of ours.";
     IcmpPiece "icmp_piece" Passed "A piece of an ICMP message: the host puts it together.";
     IcmpUnrelated "icmp_unrelated" Passed "An ICMP message about no connection.";

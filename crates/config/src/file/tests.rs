@@ -103,7 +103,6 @@ fn bad_files() {
         (around("one_packet = true"), "8:14: one-packet scheduling of virtual service tcp 192.0.2.10:80, which is not UDP; set protocol = \"udp\", or remove one_packet".into()),
         (around("vip = \"managed\""), "8:7: vip is \"managed\"; did you mean \"manage\"?".into()),
         (around("fwmark = 7"), "8:10: a service by firewall mark is not in this version; list its addresses and ports as services".into()),
-        (around("persistence = { timeout = \"5m\" }"), "8:15: persistence is not in this version; remove it, or use scheduler mh, which sends a client to the same server".into()),
         (around("wieght = 1"), "8:1: unknown key \"wieght\" in [[service]]; did you mean weight? It belongs to [[service.server]]".into()),
         (two("192.0.2.1:80", "192.0.2.1:80"), "7:11: virtual service tcp 192.0.2.1:80 is there twice, first in line 4; put its real servers into one service, or change the address or port".into()),
         ("version = 1\n[[service]]\nprotocol = \"tcp\"\n".into(), "2:1: address is missing; add address = \"192.0.2.10:80\"".into()),

@@ -286,7 +286,6 @@ fn kernel_errors() {
             "Invalid operation.  Possibly wrong module version, address not unicast, ...",
         ),
         // Ours, until they are done.
-        ("-A -t 192.0.2.11:80 -p", 95, "persistence is not in this version"),
         ("-A -t 192.0.2.11:80 -s lblcr", 95, "scheduler lblcr is not in this version"),
         ("-A -u 192.0.2.11:80 --pe sip", 95, "persistence engine sip is not in this version"),
         ("-A -f 1", 95, "a service by firewall mark is not in this version"),

@@ -214,11 +214,14 @@ impl<S: Store> Control<S> {
         let (wrr_max, wrr_step) = lists::wrr(wanted.servers.iter().map(|s| s.weight));
         let rules = Service {
             scheduler,
-            flags: lists::flags(wanted.one_packet, wanted.scheduler_flags),
+            flags: lists::flags(wanted),
             wrr_max,
             wrr_step,
             table_base: table.base,
             table_size: table.len,
+            persistence: wanted.persistence.map_or(0, |p| p.timeout_s.saturating_mul(self.store.hz())),
+            mask: wanted.persistence.map_or(0, |p| lists::mask(p.mask)),
+            port: Be16::new(key.port),
             ..Service::default()
         };
         self.store.put_service_rules(held.index, &rules)?;
@@ -432,17 +435,22 @@ impl<S: Store> Control<S> {
     pub(super) fn settle_settings(&mut self) -> Result<(), Error> {
         let old = self.store.settings()?;
         let hz = self.store.hz();
-        let new = settings(self.model.settings(), hz, self.know_servers(), old.clock_offset);
+        let new = settings(self.model.settings(), hz, self.presence(), old.clock_offset);
         if format!("{old:?}") == format!("{new:?}") {
             return Ok(());
         }
         self.store.put_settings(&new)
     }
 
-    /// Whether strangers may be servers that something is to be done about.
-    fn know_servers(&self) -> bool {
+    /// What of the services has packets looked at more closely: bits of [`setting`].
+    fn presence(&self) -> u32 {
+        let services = self.model.services();
+        let bit = |set, bit| if set { bit } else { 0 };
         let one_packet_nat = |s: &WantedService| s.one_packet && s.servers.iter().any(|s| s.method == Method::Nat);
-        self.model.settings().nat_icmp_send || self.model.services().iter().any(one_packet_nat)
+        let known = self.model.settings().nat_icmp_send || services.iter().any(one_packet_nat);
+        bit(known, setting::KNOW_SERVERS)
+            | bit(services.iter().any(|s| s.key.port == 21), setting::FTP)
+            | bit(services.iter().any(|s| s.key.port == 0), setting::ANY_PORT)
     }
 }
 
@@ -470,7 +478,7 @@ pub(super) fn spot(key: &ServiceKey) -> Spot {
 }
 
 /// The settings' record.
-fn settings(of: &WantedSettings, hz: u32, know_servers: bool, clock_offset: u32) -> Settings {
+fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> Settings {
     let ticks = |d: std::time::Duration| {
         let ticks = d.as_nanos().saturating_mul(u128::from(hz)) / 1_000_000_000;
         u32::try_from(ticks).unwrap_or(u32::MAX / 2).max(1)
@@ -483,7 +491,7 @@ fn settings(of: &WantedSettings, hz: u32, know_servers: bool, clock_offset: u32)
             | bit(of.snat_reroute, setting::SNAT_REROUTE)
             | bit(of.pmtu_disc, setting::PMTU_DISC)
             | setting::REUSE
-            | bit(know_servers, setting::KNOW_SERVERS),
+            | presence,
         hz,
         clock_offset,
         tcp_timeouts: [0; 16],

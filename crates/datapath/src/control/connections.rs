@@ -4,19 +4,22 @@ use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Word};
 use dirigent_director::records::kind;
-use dirigent_director::{sctp, tcp};
+use dirigent_director::{persist, sctp, tcp};
 
 use super::Error;
 use super::store::{Entry, Store, address};
 
-/// A connection.
+/// A connection, or a persistence template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// IP protocol.
+    /// IP protocol; of a firewall mark's template 0: any.
     pub protocol: u8,
+    /// It is a template: the client is a network, with port 0.
+    pub template: bool,
     /// The client.
     pub client: (IpAddr, u16),
-    /// The virtual service.
+    /// The virtual service; of a firewall mark's template the mark, in the address's first
+    /// four bytes, as IPVS shows it.
     pub service: (IpAddr, u16),
     /// The real server.
     pub server: (IpAddr, u16),
@@ -58,6 +61,18 @@ fn connection<S: Store>(
     }
     let flow = &entry.flow;
     let mut age = conn::age(now, entry.last_seen);
+    if entry.kind == kind::TEMPLATE {
+        return Ok(Some(Connection {
+            protocol: flow.protocol,
+            template: true,
+            client: (flow.src, flow.sport),
+            service: (flow.dst, flow.dport),
+            server: (entry.address, entry.port),
+            state: persist::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
+            remaining_s: persist::remaining(age, entry.timeout, hz) / hz,
+            packets: (entry.packets, 0),
+        }));
+    }
     let mut replies = 0;
     let server = if entry.kind == kind::NAT_REQUEST {
         if let Some(reply) = store.entry(&flow.reply(entry.address, entry.port))? {
@@ -77,6 +92,7 @@ fn connection<S: Store>(
     let left = conn::timeout(settings, flow.protocol, word.state()).saturating_sub(age);
     Ok(Some(Connection {
         protocol: flow.protocol,
+        template: false,
         client: (flow.src, flow.sport),
         service: (flow.dst, flow.dport),
         server,

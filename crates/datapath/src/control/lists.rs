@@ -2,18 +2,28 @@
 
 use std::net::IpAddr;
 
-use dirigent_config::SchedulerFlags;
+use dirigent_config::{Netmask, Service};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::service_flag;
 use dirigent_director::schedule::{FREE, Table, TableServer};
 use dirigent_wire::{Addr4, Addr6};
 
 /// The record's flags of a service.
-pub fn flags(one_packet: bool, flags: SchedulerFlags) -> u32 {
-    let bit = |set, bit| if set { bit } else { 0 };
-    bit(one_packet, service_flag::ONE_PACKET)
+pub fn flags(of: &Service) -> u32 {
+    let (bit, flags) = (|set, bit| if set { bit } else { 0 }, of.scheduler_flags);
+    bit(of.one_packet, service_flag::ONE_PACKET)
+        | bit(of.persistence.is_some(), service_flag::PERSISTENT)
         | bit(flags.port, service_flag::HASH_PORT)
         | bit(flags.fallback, service_flag::HASH_FALLBACK)
+}
+
+/// The record's mask of persistence: bits of an IPv4 address as they lie in a packet, or the
+/// length of an IPv6 prefix.
+pub fn mask(of: Netmask) -> u32 {
+    match of {
+        Netmask::V4(bits) => u32::from_ne_bytes(bits.octets()),
+        Netmask::V6(length) => length.into(),
+    }
 }
 
 fn gcd(mut a: u32, mut b: u32) -> u32 {

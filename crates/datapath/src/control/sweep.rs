@@ -21,6 +21,7 @@ pub fn sweep<S: Store>(store: &mut S, pause: &mut dyn FnMut()) -> Result<Swept, 
             // The request entry is the connection. A reply entry is looked at only to find
             // one that lost it (a daemon or CPU that stopped half-way).
             kind::NAT_REPLY => age >= timeout.saturating_add(60 * settings.hz),
+            kind::TEMPLATE => age >= entry.timeout,
             _ => age >= timeout,
         }
     };

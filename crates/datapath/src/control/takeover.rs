@@ -86,7 +86,7 @@ impl<S: Store> Control<S> {
         }
         let wanted: HashSet<u32> = found.iter().map(|(_, r)| r.service).filter(|s| !keys.contains_key(s)).collect();
         let mut learn = |entry: Entry| {
-            let request = entry.kind == kind::NAT_REQUEST || entry.kind == kind::DR_REQUEST;
+            let request = matches!(entry.kind, kind::NAT_REQUEST | kind::DR_REQUEST | kind::TUN_REQUEST);
             let flow = entry.flow;
             let spot = Spot { address: flow.dst, port: flow.dport, protocol: flow.protocol, mark: false };
             if request

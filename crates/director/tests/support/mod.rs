@@ -238,6 +238,7 @@ impl Memory {
                 scheduler,
                 wrr_max: weights.iter().copied().max().unwrap_or(0),
                 wrr_step: 1,
+                port: Be16::new(VPORT),
                 ..Service::default()
             });
             if v6 {

@@ -115,7 +115,7 @@ pub enum Op {
 }
 
 /// Servers by name, as their list has them: (weight, active, inactive), once for each
-/// service that they are in.
+/// service that they are in. Those are sorted: which service comes first is chance in IPVS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loads(pub Vec<(String, Vec<[u32; 3]>)>);
 
@@ -123,7 +123,10 @@ impl Loads {
     /// Adds one.
     pub fn add(&mut self, name: String, counts: [u32; 3]) {
         match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, all)) => all.push(counts),
+            Some((_, all)) => {
+                all.push(counts);
+                all.sort_unstable();
+            }
             None => self.0.push((name, vec![counts])),
         }
     }
@@ -164,7 +167,10 @@ impl<'de> Deserialize<'de> for Loads {
                         name,
                         match counts {
                             Counts::One(one) => vec![one],
-                            Counts::Several(all) => all,
+                            Counts::Several(mut all) => {
+                                all.sort_unstable();
+                                all
+                            }
                         },
                     ));
                 }
