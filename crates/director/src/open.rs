@@ -95,7 +95,7 @@ impl Wish {
         let mark = word as u32;
         Self {
             service,
-            server: (word >> 32) as u32 & 0x3fff_ffff,
+            server: Self::server_of(word),
             chosen: word & Self::CHOSEN != 0,
             obstructed: word & Self::OBSTRUCTED != 0,
             ingress,
@@ -106,6 +106,11 @@ impl Wish {
             one_packet: udp && flags & service_flag::ONE_PACKET != 0,
             persistent: flags & service_flag::PERSISTENT != 0,
         }
+    }
+    /// The server in such a word.
+    #[inline(always)]
+    fn server_of(word: u64) -> u32 {
+        (word >> 32) as u32 & 0x3fff_ffff
     }
     /// What a later stage has to know of it: the mark, and the server if one is chosen.
     #[inline(always)]
@@ -375,7 +380,7 @@ pub fn clear<F: Family, T: Tables>(t: &T, wish: &Wish) -> Verdict {
 #[inline(always)]
 pub fn make_way<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>, word: u64) {
     let Work { flow, reply, .. } = w;
-    let Some(server) = t.server((word >> 32) as u32 & 0x3fff_ffff) else { return };
+    let Some(server) = t.server(Wish::server_of(word)) else { return };
     *reply = reply_tuple::<F>(&flow.key, server);
     if conn::expire::<F, T>(t, reply, false) == Expiry::Alive {
         t.stash(word | Wish::OBSTRUCTED);
@@ -386,25 +391,25 @@ pub fn make_way<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>, word: u64) {
 /// sent; nothing remembered.
 #[inline(always)]
 pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
-    let Work { flow, conn, client: whose, .. } = w;
+    let Work { flow, conn, client: whose, cursor, .. } = w;
     let word = t.stashed();
     let Some(index) = find::<F, T>(t, &flow.key, word as u32) else { return Verdict::drop(Reason::Raced) };
-    let wish = Wish::new(index, 0, 0, true, word);
     *whose = client::<F>(&flow.key);
-    let Some(scheduled) = t.service(index) else { return Verdict::drop(Reason::Raced) };
-    let cursor = scheduled.cursor.load();
-    let number = if wish.chosen { Some(wish.server) } else { schedule::schedule(t, scheduled, whose) };
+    let Some(service) = t.service(index) else { return Verdict::drop(Reason::Raced) };
+    *cursor = service.cursor.load();
+    let chosen = word & Wish::CHOSEN != 0;
+    let number = if chosen { Some(Wish::server_of(word)) } else { schedule::schedule(t, service, whose) };
     let Some(number) = number else { return errors::refuse::<F, T>(t, Notice::NoServer, 0) };
     let Some(server) = t.server(number) else { return Verdict::drop(Reason::Raced) };
     (conn.server, conn.service) = (number, index);
-    let own_port = !wish.chosen || scheduled.port == flow.key.dport;
+    let own_port = !chosen || service.port == flow.key.dport;
     fill_request::<F>(conn, &flow.key, server, own_port, &Whose::default());
     let verdict = forward::request(p, t, flow, conn);
-    if verdict.action == Action::HandOver {
+    if verdict.action != Action::HandOver {
+        t.count_conn(conn.server);
+    } else if let Some(service) = t.service(conn.service) {
         // tc schedules it again, and must come to the same server.
-        scheduled.cursor.store(cursor);
-    } else {
-        t.count_conn(number);
+        service.cursor.store(*cursor);
     }
     verdict
 }
