@@ -13,6 +13,7 @@ mod check;
 pub mod error;
 pub mod file;
 pub mod ipvsadm;
+pub mod mark;
 pub mod model;
 pub mod plan;
 pub mod settings;
@@ -21,6 +22,7 @@ mod testing;
 
 pub use error::{Diagnostic, Diagnostics, IpvsError, OptionError, Unsupported, Violation};
 pub use ipvsadm::Command;
+pub use mark::{MarkRule, Ports, Prefix, Test};
 pub use model::{
     Method, Model, Netmask, Persistence, Protocol, Scheduler, SchedulerFlags, Server, Service, ServiceKey, Tunnel,
     TunnelChecksum, TunnelKind, VipPolicy,

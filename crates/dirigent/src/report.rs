@@ -264,10 +264,6 @@ impl From<control::Error> for Failure {
     fn from(error: control::Error) -> Self {
         match error {
             control::Error::Kernel(error) => error.into(),
-            control::Error::Unsupported(unsupported) => {
-                let failure = Self::new("", unsupported.to_string(), unsupported.instead);
-                Self { code: crate::failure::code::INVALID, ..failure }
-            }
             other => Self::new("", other.to_string(), ""),
         }
     }

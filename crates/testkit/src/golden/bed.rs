@@ -58,6 +58,11 @@ pub fn server(n: u8, v6: bool) -> IpAddr {
     address(&format!("{}{}", if v6 { "fd00:1::" } else { "10.1.0." }, 10 + n))
 }
 
+/// The first virtual address.
+pub fn vip(v6: bool) -> IpAddr {
+    address(if v6 { "2001:db8::10" } else { "192.0.2.10" })
+}
+
 /// MAC of server `n`.
 pub fn server_mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, n]

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use dirigent_config::Model;
+use dirigent_config::{Model, Protocol};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
@@ -16,6 +16,8 @@ use super::setup::{self, NoSetup};
 pub struct Script {
     /// Its name.
     pub name: String,
+    /// Of the clients' packets: `tcp`, `udp`, `sctp`.
+    pub proto: String,
     /// `ipvsadm ARGS`; and what else was run, behind `# `.
     pub setup: Vec<String>,
     /// What happened, in order.
@@ -182,6 +184,11 @@ impl<'de> Deserialize<'de> for Loads {
 }
 
 impl Script {
+    /// The protocol of the clients' packets.
+    pub fn protocol(&self) -> Result<Protocol, NoSetup> {
+        let found = Protocol::ALL.into_iter().find(|protocol| protocol.name() == self.proto);
+        found.ok_or_else(|| NoSetup::Wrong(format!("not understood: protocol {}", self.proto)))
+    }
     /// The Model of the set-up.
     pub fn model(&self) -> Result<Model, NoSetup> {
         let (other, ipvsadm): (Vec<&str>, Vec<&str>) =
