@@ -12,6 +12,7 @@
 mod check;
 pub mod error;
 pub mod file;
+pub mod import;
 pub mod ipvsadm;
 pub mod mark;
 pub mod model;
