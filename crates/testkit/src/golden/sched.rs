@@ -50,7 +50,7 @@ fn set_up<'e>(executor: &'e mut dyn Executor, script: &Script) -> Result<Run<'e>
     // Of a mark's service they are the bed's first virtual address, and port 80.
     let vip = first.key.address().unwrap_or_else(|| bed::vip(first.key.is_ipv6()));
     let service = (vip, if first.key.mark() == 0 { first.key.port() } else { 80 });
-    let bed = Bed::with_servers(SERVERS).map_err(NoSetup::Wrong)?;
+    let bed = Bed::with_servers(SERVERS, &script.routes()).map_err(NoSetup::Wrong)?;
     executor.set_up(&bed, &model).map_err(NoSetup::Wrong)?;
     Ok(Run {
         executor,
