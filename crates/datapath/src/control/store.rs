@@ -201,7 +201,7 @@ impl Spot {
         Self { address, port: 0, protocol: 0, mark: true }
     }
     /// The firewall mark that it stands for, and whether of IPv6.
-    pub(super) fn to_mark(self) -> Option<(u32, bool)> {
+    pub fn to_mark(self) -> Option<(u32, bool)> {
         let [low, high, ..] = words(self.address);
         self.mark.then(|| (u32::from(low) | u32::from(high) << 16, self.address.is_ipv6()))
     }
