@@ -430,7 +430,9 @@ fn mark_services_have_places_flags_and_persistence() {
     let four = service(store, Place::mark(Addr4::of_mark(7)));
     assert_eq!((four.mark, four.port.get(), four.persistence), (7, 0, 300 * 250));
     assert_eq!(four.flags, service_flag::BY_MARK | service_flag::PERSISTENT);
-    assert_eq!(Addr4::new([10, 1, 2, 3]).network(four.mask).bytes(), [10, 1, 0, 0]);
+    let mut network = Addr4::default();
+    Addr4::new([10, 1, 2, 3]).write_network(four.mask, &mut network);
+    assert_eq!(network.bytes(), [10, 1, 0, 0]);
     let six = Store::service(store, store.service6(&Place::mark(Addr6::of_mark(7))).unwrap()).unwrap();
     assert_eq!((six.mark, six.mask, six.persistence), (7, 64, 2500));
     // No address is said to be virtual by a mark.
