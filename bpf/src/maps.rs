@@ -5,14 +5,16 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibParams};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::macros::btf_map;
 use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
     CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link,
-    MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Piece, Place, Server, Service, Settings, Tuple,
+    MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Piece, Place, Server, Service, Settings, Tuple, local_net,
+    setting,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -48,6 +50,10 @@ static REASONS: PerCpuArray<u64, 64> = PerCpuArray::new();
 static LOCAL4: HashMap<Addr4, u32, 4096> = HashMap::new();
 #[btf_map]
 static LOCAL6: HashMap<Addr6, u32, 4096> = HashMap::new();
+#[btf_map]
+static LOCAL_NETS4: LpmTrie<Addr4, u32, 16384> = LpmTrie::new();
+#[btf_map]
+static LOCAL_NETS6: LpmTrie<Addr6, u32, 16384> = LpmTrie::new();
 #[btf_map]
 static KNOWN4: HashMap<Place<Addr4>, Known, 16384> = HashMap::new();
 #[btf_map]
@@ -177,6 +183,24 @@ impl KernelTables {
     }
 }
 
+/// Whether prefixes are to be looked at.
+#[inline(always)]
+fn local_nets() -> bool {
+    SETTINGS.get(0).is_some_and(|s| s.flags & setting::LOCAL_NETS != 0)
+}
+
+/// Whether the longest local prefix of an address has this bit.
+#[inline(always)]
+fn in_net4(addr: &Addr4, bit: u32) -> bool {
+    LOCAL_NETS4.get(&Key::new(32, *addr)).is_some_and(|bits| bits & bit != 0)
+}
+
+/// The same for IPv6.
+#[inline(always)]
+fn in_net6(addr: &Addr6, bit: u32) -> bool {
+    LOCAL_NETS6.get(&Key::new(128, *addr)).is_some_and(|bits| bits & bit != 0)
+}
+
 fn word(hi: u16, lo: u16) -> u32 {
     u32::from(lo) << 16 | u32::from(hi)
 }
@@ -288,11 +312,19 @@ impl Tables for KernelTables {
     }
     #[inline(always)]
     fn local4(&self, addr: &Addr4) -> bool {
-        LOCAL4.get_ptr(addr).is_some()
+        LOCAL4.get_ptr(addr).is_some() || local_nets() && in_net4(addr, local_net::ALWAYS)
     }
     #[inline(always)]
     fn local6(&self, addr: &Addr6) -> bool {
-        LOCAL6.get_ptr(addr).is_some()
+        LOCAL6.get_ptr(addr).is_some() || local_nets() && in_net6(addr, local_net::ALWAYS)
+    }
+    #[inline(always)]
+    fn local_by_mark4(&self, addr: &Addr4) -> bool {
+        local_nets() && in_net4(addr, local_net::BY_MARK)
+    }
+    #[inline(always)]
+    fn local_by_mark6(&self, addr: &Addr6) -> bool {
+        local_nets() && in_net6(addr, local_net::BY_MARK)
     }
     #[inline(always)]
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {

@@ -145,14 +145,20 @@ impl std::ops::AddAssign for Counters {
 /// A virtual service with its real servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`; `fwm` for a service by firewall mark, as ipvsadm calls it.
     pub protocol: String,
-    /// Virtual address and port.
+    /// Virtual address and port; of a service by firewall mark the mark.
     pub address: String,
+    /// The firewall mark, if it has one.
+    pub fwmark: Option<u32>,
+    /// Whose packets: 4 or 6.
+    pub family: u8,
     /// IPVS's name of the scheduler.
     pub scheduler: String,
     /// Flags: `one-packet`, `mh-port`, `mh-fallback`.
     pub flags: Vec<String>,
+    /// Clients' connections go to the server of their earlier ones.
+    pub persistence: Option<Persistence>,
     /// Its servers, oldest first.
     pub servers: Vec<Server>,
     /// Sums over its servers.
@@ -160,10 +166,22 @@ pub struct Service {
 }
 
 impl Service {
-    /// `tcp 192.0.2.10:80`.
+    /// `tcp 192.0.2.10:80`; of a firewall mark as ipvsadm writes it, `FWM  7 IPv6`.
     pub fn name(&self) -> String {
-        format!("{} {}", self.protocol, self.address)
+        match self.fwmark {
+            Some(mark) => format!("FWM  {mark}{}", if self.family == 6 { " IPv6" } else { "" }),
+            None => format!("{} {}", self.protocol, self.address),
+        }
     }
+}
+
+/// Persistence of a virtual service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persistence {
+    /// Seconds after the last connection.
+    pub timeout_s: u32,
+    /// Clients that count as one: `255.255.255.0`, or IPv6 `/64`.
+    pub mask: String,
 }
 
 /// A real server of one virtual service.

@@ -1,9 +1,10 @@
 //! The invariants of a Model, and what this version does not do.
 
 use crate::error::{Unsupported, Violation};
+use crate::mark::{MAX_MARK_RULES, MarkRule};
 use crate::model::{
     MAX_PERSISTENCE_S, MAX_WEIGHT, Method, Netmask, Persistence, Protocol, Server, Service, ServiceKey, Tunnel,
-    TunnelChecksum, TunnelKind,
+    TunnelChecksum, TunnelKind, VipPolicy,
 };
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -29,14 +30,23 @@ pub fn duplicate(service: &ServiceKey, server: &Server) -> Violation {
 /// What is wrong with a service apart from its servers.
 pub fn options(service: &Service) -> Vec<Violation> {
     let mut out = Vec::new();
-    if service.key.port == 0 && service.persistence.is_none() {
-        out.push(Violation::PortZero(service.key));
-    }
-    if service.one_packet && service.key.protocol != Protocol::Udp {
-        out.push(Violation::OnePacketNotUdp(service.key));
+    match service.key {
+        ServiceKey::Address { protocol, port, .. } => {
+            if port == 0 && service.persistence.is_none() {
+                out.push(Violation::PortZero(service.key));
+            }
+            if service.one_packet && protocol != Protocol::Udp {
+                out.push(Violation::OnePacketNotUdp(service.key));
+            }
+        }
+        ServiceKey::Mark { .. } => {
+            if service.vip == VipPolicy::Manage {
+                out.push(Violation::NoAddress(service.key));
+            }
+        }
     }
     if let Some(p) = &service.persistence {
-        out.extend(persistence(p, service.key.address.is_ipv6()));
+        out.extend(persistence(p, service.key.is_ipv6()));
     }
     out
 }
@@ -75,12 +85,15 @@ pub fn server(service: &Service, server: &Server) -> Vec<Violation> {
         out.push(Violation::NotUnicast(server.address));
     }
     let tunnel = matches!(server.method, Method::Tun(_));
-    if server.address.is_ipv6() != service.key.address.is_ipv6() && !tunnel {
+    if server.address.is_ipv6() != service.key.is_ipv6() && !tunnel {
         out.push(Violation::FamilyMismatch(server.address));
     }
-    if server.method != Method::Nat && server.port != service.key.port {
-        let (method, server, service) = (server.method.name(), server.port, service.key.port);
-        out.push(Violation::MethodKeepsPort { method, server, service });
+    // A mark has no port that a server's could differ from.
+    if let ServiceKey::Address { port, .. } = service.key
+        && server.method != Method::Nat
+        && server.port != port
+    {
+        out.push(Violation::MethodKeepsPort { method: server.method.name(), server: server.port, service: port });
     }
     if let Method::Tun(Tunnel { kind, checksum }) = server.method {
         if kind == (TunnelKind::Gue { port: 0 }) {
@@ -112,16 +125,13 @@ pub fn unicast(address: IpAddr) -> bool {
     }
 }
 
-/// What this version does not do of a service.
-pub fn unsupported(_: &Service) -> Vec<Unsupported> {
-    Vec::new()
+/// What is wrong with mark rules.
+pub fn marks(rules: &[MarkRule]) -> Vec<Violation> {
+    let too_many = (rules.len() > MAX_MARK_RULES).then_some(Violation::TooManyMarks(rules.len()));
+    too_many.into_iter().chain(rules.iter().flat_map(MarkRule::violations)).collect()
 }
 
-/// fwmark services, which the Model cannot hold yet.
-pub fn fwmark() -> Unsupported {
-    later("a service by firewall mark", "list its addresses and ports as services", "fwmark")
-}
-
+/// Something of IPVS for a later version.
 pub fn later(what: &str, instead: &'static str, key: &'static str) -> Unsupported {
     Unsupported { what: what.into(), instead, key }
 }

@@ -1,5 +1,6 @@
 //! Everything this crate can object to.
 
+use crate::mark::{MAX_MARK_RULES, PROTOCOLS};
 use crate::model::{MAX_PERSISTENCE_S, MAX_WEIGHT, ServiceKey};
 use std::fmt;
 use std::net::IpAddr;
@@ -70,6 +71,9 @@ pub enum Violation {
     /// One-packet scheduling of something else than UDP.
     #[error("one-packet scheduling of virtual service {0}, which is not UDP")]
     OnePacketNotUdp(ServiceKey),
+    /// The daemon shall hold the address of a service that has none.
+    #[error("virtual service {0} has no address that the daemon could hold")]
+    NoAddress(ServiceKey),
     /// Weight over [`MAX_WEIGHT`].
     #[error("weight {0} is over {MAX_WEIGHT}")]
     Weight(u32),
@@ -110,6 +114,23 @@ pub enum Violation {
         /// Name of the checksum.
         checksum: &'static str,
     },
+    /// More mark rules than the table holds.
+    #[error("{0} mark rules are over {MAX_MARK_RULES}")]
+    TooManyMarks(usize),
+    /// No interface can be called so.
+    #[error("interface {0:?} is no name of an interface")]
+    MarkInterface(String),
+    /// An address of a mark rule that is not of the rule's family.
+    #[error("{key} {prefix} has another address family than the mark rule")]
+    MarkFamily {
+        /// The key in dirigent.toml.
+        key: &'static str,
+        /// The addresses.
+        prefix: String,
+    },
+    /// Nothing can be of this protocol.
+    #[error("protocol is {0:?}")]
+    MarkProtocol(String),
     /// A setting is out of its range.
     #[error("{name} {problem}")]
     Setting {
@@ -132,6 +153,7 @@ impl Violation {
             Self::NotUnicast(_) => "use an address of one host".into(),
             Self::PortZero(_) => "name a port, or add a persistence table".into(),
             Self::OnePacketNotUdp(_) => "set protocol = \"udp\", or remove one_packet".into(),
+            Self::NoAddress(_) => "remove vip, and see to it that marked packets come to this host".into(),
             Self::Weight(_) => format!("use 0 to {MAX_WEIGHT}; 0 takes no new connections"),
             Self::Thresholds { .. } => "set upper above lower, or remove lower".into(),
             Self::MethodKeepsPort { service, .. } => format!("use port {service}, or method = \"nat\""),
@@ -141,6 +163,13 @@ impl Violation {
             }
             Self::GueWithoutPort => "set tunnel_port, usually 6080".into(),
             Self::TunnelChecksum { .. } => "remove tunnel_checksum, or choose \"none\"".into(),
+            Self::TooManyMarks(_) => "use wider prefixes and port ranges, or fewer rules".into(),
+            Self::MarkInterface(_) => "name an interface as `ip link` shows it".into(),
+            Self::MarkFamily { .. } => "use addresses of one family, or set family to theirs".into(),
+            Self::MarkProtocol(_) => {
+                let names: Vec<_> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+                format!("use \"{}\" or a number from 1 to 255 in quotes", names.join("\", \""))
+            }
             Self::Setting { remedy, .. } => (*remedy).into(),
         }
     }
@@ -155,12 +184,17 @@ impl Violation {
             | Self::MethodKeepsPort { .. }
             | Self::PortZero(_) => "address",
             Self::OnePacketNotUdp(_) => "one_packet",
+            Self::NoAddress(_) => "vip",
             Self::Weight(_) => "weight",
             Self::Thresholds { .. } => "lower",
             Self::PersistenceTime(_) => "timeout",
             Self::PersistenceMask(_) => "mask",
             Self::GueWithoutPort => "tunnel",
             Self::TunnelChecksum { .. } => "tunnel_checksum",
+            Self::TooManyMarks(_) => "mark",
+            Self::MarkInterface(_) => "interface",
+            Self::MarkFamily { key, .. } => key,
+            Self::MarkProtocol(_) => "protocol",
             Self::Setting { name, .. } => name,
         }
     }

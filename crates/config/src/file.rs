@@ -8,7 +8,8 @@ mod reader;
 mod tests;
 
 use crate::check;
-use crate::error::{Diagnostics, Unsupported, Violation};
+use crate::error::{Diagnostics, Violation};
+use crate::mark::{self, MAX_MARK_RULES, MarkRule, Ports, Prefix, Test};
 use crate::model::{
     DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, NoScheduler, Persistence, Protocol,
     Scheduler, SchedulerFlags, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
@@ -16,10 +17,11 @@ use crate::model::{
 use crate::settings::{ErrorLimits, MAX_CONNECTIONS, Mode, Settings, TcpTimeouts, Timeouts};
 use reader::{Report, Table, kind, one_of};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use toml::de::DeTable;
 
-pub use print::to_toml;
+pub use print::{marks_to_toml, to_toml};
 
 /// Version of the format.
 pub const VERSION: u64 = 1;
@@ -27,20 +29,6 @@ pub const VERSION: u64 = 1;
 /// The Model that the text describes, or all that is wrong with it. `file` is
 /// its name, for the messages.
 pub fn parse(file: &str, text: &str) -> Result<Model, Diagnostics> {
-    read(file, text, Scope::ThisVersion)
-}
-
-/// What is accepted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// What this version does.
-    ThisVersion,
-    /// All that a Model can hold.
-    #[cfg_attr(not(test), allow(dead_code))]
-    Everything,
-}
-
-fn read(file: &str, text: &str, scope: Scope) -> Result<Model, Diagnostics> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut report = Report::new(text);
     for error in &errors {
@@ -50,13 +38,14 @@ fn read(file: &str, text: &str, scope: Scope) -> Result<Model, Diagnostics> {
     if report.misplaced() {
         return Err(Diagnostics(report.finish(file)));
     }
-    let mut reader = Reader { report: report.on_other_lines(), scope, gaps: !errors.is_empty() };
+    let mut reader = Reader { report: report.on_other_lines(), gaps: !errors.is_empty() };
     let root = root.get_ref();
     let model = reader.version(root).and_then(|()| {
         let root = Table::open(keys::ROOT, root, 0, &mut reader.report);
         let settings = reader.settings(&root);
+        let marks = reader.marks(&root);
         let services = reader.services(&root);
-        Model::new(settings, services)
+        Model::new(settings, services, marks)
             .map_err(|violations| {
                 // All of them have been reported with their places; if one was not, it is now.
                 if reader.report.is_empty() {
@@ -81,10 +70,22 @@ fn syntax_remedy(message: &str) -> &'static str {
 
 struct Reader<'t> {
     report: Report<'t>,
-    scope: Scope,
     /// Parts of the file are not TOML: what is missing may stand there.
     gaps: bool,
 }
+
+/// What a service is known by.
+struct Named {
+    key: ServiceKey,
+    /// Its address or mark is known.
+    placed: bool,
+    /// All of it is known.
+    whole: bool,
+}
+
+/// What a value of a mark rule must be, and how it is written.
+const PREFIX: (&str, &str) = ("address or prefix", "write it like \"192.0.2.0/24\" or \"2001:db8::/32\"");
+const PORTS: (&str, &str) = ("port or range of ports", "write it like \"80\" or \"8000-8999\"");
 
 impl Reader<'_> {
     /// Whether the rest of the file can be understood.
@@ -110,12 +111,6 @@ impl Reader<'_> {
 
     fn violation(&mut self, table: &Table, violation: &Violation) {
         self.report.add(table.place(violation.key()), violation.to_string(), violation.remedy());
-    }
-
-    fn unsupported(&mut self, at: usize, unsupported: &Unsupported) {
-        if self.scope == Scope::ThisVersion {
-            self.report.add(at, unsupported.to_string(), unsupported.instead);
-        }
     }
 
     fn missing(&mut self, table: &Table, key: &str, example: &str) {
@@ -162,7 +157,7 @@ impl Reader<'_> {
         let mut out = Vec::new();
         for table in root.tables("service", keys::SERVICE, &mut self.report) {
             let Some(service) = self.service(&table) else { continue };
-            let at = table.place("address");
+            let at = table.place(if service.key.mark() == 0 { "address" } else { "fwmark" });
             if let Some(first) = seen.get(&service.key) {
                 let (line, _) = self.report.place(*first);
                 let violation = Violation::DuplicateService(service.key);
@@ -177,59 +172,160 @@ impl Reader<'_> {
 
     /// A service, if its key and options can be understood.
     fn service(&mut self, t: &Table) -> Option<Service> {
-        let protocol = t.choice("protocol", &Protocol::ALL.map(|p| (p.name(), p)), &mut self.report);
-        if t.get("protocol").is_none() {
-            self.missing(t, "protocol", "tcp");
-        }
-        let address = self.service_address(t);
+        let Named { key, placed, whole } = self.service_key(t);
         let scheduler = self.scheduler(t);
         let scheduler_flags = self.scheduler_flags(t, scheduler);
         let one_packet = t.boolean("one_packet", &mut self.report).unwrap_or(false);
         let policies = [VipPolicy::Operator, VipPolicy::Manage].map(|v| (v.name(), v));
         let vip = t.choice("vip", &policies, &mut self.report).unwrap_or_default();
         let persistence_table = t.table("persistence", keys::PERSISTENCE, &mut self.report);
-        let persistence = persistence_table.as_ref().map(|p| self.persistence(p, address));
+        let persistence = persistence_table.as_ref().map(|p| self.persistence(p, key.is_ipv6()));
         let server_tables = t.tables("server", keys::SERVER, &mut self.report);
-        // Without a key what is wrong with the servers can still be told.
-        let (ip, port) = address.unwrap_or((IpAddr::V6(Ipv6Addr::UNSPECIFIED), 1));
-        let key = ServiceKey { protocol: protocol.unwrap_or(Protocol::Tcp), address: ip, port };
-        let known = protocol.is_some() && address.is_some();
-
         let mut service =
             Service { key, scheduler, scheduler_flags, one_packet, persistence, vip, servers: Vec::new() };
-        if known {
+        if whole {
             for violation in check::options(&service) {
                 let in_persistence = matches!(violation, Violation::PersistenceTime(_) | Violation::PersistenceMask(_));
                 let table = persistence_table.as_ref().filter(|_| in_persistence).unwrap_or(t);
                 self.violation(table, &violation);
             }
         }
-        for unsupported in check::unsupported(&service) {
-            self.unsupported(t.place(unsupported.key), &unsupported);
-        }
         for table in &server_tables {
-            let Some(server) = self.server(table, address.map(|_| &key)) else { continue };
+            let Some(server) = self.server(table, placed.then_some(&key)) else { continue };
             if let Some(first) = service.servers.iter().position(|s| s.identity() == server.identity()) {
                 let first = server_tables.get(first).map_or(0, |t| self.report.place(t.place("address")).0);
                 let violation = check::duplicate(&key, &server);
                 let message = format!("{violation}, first in line {first}");
                 self.report.add(table.place("address"), message, violation.remedy());
             }
-            if address.is_some() {
+            if placed {
                 let violations = check::numbers(&server).into_iter().chain(check::server(&service, &server));
                 violations.for_each(|v| self.violation(table, &v));
             }
             service.servers.push(server);
         }
-        known.then_some(service)
+        whole.then_some(service)
+    }
+
+    /// What a service is known by. Where that is not to be understood, what is wrong with its
+    /// servers can still be told.
+    fn service_key(&mut self, t: &Table) -> Named {
+        if t.get("fwmark").is_some() {
+            for key in ["protocol", "address"] {
+                if let Some((_, at)) = t.get(key) {
+                    let remedy = format!("remove one of the two: a mark stands for every {key}");
+                    self.report.add(at, format!("{key} with fwmark"), remedy);
+                }
+            }
+            let family = self.family(t);
+            let mark = t.integer32("fwmark", 1, u32::MAX, &mut self.report).and_then(NonZeroU32::new);
+            let key = ServiceKey::Mark { mark: mark.unwrap_or(NonZeroU32::MIN), ipv6: family.unwrap_or(false) };
+            return Named { key, placed: true, whole: mark.is_some() };
+        }
+        if let Some((_, at)) = t.get("family") {
+            self.report.add(at, "family without fwmark", "remove it: the address says it");
+        }
+        let protocol = t.choice("protocol", &Protocol::ALL.map(|p| (p.name(), p)), &mut self.report);
+        if t.get("protocol").is_none() {
+            self.missing(t, "protocol", "tcp");
+        }
+        let address = self.service_address(t);
+        let (ip, port) = address.unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1));
+        let key = ServiceKey::Address { protocol: protocol.unwrap_or(Protocol::Tcp), address: ip, port };
+        Named { key, placed: address.is_some(), whole: protocol.is_some() && address.is_some() }
+    }
+
+    /// Whether `family` says IPv6; nothing if it says nothing that makes sense.
+    fn family(&mut self, t: &Table) -> Option<bool> {
+        let (value, at) = t.get("family")?;
+        match value.as_integer().map(|number| number.as_str()) {
+            Some("4") => Some(false),
+            Some("6") => Some(true),
+            Some(other) => {
+                self.report.add(at, format!("family is {other}"), "use 4 or 6");
+                None
+            }
+            None => {
+                self.report.add(at, format!("family is {}, not an integer", kind(value)), "use 4 or 6, without quotes");
+                None
+            }
+        }
+    }
+
+    fn marks(&mut self, root: &Table) -> Vec<MarkRule> {
+        let tables = root.tables("mark", keys::MARK, &mut self.report);
+        if tables.len() > MAX_MARK_RULES {
+            self.violation(root, &Violation::TooManyMarks(tables.len()));
+        }
+        tables.iter().filter_map(|t| self.mark(t)).collect()
+    }
+
+    /// A mark rule, if it can be understood.
+    fn mark(&mut self, t: &Table) -> Option<MarkRule> {
+        const NAMES: [&str; 6] =
+            ["interface", "source", "destination", "protocol", "source_ports", "destination_ports"];
+        let family = self.family(t);
+        let mut not = Vec::new();
+        for (name, at) in t.strings("not", &mut self.report).unwrap_or_default() {
+            if !NAMES.contains(&name) {
+                self.report.add(at, format!("not holds {name:?}"), one_of(name, &NAMES));
+            } else if t.get(name).is_none() {
+                self.report.add(
+                    at,
+                    format!("not holds {name:?}, which the rule does not have"),
+                    "remove it, or add it",
+                );
+            } else if not.contains(&name) {
+                self.report.add(at, format!("not holds {name:?} twice"), "name it once");
+            }
+            not.push(name);
+        }
+        let not = |key| not.contains(&key);
+        let source = self.test(t, "source", not, PREFIX, Prefix::parse);
+        let destination = self.test(t, "destination", not, PREFIX, Prefix::parse);
+        let source_ports = self.test(t, "source_ports", not, PORTS, Ports::parse);
+        let destination_ports = self.test(t, "destination_ports", not, PORTS, Ports::parse);
+        let protocol = t.string("protocol", &mut self.report).and_then(|(text, at)| {
+            let found = mark::protocol(text);
+            if found.is_none() {
+                let violation = Violation::MarkProtocol(text.into());
+                self.report.add(at, violation.to_string(), violation.remedy());
+            }
+            found.map(|is| Test { is, not: not("protocol") })
+        });
+        let interface = t.string("interface", &mut self.report);
+        let interface = interface.map(|(name, _)| Test { is: name.to_owned(), not: not("interface") });
+        let mask = t.integer32("mask", 0, u32::MAX, &mut self.report).unwrap_or(u32::MAX);
+        if t.get("set").is_none() && !self.gaps {
+            self.report.add(t.at, "set is missing", "add set = 1, or what the mark shall be");
+        }
+        let set = t.integer32("set", 0, u32::MAX, &mut self.report)?;
+        let by_address = source.or(destination).map(|test| test.is.address().is_ipv6());
+        let ipv6 = family.or(by_address).unwrap_or(false);
+        let rule =
+            MarkRule { ipv6, interface, source, destination, protocol, source_ports, destination_ports, set, mask };
+        rule.violations().iter().for_each(|violation| self.violation(t, violation));
+        Some(rule)
+    }
+
+    /// What a mark rule asks of one thing.
+    fn test<T>(
+        &mut self,
+        t: &Table,
+        key: &'static str,
+        not: impl Fn(&'static str) -> bool,
+        (what, remedy): (&str, &str),
+        read: fn(&str) -> Option<T>,
+    ) -> Option<Test<T>> {
+        let (text, at) = t.string(key, &mut self.report)?;
+        let found = read(text);
+        if found.is_none() {
+            self.report.add(at, format!("{key} is {text:?}, which is no {what}"), remedy);
+        }
+        found.map(|is| Test { is, not: not(key) })
     }
 
     fn service_address(&mut self, t: &Table) -> Option<(IpAddr, u16)> {
-        if let Some((_, at)) = t.get("fwmark") {
-            let fwmark = check::fwmark();
-            self.report.add(at, fwmark.to_string(), fwmark.instead);
-            t.get("address")?;
-        }
         if t.get("address").is_none() {
             self.missing(t, "address", "192.0.2.10:80");
         }
@@ -294,13 +390,13 @@ impl Reader<'_> {
         flags
     }
 
-    fn persistence(&mut self, t: &Table, address: Option<(IpAddr, u16)>) -> Persistence {
+    fn persistence(&mut self, t: &Table, ipv6: bool) -> Persistence {
         let timeout = t.duration("timeout", &mut self.report);
         if timeout.is_some_and(|d| d.subsec_nanos() != 0) {
             self.report.add(t.place("timeout"), "persistence lasts whole seconds", "round it up: \"1s\"");
         }
         let timeout_s = timeout.map_or(DEFAULT_PERSISTENCE_S, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX));
-        let mut mask = Netmask::whole(address.is_some_and(|(ip, _)| ip.is_ipv6()));
+        let mut mask = Netmask::whole(ipv6);
         if let Some((text, at)) = t.string("mask", &mut self.report) {
             match netmask(text, mask) {
                 Some(found) => mask = found,
@@ -324,7 +420,7 @@ impl Reader<'_> {
         }
         let (text, at) = t.string("address", &mut self.report)?;
         let (address, port) = self.address(text, at)?;
-        let port = port.or_else(|| service.map(|s| s.port)).unwrap_or(0);
+        let port = port.or_else(|| service.map(ServiceKey::port)).unwrap_or(0);
         Some(Server { address, port, method, weight, upper, lower })
     }
 

@@ -26,7 +26,7 @@ pub enum Command {
     /// `-E`: replace all of a service but its servers.
     EditService(ServiceRule),
     /// `-D`: remove a service and its servers.
-    DeleteService(ServiceRef),
+    DeleteService(ServiceKey),
     /// `-C`: remove all services.
     Clear,
     /// `-a`: add a server.
@@ -36,7 +36,7 @@ pub enum Command {
     /// `-d`: remove a server.
     DeleteServer {
         /// Its service.
-        service: ServiceRef,
+        service: ServiceKey,
         /// Its address.
         address: IpAddr,
         /// Its port.
@@ -53,25 +53,11 @@ pub enum Command {
     },
 }
 
-/// The service that a line names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceRef {
-    /// By protocol, address and port.
-    Address(ServiceKey),
-    /// By firewall mark.
-    Fwmark {
-        /// The mark, not 0.
-        mark: u32,
-        /// `-6`.
-        ipv6: bool,
-    },
-}
-
 /// A service as a line describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceRule {
     /// Which.
-    pub service: ServiceRef,
+    pub service: ServiceKey,
     /// Name of the scheduler, known or not.
     pub scheduler: String,
     /// Its flags.
@@ -88,7 +74,7 @@ pub struct ServiceRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerRule {
     /// Its service.
-    pub service: ServiceRef,
+    pub service: ServiceKey,
     /// The server.
     pub server: Server,
 }
@@ -133,14 +119,14 @@ impl Command {
         match self {
             Self::AddService(rule) => model.add_service(rule.service(model)?),
             Self::EditService(rule) => model.edit_service(&rule.service(model)?),
-            Self::DeleteService(service) => model.remove_service(&service.key()?),
+            Self::DeleteService(service) => model.remove_service(service),
             Self::Clear => {
                 model.clear();
                 Ok(())
             }
             Self::AddServer(rule) => rule.apply(model, Model::add_server),
             Self::EditServer(rule) => rule.apply(model, Model::edit_server),
-            Self::DeleteServer { service, address, port } => model.remove_server(&service.key()?, *address, *port),
+            Self::DeleteServer { service, address, port } => model.remove_server(service, *address, *port),
             Self::SetTimeouts { tcp, tcp_fin, udp } => {
                 let mut settings = model.settings().clone();
                 let t = &mut settings.timeouts;
@@ -165,19 +151,9 @@ impl Command {
         self.apply(&mut after)?;
         match self {
             Self::EditServer(ServerRule { service, server }) => {
-                Ok(Plan { ops: vec![Op::EditServer { service: service.key()?, server: *server }] })
+                Ok(Plan { ops: vec![Op::EditServer { service: *service, server: *server }] })
             }
             _ => Ok(Plan::between(model, &after)),
-        }
-    }
-}
-
-impl ServiceRef {
-    /// The key, which a firewall mark has not in this version.
-    pub fn key(&self) -> Result<ServiceKey, IpvsError> {
-        match self {
-            Self::Address(key) => Ok(*key),
-            Self::Fwmark { .. } => Err(check::fwmark().into()),
         }
     }
 }
@@ -185,7 +161,7 @@ impl ServiceRef {
 impl ServiceRule {
     /// The service, without servers; who holds its address stays as it was.
     fn service(&self, model: &Model) -> Result<Service, IpvsError> {
-        let key = self.service.key()?;
+        let key = self.service;
         let scheduler = match scheduler(&self.scheduler) {
             Ok(scheduler) => scheduler,
             Err(NoScheduler::NotYet(later)) => return Err(later.into()),
@@ -196,7 +172,7 @@ impl ServiceRule {
             Some("sip") => return Err(check::later("persistence engine sip", "remove --pe", "persistence").into()),
             Some(_) => return Err(IpvsError::SchedulerNotFound),
         }
-        let service = Service {
+        Ok(Service {
             key,
             scheduler,
             scheduler_flags: self.scheduler_flags,
@@ -204,11 +180,7 @@ impl ServiceRule {
             persistence: self.persistence,
             vip: model.service(&key).map(|s| s.vip).unwrap_or_default(),
             servers: Vec::new(),
-        };
-        match check::unsupported(&service).into_iter().next() {
-            Some(unsupported) => Err(unsupported.into()),
-            None => Ok(service),
-        }
+        })
     }
 }
 
@@ -218,7 +190,7 @@ impl ServerRule {
         model: &mut Model,
         change: fn(&mut Model, &ServiceKey, Server) -> Result<(), IpvsError>,
     ) -> Result<(), IpvsError> {
-        change(model, &self.service.key()?, self.server)
+        change(model, &self.service, self.server)
     }
 }
 

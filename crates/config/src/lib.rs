@@ -12,7 +12,9 @@
 mod check;
 pub mod error;
 pub mod file;
+pub mod import;
 pub mod ipvsadm;
+pub mod mark;
 pub mod model;
 pub mod plan;
 pub mod settings;
@@ -21,6 +23,7 @@ mod testing;
 
 pub use error::{Diagnostic, Diagnostics, IpvsError, OptionError, Unsupported, Violation};
 pub use ipvsadm::Command;
+pub use mark::{MarkRule, Ports, Prefix, Test};
 pub use model::{
     Method, Model, Netmask, Persistence, Protocol, Scheduler, SchedulerFlags, Server, Service, ServiceKey, Tunnel,
     TunnelChecksum, TunnelKind, VipPolicy,

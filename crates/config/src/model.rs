@@ -2,9 +2,11 @@
 
 use crate::check;
 use crate::error::{IpvsError, Unsupported, Violation};
+use crate::mark::MarkRule;
 use crate::settings::Settings;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 
 /// Largest weight of a real server.
 pub const MAX_WEIGHT: u32 = i32::MAX as u32;
@@ -57,20 +59,66 @@ pub(crate) fn join(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-/// Identity of a virtual service. Ordered by family, protocol, address, port.
+/// Identity of a virtual service. Ordered as `ipvsadm -L` sorts them: those of addresses by
+/// family, protocol, address, port; then those of firewall marks, by mark and family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceKey {
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Virtual address (VIP).
-    pub address: IpAddr,
-    /// Port; 0: all that have no service of their own.
-    pub port: u16,
+pub enum ServiceKey {
+    /// By address.
+    Address {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// Virtual address (VIP).
+        address: IpAddr,
+        /// Port; 0: all that have no service of their own.
+        port: u16,
+    },
+    /// By firewall mark: all protocols, addresses and ports that are marked so.
+    Mark {
+        /// The mark.
+        mark: NonZeroU32,
+        /// The address family of the packets and, without a tunnel, of the servers.
+        ipv6: bool,
+    },
 }
 
 impl ServiceKey {
-    fn rank(&self) -> (bool, Protocol, IpAddr, u16) {
-        (self.address.is_ipv6(), self.protocol, self.address, self.port)
+    /// Whether it is for IPv6 packets.
+    pub fn is_ipv6(&self) -> bool {
+        match self {
+            Self::Address { address, .. } => address.is_ipv6(),
+            Self::Mark { ipv6, .. } => *ipv6,
+        }
+    }
+    /// Its virtual address, if it has one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address { address, .. } => Some(*address),
+            Self::Mark { .. } => None,
+        }
+    }
+    /// Its protocol, if it has only one.
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Self::Address { protocol, .. } => Some(*protocol),
+            Self::Mark { .. } => None,
+        }
+    }
+    /// Its port; 0: any.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Address { port, .. } => *port,
+            Self::Mark { .. } => 0,
+        }
+    }
+    /// Its firewall mark; 0: none.
+    pub fn mark(&self) -> u32 {
+        match self {
+            Self::Address { .. } => 0,
+            Self::Mark { mark, .. } => mark.get(),
+        }
+    }
+    fn rank(&self) -> (u32, bool, Option<Protocol>, Option<IpAddr>, u16) {
+        (self.mark(), self.is_ipv6(), self.protocol(), self.address(), self.port())
     }
 }
 impl Ord for ServiceKey {
@@ -85,7 +133,10 @@ impl PartialOrd for ServiceKey {
 }
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.protocol, join(self.address, self.port))
+        match self {
+            Self::Address { protocol, address, port } => write!(f, "{protocol} {}", join(*address, *port)),
+            Self::Mark { mark, ipv6 } => write!(f, "fwmark {mark}{}", if *ipv6 { " IPv6" } else { "" }),
+        }
     }
 }
 
@@ -388,20 +439,23 @@ impl Service {
     }
 }
 
-/// Settings and services. Changes go through the methods, which keep the
+/// Settings, services and mark rules. Changes go through the methods, which keep the
 /// invariants ([`Violation`] lists them) and refuse as the kernel does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     settings: Settings,
     /// Sorted by key.
     services: Vec<Service>,
+    /// In the order in which packets meet them.
+    marks: Vec<MarkRule>,
 }
 
 impl Model {
     /// A Model, or all that is wrong with it. Services may come in any order.
-    pub fn new(settings: Settings, services: Vec<Service>) -> Result<Self, Vec<Violation>> {
+    pub fn new(settings: Settings, services: Vec<Service>, marks: Vec<MarkRule>) -> Result<Self, Vec<Violation>> {
         let mut violations = settings.violations();
-        let mut model = Self { settings, services: Vec::new() };
+        violations.extend(check::marks(&marks));
+        let mut model = Self { settings, services: Vec::new(), marks };
         for service in services {
             violations.extend(check::service(&service));
             match model.position(&service.key) {
@@ -424,11 +478,18 @@ impl Model {
     pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
         self.position(key).ok().and_then(|at| self.services.get(at))
     }
-    /// What this version cannot do of it; the daemon must refuse such a Model.
-    pub fn unsupported(&self) -> Vec<Unsupported> {
-        self.services.iter().flat_map(check::unsupported).collect()
+
+    /// The mark rules, in the order in which packets meet them.
+    pub fn marks(&self) -> &[MarkRule] {
+        &self.marks
     }
 
+    /// Replaces the mark rules.
+    pub fn set_marks(&mut self, marks: Vec<MarkRule>) -> Result<(), IpvsError> {
+        first(check::marks(&marks))?;
+        self.marks = marks;
+        Ok(())
+    }
     /// Replaces the settings.
     pub fn set_settings(&mut self, settings: Settings) -> Result<(), IpvsError> {
         if let Some(violation) = settings.violations().into_iter().next() {

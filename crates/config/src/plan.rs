@@ -9,6 +9,7 @@
 mod tests;
 
 use crate::error::IpvsError;
+use crate::mark::MarkRule;
 use crate::model::{Model, Server, Service, ServiceKey};
 use crate::settings::{Settings, TcpTimeouts};
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ use std::ops::ControlFlow;
 pub enum Op {
     /// Replaces the settings.
     SetSettings(Box<Settings>),
+    /// Replaces the mark rules, all at once.
+    SetMarks(Vec<MarkRule>),
     /// Adds a service, which has no servers yet.
     AddService(Service),
     /// Replaces all of a service but its servers (none are in it).
@@ -57,6 +60,7 @@ impl Op {
     pub fn apply(&self, model: &mut Model) -> Result<(), IpvsError> {
         match self {
             Self::SetSettings(settings) => model.set_settings((**settings).clone()),
+            Self::SetMarks(marks) => model.set_marks(marks.clone()),
             Self::AddService(service) => model.add_service(service.clone()),
             Self::EditService(service) => model.edit_service(service),
             Self::RemoveService(key) => model.remove_service(key),
@@ -107,6 +111,10 @@ impl Plan {
                     ops.extend(service.servers.iter().map(|s| Op::AddServer { service: service.key, server: *s }));
                 }
             }
+        }
+        // When all that is marked by new rules has its service, and before the old ones' goes.
+        if old.marks() != new.marks() {
+            ops.push(Op::SetMarks(new.marks().to_vec()));
         }
         let gone = old.services().iter().filter(|s| new.service(&s.key).is_none());
         ops.extend(gone.map(|s| Op::RemoveService(s.key)));
@@ -171,6 +179,11 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SetSettings(settings) => write!(f, "set {}", describe_settings(settings)),
+            Self::SetMarks(marks) if marks.is_empty() => f.write_str("remove all mark rules"),
+            Self::SetMarks(marks) => {
+                f.write_str("set the mark rules to")?;
+                marks.iter().try_for_each(|rule| write!(f, "\n  {rule}"))
+            }
             Self::AddService(s) => write!(f, "add service {}", describe_service(s)),
             Self::EditService(s) => write!(f, "edit service {}", describe_service(s)),
             Self::RemoveService(key) => write!(f, "remove service {key}"),

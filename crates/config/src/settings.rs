@@ -296,7 +296,7 @@ impl Settings {
 }
 
 /// Linux's rule (dev_valid_name), and no control characters.
-fn interface_name(name: &str) -> bool {
+pub(crate) fn interface_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 15
         && name != "."

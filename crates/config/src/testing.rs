@@ -1,17 +1,12 @@
 //! Arbitrary Models for property tests.
 
+use crate::mark::*;
 use crate::model::*;
 use crate::settings::*;
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::time::Duration;
-
-/// What the strategies draw from.
-#[derive(Clone, Copy)]
-pub struct Scope {
-    /// Also what this version refuses.
-    pub everything: bool,
-}
 
 fn vip() -> impl Strategy<Value = IpAddr> {
     (0..3u8, any::<bool>()).prop_map(|(n, ipv6)| {
@@ -23,10 +18,11 @@ fn vip() -> impl Strategy<Value = IpAddr> {
     })
 }
 
-fn key(scope: Scope) -> impl Strategy<Value = ServiceKey> {
-    let protocols = if scope.everything { &Protocol::ALL[..] } else { &Protocol::ALL[..2] };
-    (prop::sample::select(protocols), vip(), prop::sample::select(vec![0, 80, 443]))
-        .prop_map(|(protocol, address, port)| ServiceKey { protocol, address, port })
+fn key() -> impl Strategy<Value = ServiceKey> {
+    let by_address = (prop::sample::select(&Protocol::ALL[..]), vip(), prop::sample::select(vec![0, 80, 443]))
+        .prop_map(|(protocol, address, port)| ServiceKey::Address { protocol, address, port });
+    let mark = prop::sample::select(vec![1, 2, u32::MAX]).prop_map(|mark| NonZeroU32::new(mark).unwrap());
+    prop_oneof![3 => by_address, 1 => (mark, any::<bool>()).prop_map(|(mark, ipv6)| ServiceKey::Mark { mark, ipv6 })]
 }
 
 fn tunnel() -> impl Strategy<Value = Tunnel> {
@@ -35,21 +31,19 @@ fn tunnel() -> impl Strategy<Value = Tunnel> {
     prop::sample::select(kinds.to_vec()).prop_map(|(kind, checksum)| Tunnel { kind, checksum })
 }
 
-fn method(scope: Scope) -> BoxedStrategy<Method> {
-    let plain = prop::sample::select(vec![Method::Nat, Method::Dr]);
-    if scope.everything { prop_oneof![plain, tunnel().prop_map(Method::Tun)].boxed() } else { plain.boxed() }
+fn method() -> impl Strategy<Value = Method> {
+    prop_oneof![prop::sample::select(vec![Method::Nat, Method::Dr]), tunnel().prop_map(Method::Tun)]
 }
 
-fn server(scope: Scope, key: ServiceKey) -> impl Strategy<Value = Server> {
+fn server(key: ServiceKey) -> impl Strategy<Value = Server> {
     let weight = prop_oneof![Just(0), Just(1), 0..=MAX_WEIGHT];
-    let thresholds = if scope.everything { (0..9u32, 0..9u32).boxed() } else { Just((0, 0)).boxed() };
-    (0..5u8, method(scope), prop::sample::select(vec![0, 80, 8080]), weight, thresholds).prop_map(
+    (0..5u8, method(), prop::sample::select(vec![0, 80, 8080]), weight, (0..9u32, 0..9u32)).prop_map(
         move |(n, method, port, weight, (a, b))| {
-            let address = match key.address {
-                IpAddr::V4(_) => Ipv4Addr::new(10, 0, 0, n + 1).into(),
-                IpAddr::V6(_) => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n) + 1).into(),
+            let address = match key.is_ipv6() {
+                false => Ipv4Addr::new(10, 0, 0, n + 1).into(),
+                true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n) + 1).into(),
             };
-            let port = if method == Method::Nat { port } else { key.port };
+            let port = if method == Method::Nat || key.mark() != 0 { port } else { key.port() };
             Server { address, port, method, weight, upper: a.max(b), lower: a.min(b) }
         },
     )
@@ -64,15 +58,13 @@ fn persistence(ipv6: bool) -> impl Strategy<Value = Persistence> {
     (1..=MAX_PERSISTENCE_S, mask).prop_map(|(timeout_s, mask)| Persistence { timeout_s, mask })
 }
 
-fn service(scope: Scope, key: ServiceKey) -> impl Strategy<Value = Service> {
-    let key = if scope.everything { key } else { ServiceKey { port: key.port.max(1), ..key } };
-    let persistence = match (scope.everything, key.port) {
-        (false, _) => Just(None).boxed(),
-        (true, 0) => persistence(key.address.is_ipv6()).prop_map(Some).boxed(),
-        (true, _) => prop::option::of(persistence(key.address.is_ipv6())).boxed(),
+fn service(key: ServiceKey) -> impl Strategy<Value = Service> {
+    let persistence = match key {
+        ServiceKey::Address { port: 0, .. } => persistence(key.is_ipv6()).prop_map(Some).boxed(),
+        _ => prop::option::of(persistence(key.is_ipv6())).boxed(),
     };
     let flags = any::<(bool, bool, bool)>();
-    let servers = prop::collection::vec(server(scope, key), 0..6);
+    let servers = prop::collection::vec(server(key), 0..6);
     (prop::sample::select(Scheduler::ALL), flags, any::<bool>(), persistence, any::<bool>(), servers).prop_map(
         move |(scheduler, (fallback, port, third), one_packet, persistence, manage, mut servers)| {
             let mut seen = std::collections::HashSet::new();
@@ -81,9 +73,9 @@ fn service(scope: Scope, key: ServiceKey) -> impl Strategy<Value = Service> {
                 key,
                 scheduler,
                 scheduler_flags: SchedulerFlags { fallback, port, third },
-                one_packet: one_packet && key.protocol == Protocol::Udp,
+                one_packet: one_packet && key.protocol().is_none_or(|p| p == Protocol::Udp),
                 persistence,
-                vip: if manage { VipPolicy::Manage } else { VipPolicy::Operator },
+                vip: if manage && key.mark() == 0 { VipPolicy::Manage } else { VipPolicy::Operator },
                 servers,
             }
         },
@@ -124,20 +116,47 @@ fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// A Model, with few keys and servers, so that two have much in common.
-pub fn model(scope: Scope) -> impl Strategy<Value = Model> {
-    let services = prop::collection::vec(key(scope).prop_flat_map(move |k| service(scope, k)), 0..5);
-    let settings = prop_oneof![Just(Settings::default()), settings()];
-    (settings, services).prop_map(|(settings, mut services)| {
-        let mut seen = std::collections::HashSet::new();
-        services.retain(|s| seen.insert(s.key));
-        Model::new(settings, services).unwrap()
-    })
+fn test<T: std::fmt::Debug>(of: impl Strategy<Value = T>) -> impl Strategy<Value = Option<Test<T>>> {
+    prop::option::of((of, any::<bool>()).prop_map(|(is, not)| Test { is, not }))
 }
 
-proptest! {
-    #[test]
-    fn what_is_drawn_is_supported(model in model(Scope { everything: false })) {
-        prop_assert_eq!(model.unsupported(), vec![]);
-    }
+/// A mark rule.
+pub fn mark() -> impl Strategy<Value = MarkRule> {
+    let prefix = |ipv6: bool| {
+        let longest: u8 = if ipv6 { 128 } else { 32 };
+        let address = any::<u128>().prop_map(move |bits| match ipv6 {
+            true => IpAddr::from(Ipv6Addr::from_bits(bits)),
+            false => Ipv4Addr::from_bits(bits as u32).into(),
+        });
+        test((address, 0..=longest).prop_map(|(address, length)| Prefix::new(address, length).unwrap()))
+    };
+    let ports = || test(any::<(u16, u16)>().prop_map(|(a, b)| Ports::new(a.min(b), a.max(b)).unwrap()));
+    let interface = test("[a-z][a-z0-9._@-]{0,14}");
+    let protocol = test(1..=255u8);
+    (any::<bool>(), interface, protocol, ports(), ports(), any::<u32>(), any::<u32>()).prop_flat_map(
+        move |(ipv6, interface, protocol, source_ports, destination_ports, set, mask)| {
+            (prefix(ipv6), prefix(ipv6)).prop_map(move |(source, destination)| MarkRule {
+                ipv6,
+                interface: interface.clone(),
+                source,
+                destination,
+                protocol,
+                source_ports,
+                destination_ports,
+                set,
+                mask,
+            })
+        },
+    )
+}
+
+/// A Model, with few keys and servers, so that two have much in common.
+pub fn model() -> impl Strategy<Value = Model> {
+    let services = prop::collection::vec(key().prop_flat_map(service), 0..5);
+    let settings = prop_oneof![Just(Settings::default()), settings()];
+    (settings, services, prop::collection::vec(mark(), 0..3)).prop_map(|(settings, mut services, marks)| {
+        let mut seen = std::collections::HashSet::new();
+        services.retain(|s| seen.insert(s.key));
+        Model::new(settings, services, marks).unwrap()
+    })
 }

@@ -131,6 +131,8 @@ pub const MAPS: &[&str] = &[
     "LINKS",
     "LOCAL4",
     "LOCAL6",
+    "LOCAL_NETS4",
+    "LOCAL_NETS6",
     "MARK_RULES",
     "NEXT_HOPS",
     "REASONS",

@@ -239,6 +239,52 @@ fn tables_hold_records() {
     });
 }
 
+/// Mark rules, local prefixes and services by mark in the kernel's maps, and read back.
+#[test]
+fn marks_and_prefixes_are_in_the_maps() {
+    use dirigent_config::{Command, Model};
+    use dirigent_datapath::control::{Control, KernelStore, Store as _};
+    use dirigent_datapath::memory::LocalNet;
+    in_namespace(|| {
+        let kernel = unpinned();
+        let mut model =
+            dirigent_config::file::parse("f", "version = 1\n[[mark]]\nsource = \"10.0.0.0/8\"\nset = 7\n").unwrap();
+        for line in ["-A -f 7 -p", "-a -f 7 -r 10.0.0.1:0 -g", "-A -f 70000 -6"] {
+            Command::parse(line).unwrap().unwrap().apply(&mut model).unwrap();
+        }
+        let nets: std::collections::BTreeSet<_> =
+            [("0.0.0.0", 0, true), ("198.51.100.0", 24, false), ("2001:db8::", 32, false)]
+                .map(|(address, length, marked)| LocalNet { address: address.parse().unwrap(), length, marked })
+                .into();
+        let mut control = Control::open(KernelStore::new(&kernel).unwrap(), &model).unwrap();
+        control.set_local_nets(&nets).unwrap();
+        let read = |control: &Control<KernelStore>| {
+            let store = control.store();
+            let word = store.settings().unwrap().mark_rules;
+            let rules = store.mark_rules(word >> 16, word & 0xffff).unwrap();
+            assert_eq!((rules.len(), rules[0].value, rules[0].dports), (1, 7, [0, 65535]));
+            let mut found = store.local_nets().unwrap();
+            found.sort_unstable();
+            assert_eq!(found, nets.iter().copied().collect::<Vec<_>>());
+            let mut marks: Vec<_> = store
+                .places()
+                .unwrap()
+                .into_iter()
+                .map(|(spot, index)| (spot.mark, store.service(index).unwrap().mark))
+                .collect();
+            marks.sort_unstable();
+            assert_eq!(marks, [(true, 7), (true, 70000)]);
+        };
+        read(&control);
+        let mut control = Control::open(KernelStore::new(&kernel).unwrap(), &model).unwrap();
+        read(&control);
+        control.set_local_nets(&Default::default()).unwrap();
+        control.change_to(&Model::default()).unwrap();
+        assert!(control.store().local_nets().unwrap().is_empty());
+        assert_eq!(control.store().settings().unwrap().mark_rules & 0xffff, 0);
+    });
+}
+
 #[test]
 fn auto_on_a_virtual_device_is_tc_and_says_why() {
     in_namespace(|| {

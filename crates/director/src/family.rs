@@ -162,6 +162,8 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     fn service<T: Tables>(t: &T, at: &Place<Self::Addr>) -> Option<u32>;
     /// Whether the address is this host's.
     fn local<T: Tables>(t: &T, addr: &Self::Addr) -> bool;
+    /// Whether it is for a marked packet, if not anyway.
+    fn local_by_mark<T: Tables>(t: &T, addr: &Self::Addr) -> bool;
     /// The NAT server there.
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Self::Addr>) -> Option<&'t Known>;
     /// What the first piece of that datagram said.
@@ -237,6 +239,10 @@ impl Family for V4 {
     #[inline(always)]
     fn local<T: Tables>(t: &T, addr: &Addr4) -> bool {
         t.local4(addr)
+    }
+    #[inline(always)]
+    fn local_by_mark<T: Tables>(t: &T, addr: &Addr4) -> bool {
+        t.local_by_mark4(addr)
     }
     #[inline(always)]
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Addr4>) -> Option<&'t Known> {
@@ -338,6 +344,10 @@ impl Family for V6 {
     #[inline(always)]
     fn local<T: Tables>(t: &T, addr: &Addr6) -> bool {
         t.local6(addr)
+    }
+    #[inline(always)]
+    fn local_by_mark<T: Tables>(t: &T, addr: &Addr6) -> bool {
+        t.local_by_mark6(addr)
     }
     #[inline(always)]
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Addr6>) -> Option<&'t Known> {

@@ -396,6 +396,17 @@ pub mod setting {
     pub const FTP: u32 = 8192;
     /// Some service has port 0.
     pub const ANY_PORT: u32 = 16384;
+    /// Prefixes are local, not only addresses.
+    pub const LOCAL_NETS: u32 = 32768;
+}
+
+/// Bits that stand with a local prefix. The longest prefix that has an address says them for
+/// all that have it.
+pub mod local_net {
+    /// For every packet.
+    pub const ALWAYS: u32 = 1;
+    /// For marked packets.
+    pub const BY_MARK: u32 = 2;
 }
 
 /// Number of TCP states (RFC 9293 §3.3.2, and IPVS's SYNACK).
@@ -597,6 +608,10 @@ pub mod map {
     pub const LOCAL4: &str = "LOCAL4";
     /// `Addr6` set of this host's addresses.
     pub const LOCAL6: &str = "LOCAL6";
+    /// Prefixes of `Addr4` that are this host's, to bits of [`super::local_net`].
+    pub const LOCAL_NETS4: &str = "LOCAL_NETS4";
+    /// Prefixes of `Addr6` that are this host's, likewise.
+    pub const LOCAL_NETS6: &str = "LOCAL_NETS6";
     /// `Place<Addr4>` of NAT servers to `Known`.
     pub const KNOWN4: &str = "KNOWN4";
     /// `Place<Addr6>` of NAT servers to `Known`.
@@ -618,9 +633,30 @@ pub mod map {
     pub const MARK_RULES: &str = "MARK_RULES";
 
     /// All of them.
-    pub const ALL: [&str; 21] = [
-        CONNS4, CONNS6, SERVICES4, SERVICES6, SERVICES, SERVERS, SLOTS, NEXT_HOPS, COUNTERS, REASONS, LOCAL4, LOCAL6,
-        KNOWN4, KNOWN6, DATAGRAMS4, DATAGRAMS6, LINKS, SETTINGS, ERRORS, CANDIDATES, MARK_RULES,
+    pub const ALL: [&str; 23] = [
+        CONNS4,
+        CONNS6,
+        SERVICES4,
+        SERVICES6,
+        SERVICES,
+        SERVERS,
+        SLOTS,
+        NEXT_HOPS,
+        COUNTERS,
+        REASONS,
+        LOCAL4,
+        LOCAL6,
+        KNOWN4,
+        KNOWN6,
+        DATAGRAMS4,
+        DATAGRAMS6,
+        LINKS,
+        SETTINGS,
+        ERRORS,
+        CANDIDATES,
+        MARK_RULES,
+        LOCAL_NETS4,
+        LOCAL_NETS6,
     ];
 }
 

@@ -98,6 +98,11 @@ pub trait Tables {
     fn local4(&self, addr: &Addr4) -> bool;
     /// Whether the address is this host's.
     fn local6(&self, addr: &Addr6) -> bool;
+    /// The same for a marked packet: rules by mark may lead to routes that make prefixes
+    /// local. To be asked when the address is not this host's anyway.
+    fn local_by_mark4(&self, addr: &Addr4) -> bool;
+    /// The same for IPv6.
+    fn local_by_mark6(&self, addr: &Addr6) -> bool;
     /// The NAT server at this place.
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known>;
     /// The NAT server at this place.

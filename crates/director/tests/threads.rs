@@ -126,6 +126,12 @@ impl Tables for Cpu {
     fn local6(&self, _: &Addr6) -> bool {
         false
     }
+    fn local_by_mark4(&self, _: &Addr4) -> bool {
+        false
+    }
+    fn local_by_mark6(&self, _: &Addr6) -> bool {
+        false
+    }
     fn known4(&self, _: &Place<Addr4>) -> Option<&Known> {
         None
     }

@@ -88,12 +88,47 @@ Example:
 
 To end only the daemon, and have forwarding go on, send it SIGTERM.")]
     Stop(StopArgs),
+    /// Mark rules out of netfilter's, for dirigent.toml
+    #[command(subcommand, arg_required_else_help = true)]
+    Import(ImportCommand),
     /// A network of namespaces with clients, servers and a director, to try things in
     #[command(subcommand, arg_required_else_help = true)]
     Lab(LabCommand),
     /// A real server's side of direct routing and tunnelling, on a machine without a director
     #[command(subcommand, arg_required_else_help = true)]
     Realserver(RealserverCommand),
+}
+
+/// What can be imported.
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// MARK rules of iptables: what `iptables-save` prints, or command lines
+    #[command(after_help = "\
+Examples:
+  iptables-save -t mangle  | dirigent import iptables -
+  ip6tables-save -t mangle | dirigent import iptables -
+  dirigent import iptables /etc/lvs/marks.sh
+
+Prints [[mark]] tables for dirigent.toml. Rules that cannot be translated are named on stderr, each with its
+line and the reason; then the exit code is 1, and what could be translated is printed all the same.")]
+    Iptables {
+        /// The file; - is stdin
+        file: PathBuf,
+        /// Where the text does not say whose rules they are: ip6tables'
+        #[arg(short = '6', long = "ipv6")]
+        ipv6: bool,
+    },
+    /// Rules of nft that set the mark: what `nft -j list ruleset` prints
+    #[command(after_help = "\
+Example:
+  nft -j list ruleset | dirigent import nft -
+
+Prints [[mark]] tables for dirigent.toml. Rules that cannot be translated are named on stderr, each with its
+chain, handle and the reason; then the exit code is 1, and what could be translated is printed all the same.")]
+    Nft {
+        /// The file; - is stdin
+        file: PathBuf,
+    },
 }
 
 /// Commands on this machine as a real server.

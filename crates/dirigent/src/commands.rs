@@ -44,7 +44,7 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
             None => Err(target.absent()),
         },
         Command::Stop(stop) => show(&detach(&target).await?, stop.print, told),
-        Command::Run(_) | Command::Lab(_) | Command::Realserver(_) => Ok(()),
+        Command::Run(_) | Command::Lab(_) | Command::Realserver(_) | Command::Import(_) => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod daemon;
 mod failure;
+mod import;
 mod lab;
 mod print;
 mod realserver;
@@ -54,6 +55,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Run(config) => daemon::run(&config.config, instance, socket).await?,
         Command::Lab(command) => return lab::run(command).await,
         Command::Realserver(command) => return realserver::run(command),
+        Command::Import(command) => return import::run(&command),
         other => commands::run(other, instance, socket).await?,
     }
     Ok(ExitCode::SUCCESS)

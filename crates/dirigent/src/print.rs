@@ -118,6 +118,12 @@ pub fn services(services: &[Service]) -> String {
         if !service.flags.is_empty() {
             let _ = write!(scheduler, " ({})", service.flags.join(","));
         }
+        if let Some(p) = &service.persistence {
+            let _ = write!(scheduler, " persistent {}", p.timeout_s);
+            if !["255.255.255.255", "/128"].contains(&p.mask.as_str()) {
+                let _ = write!(scheduler, " mask {}", p.mask);
+            }
+        }
         rows.push(vec![
             service.name(),
             scheduler,

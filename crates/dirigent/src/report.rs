@@ -4,7 +4,7 @@ use crate::daemon::in_use;
 use crate::daemon::size::Size;
 use crate::failure::{Failure, Result};
 use dirigent_api::{
-    Connection, Connections, Counters, Interface, NextHop, Reason, Room, Server, Service, Stats, Status,
+    Connection, Connections, Counters, Interface, NextHop, Persistence, Reason, Room, Server, Service, Stats, Status,
 };
 use dirigent_datapath::control::{self, KernelStore, Spot, Store};
 use dirigent_datapath::kernel::{Attached, Hook, Instance};
@@ -14,7 +14,7 @@ use dirigent_director::verdict::ReasonKind;
 use dirigent_net::{Snapshot, mac_text};
 use dirigent_wire::Addr4;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Reads one director's tables.
 pub struct Reader {
@@ -69,7 +69,11 @@ impl Reader {
     pub fn services(&self) -> Result<Vec<Service>> {
         let mut removed = self.removed()?;
         let mut places = self.store.places()?;
-        places.sort_by_key(|(spot, _)| (spot.address.is_ipv6(), spot.protocol, spot.address, spot.port));
+        // As ipvsadm lists them: those of marks behind those of addresses.
+        places.sort_by_key(|(spot, _)| {
+            let mark = spot.to_mark().map_or(0, |(mark, _)| mark);
+            (mark, spot.address.is_ipv6(), spot.protocol, spot.address, spot.port)
+        });
         let mut all = Vec::new();
         for (spot, index) in places {
             all.push(self.service(&spot, index, removed.remove(&index).unwrap_or_default())?);
@@ -79,6 +83,7 @@ impl Reader {
             for (index, record) in servers {
                 let v6 = record.addr.iter().skip(2).any(|word| *word != 0);
                 service.protocol = protocol(record.protocol);
+                service.family = if v6 { 6 } else { 4 };
                 let server = self.server(index, &record, &service.name(), v6)?;
                 service.counters += server.counters;
                 service.servers.push(server);
@@ -112,9 +117,23 @@ impl Reader {
             (service_flag::HASH_FALLBACK, fallback),
         ];
         let flags = flags.into_iter().filter(|(bit, _)| record.flags & bit != 0);
+        let mark = spot.to_mark().map(|(mark, _)| mark);
+        let ipv6 = spot.address.is_ipv6();
+        let hz = self.store.settings()?.hz.max(1);
+        let persistence = (record.flags & service_flag::PERSISTENT != 0).then(|| Persistence {
+            timeout_s: record.persistence / hz,
+            mask: if ipv6 {
+                format!("/{}", record.mask)
+            } else {
+                Ipv4Addr::from(record.mask.to_ne_bytes()).to_string()
+            },
+        });
         let mut service = Service {
-            protocol: protocol(spot.protocol),
-            address: socket(spot.address, spot.port),
+            protocol: mark.map_or_else(|| protocol(spot.protocol), |_| "fwm".to_owned()),
+            address: mark.map_or_else(|| socket(spot.address, spot.port), |mark| mark.to_string()),
+            fwmark: mark,
+            family: if ipv6 { 6 } else { 4 },
+            persistence,
             scheduler: scheduler.to_owned(),
             flags: flags.map(|(_, name)| name.to_owned()).collect(),
             ..Service::default()
@@ -264,10 +283,6 @@ impl From<control::Error> for Failure {
     fn from(error: control::Error) -> Self {
         match error {
             control::Error::Kernel(error) => error.into(),
-            control::Error::Unsupported(unsupported) => {
-                let failure = Self::new("", unsupported.to_string(), unsupported.instead);
-                Self { code: crate::failure::code::INVALID, ..failure }
-            }
             other => Self::new("", other.to_string(), ""),
         }
     }

@@ -48,7 +48,7 @@ fn help_has_examples_and_every_command_has_help() {
     let help = dirigent(&["--help"]);
     assert_eq!(code(&help), 0);
     assert!(out(&help).contains("Examples:") && out(&help).contains("Exit codes:"), "{}", out(&help));
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 19] = [
         &["run"],
         &["check"],
         &["service", "list"],
@@ -58,6 +58,9 @@ fn help_has_examples_and_every_command_has_help() {
         &["status"],
         &["reload"],
         &["stop"],
+        &["import"],
+        &["import", "iptables"],
+        &["import", "nft"],
         &["lab"],
         &["lab", "up"],
         &["lab", "down"],
@@ -83,6 +86,9 @@ fn wrong_usage_is_2() {
         &["check"],
         &["service"],
         &["stop"],
+        &["import"],
+        &["import", "iptables"],
+        &["import", "ipfw", "-"],
         &["lab"],
         &["lab", "up", "--family", "5"],
         &["lab", "up", "--servers", "0"],
@@ -131,6 +137,48 @@ fn an_instance_that_is_no_name_is_refused() {
     let output = dirigent(&["check", "--instance", "../x", "--config", file.path()]);
     assert_eq!(code(&output), 3, "{}", err(&output));
     assert!(err(&output).contains("is no name"), "{}", err(&output));
+}
+
+/// What comes out is a configuration; what cannot be is named, and is an exit code.
+#[test]
+fn import_prints_tables_and_names_what_it_cannot() {
+    let rules = "iptables -t mangle -A PREROUTING -i c0 -d 198.51.100.0/24 -j MARK --set-mark 1\n\
+                 ip6tables -t mangle -A PREROUTING -d 2001:db8:64::/48 -j MARK --set-mark 2\n";
+    let file = File::new("marks.sh", rules);
+    let output = dirigent(&["import", "iptables", file.path()]);
+    assert_eq!((code(&output), err(&output).as_str()), (0, ""));
+    let tables = "[[mark]]\ninterface = \"c0\"\ndestination = \"198.51.100.0/24\"\nset = 1\n\n\
+                  [[mark]]\ndestination = \"2001:db8:64::/48\"\nset = 2\n";
+    assert_eq!(out(&output), tables);
+    let config = File::new("imported.toml", &format!("version = 1\n{tables}\n[[service]]\nfwmark = 1\n"));
+    let output = dirigent(&["check", "--config", config.path()]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+
+    let file = File::new(
+        "more.sh",
+        &format!("{rules}iptables -t mangle -A PREROUTING -m set --match-set x src -j MARK --set-mark 3\n"),
+    );
+    let output = dirigent(&["import", "iptables", file.path()]);
+    assert_eq!((code(&output), out(&output).as_str()), (1, tables));
+    let said = format!(
+        "not translated: {}: line 3: only netfilter knows what match set looks at: \
+         iptables -t mangle -A PREROUTING -m set --match-set x src -j MARK --set-mark 3\n",
+        file.path()
+    );
+    assert_eq!(err(&output), said);
+
+    let nft = r#"{"nftables": [{"chain": {"family": "ip6", "table": "t", "name": "c", "hook": "prerouting", "prio": -150}},
+        {"rule": {"family": "ip6", "table": "t", "chain": "c", "handle": 2,
+                  "expr": [{"mangle": {"key": {"meta": {"key": "mark"}}, "value": 9}}]}}]}"#;
+    let file = File::new("rules.json", nft);
+    let output = dirigent(&["import", "nft", file.path()]);
+    assert_eq!(
+        (code(&output), out(&output).as_str(), err(&output).as_str()),
+        (0, "[[mark]]\nfamily = 6\nset = 9\n", "")
+    );
+    let output = dirigent(&["import", "nft", config.path()]);
+    assert_eq!((code(&output), out(&output).as_str()), (1, ""));
+    assert!(err(&output).contains("nft -j list ruleset"), "{}", err(&output));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::TestLab;
-use dirigent_api::{Changed, Connections, Counters, Problem, Reason, Server, Service, Stats, Status};
+use dirigent_api::{Changed, Connections, Counters, Persistence, Problem, Reason, Server, Service, Stats, Status};
 use serde_json::{Value, json};
 use std::process::Child;
 
@@ -64,6 +64,18 @@ address = "192.0.2.99:80"
 
 [[service.server]]
 address = "10.0.0.2:8080"
+
+[[mark]]
+destination = "203.0.113.0/24"
+set = 7
+
+[[service]]
+fwmark = 7
+scheduler = "rr"
+persistence = { timeout = "5m", mask = "/24" }
+
+[[service.server]]
+address = "10.0.0.2"
 
 [[service]]
 protocol = "sctp"
@@ -171,9 +183,17 @@ fn services_say_the_same(lab: &TestLab) {
         let sum = |of: fn(&Server) -> u32| s.servers.iter().map(of).sum::<u32>().to_string();
         let flags = if s.flags.is_empty() { String::new() } else { format!(" ({})", s.flags.join(",")) };
         let none = String::new;
-        let name = format!("{} {}", s.protocol, s.address);
-        let head =
-            [name, format!("{}{flags}", s.scheduler), none(), none(), sum(|s| s.active), sum(|s| s.inactive), none()];
+        let name = if s.fwmark.is_some() { "FWM  7".into() } else { format!("{} {}", s.protocol, s.address) };
+        let kept = s.persistence.as_ref().map(|p| format!(" persistent {} mask {}", p.timeout_s, p.mask));
+        let head = [
+            name,
+            format!("{}{flags}{}", s.scheduler, kept.unwrap_or_default()),
+            none(),
+            none(),
+            sum(|s| s.active),
+            sum(|s| s.inactive),
+            none(),
+        ];
         wanted.push(head.to_vec());
         for s in &s.servers {
             let (weight, active, inactive) = (s.weight.to_string(), s.active.to_string(), s.inactive.to_string());
@@ -185,7 +205,7 @@ fn services_say_the_same(lab: &TestLab) {
     }
     expect(rows, wanted);
     // And it is what was configured and happened.
-    let [site, _, other, echo, sctp, six] = services.as_slice() else { panic!("{services:#?}") };
+    let [site, _, other, echo, sctp, six, mark] = services.as_slice() else { panic!("{services:#?}") };
     assert_eq!((site.address.as_str(), site.scheduler.as_str()), ("192.0.2.10:80", "wrr"));
     assert_eq!(site.servers.iter().map(|s| s.weight).collect::<Vec<_>>(), [3, 1, 0]);
     assert_eq!(
@@ -196,6 +216,9 @@ fn services_say_the_same(lab: &TestLab) {
     assert_eq!(site.servers.iter().map(|s| s.active).sum::<u32>(), 1);
     assert_eq!((other.address.as_str(), echo.address.as_str()), ("192.0.2.99:80", "192.0.2.10:7"));
     assert_eq!(echo.servers[0].inactive, 1);
+    assert_eq!((mark.protocol.as_str(), mark.fwmark, mark.family), ("fwm", Some(7), 4));
+    assert_eq!(mark.persistence, Some(Persistence { timeout_s: 300, mask: "255.255.255.0".into() }));
+    assert_eq!(mark.servers[0].address, "10.0.0.2:0");
     assert_eq!((sctp.protocol.as_str(), sctp.address.as_str()), ("sctp", "192.0.2.10:80"));
     assert_eq!(
         (six.scheduler.as_str(), six.flags.as_slice()),
@@ -224,7 +247,7 @@ fn servers_say_the_same(lab: &TestLab) {
         ]
     });
     expect(table(&text, &headings), wanted.collect());
-    assert_eq!(servers.len(), 7);
+    assert_eq!(servers.len(), 8);
     let first = &servers[0];
     assert_eq!((first.address.as_str(), first.method.as_str()), ("10.0.0.2:8080", "nat"));
     assert_eq!((first.next_hop.state.as_str(), first.next_hop.mac.as_str()), ("resolved", "02:00:00:00:03:01"));
@@ -361,7 +384,7 @@ fn checks_say_the_same(lab: &TestLab) {
     assert_eq!((&json["valid"], &json["problems"]), (&json!(true), &json!([])));
     let warnings: Vec<Problem> = serde_json::from_value(json["warnings"].clone()).unwrap();
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
-    assert_eq!(text, format!("warning: {warning}\n{file}: valid, 6 services, 7 servers"));
+    assert_eq!(text, format!("warning: {warning}\n{file}: valid, 7 services, 8 servers"));
     lab.write_config("version = 1\nnonsense = 2\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10\"\n");
     let text = check("");
     let json =

@@ -25,10 +25,10 @@ pub mod watch;
 
 pub use error::{Error, Result};
 pub use hops::{HopKeeper, Update};
-pub use links::{Link, Mac, Snapshot, mac_text};
+pub use links::{Link, LocalNet, Mac, Snapshot, mac_text};
 pub use netns::Namespace;
 pub use nexthop::{NextHop, NextHopState, Resolver};
 pub use nl::{Netlink, RouteSpec, VethEnd};
 pub use routes::{Kept, Route};
-pub use rules::SourceRule;
+pub use rules::{SourceRule, TableRule};
 pub use watch::{Change, Watcher};

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result, libc};
 use crate::nl::codec::{Attributes, Message, read_ip, read_str, read_u16, read_u32};
 use crate::nl::{NLM_F_DUMP, NLM_F_REQUEST, Netlink, Reply};
-use std::collections::BTreeMap;
+use crate::rules::TableRule;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -38,6 +39,9 @@ const NDA_FLAGS_EXT: u16 = 15;
 const NTF_EXT_MANAGED: u32 = 1;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
+
+/// The tables local, main and default, which every packet is routed by.
+const EVERYBODYS_TABLES: [u32; 3] = [255, 254, 253];
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -188,8 +192,19 @@ pub struct Snapshot {
     pub addresses: Vec<Address>,
     /// The routes of all tables, without the cached ones.
     pub routes: Vec<RouteEntry>,
+    /// Which tables are asked, and for which packets.
+    pub rules: Vec<TableRule>,
     /// The neighbours.
     pub neighbours: Vec<Neighbour>,
+}
+
+/// A prefix that routes deliver to this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LocalNet {
+    /// Destination and prefix length.
+    pub destination: (IpAddr, u8),
+    /// Only packets with a firewall mark are routed so.
+    pub marked: bool,
 }
 
 impl Snapshot {
@@ -204,14 +219,39 @@ impl Snapshot {
             links: netlink.links()?.into_iter().map(|link| (link.index, link)).collect(),
             addresses: netlink.addresses()?,
             routes: netlink.routes()?,
+            rules: netlink.table_rules()?,
             neighbours: netlink.neighbours()?,
         })
     }
 
-    /// Whether the address is one of this host's.
+    /// Whether the address is one of this host's, whatever a packet's mark.
     pub fn is_local(&self, ip: IpAddr) -> bool {
+        let delivers = |route: &RouteEntry| route.local && contains(route.destination, ip);
         self.addresses.iter().any(|address| address.ip == ip)
-            || self.routes.iter().any(|route| route.local && contains(route.destination, ip))
+            || self.routes.iter().any(|route| delivers(route) && self.marked_only(route) == Some(false))
+    }
+
+    /// The prefixes that routes deliver to this host, but for its own addresses and loopback.
+    pub fn local_nets(&self) -> BTreeSet<LocalNet> {
+        let own = |(ip, prefix): (IpAddr, u8)| {
+            let whole = prefix == if ip.is_ipv4() { 32 } else { 128 };
+            ip.is_loopback() || whole && self.addresses.iter().any(|address| address.ip == ip)
+        };
+        let nets = self.routes.iter().filter(|route| route.local && !own(route.destination)).filter_map(|route| {
+            let marked = self.marked_only(route)?;
+            Some(LocalNet { destination: route.destination, marked })
+        });
+        nets.collect()
+    }
+
+    /// Whether a route is for marked packets only; `None`: no packet is routed by its table.
+    fn marked_only(&self, route: &RouteEntry) -> Option<bool> {
+        if EVERYBODYS_TABLES.contains(&route.table) {
+            return Some(false);
+        }
+        let ipv6 = route.destination.0.is_ipv6();
+        let rules = self.rules.iter().filter(|rule| (rule.ipv6, rule.table) == (ipv6, route.table));
+        rules.map(|rule| rule.marked).reduce(|one, other| one && other)
     }
 
     /// The interface of a name.

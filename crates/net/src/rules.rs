@@ -1,4 +1,5 @@
-//! Rules that choose a routing table by the source address (`ip rule add from ADDR lookup TABLE`).
+//! Rules that choose a routing table: by the source address (`ip rule add from ADDR lookup TABLE`), which are made here,
+//! and all others as far as it matters which tables packets are routed by.
 
 use crate::error::{Result, libc};
 use crate::nl::codec::{Attributes, Message, read_ip, read_u32};
@@ -32,6 +33,17 @@ pub struct SourceRule {
     pub priority: u32,
 }
 
+/// Some packets of a family are routed by a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableRule {
+    /// The family.
+    pub ipv6: bool,
+    /// The table.
+    pub table: u32,
+    /// Only packets with a certain firewall mark.
+    pub marked: bool,
+}
+
 impl std::fmt::Display for SourceRule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "rule {}: from {} lookup {}", self.priority, self.from, self.table)
@@ -56,6 +68,11 @@ impl Netlink {
     /// The rules that choose by one source address and nothing else.
     pub fn source_rules(&mut self) -> Result<Vec<SourceRule>> {
         self.dump(libc::RTM_GETRULE, &[0; 12], libc::RTM_NEWRULE, "listing the routing rules", parse_rule)
+    }
+
+    /// All rules that lead to a table.
+    pub fn table_rules(&mut self) -> Result<Vec<TableRule>> {
+        self.dump(libc::RTM_GETRULE, &[0; 12], libc::RTM_NEWRULE, "listing the routing rules", parse_table_rule)
     }
 
     /// Adds a rule. False when it was there already.
@@ -89,6 +106,20 @@ fn parse_rule(body: &[u8]) -> Option<SourceRule> {
     })
 }
 
+fn parse_table_rule(body: &[u8]) -> Option<TableRule> {
+    let find = |wanted| Attributes::after(body, 12).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let ipv6 = match i32::from(*body.first()?) {
+        libc::AF_INET => false,
+        libc::AF_INET6 => true,
+        _ => return None,
+    };
+    let table = find(FRA_TABLE).and_then(|v| read_u32(v, 0)).filter(|_| body.get(7) == Some(&FR_ACT_TO_TBL))?;
+    let by_mark = find(FRA_FWMARK).and_then(|v| read_u32(v, 0)).is_some_and(|mark| mark != 0);
+    // `not fwmark N` is for packets without a mark too.
+    let marked = by_mark && read_u32(body, 8)? & FIB_RULE_INVERT == 0;
+    Some(TableRule { ipv6, table, marked })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +139,13 @@ mod tests {
         }
         let marked = rule_of(100).message(libc::RTM_NEWRULE, 0).attr_u32(FRA_FWMARK, 7).finish(1);
         assert_eq!(parse_rule(&marked[16..]), None, "it chooses by more");
+        let table_rule = |bytes: &[u8]| parse_table_rule(&bytes[16..]);
+        assert_eq!(table_rule(&marked), Some(TableRule { ipv6: false, table: 100, marked: true }));
+        let mut inverted = marked.clone();
+        inverted[24] = FIB_RULE_INVERT as u8;
+        assert_eq!(table_rule(&inverted), Some(TableRule { ipv6: false, table: 100, marked: false }));
+        let plain = rule_of(70_000).message(libc::RTM_NEWRULE, 0).finish(1);
+        assert_eq!(table_rule(&plain), Some(TableRule { ipv6: false, table: 70_000, marked: false }));
         // A network, and a rule that says no table.
         let mut bytes = rule_of(100).message(libc::RTM_NEWRULE, 0).finish(1);
         bytes[18] = 24;

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use tokio::io::unix::AsyncFd;
 
 const BUFFER: usize = 4 << 20;
-/// RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
-const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+/// RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE.
+const GROUPS: [u32; 8] = [1, 3, 5, 7, 8, 9, 11, 19];
 
 /// What a change was about. The new state is in the watcher's snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ pub enum Change {
     Address(u32, IpAddr),
     /// An address was removed.
     AddressGone(u32, IpAddr),
-    /// Routes changed: next hops must be asked for again.
+    /// Routes, or the rules that lead to them, changed: next hops must be asked for again.
     Routes,
     /// A neighbour's state or hardware address changed, or it is gone.
     Neighbour(u32, IpAddr),
@@ -71,6 +71,7 @@ impl Watcher {
     pub fn snapshot(&mut self) -> Result<&Snapshot> {
         if self.routes_stale {
             self.snapshot.routes = self.netlink.routes()?;
+            self.snapshot.rules = self.netlink.table_rules()?;
             self.routes_stale = false;
         }
         Ok(&self.snapshot)
@@ -147,7 +148,7 @@ fn apply(snapshot: &mut Snapshot, raw: Raw<'_>) -> Option<Change> {
             snapshot.addresses.retain(|address| *address != gone);
             Some(Change::AddressGone(gone.ifindex, gone.ip))
         }
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => Some(Change::Routes),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Change::Routes),
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
             let new = parse_neighbour(raw.body)?;
             let same = |old: &crate::links::Neighbour| (old.ifindex, old.ip) == (new.ifindex, new.ip);

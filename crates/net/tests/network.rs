@@ -7,8 +7,8 @@ use dirigent_net::links::link_named;
 use dirigent_net::nexthop::NextHopState;
 use dirigent_net::raw::PacketSocket;
 use dirigent_net::{
-    Change, HopKeeper, Kept, Mac, Netlink, NextHop, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool, routes,
-    vip,
+    Change, HopKeeper, Kept, LocalNet, Mac, Netlink, NextHop, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool,
+    routes, vip,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -148,6 +148,43 @@ fn every_change_is_reported_and_the_snapshot_keeps_up() {
         netlink.delete_link("renamed").unwrap();
         wait_for(&mut watcher, &[Change::LinkGone(r0)]).await;
         assert!(watcher.snapshot().unwrap().link_named("renamed").is_none());
+    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    lab.run("director", || runtime().block_on(watching)).unwrap();
+}
+
+/// Prefixes made local for IPVS: by a route for all, or by a rule for marked packets.
+#[test]
+fn local_prefixes_follow_routes_and_rules() {
+    let lab = lab();
+    let of = |line: &str| {
+        let done = std::process::Command::new("ip").args(line.split(' ')).output().unwrap();
+        assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    let net = |prefix: &str, marked| {
+        let (address, length) = prefix.split_once('/').unwrap();
+        LocalNet { destination: (ip(address), length.parse().unwrap()), marked }
+    };
+    let watching = async {
+        let mut watcher = Watcher::start().unwrap();
+        let mut after = async |line: &str| {
+            of(line);
+            wait_for(&mut watcher, &[Change::Routes]).await;
+            let snapshot = watcher.snapshot().unwrap();
+            // What is local to marked packets only is not local.
+            assert!(!snapshot.is_local(ip("203.0.113.9")), "{line}");
+            snapshot.local_nets().into_iter().collect::<Vec<_>>()
+        };
+        let everything = net("0.0.0.0/0", true);
+        assert_eq!(after("route add local 198.51.100.0/24 dev lo").await, [net("198.51.100.0/24", false)]);
+        let both = [net("198.51.100.0/24", false), net("2001:db8:64::/48", false)];
+        assert_eq!(after("-6 route add local 2001:db8:64::/48 dev lo").await, both);
+        // A table that no rule leads to.
+        assert_eq!(after("route add local 0.0.0.0/0 dev lo table 100").await, both);
+        let all = [everything, both[0], both[1]];
+        assert_eq!(after("rule add fwmark 7 lookup 100").await, all);
+        assert_eq!(after("rule del fwmark 7 lookup 100").await, both);
+        assert_eq!(after("route del local 198.51.100.0/24 dev lo").await, both[1..]);
     };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     lab.run("director", || runtime().block_on(watching)).unwrap();

@@ -31,6 +31,7 @@ pub const ROOT: Table = Table {
     keys: &[
         key("version", "integer", "required"),
         key("director", "table", "none"),
+        key("mark", "list of tables", "none"),
         key("service", "list of tables", "none"),
     ],
 };
@@ -84,6 +85,23 @@ pub const ERRORS: Table = Table {
     ],
 };
 
+/// `[[mark]]`.
+pub const MARK: Table = Table {
+    header: "[[mark]]",
+    keys: &[
+        key("family", "integer", "none"),
+        key("interface", "string", "none"),
+        key("source", "string", "none"),
+        key("destination", "string", "none"),
+        key("protocol", "string", "none"),
+        key("source_ports", "string", "none"),
+        key("destination_ports", "string", "none"),
+        key("not", "list of strings", "[]"),
+        key("set", "integer", "required"),
+        key("mask", "integer", "0xffffffff"),
+    ],
+};
+
 /// `[[service]]`.
 pub const SERVICE: Table = Table {
     header: "[[service]]",
@@ -91,6 +109,7 @@ pub const SERVICE: Table = Table {
         key("protocol", "string", "required"),
         key("address", "string", "required"),
         key("fwmark", "integer", "none"),
+        key("family", "integer", "none"),
         key("scheduler", "string", "\"wlc\""),
         key("scheduler_flags", "list of strings", "[]"),
         key("one_packet", "boolean", "false"),
@@ -122,7 +141,7 @@ pub const SERVER: Table = Table {
 };
 
 /// All tables.
-pub const TABLES: [Table; 7] = [ROOT, DIRECTOR, TIMEOUTS, ERRORS, SERVICE, PERSISTENCE, SERVER];
+pub const TABLES: [Table; 8] = [ROOT, DIRECTOR, TIMEOUTS, ERRORS, MARK, SERVICE, PERSISTENCE, SERVER];
 
 /// What somebody may have meant by a word that is none of `known`: one with one
 /// edit, or two in long words.

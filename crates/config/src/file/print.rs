@@ -1,7 +1,8 @@
 //! A Model as dirigent.toml.
 
 use super::{VERSION, duration};
-use crate::model::{Method, Model, Netmask, Persistence, Server, Service, TunnelKind, VipPolicy};
+use crate::mark::MarkRule;
+use crate::model::{Method, Model, Netmask, Persistence, Server, Service, ServiceKey, TunnelKind, VipPolicy};
 use crate::settings::{Settings, TcpTimeouts};
 use std::fmt::Write;
 
@@ -12,6 +13,7 @@ use std::fmt::Write;
 pub fn to_toml(model: &Model) -> String {
     let mut out = format!("version = {VERSION}\n");
     settings(model.settings(), &mut out);
+    model.marks().iter().for_each(|rule| mark(rule, &mut out));
     model.services().iter().for_each(|s| service(s, &mut out));
     out
 }
@@ -95,10 +97,44 @@ fn settings(s: &Settings, out: &mut String) {
     }
 }
 
+/// Mark rules as dirigent.toml has them.
+pub fn marks_to_toml(rules: &[MarkRule]) -> String {
+    let mut out = String::new();
+    rules.iter().for_each(|rule| mark(rule, &mut out));
+    out
+}
+
+fn mark(rule: &MarkRule, out: &mut String) {
+    *out += "\n[[mark]]\n";
+    if rule.ipv6 && rule.source.is_none() && rule.destination.is_none() {
+        line(out, "family", 6);
+    }
+    let tests = rule.tests();
+    tests.iter().for_each(|(key, value, _)| line(out, key, quoted(value)));
+    let not: Vec<_> = tests.iter().filter(|(.., not)| *not).map(|(key, ..)| *key).collect();
+    if !not.is_empty() {
+        line(out, "not", list(&not));
+    }
+    line(out, "set", rule.set);
+    if rule.mask != u32::MAX {
+        line(out, "mask", format_args!("{:#x}", rule.mask));
+    }
+}
+
 fn service(s: &Service, out: &mut String) {
     *out += "\n[[service]]\n";
-    line(out, "protocol", quoted(s.key.protocol.name()));
-    line(out, "address", quoted(&crate::model::join(s.key.address, s.key.port)));
+    match s.key {
+        ServiceKey::Address { protocol, address, port } => {
+            line(out, "protocol", quoted(protocol.name()));
+            line(out, "address", quoted(&crate::model::join(address, port)));
+        }
+        ServiceKey::Mark { mark, ipv6 } => {
+            line(out, "fwmark", mark);
+            if ipv6 {
+                line(out, "family", 6);
+            }
+        }
+    }
     line(out, "scheduler", quoted(s.scheduler.name()));
     let flags = s.scheduler_flags.names(s.scheduler);
     if !flags.is_empty() {
@@ -111,7 +147,7 @@ fn service(s: &Service, out: &mut String) {
         line(out, "vip", quoted(s.vip.name()));
     }
     if let Some(p) = &s.persistence {
-        persistence(p, s.key.address.is_ipv6(), out);
+        persistence(p, s.key.is_ipv6(), out);
     }
     s.servers.iter().for_each(|server| self::server(server, out));
 }

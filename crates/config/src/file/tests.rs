@@ -1,8 +1,10 @@
-use super::{Scope, parse, read, to_toml};
+use super::{parse, to_toml};
+use crate::mark::*;
 use crate::model::*;
 use crate::settings::*;
-use crate::testing::{self, model};
+use crate::testing::model;
 use proptest::prelude::*;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Diagnostics of a text, `line:column: message; remedy`.
@@ -34,6 +36,14 @@ fn server(line: &str) -> String {
 fn director(line: &str) -> String {
     format!("version = 1\n[director]\n{line}\n")
 }
+/// A service by mark; its lines begin with the 3rd.
+fn marked(lines: &str) -> String {
+    format!("version = 1\n[[service]]\n{lines}\n")
+}
+/// A mark rule; its lines begin with the 3rd.
+fn mark(lines: &str) -> String {
+    format!("version = 1\n[[mark]]\n{lines}\n")
+}
 /// Two services.
 fn two(first: &str, second: &str) -> String {
     let service = |a: &str| format!("[[service]]\nprotocol = \"tcp\"\naddress = \"{a}\"\n");
@@ -52,7 +62,7 @@ fn bad_files() {
         ("version = \"1\"".into(), "1:11: version is a string, not an integer; write version = 1".into()),
         ("version = 1\nverison = 1".into(), "2:1: unknown key \"verison\" at the top of the file; did you mean version?".into()),
         ("version = 1\nmode = \"tc\"".into(), "2:1: unknown key \"mode\" at the top of the file; it belongs to [director]".into()),
-        ("version = 1\nfoobar = 1".into(), "2:1: unknown key \"foobar\" at the top of the file; remove it; known are version, director, service".into()),
+        ("version = 1\nfoobar = 1".into(), "2:1: unknown key \"foobar\" at the top of the file; remove it; known are version, director, mark, service".into()),
         ("version = 1\ndirector = 1".into(), "2:12: director is an integer, not a table; begin it with a line [director]".into()),
         ("version = 1\nservice = 1".into(), "2:11: service is an integer, not a list of tables; begin each with a line [[service]]".into()),
         ("version = 1\n[service]\nprotocol = \"tcp\"".into(), "2:1: service is a table, not a list of tables; begin each with a line [[service]]".into()),
@@ -102,7 +112,31 @@ fn bad_files() {
         (around("scheduler_flags = \"mh-port\""), "8:19: scheduler_flags is a string, not a list; put it in brackets: scheduler_flags = […]".into()),
         (around("one_packet = true"), "8:14: one-packet scheduling of virtual service tcp 192.0.2.10:80, which is not UDP; set protocol = \"udp\", or remove one_packet".into()),
         (around("vip = \"managed\""), "8:7: vip is \"managed\"; did you mean \"manage\"?".into()),
-        (around("fwmark = 7"), "8:10: a service by firewall mark is not in this version; list its addresses and ports as services".into()),
+        (around("family = 4"), "8:10: family without fwmark; remove it: the address says it".into()),
+        (marked("fwmark = 0"), "3:10: fwmark is 0; use a whole number from 1 to 4294967295, without quotes".into()),
+        (marked("fwmark = 7\nfamily = 5"), "4:10: family is 5; use 4 or 6".into()),
+        (marked("fwmark = 7\nfamily = \"6\""), "4:10: family is a string, not an integer; use 4 or 6, without quotes".into()),
+        (marked("fwmark = 7\nprotocol = \"tcp\""), "4:12: protocol with fwmark; remove one of the two: a mark stands for every protocol".into()),
+        (marked("fwmark = 7\naddress = \"192.0.2.1:80\""), "4:11: address with fwmark; remove one of the two: a mark stands for every address".into()),
+        (marked("fwmark = 7\nvip = \"manage\""), "4:7: virtual service fwmark 7 has no address that the daemon could hold; remove vip, and see to it that marked packets come to this host".into()),
+        (marked("fwmark = 7\n[[service.server]]\naddress = \"fd00::1\""), "5:11: real server fd00::1 has another address family than its virtual service; use an address of the service's family".into()),
+        (marked("fwmark = 7\n[[service]]\nfwmark = 7"), "5:10: virtual service fwmark 7 is there twice, first in line 3; put its real servers into one service, or change the address or port".into()),
+        (around("[service.persistence]\ntimeout = \"0s\""), "9:11: persistence of 0 s is not within 1 s and 2678400 s; use 1s to 2678400s (31 days)".into()),
+        (around("[service.persistence]\ntimeout = \"1500ms\""), "9:11: persistence lasts whole seconds; round it up: \"1s\"".into()),
+        (around("[service.persistence]\nmask = \"/64\""), "9:8: the persistence mask /64 does not fit the service's address family; use a mask like \"255.255.255.0\" for IPv4 or a prefix like \"/64\" for IPv6".into()),
+        // Mark rules.
+        (mark("source = \"10.0.0.0/8\""), "2:1: set is missing; add set = 1, or what the mark shall be".into()),
+        (mark("set = -1"), "3:7: set is -1; use a whole number from 0 to 4294967295, without quotes".into()),
+        (mark("set = 1\nsource = \"10.0.0.0/33\""), "4:10: source is \"10.0.0.0/33\", which is no address or prefix; write it like \"192.0.2.0/24\" or \"2001:db8::/32\"".into()),
+        (mark("set = 1\nsource = \"::/0\"\ndestination = \"10.0.0.1\""), "5:15: destination 10.0.0.1/32 has another address family than the mark rule; use addresses of one family, or set family to theirs".into()),
+        (mark("set = 1\nfamily = 6\ndestination = \"10.0.0.1\""), "5:15: destination 10.0.0.1/32 has another address family than the mark rule; use addresses of one family, or set family to theirs".into()),
+        (mark("set = 1\ndestination_ports = \"80:90\""), "4:21: destination_ports is \"80:90\", which is no port or range of ports; write it like \"80\" or \"8000-8999\"".into()),
+        (mark("set = 1\nprotocol = \"tpc\""), "4:12: protocol is \"tpc\"; use \"icmp\", \"tcp\", \"udp\", \"dccp\", \"gre\", \"esp\", \"ah\", \"icmpv6\", \"sctp\", \"udplite\" or a number from 1 to 255 in quotes".into()),
+        (mark("set = 1\ninterface = \"a/b\""), "4:13: interface \"a/b\" is no name of an interface; name an interface as `ip link` shows it".into()),
+        (mark("set = 1\nnot = [\"sourc\"]"), "4:8: not holds \"sourc\"; did you mean \"source\"?".into()),
+        (mark("set = 1\nnot = [\"source\"]"), "4:8: not holds \"source\", which the rule does not have; remove it, or add it".into()),
+        (mark("set = 1\nsource = \"10.0.0.1\"\nnot = [\"source\", \"source\"]"), "5:18: not holds \"source\" twice; name it once".into()),
+        (mark("value = 1\nset = 1"), "3:1: unknown key \"value\" in [[mark]]; remove it; known are family, interface, source, destination, protocol, source_ports, destination_ports, not, set, mask".into()),
         (around("wieght = 1"), "8:1: unknown key \"wieght\" in [[service]]; did you mean weight? It belongs to [[service.server]]".into()),
         (two("192.0.2.1:80", "192.0.2.1:80"), "7:11: virtual service tcp 192.0.2.1:80 is there twice, first in line 4; put its real servers into one service, or change the address or port".into()),
         ("version = 1\n[[service]]\nprotocol = \"tcp\"\n".into(), "2:1: address is missing; add address = \"192.0.2.10:80\"".into()),
@@ -119,48 +153,17 @@ fn bad_files() {
         (server("address = 10"), "8:11: address is an integer, not a string; put it in quotes: address = \"…\"".into()),
         (server("address = \"10.0.0.2:81\"\nmethod = \"dr\""), "8:11: method dr does not change ports, but the real server's port 81 differs from the service's, 80; use port 80, or method = \"nat\"".into()),
         (server("[[service.server]]\naddress = \"10.0.0.2:80\""), "9:11: real server 10.0.0.2:80 is twice in virtual service tcp 192.0.2.10:80, first in line 7; remove one, or give it more weight instead".into()),
+        (server("method = \"tun\"\ntunnel = \"gue\""), "9:10: a gue tunnel needs a port; set tunnel_port, usually 6080".into()),
+        (server("method = \"tun\"\ntunnel_port = 5"), "9:15: tunnel_port with an ipip tunnel; remove it, or set tunnel = \"gue\"".into()),
+        (server("method = \"tun\"\ntunnel_checksum = \"full\""), "9:19: an ipip tunnel has no full checksum; remove tunnel_checksum, or choose \"none\"".into()),
         (server("[[service.server]]\n"), "8:1: address is missing; add address = \"10.0.0.2:8080\"".into()),
     ];
-    assert!(cases.len() >= 59);
+    assert!(cases.len() >= 86);
     let wrong: Vec<_> = cases.iter().filter(|(text, fault)| faults(text) != [fault.as_str()]).collect();
     for (text, fault) in &wrong {
         println!("{text}\nexpected: {fault}\nfound:    {}\n", faults(text).join("\n          "));
     }
     assert!(wrong.is_empty());
-}
-
-/// What is refused for other reasons than this version.
-#[test]
-fn bad_files_of_later_versions() {
-    for (text, fault) in [
-        (
-            around("[service.persistence]\ntimeout = \"0s\""),
-            "9:11: persistence of 0 s is not within 1 s and 2678400 s; use 1s to 2678400s (31 days)",
-        ),
-        (
-            around("[service.persistence]\ntimeout = \"1500ms\""),
-            "9:11: persistence lasts whole seconds; round it up: \"1s\"",
-        ),
-        (
-            around("[service.persistence]\nmask = \"/64\""),
-            "9:8: the persistence mask /64 does not fit the service's address family; use a mask like \"255.255.255.0\" for IPv4 or a prefix like \"/64\" for IPv6",
-        ),
-        (
-            server("method = \"tun\"\ntunnel = \"gue\""),
-            "9:10: a gue tunnel needs a port; set tunnel_port, usually 6080",
-        ),
-        (
-            server("method = \"tun\"\ntunnel_port = 5"),
-            "9:15: tunnel_port with an ipip tunnel; remove it, or set tunnel = \"gue\"",
-        ),
-        (
-            server("method = \"tun\"\ntunnel_checksum = \"full\""),
-            "9:19: an ipip tunnel has no full checksum; remove tunnel_checksum, or choose \"none\"",
-        ),
-    ] {
-        let found = read("f", &text, Scope::Everything).unwrap_err().to_string();
-        assert_eq!(found, format!("f:{fault}"), "{text}");
-    }
 }
 
 #[test]
@@ -222,7 +225,10 @@ address = "[fd00::3]:5353"
     assert_eq!(s.errors, ErrorLimits { rate: 0, burst: 1, destination_rate: 2, destination_burst: 3 });
 
     let [service] = model.services() else { panic!() };
-    assert_eq!(service.key, ServiceKey { protocol: Protocol::Udp, address: "2001:db8::10".parse().unwrap(), port: 53 });
+    assert_eq!(
+        service.key,
+        ServiceKey::Address { protocol: Protocol::Udp, address: "2001:db8::10".parse().unwrap(), port: 53 }
+    );
     assert_eq!((service.scheduler, service.one_packet, service.vip), (Scheduler::Mh, true, VipPolicy::Manage));
     assert_eq!(service.scheduler_flags, SchedulerFlags { fallback: true, port: true, third: false });
     let first = Server { weight: 16, ..Server::new("fd00::2".parse().unwrap(), 53, Method::Dr) };
@@ -232,11 +238,79 @@ address = "[fd00::3]:5353"
 }
 
 #[test]
+fn mark_rules_and_services() {
+    let text = r#"
+version = 1
+[[mark]]
+interface = "eth0"
+source = "10.1.2.3/8"
+destination = "198.51.100.7"
+protocol = "tcp"
+source_ports = "1024-65535"
+destination_ports = "80"
+not = ["interface", "source_ports"]
+set = 0x10
+mask = 0xf0
+[[mark]]
+destination = "2001:db8::/32"
+protocol = "112"
+set = 7
+[[mark]]
+family = 6
+set = 8
+[[service]]
+fwmark = 16
+[[service.server]]
+address = "10.0.0.2"
+[[service.server]]
+address = "10.0.0.2:8080"
+method = "dr"
+[[service]]
+fwmark = 7
+family = 6
+[[service]]
+protocol = "tcp"
+address = "[2001:db8::10]:80"
+"#;
+    let model = parse("f", text).unwrap();
+    let mark = |mark| NonZeroU32::new(mark).unwrap();
+    let keys: Vec<_> = model.services().iter().map(|s| s.key).collect();
+    // As ipvsadm lists them: addresses first, then marks by their number.
+    assert_eq!(
+        keys,
+        [
+            ServiceKey::Address { protocol: Protocol::Tcp, address: "2001:db8::10".parse().unwrap(), port: 80 },
+            ServiceKey::Mark { mark: mark(7), ipv6: true },
+            ServiceKey::Mark { mark: mark(16), ipv6: false },
+        ]
+    );
+    let servers =
+        [Server::new([10, 0, 0, 2].into(), 0, Method::Nat), Server::new([10, 0, 0, 2].into(), 8080, Method::Dr)];
+    assert_eq!(model.services()[2].servers, servers);
+    let [first, second, third] = model.marks() else { panic!() };
+    assert_eq!(
+        first.to_string(),
+        "IPv4 interface not eth0 source 10.0.0.0/8 destination 198.51.100.7/32 protocol tcp \
+         source ports not 1024-65535 destination ports 80 mark 0x10/0xf0"
+    );
+    assert_eq!(second.to_string(), "IPv6 destination 2001:db8::/32 protocol 112 mark 7");
+    assert_eq!(third, &MarkRule::all(true, 8));
+}
+
+#[test]
+fn too_many_mark_rules() {
+    let rules = |n| format!("version = 1\n{}", "[[mark]]\nset = 1\n".repeat(n));
+    assert_eq!(parse("f", &rules(4096)).unwrap().marks().len(), 4096);
+    let found = faults(&rules(4097));
+    assert_eq!(found, ["2:1: 4097 mark rules are over 4096; use wider prefixes and port ranges, or fewer rules"]);
+}
+
+#[test]
 fn defaults() {
     let model =
         parse("f", "version = 1\n[director]\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n").unwrap();
     assert_eq!(model.settings(), &Settings::default());
-    let key = ServiceKey { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 };
+    let key = ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 };
     assert_eq!(model.services(), [Service::new(key)]);
     assert_eq!(model.settings().socket_path(), "/run/dirigent/main.sock");
     assert_eq!(parse("f", "version = 1").unwrap(), Model::default());
@@ -281,6 +355,9 @@ fn documented_defaults_are_true() {
     let mut text = String::from("version = 1\n");
     for table in &super::keys::TABLES[1..] {
         text += &format!("{}\n", table.header);
+        if table.header == "[[mark]]" {
+            text += "set = 1\n";
+        }
         if table.header.starts_with("[[service") {
             let example = if table.header == "[[service]]" {
                 "protocol = \"tcp\"\naddress = \"192.0.2.10:80\""
@@ -293,8 +370,9 @@ fn documented_defaults_are_true() {
             text += &format!("{} = {}\n", key.name, key.default);
         }
     }
-    let model = read("f", &text, Scope::Everything).unwrap();
+    let model = parse("f", &text).unwrap();
     assert_eq!(model.settings(), &Settings::default());
+    assert_eq!(model.marks(), [MarkRule::all(false, 1)]);
     let [service] = model.services() else { panic!() };
     let mut plain = Service::new(service.key);
     plain.persistence = Some(Persistence { timeout_s: DEFAULT_PERSISTENCE_S, mask: Netmask::whole(false) });
@@ -305,13 +383,8 @@ fn documented_defaults_are_true() {
 
 proptest! {
     #[test]
-    fn round_trip(model in model(testing::Scope { everything: false })) {
+    fn round_trip(model in model()) {
         prop_assert_eq!(parse("f", &to_toml(&model)), Ok(model));
-    }
-
-    #[test]
-    fn round_trip_of_later_versions(model in model(testing::Scope { everything: true })) {
-        prop_assert_eq!(read("f", &to_toml(&model), Scope::Everything), Ok(model));
     }
 
     #[test]
@@ -329,7 +402,7 @@ proptest! {
     }
 
     #[test]
-    fn no_cut_panics(model in model(testing::Scope { everything: true }), cut in any::<prop::sample::Index>(), byte in any::<char>()) {
+    fn no_cut_panics(model in model(), cut in any::<prop::sample::Index>(), byte in any::<char>()) {
         let mut text = to_toml(&model);
         let at = cut.index(text.len() + 1);
         if text.is_char_boundary(at) {

@@ -1,8 +1,10 @@
 use super::*;
 use crate::error::Violation;
+use crate::mark::*;
 use crate::model::*;
 use crate::settings::Settings;
 use proptest::prelude::*;
+use std::num::NonZeroU32;
 
 fn run(model: &mut Model, lines: &str) {
     for line in lines.lines() {
@@ -85,7 +87,7 @@ fn newest_first_and_edits_replace() {
 fn edits_keep_who_holds_the_address() {
     let mut service = Service::new(base().services()[0].key);
     service.vip = VipPolicy::Manage;
-    let mut model = Model::new(Settings::default(), vec![service]).unwrap();
+    let mut model = Model::new(Settings::default(), vec![service], vec![]).unwrap();
     run(&mut model, "-E -t 192.0.2.10:80 -s rr");
     assert_eq!(model.services()[0].vip, VipPolicy::Manage);
 }
@@ -118,7 +120,7 @@ fn everything_is_read() {
     assert_eq!(persistence("-A -t 192.0.2.1:80 -p 10 -M 24"), Some((10, "0.0.0.24".into())));
     assert_eq!(persistence("-A -t [2001:db8::1]:80 -p 10 -M 64"), Some((10, "/64".into())));
     assert_eq!(persistence("-E -f 3 -6 -p 10"), Some((10, "/128".into())));
-    assert_eq!(service("-A -f 3").service, ServiceRef::Fwmark { mark: 3, ipv6: false });
+    assert_eq!(service("-A -f 3").service, ServiceKey::Mark { mark: NonZeroU32::new(3).unwrap(), ipv6: false });
     assert_eq!(service("-A -u 192.0.2.1:5060 --pe sip -s nosuch").engine.as_deref(), Some("sip"));
     assert_eq!(service("-A --sctp-service 192.0.2.1:80 -s nosuch").scheduler, "nosuch");
     let flags = service("-A -t 192.0.2.1:80 -s sh -b sh-port,flag-3").scheduler_flags;
@@ -288,7 +290,6 @@ fn kernel_errors() {
         // Ours, until they are done.
         ("-A -t 192.0.2.11:80 -s lblcr", 95, "scheduler lblcr is not in this version"),
         ("-A -u 192.0.2.11:80 --pe sip", 95, "persistence engine sip is not in this version"),
-        ("-A -f 1", 95, "a service by firewall mark is not in this version"),
     ] {
         let mut model = base();
         let error = Command::parse(line).unwrap().unwrap().apply(&mut model).unwrap_err();
@@ -322,13 +323,26 @@ fn a_model_says_all_that_is_wrong() {
         ..Service::new(key)
     };
     let settings = Settings { instance: String::new(), ..Settings::default() };
-    let found = Model::new(settings, vec![service, Service::new(key), Service::new(ServiceKey { port: 0, ..key })])
-        .unwrap_err();
+    let all_ports = ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 0 };
+    let by_mark = ServiceKey::Mark { mark: NonZeroU32::MIN, ipv6: true };
+    let managed = Service { vip: VipPolicy::Manage, ..Service::new(by_mark) };
+    let services = vec![service, Service::new(key), Service::new(all_ports), managed];
+    let prefix = Test::is(Prefix::parse("2001:db8::/32").unwrap());
+    let mark = MarkRule {
+        interface: Some(Test::is("a b".into())),
+        source: Some(prefix),
+        protocol: Some(Test::is(0)),
+        ..MarkRule::all(false, 1)
+    };
+    let found = Model::new(settings, services, vec![mark]).unwrap_err();
     let texts: Vec<_> = found.iter().map(Violation::to_string).collect();
     assert_eq!(
         texts,
         [
             "instance \"\" is no name",
+            "interface \"a b\" is no name of an interface",
+            "source 2001:db8::/32 has another address family than the mark rule",
+            "protocol is \"0\"",
             "one-packet scheduling of virtual service tcp 192.0.2.10:80, which is not UDP",
             "persistence of 0 s is not within 1 s and 2678400 s",
             "the persistence mask /64 does not fit the service's address family",
@@ -345,6 +359,7 @@ fn a_model_says_all_that_is_wrong() {
             "a gue tunnel needs a port",
             "virtual service tcp 192.0.2.10:80 is there twice",
             "virtual service tcp 192.0.2.10:0 has port 0 (all ports) but no persistence",
+            "virtual service fwmark 1 IPv6 has no address that the daemon could hold",
         ]
     );
 }
@@ -365,7 +380,7 @@ proptest! {
                 _ => prop_assert_eq!(&model, &before),
             }
         }
-        prop_assert!(Model::new(model.settings().clone(), model.services().to_vec()).is_ok());
+        prop_assert!(Model::new(model.settings().clone(), model.services().to_vec(), vec![]).is_ok());
     }
 }
 

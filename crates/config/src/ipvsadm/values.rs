@@ -2,7 +2,7 @@
 //! the port of a service named before it, `-M` its address family, and so on.
 
 use super::options::{Class, Id, Opt, class};
-use super::{Command, ServerRule, ServiceRef, ServiceRule, usage};
+use super::{Command, ServerRule, ServiceRule, usage};
 use crate::error::OptionError;
 use crate::model::{
     DEFAULT_PERSISTENCE_S, FlagFault, MAX_PERSISTENCE_S, MAX_WEIGHT, Method, Netmask, Persistence, Protocol,
@@ -10,6 +10,7 @@ use crate::model::{
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -21,8 +22,7 @@ pub struct Draft<'a> {
     protocol: Protocol,
     address: IpAddr,
     port: u16,
-    /// 0: none.
-    fwmark: u32,
+    fwmark: Option<NonZeroU32>,
     ipv6: bool,
     scheduler: &'a str,
     flags: &'a str,
@@ -48,7 +48,7 @@ impl Default for Draft<'_> {
             protocol: Protocol::Tcp,
             address: NOWHERE,
             port: 0,
-            fwmark: 0,
+            fwmark: None,
             ipv6: false,
             scheduler: "",
             flags: "",
@@ -84,11 +84,11 @@ impl<'a> Draft<'a> {
             Id::Sctp => self.service(Protocol::Sctp, text)?,
             Id::Fwmark => {
                 self.ipv6 = false;
-                self.fwmark = number(text, 1, u32::MAX)
-                    .ok_or_else(|| usage(format!("invalid fwmark value `{text}' specified")))?;
+                let mark = number(text, 1, u32::MAX).and_then(NonZeroU32::new);
+                self.fwmark = Some(mark.ok_or_else(|| usage(format!("invalid fwmark value `{text}' specified")))?);
             }
             Id::Ipv6 => {
-                if self.fwmark == 0 {
+                if self.fwmark.is_none() {
                     return Err(usage("-6 used before -f\n"));
                 }
                 self.ipv6 = true;
@@ -168,16 +168,16 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn service_ref(&self) -> ServiceRef {
-        if self.fwmark != 0 {
-            return ServiceRef::Fwmark { mark: self.fwmark, ipv6: self.ipv6 };
+    fn key(&self) -> ServiceKey {
+        match self.fwmark {
+            Some(mark) => ServiceKey::Mark { mark, ipv6: self.ipv6 },
+            None => ServiceKey::Address { protocol: self.protocol, address: self.address, port: self.port },
         }
-        ServiceRef::Address(ServiceKey { protocol: self.protocol, address: self.address, port: self.port })
     }
 
     /// The command, after ipvsadm's last checks.
     pub fn build(self, command: Id, times: Option<[u32; 3]>) -> Result<Command, OptionError> {
-        let service = self.service_ref();
+        let service = self.key();
         let (address, port) = self.server;
         Ok(match command {
             Id::AddService => Command::AddService(self.service_rule()?),
@@ -195,12 +195,12 @@ impl<'a> Draft<'a> {
     }
 
     fn service_rule(self) -> Result<ServiceRule, OptionError> {
-        let service = self.service_ref();
-        if let ServiceRef::Address(key) = service {
-            if key.port == 0 && self.persistent_s.is_none() {
+        let service = self.key();
+        if let ServiceKey::Address { protocol, port, .. } = service {
+            if port == 0 && self.persistent_s.is_none() {
                 return Err(usage("Zero port specified for non-persistent service"));
             }
-            if self.one_packet && key.protocol != Protocol::Udp {
+            if self.one_packet && protocol != Protocol::Udp {
                 return Err(usage("One-Packet Scheduling is only for UDP virtual services"));
             }
         }
@@ -221,7 +221,7 @@ impl<'a> Draft<'a> {
         }
         let method = self.method()?;
         // Neither changes ports, so the server's is the service's, unless that is a mark.
-        let port = if method != Method::Nat && self.fwmark == 0 { self.port } else { port };
+        let port = if method != Method::Nat && self.fwmark.is_none() { self.port } else { port };
         Ok(Server { address, port, method, weight: self.weight, upper: self.upper, lower: self.lower })
     }
 

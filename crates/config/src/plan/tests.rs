@@ -1,12 +1,10 @@
 use super::*;
 use crate::model::{Method, Protocol, Scheduler};
-use crate::testing::{Scope, model};
+use crate::testing::model;
 use proptest::prelude::*;
 
-const ALL: Scope = Scope { everything: true };
-
 fn key() -> ServiceKey {
-    ServiceKey { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 }
+    ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 80 }
 }
 
 /// A Model of one service with these servers, (last byte, weight).
@@ -14,7 +12,7 @@ fn one(servers: &[(u8, u32)]) -> Model {
     let server =
         |(n, weight): &(u8, u32)| Server { weight: *weight, ..Server::new([10, 0, 0, *n].into(), 8080, Method::Nat) };
     let service = Service { servers: servers.iter().map(server).collect(), ..Service::new(key()) };
-    Model::new(Settings::default(), vec![service]).unwrap()
+    Model::new(Settings::default(), vec![service], vec![]).unwrap()
 }
 
 fn texts(old: &Model, new: &Model) -> Vec<String> {
@@ -49,12 +47,29 @@ fn orders() {
 }
 
 #[test]
+fn marks_change_between_their_services() {
+    let by_mark = |mark| ServiceKey::Mark { mark: std::num::NonZeroU32::new(mark).unwrap(), ipv6: false };
+    let model = |mark| {
+        let rules = vec![MarkRule::all(false, mark), MarkRule { mask: 0xf, ..MarkRule::all(true, 1) }];
+        Model::new(Settings::default(), vec![Service::new(by_mark(mark))], rules).unwrap()
+    };
+    let ops = [
+        "add service fwmark 2 scheduler wlc",
+        "set the mark rules to\n  IPv4 mark 2\n  IPv6 mark 0x1/0xf",
+        "remove service fwmark 1",
+    ];
+    assert_eq!(texts(&model(1), &model(2)), ops);
+    assert_eq!(texts(&model(1), &Model::default()), ["remove all mark rules", "remove service fwmark 1"]);
+}
+
+#[test]
 fn services_and_settings() {
     let old = one(&[(1, 1)]);
-    let other = ServiceKey { port: 443, ..key() };
+    let other = ServiceKey::Address { protocol: Protocol::Tcp, address: [192, 0, 2, 10].into(), port: 443 };
     let mut settings = Settings { schedule_icmp: true, ..Settings::default() };
     settings.timeouts.udp = std::time::Duration::from_secs(60);
-    let mut new = Model::new(settings, vec![Service { scheduler: Scheduler::Mh, ..Service::new(other) }]).unwrap();
+    let service = Service { scheduler: Scheduler::Mh, ..Service::new(other) };
+    let mut new = Model::new(settings, vec![service], vec![]).unwrap();
     let ops = [
         "set schedule_icmp true, udp 60s",
         "add service tcp 192.0.2.10:443 scheduler mh",
@@ -79,19 +94,19 @@ fn takes(service: &Service) -> bool {
 
 proptest! {
     #[test]
-    fn makes_new_of_old(old in model(ALL), new in model(ALL)) {
+    fn makes_new_of_old(old in model(), new in model()) {
         let mut reached = old.clone();
         Plan::between(&old, &new).apply(&mut reached).unwrap();
         prop_assert_eq!(reached, new);
     }
 
     #[test]
-    fn nothing_to_do(model in model(ALL)) {
+    fn nothing_to_do(model in model()) {
         prop_assert!(Plan::between(&model, &model).is_empty());
     }
 
     #[test]
-    fn every_prefix_goes_to_a_server_of_old_or_new(old in model(ALL), new in model(ALL)) {
+    fn every_prefix_goes_to_a_server_of_old_or_new(old in model(), new in model()) {
         let mut now = old.clone();
         for op in Plan::between(&old, &new).ops {
             op.apply(&mut now).unwrap();
@@ -124,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn undo_restores(old in model(ALL), new in model(ALL)) {
+    fn undo_restores(old in model(), new in model()) {
         let mut now = old.clone();
         for op in Plan::between(&old, &new).ops {
             let before = now.clone();

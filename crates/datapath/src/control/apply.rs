@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use dirigent_config::{
-    Method, Model, Op, Plan, Server as Wanted, Service as WantedService, ServiceKey, Settings as WantedSettings,
-    Tunnel, TunnelChecksum, TunnelKind,
+    Method, Model, Op, Plan, Protocol, Server as Wanted, Service as WantedService, ServiceKey,
+    Settings as WantedSettings, Tunnel, TunnelChecksum, TunnelKind,
 };
 use dirigent_director::records::{
     LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
@@ -18,9 +18,11 @@ use dirigent_wire::Be16;
 use super::Error;
 use super::known::KnownServers;
 use super::lists;
+use super::marks::Marks;
 use super::slots::{Region, Slots};
 use super::store::{Spot, Store, words};
 use super::trash::Trash;
+use crate::memory::LocalNet;
 
 /// A real server of a service, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,9 @@ pub struct Control<S> {
     pub(super) used_servers: BTreeSet<u32>,
     pub(super) trash: Trash,
     pub(super) known: KnownServers,
+    pub(super) marks: Marks,
+    /// What [`Control::set_local_nets`] said last.
+    pub(super) local_nets: BTreeSet<LocalNet>,
     /// What [`Control::set_next_hop`] said last of an address.
     hops: HashMap<IpAddr, NextHop>,
 }
@@ -106,6 +111,8 @@ impl<S: Store> Control<S> {
             used_servers: BTreeSet::new(),
             trash: Trash::default(),
             known: KnownServers::default(),
+            marks: Marks::default(),
+            local_nets: BTreeSet::new(),
             hops: HashMap::new(),
         }
     }
@@ -152,12 +159,9 @@ impl<S: Store> Control<S> {
     fn apply_op(&mut self, op: &Op) -> Result<(), Error> {
         let mut model = self.model.clone();
         op.apply(&mut model)?;
-        if let Some(unsupported) = model.unsupported().into_iter().next() {
-            return Err(Error::Unsupported(unsupported));
-        }
         let before = std::mem::replace(&mut self.model, model);
         let key = match op {
-            Op::SetSettings(_) => None,
+            Op::SetSettings(_) | Op::SetMarks(_) => None,
             Op::AddService(service) | Op::EditService(service) => Some(service.key),
             Op::RemoveService(key) => Some(*key),
             Op::AddServer { service, .. } | Op::EditServer { service, .. } | Op::RemoveServer { service, .. } => {
@@ -221,7 +225,8 @@ impl<S: Store> Control<S> {
             table_size: table.len,
             persistence: wanted.persistence.map_or(0, |p| p.timeout_s.saturating_mul(self.store.hz())),
             mask: wanted.persistence.map_or(0, |p| lists::mask(p.mask)),
-            port: Be16::new(key.port),
+            mark: key.mark(),
+            port: Be16::new(key.port()),
             ..Service::default()
         };
         self.store.put_service_rules(held.index, &rules)?;
@@ -241,7 +246,9 @@ impl<S: Store> Control<S> {
             }
         }
         if new {
-            self.store.set_place(&Spot::whole(key.address), Some(u32::MAX))?;
+            if let Some(address) = key.address() {
+                self.store.set_place(&Spot::whole(address), Some(u32::MAX))?;
+            }
             self.store.set_place(&spot(&key), Some(held.index))?;
         }
         if list_changed {
@@ -325,7 +332,7 @@ impl<S: Store> Control<S> {
                 Method::Dr => kind::DR_REQUEST,
                 Method::Tun(_) => kind::TUN_REQUEST,
             },
-            protocol: key.protocol.number(),
+            protocol: key.protocol().map_or(0, Protocol::number),
             weight: S32::new(wanted.weight),
             flags: S32::new(server_flag::AVAILABLE | if address.is_ipv6() { server_flag::IPV6 } else { 0 }),
             service: held.index,
@@ -369,8 +376,10 @@ impl<S: Store> Control<S> {
         let Some(held) = self.held.get(key).cloned() else { return Ok(()) };
         self.store.set_place(&spot(key), None)?;
         self.held.remove(key);
-        if !self.held.keys().any(|other| other.address == key.address) {
-            self.store.set_place(&Spot::whole(key.address), None)?;
+        if let Some(address) = key.address()
+            && !self.held.keys().any(|other| other.address() == Some(address))
+        {
+            self.store.set_place(&Spot::whole(address), None)?;
         }
         self.store.set_list(held.index, 0)?;
         for member in &held.members {
@@ -435,22 +444,30 @@ impl<S: Store> Control<S> {
     pub(super) fn settle_settings(&mut self) -> Result<(), Error> {
         let old = self.store.settings()?;
         let hz = self.store.hz();
-        let new = settings(self.model.settings(), hz, self.presence(), old.clock_offset);
+        let mark_rules = self.prepare_marks(old.mark_rules)?;
+        let new = Settings { mark_rules, ..settings(self.model.settings(), hz, self.presence(), old.clock_offset) };
         if format!("{old:?}") == format!("{new:?}") {
             return Ok(());
         }
-        self.store.put_settings(&new)
+        self.store.put_settings(&new)?;
+        if new.mark_rules != old.mark_rules {
+            self.marks.switched();
+        }
+        Ok(())
     }
 
-    /// What of the services has packets looked at more closely: bits of [`setting`].
+    /// What of the services and of this host has packets looked at more closely: bits of
+    /// [`setting`].
     fn presence(&self) -> u32 {
         let services = self.model.services();
         let bit = |set, bit| if set { bit } else { 0 };
         let one_packet_nat = |s: &WantedService| s.one_packet && s.servers.iter().any(|s| s.method == Method::Nat);
         let known = self.model.settings().nat_icmp_send || services.iter().any(one_packet_nat);
+        let any_port = |s: &WantedService| s.key.mark() == 0 && s.key.port() == 0;
         bit(known, setting::KNOW_SERVERS)
-            | bit(services.iter().any(|s| s.key.port == 21), setting::FTP)
-            | bit(services.iter().any(|s| s.key.port == 0), setting::ANY_PORT)
+            | bit(services.iter().any(|s| s.key.port() == 21), setting::FTP)
+            | bit(services.iter().any(any_port), setting::ANY_PORT)
+            | bit(!self.local_nets.is_empty(), setting::LOCAL_NETS)
     }
 }
 
@@ -474,7 +491,12 @@ fn tunnelled(next: &mut NextHop, address: IpAddr, shape: Tunnel) {
 
 /// Where a service is.
 pub(super) fn spot(key: &ServiceKey) -> Spot {
-    Spot { address: key.address, port: key.port, protocol: key.protocol.number(), mark: false }
+    match *key {
+        ServiceKey::Address { protocol, address, port } => {
+            Spot { address, port, protocol: protocol.number(), mark: false }
+        }
+        ServiceKey::Mark { mark, ipv6 } => Spot::of_mark(mark.get(), ipv6),
+    }
 }
 
 /// The settings' record.

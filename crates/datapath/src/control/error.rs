@@ -1,6 +1,6 @@
 //! What can go wrong with a change.
 
-use dirigent_config::{IpvsError, Unsupported};
+use dirigent_config::IpvsError;
 
 use crate::kernel;
 
@@ -10,9 +10,6 @@ pub enum Error {
     /// The Model refuses it.
     #[error(transparent)]
     Refused(#[from] IpvsError),
-    /// The Model holds what this version cannot do.
-    #[error("{0}; {instead}", instead = .0.instead)]
-    Unsupported(Unsupported),
     /// A table has no room.
     #[error("no room for another {what}: the table holds {room}")]
     Full {

@@ -5,15 +5,18 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use dirigent_director::records::{CANDIDATES, Counters, Known, Link, NextHop, Server, Service, Settings, hop, map};
+use dirigent_director::records::{
+    CANDIDATES, Counters, Known, Link, MarkRule, NextHop, Server, Service, Settings, hop, local_net, map,
+};
 use dirigent_director::shared::S64;
 use dirigent_director::verdict::Reason;
 
 use super::Error;
 use super::clock::Clock;
-use super::shapes::{self, Conn4, Conn6, Key4, Key6, Place4, Place6, halves, pair, words_of_key};
+use super::shapes::{self, Conn4, Conn6, Key4, Key6, Net4, Net6, Place4, Place6, halves, pair, words_of_key};
 use super::store::{Entry, Expired, Flow, Room, Spot, Store};
 use crate::kernel::{ExpireStep, Instance, Kernel, Mapped, PerCpuTable, Table};
+use crate::memory::LocalNet;
 
 /// Entries of one step of a walk.
 const CHUNK: usize = 4096;
@@ -34,10 +37,13 @@ pub struct KernelStore {
     reasons: PerCpuTable<u32, u64>,
     local4: Table<[u16; 2], u32>,
     local6: Table<[u16; 8], u32>,
+    local_nets4: Table<Net4, u32>,
+    local_nets6: Table<Net6, u32>,
     known4: Table<Place4, Known>,
     known6: Table<Place6, Known>,
     links: Table<u32, [u16; 16]>,
     settings: Table<u32, [u32; 64]>,
+    mark_rules: Table<u32, MarkRule>,
     candidates: Mapped<[AtomicU64; 6]>,
     expire: Option<ExpireStep>,
     clock: Clock,
@@ -59,10 +65,13 @@ macro_rules! open {
             reasons: $from.$per_cpu(map::REASONS)?,
             local4: $from.$table(map::LOCAL4)?,
             local6: $from.$table(map::LOCAL6)?,
+            local_nets4: $from.$table(map::LOCAL_NETS4)?,
+            local_nets6: $from.$table(map::LOCAL_NETS6)?,
             known4: $from.$table(map::KNOWN4)?,
             known6: $from.$table(map::KNOWN6)?,
             links: $from.$table(map::LINKS)?,
             settings: $from.$table(map::SETTINGS)?,
+            mark_rules: $from.$table(map::MARK_RULES)?,
             candidates: $from.$mapped(map::CANDIDATES)?,
             expire: $expire,
             clock: Clock::of_this_machine(),
@@ -292,6 +301,26 @@ impl Store for KernelStore {
             IpAddr::V4(a) => set(&self.local4, shapes::words4(a), value),
             IpAddr::V6(a) => set(&self.local6, shapes::words6(a), value),
         }
+    }
+    fn local_nets(&self) -> Result<Vec<LocalNet>, Error> {
+        let net = |(address, length), bits| LocalNet { address, length, marked: bits & local_net::ALWAYS == 0 };
+        let four = self.local_nets4.entries()?.into_iter().map(|(key, bits)| net(shapes::of_net4(&key), bits));
+        let six = self.local_nets6.entries()?.into_iter().map(|(key, bits)| net(shapes::of_net6(&key), bits));
+        Ok(four.chain(six).collect())
+    }
+    fn set_local_net(&mut self, net: &LocalNet, present: bool) -> Result<(), Error> {
+        let bits = local_net::BY_MARK | if net.marked { 0 } else { local_net::ALWAYS };
+        match net.address {
+            IpAddr::V4(a) => set(&self.local_nets4, shapes::net4(a, net.length), present.then_some(bits)),
+            IpAddr::V6(a) => set(&self.local_nets6, shapes::net6(a, net.length), present.then_some(bits)),
+        }
+    }
+    fn mark_rules(&self, base: u32, len: u32) -> Result<Vec<MarkRule>, Error> {
+        let rule = |index| Ok(self.mark_rules.get(&index)?.unwrap_or_default());
+        (base..base.saturating_add(len)).map(rule).collect()
+    }
+    fn put_mark_rules(&mut self, base: u32, rules: &[MarkRule]) -> Result<(), Error> {
+        Ok(self.mark_rules.insert_all((base..).zip(rules.iter().copied()))?)
     }
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {
         Ok(self.links.insert(ifindex, shapes::link_words(link))?)

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dirigent_config::{Method, Service as WantedService, ServiceKey};
+use dirigent_config::{Method, Protocol, Service as WantedService, ServiceKey};
 use dirigent_director::records::Known;
 use dirigent_wire::Be16;
 
 use super::Error;
-use super::apply::{Control, Held, spot};
+use super::apply::{Control, Held};
 use super::store::{Spot, Store, words};
 
 /// Which services have a server at a place: its index, and if the service is one-packet.
@@ -21,10 +21,11 @@ fn record(users: &Users) -> Option<Known> {
     let any = users.values().next()?;
     let mut one_packet = users.iter().filter(|(_, (_, one_packet))| *one_packet);
     Some(match (one_packet.next(), one_packet.next()) {
-        (Some((key, (server, _))), None) => {
-            Known { vip: words(key.address), vport: Be16::new(key.port), one_packet: 1, server: *server }
+        (Some((ServiceKey::Address { address, port, .. }, (server, _))), None) => {
+            Known { vip: words(*address), vport: Be16::new(*port), one_packet: 1, server: *server }
         }
-        (Some((_, (server, _))), Some(_)) => Known { one_packet: 2, server: *server, ..Known::default() },
+        // Several, or a mark, which may stand for any address.
+        (Some((_, (server, _))), _) => Known { one_packet: 2, server: *server, ..Known::default() },
         _ => Known { server: any.0, ..Known::default() },
     })
 }
@@ -32,11 +33,16 @@ fn record(users: &Users) -> Option<Known> {
 impl<S: Store> Control<S> {
     /// Writes the places of a service's NAT servers.
     pub(super) fn settle_known(&mut self, key: &ServiceKey, wanted: &WantedService, held: &Held) -> Result<(), Error> {
-        let place = |address, port| Spot { address, port: if port == 0 { key.port } else { port }, ..spot(key) };
+        let protocols = key.protocol().map_or(Protocol::ALL.to_vec(), |protocol| vec![protocol]);
+        let places = |address, port| {
+            let port = if port == 0 { key.port() } else { port };
+            let place = move |protocol: &Protocol| Spot { address, port, protocol: protocol.number(), mark: false };
+            protocols.iter().map(place).chain([Spot::whole(address)])
+        };
         let nat = wanted.servers.iter().filter(|s| s.method == Method::Nat);
         let places: HashMap<Spot, u32> = nat
             .filter_map(|s| held.members.iter().find(|m| (m.address, m.port) == s.identity()))
-            .flat_map(|m| [(place(m.address, m.port), m.index), (Spot::whole(m.address), m.index)])
+            .flat_map(|m| places(m.address, m.port).map(|place| (place, m.index)))
             .collect();
         let one_packet = |place: &Spot| wanted.one_packet && *place != Spot::whole(place.address);
         self.write_known(key, |place| places.get(place).map(|index| (*index, one_packet(place))), places.keys())

@@ -13,6 +13,7 @@ pub fn flags(of: &Service) -> u32 {
     let (bit, flags) = (|set, bit| if set { bit } else { 0 }, of.scheduler_flags);
     bit(of.one_packet, service_flag::ONE_PACKET)
         | bit(of.persistence.is_some(), service_flag::PERSISTENT)
+        | bit(of.key.mark() != 0, service_flag::BY_MARK)
         | bit(flags.port, service_flag::HASH_PORT)
         | bit(flags.fallback, service_flag::HASH_FALLBACK)
 }

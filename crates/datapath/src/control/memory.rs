@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Expiry};
 use dirigent_director::family::{Address, Family, V4, V6};
-use dirigent_director::records::{Conn, Counters, Known, Link, NextHop, Server, Service, Settings, Tuple};
+use dirigent_director::records::{Conn, Counters, Known, Link, MarkRule, NextHop, Server, Service, Settings, Tuple};
 use dirigent_director::tables::Tables as _;
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
 use super::store::{Entry, Expired, Flow, Room, Spot, Store, address};
-use crate::memory::MemoryTables;
+use crate::memory::{LocalNet, MemoryTables};
 
 /// Ticks a second, as most kernels have.
 const HZ: u32 = 250;
@@ -44,12 +44,12 @@ fn at_mut<'t, T>(table: &'static str, list: &'t mut [T], index: u32) -> Result<&
     list.get_mut(index as usize).ok_or(Error::NoEntry { table, index })
 }
 
-/// A slice of the slots.
-fn range<T>(slots: &[T], base: u32, len: usize) -> Result<std::ops::Range<usize>, Error> {
+/// Part of a table.
+fn range<T>(table: &'static str, slots: &[T], base: u32, len: usize) -> Result<std::ops::Range<usize>, Error> {
     let base = base as usize;
     match base.checked_add(len) {
         Some(end) if end <= slots.len() => Ok(base..end),
-        _ => Err(Error::NoEntry { table: "SLOTS", index: u32::MAX }),
+        _ => Err(Error::NoEntry { table, index: u32::MAX }),
     }
 }
 
@@ -141,11 +141,11 @@ impl Store for MemoryTables {
     }
 
     fn slots(&self, base: u32, len: u32) -> Result<Vec<u32>, Error> {
-        let range = range(&self.slots, base, len as usize)?;
+        let range = range("SLOTS", &self.slots, base, len as usize)?;
         Ok(self.slots.get(range).unwrap_or_default().to_vec())
     }
     fn put_slots(&mut self, base: u32, slots: &[u32]) -> Result<(), Error> {
-        let range = range(&self.slots, base, slots.len())?;
+        let range = range("SLOTS", &self.slots, base, slots.len())?;
         if let Some(place) = self.slots.get_mut(range) {
             place.copy_from_slice(slots);
         }
@@ -176,6 +176,27 @@ impl Store for MemoryTables {
             (IpAddr::V4(a), false) => self.local4.remove(&Addr4::new(a.octets())),
             (IpAddr::V6(a), false) => self.local6.remove(&Addr6::new(a.octets())),
         };
+        Ok(())
+    }
+    fn local_nets(&self) -> Result<Vec<LocalNet>, Error> {
+        Ok(self.local_nets.iter().copied().collect())
+    }
+    fn set_local_net(&mut self, net: &LocalNet, present: bool) -> Result<(), Error> {
+        match present {
+            true => self.local_nets.insert(*net),
+            false => self.local_nets.remove(net),
+        };
+        Ok(())
+    }
+    fn mark_rules(&self, base: u32, len: u32) -> Result<Vec<MarkRule>, Error> {
+        let range = range("MARK_RULES", &self.mark_rules, base, len as usize)?;
+        Ok(self.mark_rules.get(range).unwrap_or_default().to_vec())
+    }
+    fn put_mark_rules(&mut self, base: u32, rules: &[MarkRule]) -> Result<(), Error> {
+        let range = range("MARK_RULES", &self.mark_rules, base, rules.len())?;
+        if let Some(place) = self.mark_rules.get_mut(range) {
+            place.copy_from_slice(rules);
+        }
         Ok(())
     }
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {

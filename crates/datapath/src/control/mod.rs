@@ -11,6 +11,7 @@ mod error;
 mod kernel;
 mod known;
 mod lists;
+mod marks;
 mod memory;
 mod shapes;
 mod slots;

@@ -16,6 +16,10 @@ pub type Key6 = [u16; 20];
 pub type Place4 = [u16; 4];
 /// `Place<Addr6>`.
 pub type Place6 = [u16; 10];
+/// A prefix of `Addr4`: its length and address.
+pub type Net4 = [u16; 4];
+/// A prefix of `Addr6`: its length and address.
+pub type Net6 = [u16; 10];
 /// `Conn<Addr4>`.
 pub type Conn4 = [u64; 8];
 /// `Conn<Addr6>`.
@@ -140,6 +144,28 @@ pub fn spot6(&[a, b, c, d, e, f, g, h, port, kind]: &Place6) -> Spot {
 fn spot(address: IpAddr, port: u16, kind: u16) -> Spot {
     let [protocol, mark] = kind.to_ne_bytes();
     Spot { address, port: u16::from_be(port), protocol, mark: mark != 0 }
+}
+
+/// The key of a prefix.
+pub fn net4(address: Ipv4Addr, length: u8) -> Net4 {
+    let ((low, high), [a, b]) = (half_words(length.into()), words4(address));
+    [low, high, a, b]
+}
+
+/// The key of a prefix.
+pub fn net6(address: Ipv6Addr, length: u8) -> Net6 {
+    let ((low, high), [a, b, c, d, e, f, g, h]) = (half_words(length.into()), words6(address));
+    [low, high, a, b, c, d, e, f, g, h]
+}
+
+/// The prefix of a key.
+pub fn of_net4(&[low, high, a, b]: &Net4) -> (IpAddr, u8) {
+    (address4([a, b]), word(low, high) as u8)
+}
+
+/// The prefix of a key.
+pub fn of_net6(&[low, high, a, b, c, d, e, f, g, h]: &Net6) -> (IpAddr, u8) {
+    (address6([a, b, c, d, e, f, g, h]), word(low, high) as u8)
 }
 
 /// The key of a tuple, if it is IPv4.

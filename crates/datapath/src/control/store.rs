@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use dirigent_director::family::Address as _;
-use dirigent_director::records::{Counters, Known, Link, NextHop, Place, Server, Service, Settings, Tuple};
+use dirigent_director::records::{Counters, Known, Link, MarkRule, NextHop, Place, Server, Service, Settings, Tuple};
 use dirigent_wire::{Addr4, Addr6, Be16};
 
 use super::Error;
+use crate::memory::LocalNet;
 
 /// An address and port with protocol: where a service or a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +149,14 @@ pub trait Store {
     fn locals(&self) -> Result<Vec<IpAddr>, Error>;
     /// Adds or removes one.
     fn set_local(&mut self, address: IpAddr, present: bool) -> Result<(), Error>;
+    /// The prefixes that are this host's.
+    fn local_nets(&self) -> Result<Vec<LocalNet>, Error>;
+    /// Adds or removes one.
+    fn set_local_net(&mut self, net: &LocalNet, present: bool) -> Result<(), Error>;
+    /// `len` mark rules from `base`.
+    fn mark_rules(&self, base: u32, len: u32) -> Result<Vec<MarkRule>, Error>;
+    /// Writes mark rules where no packet looks.
+    fn put_mark_rules(&mut self, base: u32, rules: &[MarkRule]) -> Result<(), Error>;
     /// Writes an interface; the default one is not in use.
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error>;
     /// Packets by reason.
@@ -182,6 +191,19 @@ impl Spot {
     /// Stands for an address with all its places: [`Place::whole`].
     pub(super) fn whole(address: IpAddr) -> Self {
         Self { address, port: 0, protocol: 0, mark: false }
+    }
+    /// Where the service of a firewall mark is.
+    pub(super) fn of_mark(mark: u32, ipv6: bool) -> Self {
+        let address = match ipv6 {
+            false => IpAddr::from(Addr4::of_mark(mark).bytes()),
+            true => IpAddr::from(Addr6::of_mark(mark).bytes()),
+        };
+        Self { address, port: 0, protocol: 0, mark: true }
+    }
+    /// The firewall mark that it stands for, and whether of IPv6.
+    pub fn to_mark(self) -> Option<(u32, bool)> {
+        let [low, high, ..] = words(self.address);
+        self.mark.then(|| (u32::from(low) | u32::from(high) << 16, self.address.is_ipv6()))
     }
     /// Whether it is such a one.
     pub(super) fn is_whole(&self) -> bool {

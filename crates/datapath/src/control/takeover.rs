@@ -1,10 +1,11 @@
 //! Tables that are in use already: a new daemon finds the indexes of the old one again,
 //! so that no connection and no count is lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use dirigent_config::{Model, Protocol, ServiceKey};
-use dirigent_director::records::{kind, server_flag};
+use dirigent_director::records::{Service, kind, server_flag};
 
 use super::Error;
 use super::apply::{Control, Held, Member};
@@ -12,8 +13,11 @@ use super::slots::Region;
 use super::store::{Entry, Spot, Store, address};
 
 fn key(spot: &Spot) -> Option<ServiceKey> {
+    if let Some((mark, ipv6)) = spot.to_mark() {
+        return NonZeroU32::new(mark).map(|mark| ServiceKey::Mark { mark, ipv6 });
+    }
     let protocol = Protocol::ALL.into_iter().find(|p| p.number() == spot.protocol)?;
-    Some(ServiceKey { protocol, address: spot.address, port: spot.port })
+    Some(ServiceKey::Address { protocol, address: spot.address, port: spot.port })
 }
 
 /// The high half (where) and the low half (how many) of a list word.
@@ -24,11 +28,9 @@ fn region(list: u64) -> Region {
 impl<S: Store> Control<S> {
     /// Takes over the tables, empty or not, and makes them say what the Model does.
     pub fn open(store: S, model: &Model) -> Result<Self, Error> {
-        if let Some(unsupported) = model.unsupported().into_iter().next() {
-            return Err(Error::Unsupported(unsupported));
-        }
         let mut control = Self::empty(store);
         control.find_services()?;
+        control.local_nets = control.store.local_nets()?.into_iter().collect();
         control.find_trash()?;
         let stale: Vec<Spot> = control.store.known()?.into_iter().map(|(spot, _)| spot).collect();
         control.model = model.clone();
@@ -84,15 +86,20 @@ impl<S: Store> Control<S> {
         if found.is_empty() {
             return Ok(());
         }
-        let wanted: HashSet<u32> = found.iter().map(|(_, r)| r.service).filter(|s| !keys.contains_key(s)).collect();
+        // Of these the records still say mark and port.
+        let mut wanted: HashMap<u32, Service> = HashMap::new();
+        for (_, record) in found.iter().filter(|(_, record)| !keys.contains_key(&record.service)) {
+            wanted.insert(record.service, self.store.service(record.service)?);
+        }
         let mut learn = |entry: Entry| {
+            let Some(service) = wanted.get(&entry.service) else { return };
             let request = matches!(entry.kind, kind::NAT_REQUEST | kind::DR_REQUEST | kind::TUN_REQUEST);
             let flow = entry.flow;
-            let spot = Spot { address: flow.dst, port: flow.dport, protocol: flow.protocol, mark: false };
-            if request
-                && wanted.contains(&entry.service)
-                && let Some(key) = key(&spot)
-            {
+            let spot = match service.mark {
+                0 => Spot { address: flow.dst, port: service.port.get(), protocol: flow.protocol, mark: false },
+                mark => Spot::of_mark(mark, flow.dst.is_ipv6()),
+            };
+            if request && let Some(key) = key(&spot) {
                 keys.insert(entry.service, (key, true));
             }
         };
@@ -102,7 +109,7 @@ impl<S: Store> Control<S> {
         }
         for (index, record) in found {
             let known = keys.get(&record.service).copied();
-            let v6 = known.map_or(record.addr.iter().skip(2).any(|w| *w != 0), |(key, _)| key.address.is_ipv6());
+            let v6 = known.map_or(record.addr.iter().skip(2).any(|w| *w != 0), |(key, _)| key.is_ipv6());
             let member = Member { index, address: address(&record.addr, v6), port: record.port.get() };
             self.used_servers.insert(index);
             self.used_services.insert(record.service);

@@ -3,16 +3,20 @@
 use std::net::IpAddr;
 
 use dirigent_config::{Command, Method, Model, Op, Plan, Service as WantedService, ServiceKey};
-use dirigent_director::records::{NextHop, hop, server_flag, service_flag, setting};
+use dirigent_director::family::Address as _;
+use dirigent_director::records::{
+    Conn, MarkRule, NextHop, Place, hop, kind, mark_flag, server_flag, service_flag, setting,
+};
 use dirigent_director::schedule::{Client, schedule};
 use dirigent_director::shared::S32;
 use dirigent_director::tables::Tables as _;
+use dirigent_wire::{Addr4, Addr6};
 use proptest::prelude::*;
 
 use super::apply::spot;
 use super::store::address;
 use super::*;
-use crate::memory::{Capacity, MemoryTables};
+use crate::memory::{Capacity, LocalNet, MemoryTables};
 
 fn model(lines: &[&str]) -> Model {
     let mut model = Model::default();
@@ -263,13 +267,15 @@ fn assert_consistent(control: &Control<MemoryTables>) {
         let found: Vec<_> = store.slots((list >> 32) as u32, list as u32).unwrap();
         let found: Vec<_> = found.into_iter().map(|i| Store::server(store, i).unwrap()).collect();
         let identity = |s: &dirigent_director::records::Server| {
-            (address(&s.addr, wanted.key.address.is_ipv6()), s.port.get(), s.weight.load(), s.method == 1)
+            (address(&s.addr, wanted.key.is_ipv6()), s.port.get(), s.weight.load(), s.method == 1)
         };
         let expected: Vec<_> =
             wanted.servers_in_list_order().map(|s| (s.address, s.port, s.weight, s.method == Method::Nat)).collect();
         assert_eq!(found.iter().map(identity).collect::<Vec<_>>(), expected);
         assert!(found.iter().all(|s| s.flags.load() == server_flag::AVAILABLE && s.service == index));
         assert_eq!(record.flags & service_flag::ONE_PACKET != 0, wanted.one_packet);
+        assert_eq!(record.flags & service_flag::BY_MARK != 0, wanted.key.mark() != 0);
+        assert_eq!((record.mark, record.port.get()), (wanted.key.mark(), wanted.key.port()));
         assert!((record.cursor.load() >> 32) as usize <= expected.len());
         assert_eq!(record.table_size, wanted.scheduler.table().map_or(0, |table| table.size));
     }
@@ -281,6 +287,10 @@ fn assert_nothing_leaks(control: &Control<MemoryTables>) {
     assert_eq!(control.used_servers.len(), members + control.lingering_servers());
 }
 
+fn mark_key(mark: u32) -> ServiceKey {
+    ServiceKey::Mark { mark: mark.try_into().unwrap(), ipv6: false }
+}
+
 fn any_model() -> impl Strategy<Value = Model> {
     let server = (1u8..6, 0u32..4, any::<bool>());
     let schedulers = proptest::sample::select(dirigent_config::Scheduler::ALL);
@@ -289,7 +299,10 @@ fn any_model() -> impl Strategy<Value = Model> {
         let mut model = Model::default();
         for (vip, udp, scheduler, one_packet, servers) in services {
             let protocol = if udp { dirigent_config::Protocol::Udp } else { dirigent_config::Protocol::Tcp };
-            let key = ServiceKey { protocol, address: IpAddr::from([192, 0, 2, vip]), port: 80 };
+            let key = match vip {
+                3 => mark_key(u32::from(udp) + 1),
+                _ => ServiceKey::Address { protocol, address: IpAddr::from([192, 0, 2, vip]), port: 80 },
+            };
             let service = WantedService { scheduler, one_packet: one_packet && udp, ..WantedService::new(key) };
             if model.add_service(service).is_err() {
                 continue;
@@ -360,10 +373,196 @@ proptest! {
     }
 }
 
+/// A request entry of a connection to this server.
+fn connect(control: &mut Control<MemoryTables>, kind: u8, dst: ([u8; 4], u16), server: u32, mark: u32) {
+    let tables = control.store_mut();
+    let dst = (IpAddr::from(dst.0), dst.1);
+    let flow = Flow { template: 0, protocol: 6, src: [198, 51, 100, 1].into(), sport: 4000, dst: dst.0, dport: dst.1 };
+    let service = tables.servers[server as usize].service;
+    let conn = Conn { kind, server, service, mark, ..Conn::default() };
+    tables.insert4(&flow.tuple4().unwrap(), &conn);
+    tables.servers[server as usize].load.store(1 << 32);
+}
+
+/// The service of a removed server is known by its connections only, whatever their method,
+/// port and mark.
+#[test]
+fn a_take_over_learns_places_from_connections() {
+    for (service, server, dst, method, mark) in [
+        ("-t 192.0.2.1:80", "10.0.0.1:80 -m", ([192, 0, 2, 1], 80), kind::NAT_REQUEST, 0),
+        ("-t 192.0.2.1:80", "10.0.0.1:80 -g", ([192, 0, 2, 1], 80), kind::DR_REQUEST, 0),
+        ("-t 192.0.2.1:80", "10.0.0.1:80 -i", ([192, 0, 2, 1], 80), kind::TUN_REQUEST, 0),
+        // Marked, but by the address.
+        ("-t 192.0.2.1:80", "10.0.0.1:80 -i", ([192, 0, 2, 1], 80), kind::TUN_REQUEST, 5),
+        // An FTP data connection.
+        ("-t 192.0.2.1:21", "10.0.0.1:21 -m", ([192, 0, 2, 1], 2345), kind::NAT_REQUEST, 0),
+        ("-f 70000", "10.0.0.1:0 -i", ([203, 0, 113, 9], 443), kind::TUN_REQUEST, 70000),
+        ("-f 7", "10.0.0.1:0 -m", ([203, 0, 113, 9], 443), kind::NAT_REQUEST, 7),
+    ] {
+        let lines = [format!("-A {service}"), format!("-a {service} -r {server}")];
+        let lines = lines.each_ref().map(String::as_str);
+        let mut control = open(&model(&lines));
+        let key = control.model().services()[0].key;
+        let (address, port) = control.model().services()[0].servers[0].identity();
+        let before = control.server_status(&key, address, port).unwrap().unwrap().index;
+        connect(&mut control, method, dst, before, mark);
+        change(&mut control, &[&format!("-D {service}")]);
+        // Another server must not get its index, and it gets it back itself.
+        let mut control = Control::open(control.into_store(), &Model::default()).unwrap();
+        assert_eq!(control.trash.find(&key, address, port), Some(before), "{service} {server}");
+        change(&mut control, &["-A -t 192.0.2.9:80", "-a -t 192.0.2.9:80 -r 10.0.0.1:80 -m"]);
+        change(&mut control, &lines);
+        assert_eq!(control.server_status(&key, address, port).unwrap().unwrap().index, before, "{service} {server}");
+    }
+}
+
+#[test]
+fn mark_services_have_places_flags_and_persistence() {
+    let mut control = open(&model(&[
+        "-A -f 7 -p 300 -M 255.255.0.0",
+        "-a -f 7 -r 10.0.0.1:0 -m",
+        "-a -f 7 -r 10.0.0.2:8080 -m",
+        "-A -f 7 -6 -p 10 -M 64",
+        "-A -t 192.0.2.1:21",
+    ]));
+    let store = control.store();
+    let service = |store: &MemoryTables, place| Store::service(store, store.service4(&place).unwrap()).unwrap();
+    let four = service(store, Place::mark(Addr4::of_mark(7)));
+    assert_eq!((four.mark, four.port.get(), four.persistence), (7, 0, 300 * 250));
+    assert_eq!(four.flags, service_flag::BY_MARK | service_flag::PERSISTENT);
+    let mut network = Addr4::default();
+    Addr4::new([10, 1, 2, 3]).write_network(four.mask, &mut network);
+    assert_eq!(network.bytes(), [10, 1, 0, 0]);
+    let six = Store::service(store, store.service6(&Place::mark(Addr6::of_mark(7))).unwrap()).unwrap();
+    assert_eq!((six.mark, six.mask, six.persistence), (7, 64, 2500));
+    // No address is said to be virtual by a mark.
+    assert_eq!(store.services4.len() + store.services6.len(), 4);
+    // Its NAT servers are known for each protocol, and by their addresses.
+    let mut known: Vec<_> = store.known().unwrap().into_iter().map(|(s, _)| (s.port, s.protocol)).collect();
+    known.sort_unstable();
+    let of = |port| [(port, 6), (port, 17), (port, 132)];
+    assert_eq!(known, [[(0, 0), (0, 0)].as_slice(), &of(0), &of(8080)].concat());
+    let flags = |control: &Control<MemoryTables>| {
+        Store::settings(control.store()).unwrap().flags & (setting::FTP | setting::ANY_PORT | setting::LOCAL_NETS)
+    };
+    assert_eq!(flags(&control), setting::FTP);
+    change(&mut control, &["-D -t 192.0.2.1:21", "-A -u 192.0.2.1:0 -p"]);
+    assert_eq!(flags(&control), setting::ANY_PORT);
+    change(&mut control, &["-C"]);
+    assert_eq!((flags(&control), control.store().services4.len(), control.store().services6.len()), (0, 0, 0));
+    assert!(control.store().known().unwrap().is_empty());
+}
+
+#[test]
+fn a_one_packet_service_by_mark_has_no_one_address() {
+    let control = open(&model(&["-A -f 7 -o", "-a -f 7 -r 10.0.0.1:53 -m"]));
+    let known = control.store().known().unwrap();
+    assert!(known.iter().filter(|(spot, _)| spot.port == 53).all(|(_, known)| known.one_packet == 2));
+}
+
+/// A new set of rules stands beside the old one, and takes its place with one word.
+#[test]
+fn mark_rules_are_switched_at_once() {
+    let text = r#"
+version = 1
+[[mark]]
+interface = "eth0"
+source = "10.1.0.0/16"
+destination_ports = "80-90"
+protocol = "tcp"
+not = ["source", "destination_ports"]
+set = 1
+[[mark]]
+destination = "2001:db8::/32"
+set = 0x10
+mask = 0xf0
+"#;
+    let wanted = dirigent_config::file::parse("f", text).unwrap();
+    let rules = |control: &Control<MemoryTables>| {
+        let word = Store::settings(control.store()).unwrap().mark_rules;
+        (word >> 16, control.store().mark_rules(word >> 16, word & 0xffff).unwrap())
+    };
+    let mut control = open(&Model::default());
+    assert_eq!(rules(&control), (0, vec![]));
+    control.change_to(&wanted).unwrap();
+    let (base, found) = rules(&control);
+    let first = MarkRule {
+        flags: mark_flag::NOT_SOURCE | mark_flag::NOT_DPORT,
+        ifindex: u32::MAX,
+        source: words("10.1.0.0".parse().unwrap()),
+        source_mask: words("255.255.0.0".parse().unwrap()),
+        sports: [0, 65535],
+        dports: [80, 90],
+        protocol: 6,
+        keep: 0,
+        value: 1,
+        ..MarkRule::default()
+    };
+    let second = MarkRule {
+        flags: mark_flag::V6,
+        dest: words("2001:db8::".parse().unwrap()),
+        dest_mask: words("ffff:ffff::".parse().unwrap()),
+        sports: [0, 65535],
+        dports: [0, 65535],
+        keep: !0xf0,
+        value: 0x10,
+        ..MarkRule::default()
+    };
+    assert_eq!((base, found), (4096, vec![first, second]));
+    // The interface comes, and comes again with another number; others do not matter.
+    let links = |index| std::collections::HashMap::from([("eth0".into(), index), ("lo".into(), 1)]);
+    control.set_interfaces(links(5)).unwrap();
+    assert_eq!(rules(&control), (0, vec![MarkRule { ifindex: 5, ..first }, second]));
+    assert_eq!(control.store().mark_rules(4096, 2).unwrap(), [first, second]);
+    control.set_interfaces(links(6)).unwrap();
+    assert_eq!(rules(&control), (4096, vec![MarkRule { ifindex: 6, ..first }, second]));
+    control.set_interfaces(std::collections::HashMap::from([("eth0".into(), 6)])).unwrap();
+    assert_eq!(rules(&control).0, 4096);
+    // A take-over does not know of interfaces at first, and trusts its predecessor.
+    let mut control = Control::open(control.into_store(), &wanted).unwrap();
+    assert_eq!(rules(&control), (4096, vec![MarkRule { ifindex: 6, ..first }, second]));
+    control.set_interfaces(links(8)).unwrap();
+    assert_eq!(rules(&control), (0, vec![MarkRule { ifindex: 8, ..first }, second]));
+    control.set_interfaces(Default::default()).unwrap();
+    assert_eq!(rules(&control), (4096, vec![first, second]));
+    control.change_to(&Model::default()).unwrap();
+    assert_eq!(rules(&control).1, []);
+}
+
+#[test]
+fn prefixes_are_local_always_or_by_mark() {
+    let net = |text: &str, marked| {
+        let prefix = dirigent_config::Prefix::parse(text).unwrap();
+        LocalNet { address: prefix.address(), length: prefix.length(), marked }
+    };
+    let mut control = open(&Model::default());
+    let local = |control: &Control<MemoryTables>, address: [u8; 4]| {
+        let (tables, address) = (control.store(), Addr4::new(address));
+        (tables.local4(&address), tables.local_by_mark4(&address))
+    };
+    let nets = [net("0.0.0.0/0", true), net("198.51.100.0/24", false), net("198.51.100.0/28", true)];
+    control.set_local_nets(&nets.into()).unwrap();
+    assert_eq!(local(&control, [198, 51, 100, 1]), (true, true));
+    assert_eq!(local(&control, [203, 0, 113, 1]), (false, true));
+    // The longest prefix decides in the kernel: it says what the wider one does.
+    let narrow = control.store().local_nets().unwrap().into_iter().find(|net| net.length == 28).unwrap();
+    assert!(!narrow.marked);
+    let six = net("2001:db8:64::/48", false);
+    let in_six = Addr6::from_words(&words("2001:db8:64::7".parse().unwrap()));
+    control.set_local_nets(&[net("0.0.0.0/0", true), six].into()).unwrap();
+    assert_eq!(local(&control, [198, 51, 100, 1]), (false, true));
+    assert!(control.store().local6(&in_six));
+    // They are found again, and removed.
+    let mut control = Control::open(control.into_store(), &Model::default()).unwrap();
+    assert_eq!(control.local_nets.len(), 2);
+    control.set_local_nets(&Default::default()).unwrap();
+    assert_eq!(local(&control, [203, 0, 113, 1]), (false, false));
+    assert_eq!(Store::settings(control.store()).unwrap().flags & setting::LOCAL_NETS, 0);
+}
+
 #[test]
 fn idle_connections_are_swept_and_counted_out() {
     use dirigent_director::conn::Word;
-    use dirigent_director::records::{Conn, kind};
     use dirigent_director::shared::S64;
     let mut control = open(&model(&RR));
     let tables = control.store_mut();

@@ -39,6 +39,25 @@ fn within(address: IpAddr, net: IpAddr, length: u8) -> bool {
     address.is_ipv4() == net.is_ipv4() && (bits(address) ^ bits(net)) & mask == 0
 }
 
+/// A prefix that is this host's by its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LocalNet {
+    /// Its first address.
+    pub address: IpAddr,
+    /// Length of the prefix.
+    pub length: u8,
+    /// It is for marked packets only: just rules by mark lead to the route.
+    pub marked: bool,
+}
+
+impl LocalNet {
+    /// Whether the address is one of its.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        within(address, self.address, self.length)
+    }
+}
+
 impl Routes {
     /// Adds or replaces a route; no target: local, or a blackhole.
     pub fn set(&mut self, net: IpAddr, length: u8, target: Option<Target>) {

@@ -1,19 +1,19 @@
 //! The tables in memory.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use dirigent_director::records::{
-    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MarkRule, NextHop, Piece, Place, Server, Service, Settings,
-    Tuple,
+    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MARK_RULES, MarkRule, NextHop, Piece, Place, Server, Service,
+    Settings, Tuple, setting,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
-use super::routes::Routes;
+use super::routes::{LocalNet, Routes};
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct MemoryTables {
     pub local4: HashSet<Addr4>,
     /// This host's addresses, IPv6.
     pub local6: HashSet<Addr6>,
+    /// Prefixes that are this host's.
+    pub local_nets: BTreeSet<LocalNet>,
     /// Virtual services.
     pub services: Vec<Service>,
     /// Real servers.
@@ -109,11 +111,12 @@ impl MemoryTables {
             datagrams6: HashMap::new(),
             local4: HashSet::new(),
             local6: HashSet::new(),
+            local_nets: BTreeSet::new(),
             services: vec![Service::default(); capacity.services],
             servers: vec![Server::default(); capacity.servers],
             next_hops: vec![NextHop::default(); capacity.servers],
             slots: vec![0; capacity.slots],
-            mark_rules: Vec::new(),
+            mark_rules: vec![MarkRule::default(); 2 * MARK_RULES as usize],
             links: HashMap::new(),
             settings: None,
             routes: Routes::default(),
@@ -151,6 +154,11 @@ impl MemoryTables {
     /// Sets a server's counters to zero.
     pub fn zero_counters(&self, server: u32) {
         self.change_counters(server, |c| *c = Counters::default());
+    }
+    /// Whether one of the host's prefixes has the address; `by_mark`: for a marked packet.
+    fn in_local_net(&self, address: IpAddr, by_mark: bool) -> bool {
+        let wanted = self.settings.as_ref().is_some_and(|s| s.flags & setting::LOCAL_NETS != 0);
+        wanted && self.local_nets.iter().any(|net| net.contains(address) && (by_mark || !net.marked))
     }
     fn change_counters(&self, server: u32, change: impl FnOnce(&mut Counters)) {
         if let Some(counters) = self.counters.borrow_mut().get_mut(server as usize) {
@@ -235,10 +243,16 @@ impl Tables for MemoryTables {
         self.services6.get(at).copied()
     }
     fn local4(&self, addr: &Addr4) -> bool {
-        self.local4.contains(addr)
+        self.local4.contains(addr) || self.in_local_net(IpAddr::from(addr.bytes()), false)
     }
     fn local6(&self, addr: &Addr6) -> bool {
-        self.local6.contains(addr)
+        self.local6.contains(addr) || self.in_local_net(IpAddr::from(addr.bytes()), false)
+    }
+    fn local_by_mark4(&self, addr: &Addr4) -> bool {
+        self.in_local_net(IpAddr::from(addr.bytes()), true)
+    }
+    fn local_by_mark6(&self, addr: &Addr6) -> bool {
+        self.in_local_net(IpAddr::from(addr.bytes()), true)
     }
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {
         self.known4.get(at)

@@ -361,6 +361,12 @@ impl Tables for Memory {
     fn local6(&self, addr: &Addr6) -> bool {
         self.local6.contains(addr)
     }
+    fn local_by_mark4(&self, _: &Addr4) -> bool {
+        false
+    }
+    fn local_by_mark6(&self, _: &Addr6) -> bool {
+        false
+    }
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {
         self.known4.get(at)
     }

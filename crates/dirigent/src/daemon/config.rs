@@ -33,9 +33,10 @@ pub fn virtual_addresses(model: &Model) -> Vec<(IpAddr, bool)> {
     let mut all: Vec<(IpAddr, bool)> = Vec::new();
     for service in model.services() {
         let managed = service.vip == VipPolicy::Manage;
-        match all.iter_mut().find(|(ip, _)| *ip == service.key.address) {
+        let Some(address) = service.key.address() else { continue };
+        match all.iter_mut().find(|(ip, _)| *ip == address) {
             Some((_, already)) => *already |= managed,
-            None => all.push((service.key.address, managed)),
+            None => all.push((address, managed)),
         }
     }
     all

@@ -159,6 +159,9 @@ impl Director {
     fn follow_network(&mut self, strictly: bool) -> Result<()> {
         let snapshot = snapshot(self.network.watcher())?;
         self.tables.set_local(network::local(&snapshot, &config::virtual_addresses(self.tables.model())))?;
+        self.tables.set_local_nets(&snapshot.local_nets())?;
+        let names = snapshot.links.values().map(|link| (link.name.clone(), link.index));
+        self.tables.set_interfaces(names.collect())?;
         let planned = self.interfaces.planned(self.tables.model(), &snapshot);
         let xdp = with_xdp(&self.instance)?;
         self.tables.set_links(network::links(&planned, &xdp, &snapshot))?;

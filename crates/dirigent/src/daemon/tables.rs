@@ -6,11 +6,12 @@ use dirigent_config::{Model, Plan};
 use dirigent_datapath::control::words;
 use dirigent_datapath::control::{Control, KernelStore, Store, sweep};
 use dirigent_datapath::kernel::Kernel;
+use dirigent_datapath::memory::LocalNet;
 use dirigent_director::records::{LINKS, Link, NextHop, hop, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_net::NextHopState;
 use dirigent_wire::{Addr4, Addr6, Mac};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,6 +80,20 @@ impl Tables {
         self.local.difference(&wanted).try_for_each(|ip| store.set_local(*ip, false))?;
         self.local = wanted;
         Ok(())
+    }
+
+    /// The prefixes that routes deliver to this host.
+    pub fn set_local_nets(&mut self, nets: &BTreeSet<dirigent_net::LocalNet>) -> Result<()> {
+        let net = |net: &dirigent_net::LocalNet| {
+            let (address, length) = net.destination;
+            LocalNet { address, length, marked: net.marked }
+        };
+        Ok(self.control.set_local_nets(&nets.iter().map(net).collect())?)
+    }
+
+    /// All interfaces by name: mark rules name some.
+    pub fn set_interfaces(&mut self, interfaces: HashMap<String, u32>) -> Result<()> {
+        Ok(self.control.set_interfaces(interfaces)?)
     }
 
     /// The interfaces in use.

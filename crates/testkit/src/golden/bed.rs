@@ -1,10 +1,11 @@
 //! The bed of the recordings: everything that is constant and not in their files
 //! (packet-rules §4.1).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dirigent_datapath::control::words;
-use dirigent_datapath::memory::{Routes, Target};
+use dirigent_datapath::memory::{LocalNet, Routes, Target};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{Link, NextHop, hop, tunnel};
 use dirigent_director::shared::S32;
@@ -58,6 +59,11 @@ pub fn server(n: u8, v6: bool) -> IpAddr {
     address(&format!("{}{}", if v6 { "fd00:1::" } else { "10.1.0." }, 10 + n))
 }
 
+/// The first virtual address.
+pub fn vip(v6: bool) -> IpAddr {
+    address(if v6 { "2001:db8::10" } else { "192.0.2.10" })
+}
+
 /// MAC of server `n`.
 pub fn server_mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, n]
@@ -86,6 +92,8 @@ pub struct Bed {
     pub mtu_r: u32,
     /// The director's addresses.
     pub locals: Vec<IpAddr>,
+    /// Prefixes that are the director's.
+    pub nets: BTreeSet<LocalNet>,
     /// How many servers there are.
     servers: u8,
     ifindex: [u32; 2],
@@ -106,9 +114,9 @@ impl Bed {
     pub fn new(mtu_c: u32, mtu_r: u32, routes: &[String]) -> Result<Self, String> {
         Self::of(2, mtu_c, mtu_r, routes)
     }
-    /// The bed with so many servers.
-    pub fn with_servers(servers: u8) -> Result<Self, String> {
-        Self::of(servers, 1500, 1500, &[])
+    /// The bed with so many servers, and further routes and rules as arguments of `ip`.
+    pub fn with_servers(servers: u8, routes: &[String]) -> Result<Self, String> {
+        Self::of(servers, 1500, 1500, routes)
     }
     /// The bed with all of these.
     pub(crate) fn of(servers: u8, mtu_c: u32, mtu_r: u32, routes: &[String]) -> Result<Self, String> {
@@ -123,6 +131,7 @@ impl Bed {
             mtu_c,
             mtu_r,
             locals,
+            nets: BTreeSet::new(),
             servers,
             ifindex,
             further: routes.to_vec(),
@@ -191,6 +200,7 @@ impl Bed {
     /// says: a neighbour on a link has a route of its own there.
     fn fill(&mut self) -> Result<(), String> {
         self.plan.clear();
+        self.nets.clear();
         let (c, r) = (self.link_hop(Side::C), self.link_hop(Side::R));
         let by_gateway = |gateway| Some(Hop { gateway: Some(address(gateway)), ..c });
         for (net, length, hop) in [
@@ -238,6 +248,15 @@ impl Bed {
             line.split_whitespace().filter(|w| !matches!(*w, "ip" | "-6" | "-4" | "lock" | "onlink")).collect();
         let bad = || format!("route not understood: {line}");
         let [object, verb, rest @ ..] = words.as_slice() else { return Err(bad()) };
+        if *object == "rule" {
+            // Which table it leads to is looked up where a route is in one.
+            return if *verb == "add" && rest.contains(&"fwmark") { Ok(()) } else { Err(bad()) };
+        }
+        if let ["local", net, options @ ..] = rest
+            && *verb == "add"
+        {
+            return self.add_local(net, options).ok_or_else(bad);
+        }
         if !matches!(*object, "route" | "r" | "ro") {
             return Err(bad());
         }
@@ -270,6 +289,26 @@ impl Bed {
             _ => return Err(bad()),
         }
         Ok(())
+    }
+
+    /// A prefix that is the director's: for every packet, or for what a rule by mark leads to it.
+    fn add_local(&mut self, net: &str, options: &[&str]) -> Option<()> {
+        let (address, length) = net.split_once('/')?;
+        let (address, length) = (address.parse().ok()?, length.parse().ok()?);
+        let table = options.windows(2).find(|pair| pair[0] == "table").map(|pair| pair[1]);
+        let by_mark = |table: &&str| {
+            let rules = self.further.iter().filter(|line| line.contains("rule add ") && line.contains("fwmark "));
+            let leads = |line: &String| line.split(' ').next_back() == Some(table);
+            rules.into_iter().any(leads)
+        };
+        let marked = table.filter(by_mark).is_some();
+        if table.is_none() {
+            self.plan(address, length, None);
+        }
+        if table.is_none() || marked {
+            self.nets.insert(LocalNet { address, length, marked });
+        }
+        Some(())
     }
 
     /// How frames reach a server.

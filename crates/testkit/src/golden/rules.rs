@@ -230,7 +230,7 @@ fn from_server(model: &Model, address: IpAddr) -> bool {
 }
 
 fn towards_service(model: &Model, address: IpAddr) -> bool {
-    model.services().iter().any(|s| s.key.address == address)
+    model.services().iter().any(|s| s.key.address() == Some(address))
 }
 
 /// The service that a one-packet answer is of, if there is just one.
@@ -238,14 +238,14 @@ fn one_packet_service(case: &Case<'_>, p: &[u8], ip: &Ip) -> Option<(IpAddr, u16
     let (sport, _) = ip.ports(p)?;
     let mut services = case.model.services().iter().filter(|service| {
         service.one_packet
-            && service.key.protocol == Protocol::Udp
+            && service.key.protocol() == Some(Protocol::Udp)
             && service.servers.iter().any(|s| {
-                let port = if s.port == 0 { service.key.port } else { s.port };
+                let port = if s.port == 0 { service.key.port() } else { s.port };
                 s.method == Method::Nat && (s.address, port) == (ip.src, sport)
             })
     });
     let first = services.next()?;
-    services.next().is_none().then_some((first.key.address, first.key.port))
+    services.next().is_none().then_some((first.key.address()?, first.key.port()))
 }
 
 fn c9(case: &Case<'_>, p: &[u8], ip: &Ip) -> bool {

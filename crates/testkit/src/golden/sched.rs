@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use dirigent_config::{Command, Method, Model, Plan, Protocol, ServiceKey};
+use dirigent_config::{Command, Method, Model, Plan, Protocol};
 use dirigent_director::Verdict;
 
 use super::apart::{Apart, Ends};
@@ -45,13 +45,18 @@ fn set_up<'e>(executor: &'e mut dyn Executor, script: &Script) -> Result<Run<'e>
     let model = script.model()?;
     let first = model.services().first().ok_or_else(|| NoSetup::Wrong("no service".into()))?;
     let server = first.servers.first().ok_or_else(|| NoSetup::Wrong("no server".into()))?;
-    let (service, port, nat) = (first.key, server.port, server.method == Method::Nat);
-    let bed = Bed::with_servers(SERVERS).map_err(NoSetup::Wrong)?;
+    let (port, nat) = (server.port, server.method == Method::Nat);
+    let protocol = script.protocol()?;
+    // Of a mark's service they are the bed's first virtual address, and port 80.
+    let vip = first.key.address().unwrap_or_else(|| bed::vip(first.key.is_ipv6()));
+    let service = (vip, if first.key.mark() == 0 { first.key.port() } else { 80 });
+    let bed = Bed::with_servers(SERVERS, &script.routes()).map_err(NoSetup::Wrong)?;
     executor.set_up(&bed, &model).map_err(NoSetup::Wrong)?;
     Ok(Run {
         executor,
         bed,
         model,
+        protocol,
         service,
         port,
         nat,
@@ -73,8 +78,9 @@ struct Run<'e> {
     executor: &'e mut dyn Executor,
     bed: Bed,
     model: Model,
-    /// The service that clients mean.
-    service: ServiceKey,
+    protocol: Protocol,
+    /// The address and port that clients mean, if they do not say.
+    service: (IpAddr, u16),
     /// Its servers' port; 0: the one the client used.
     port: u16,
     /// Whether its servers answer through the director.
@@ -131,17 +137,17 @@ impl Run<'_> {
 
     /// Whether there is any service of the connection's family.
     fn has_services(&self, ends: &Ends) -> bool {
-        self.model.services().iter().any(|s| s.key.address.is_ipv6() == ends.service.0.is_ipv6())
+        self.model.services().iter().any(|s| s.key.is_ipv6() == ends.service.0.is_ipv6())
     }
 
     /// Does it. Where a packet is followed: where it went.
     fn act(&mut self, op: &Op) -> Result<Option<Went>, String> {
         match op {
             Op::Open { src, sport, dst, dport, flags, payload, to, .. } => {
-                let service = (dst.unwrap_or(self.service.address), dport.unwrap_or(self.service.port));
+                let service = (dst.unwrap_or(self.service.0), dport.unwrap_or(self.service.1));
                 let ends = Ends { client: (*src, *sport), service };
                 let flags = flags.unwrap_or(flag::SYN);
-                let opens = self.service.protocol == Protocol::Udp || flags & flag::SYN != 0;
+                let opens = self.protocol == Protocol::Udp || flags & flag::SYN != 0;
                 if opens && self.conns.iter().any(|conn| conn.ends == ends) {
                     self.apart.opened(&ends, self.executor)?;
                 }
@@ -151,7 +157,7 @@ impl Run<'_> {
             }
             Op::Packet { id, flags, to } => {
                 let ends = self.conn(*id)?.ends;
-                let opens = self.service.protocol == Protocol::Udp || flags & flag::SYN != 0;
+                let opens = self.protocol == Protocol::Udp || flags & flag::SYN != 0;
                 let got = self.client_sends(&ends, *flags, 1001, "")?;
                 Ok(Some(Went { ends, opens, expected: to.clone(), got }))
             }
@@ -235,11 +241,11 @@ impl Run<'_> {
     fn transport(&self, from: (IpAddr, u16), to: (IpAddr, u16), flags: u8, seq: u32, data: &str) -> Vec<u8> {
         let with = IpOptions { ident: 1, ..IpOptions::default() };
         let data: Vec<u8> = data.chars().map(|c| c as u8).collect();
-        if self.service.protocol == Protocol::Udp {
+        if self.protocol == Protocol::Udp {
             let data = if data.is_empty() { b"ping" } else { &data[..] };
             return build::ip(from.0, to.0, proto::UDP, &build::udp(from.0, to.0, from.1, to.1, data), &with);
         }
-        if self.service.protocol == Protocol::Sctp {
+        if self.protocol == Protocol::Sctp {
             return build::ip(from.0, to.0, proto::SCTP, &build::sctp(from.1, to.1, &chunk(flags)), &with);
         }
         let ack = u32::from(flags & flag::ACK != 0);

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use dirigent_config::Model;
+use dirigent_config::{Model, Protocol, import};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
@@ -16,6 +16,8 @@ use super::setup::{self, NoSetup};
 pub struct Script {
     /// Its name.
     pub name: String,
+    /// Of the clients' packets: `tcp`, `udp`, `sctp`.
+    pub proto: String,
     /// `ipvsadm ARGS`; and what else was run, behind `# `.
     pub setup: Vec<String>,
     /// What happened, in order.
@@ -182,22 +184,39 @@ impl<'de> Deserialize<'de> for Loads {
 }
 
 impl Script {
+    /// The protocol of the clients' packets.
+    pub fn protocol(&self) -> Result<Protocol, NoSetup> {
+        let found = Protocol::ALL.into_iter().find(|protocol| protocol.name() == self.proto);
+        found.ok_or_else(|| NoSetup::Wrong(format!("not understood: protocol {}", self.proto)))
+    }
     /// The Model of the set-up.
     pub fn model(&self) -> Result<Model, NoSetup> {
         let (other, ipvsadm): (Vec<&str>, Vec<&str>) =
             self.setup.iter().map(String::as_str).partition(|line| line.starts_with('#'));
         let mut sysctls = Vec::new();
-        let mut unknown = None;
-        for line in other {
-            let parameter = line.strip_prefix("# sysctl ").and_then(|words| words.split_once('='));
-            match parameter.and_then(|(name, value)| Some((name, value.parse().ok()?))) {
-                Some(parameter) => sysctls.push(parameter),
-                None => unknown = Some(line),
+        let mut marks = String::new();
+        for line in other.iter().filter_map(|line| line.strip_prefix("# ")) {
+            let parameter = line.strip_prefix("sysctl ").and_then(|words| words.split_once('='));
+            let parameter = parameter.and_then(|(name, value)| Some((name, value.parse().ok()?)));
+            match (parameter, line.split(' ').next()) {
+                (Some(parameter), _) => sysctls.push(parameter),
+                (None, Some("iptables" | "ip6tables")) => marks += &format!("{line}\n"),
+                (None, Some("ip")) => {}
+                _ => return Err(NoSetup::Wrong(format!("not understood: {line}"))),
             }
         }
-        // Those of firewall marks are not known; that the marks are not says more.
-        let model = setup::model(sysctls.into_iter(), ipvsadm.into_iter())?;
-        unknown.map_or(Ok(model), |line| Err(NoSetup::Wrong(format!("not understood: {line}"))))
+        let mut model = setup::model(sysctls.into_iter(), ipvsadm.into_iter())?;
+        let imported = import::iptables(&marks, import::Family::V4);
+        if let Some(refused) = imported.refused.first() {
+            return Err(NoSetup::Wrong(format!("not understood: {refused}")));
+        }
+        model.set_marks(imported.rules).map_err(|e| NoSetup::Wrong(e.to_string()))?;
+        Ok(model)
+    }
+
+    /// Routes and rules of the set-up, as arguments of `ip`.
+    pub fn routes(&self) -> Vec<String> {
+        self.setup.iter().filter_map(|line| line.strip_prefix("# ip ")).map(str::to_owned).collect()
     }
 }
 

@@ -30,6 +30,9 @@ pub fn set_up<S: Store>(mut store: S, bed: &Bed, model: &Model) -> Result<Contro
         store.set_local(*local, true).map_err(text)?;
     }
     let mut control = Control::open(store, &Model::default()).map_err(text)?;
+    control.set_local_nets(&bed.nets).map_err(text)?;
+    let named = [("c0", Side::C), ("r0", Side::R)].map(|(name, side)| (name.to_owned(), bed.ifindex(side)));
+    control.set_interfaces(named.into()).map_err(text)?;
     change(&mut control, bed, &Plan::between(&Model::default(), model))?;
     Ok(control)
 }

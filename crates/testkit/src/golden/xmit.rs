@@ -201,8 +201,9 @@ impl Run<'_> {
         };
         let short = ip.len <= p.len() && p.len() < ip.l4 + least;
         let service = self.model.services().iter().any(|s| {
-            let port = ip.ports(p).is_none_or(|(_, dport)| s.key.port == dport);
-            s.key.address == ip.dst && s.key.protocol.number() == ip.protocol && port
+            let port = ip.ports(p).is_none_or(|(_, dport)| s.key.port() == dport);
+            let protocol = s.key.protocol().is_some_and(|protocol| protocol.number() == ip.protocol);
+            s.key.address() == Some(ip.dst) && protocol && port
         });
         short && service
     }

@@ -1,0 +1,50 @@
+//! `dirigent import`: netfilter's mark rules as tables of dirigent.toml.
+
+use crate::cli::ImportCommand;
+use crate::failure::{Failure, Result, code};
+use crate::print;
+use dirigent_config::file::marks_to_toml;
+use dirigent_config::import::{self, Family, Imported};
+use dirigent_config::mark::MAX_MARK_RULES;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Carries it out. What was translated is printed, even if not all was.
+pub fn run(command: &ImportCommand) -> Result<ExitCode> {
+    let (file, imported) = match command {
+        ImportCommand::Iptables { file, ipv6 } => {
+            let family = if *ipv6 { Family::V6 } else { Family::V4 };
+            (file, import::iptables(&read(file)?, family))
+        }
+        ImportCommand::Nft { file } => {
+            let remedy = "give it what `nft -j list ruleset` prints";
+            (file, import::nft(&read(file)?).map_err(|what| Failure::new(name(file), what, remedy))?)
+        }
+    };
+    let Imported { rules, refused } = imported;
+    let text = marks_to_toml(&rules);
+    print::text(text.trim_start())?;
+    for one in &refused {
+        eprintln!("not translated: {}: {one}", name(file));
+    }
+    if rules.len() > MAX_MARK_RULES {
+        let what = format!("{} rules came of it, more than {MAX_MARK_RULES}", rules.len());
+        return Err(Failure::new(name(file), what, "join rules of neighbouring prefixes or ports"));
+    }
+    Ok(if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) })
+}
+
+fn name(file: &Path) -> String {
+    if file == Path::new("-") { "stdin".into() } else { file.display().to_string() }
+}
+
+fn read(file: &Path) -> Result<String> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    text.map_err(|e| Failure::io(name(file), &e))
+}
