@@ -13,8 +13,8 @@ use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
     CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link,
-    MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Piece, Place, Server, Service, Settings, Tuple, local_net,
-    setting,
+    MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service, Settings, Tuple,
+    local_net, setting,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -73,9 +73,12 @@ static CANDIDATES: Array<Candidate, { MAX_CANDIDATES as usize }, MMAPABLE> = Arr
 #[btf_map]
 static MARK_RULES: Array<MarkRule, { 2 * MAX_MARK_RULES as usize }> = Array::new();
 
-/// Words of the packet under way: one the verifier forgets, one for a later stage.
 #[btf_map]
-static SCRATCH: PerCpuArray<u64, 2> = PerCpuArray::new();
+static NOTES: LruHashMap<Noted, Note, 65536> = LruHashMap::new();
+
+/// Words of the packet under way: one the verifier forgets, two for a later stage.
+#[btf_map]
+static SCRATCH: PerCpuArray<u64, 3> = PerCpuArray::new();
 
 /// A key that is looked for, and not to lie on the stack.
 #[btf_map]
@@ -244,6 +247,18 @@ impl Tables for KernelTables {
         SCRATCH.get_ptr_mut(1).map_or(0, |word| unsafe { *word })
     }
     #[inline(always)]
+    fn keep(&self, value: u64) {
+        if let Some(word) = SCRATCH.get_ptr_mut(2) {
+            // SAFETY: a per-CPU element.
+            unsafe { *word = value };
+        }
+    }
+    #[inline(always)]
+    fn kept(&self) -> u64 {
+        // SAFETY: a per-CPU element.
+        SCRATCH.get_ptr_mut(2).map_or(0, |word| unsafe { *word })
+    }
+    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: no arguments.
         unsafe { bpf_get_prandom_u32() }
@@ -372,6 +387,19 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<u32> {
         SLOTS.get(index).copied()
+    }
+    #[inline(always)]
+    fn note(&self, of: &Noted) -> Option<Note> {
+        // SAFETY: copied; a replaced one misleads one choice.
+        unsafe { NOTES.get(of).copied() }
+    }
+    #[inline(always)]
+    fn write_note(&self, of: &Noted, note: &Note) -> bool {
+        NOTES.insert(of, note, 0).is_ok()
+    }
+    #[inline(always)]
+    fn forget_note(&self, of: &Noted) {
+        let _ = NOTES.remove(of);
     }
     #[inline(always)]
     fn mark_rule(&self, index: u32) -> Option<&MarkRule> {

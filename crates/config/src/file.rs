@@ -11,8 +11,8 @@ use crate::check;
 use crate::error::{Diagnostics, Violation};
 use crate::mark::{self, MAX_MARK_RULES, MarkRule, Ports, Prefix, Test};
 use crate::model::{
-    DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, NoScheduler, Persistence, Protocol,
-    Scheduler, SchedulerFlags, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
+    DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, Persistence, Protocol, Scheduler,
+    SchedulerFlags, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use crate::settings::{ErrorLimits, MAX_CONNECTIONS, Mode, Settings, TcpTimeouts, Timeouts};
 use reader::{Report, Table, kind, one_of};
@@ -358,19 +358,11 @@ impl Reader<'_> {
     fn scheduler(&mut self, t: &Table) -> Scheduler {
         const DEFAULT: Scheduler = Scheduler::Wlc;
         let Some((name, at)) = t.string("scheduler", &mut self.report) else { return DEFAULT };
-        match crate::model::scheduler(name) {
-            Ok(scheduler) => return scheduler,
-            // A Model cannot hold it either, so the scope does not matter.
-            Err(NoScheduler::NotYet(later)) => self.report.add(at, later.to_string(), later.instead),
-            Err(NoScheduler::Unknown) => {
-                self.report.add(
-                    at,
-                    format!("there is no scheduler {name:?}"),
-                    one_of(name, &Scheduler::ALL.iter().map(|s| s.name()).collect::<Vec<_>>()),
-                );
-            }
-        }
-        DEFAULT
+        Scheduler::from_name(name).unwrap_or_else(|| {
+            let names: Vec<_> = Scheduler::ALL.iter().map(|s| s.name()).collect();
+            self.report.add(at, format!("there is no scheduler {name:?}"), one_of(name, &names));
+            DEFAULT
+        })
     }
 
     fn scheduler_flags(&mut self, t: &Table, scheduler: Scheduler) -> SchedulerFlags {

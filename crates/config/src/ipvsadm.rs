@@ -11,7 +11,7 @@ mod values;
 
 use crate::check;
 use crate::error::{IpvsError, OptionError};
-use crate::model::{Model, NoScheduler, Persistence, SchedulerFlags, Server, Service, ServiceKey, scheduler};
+use crate::model::{Model, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey};
 use crate::plan::{Op, Plan};
 use options::Id;
 use std::net::IpAddr;
@@ -162,11 +162,7 @@ impl ServiceRule {
     /// The service, without servers; who holds its address stays as it was.
     fn service(&self, model: &Model) -> Result<Service, IpvsError> {
         let key = self.service;
-        let scheduler = match scheduler(&self.scheduler) {
-            Ok(scheduler) => scheduler,
-            Err(NoScheduler::NotYet(later)) => return Err(later.into()),
-            Err(NoScheduler::Unknown) => return Err(IpvsError::SchedulerNotFound),
-        };
+        let scheduler = Scheduler::from_name(&self.scheduler).ok_or(IpvsError::SchedulerNotFound)?;
         match self.engine.as_deref() {
             None => {}
             Some("sip") => return Err(check::later("persistence engine sip", "remove --pe", "persistence").into()),

@@ -1,7 +1,7 @@
 //! The Model: what the director shall do.
 
 use crate::check;
-use crate::error::{IpvsError, Unsupported, Violation};
+use crate::error::{IpvsError, Violation};
 use crate::mark::MarkRule;
 use crate::settings::Settings;
 use std::fmt;
@@ -141,31 +141,6 @@ impl fmt::Display for ServiceKey {
 }
 
 pub use dirigent_director::schedule::Scheduler;
-
-/// Why a name is no [`Scheduler`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoScheduler {
-    /// IPVS has it, this version not.
-    NotYet(Unsupported),
-    /// Nobody has it.
-    Unknown,
-}
-
-/// Those of IPVS to come.
-pub const LATER_SCHEDULERS: [&str; 2] = ["lblc", "lblcr"];
-
-/// The scheduler of that name.
-pub fn scheduler(name: &str) -> Result<Scheduler, NoScheduler> {
-    match Scheduler::from_name(name) {
-        Some(found) => Ok(found),
-        None if LATER_SCHEDULERS.contains(&name) => Err(NoScheduler::NotYet(Unsupported {
-            what: format!("scheduler {name}"),
-            instead: "use dh",
-            key: "scheduler",
-        })),
-        None => Err(NoScheduler::Unknown),
-    }
-}
 
 /// Flags whose meaning is the scheduler's (IPVS SCHED1 to SCHED3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -135,6 +135,7 @@ pub const MAPS: &[&str] = &[
     "LOCAL_NETS6",
     "MARK_RULES",
     "NEXT_HOPS",
+    "NOTES",
     "REASONS",
     "SERVERS",
     "SERVICES",

@@ -44,10 +44,8 @@ pub struct Work<F: Family> {
     pub conn: Conn<F::Addr>,
     /// The key of its reply entry.
     pub reply: Tuple<F::Addr>,
-    /// What schedulers may know of the packet, if it is one of a one-packet service.
+    /// What schedulers may know of the packet.
     pub client: Client,
-    /// The scheduler's state before it chose for such a packet.
-    pub cursor: u64,
 }
 
 /// The later stages: what an earlier one leaves to them. Each is verified and

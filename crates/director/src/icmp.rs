@@ -126,7 +126,7 @@ fn schedules<T: Tables>(t: &T) -> bool {
 pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
     let unrelated = Verdict::pass(Reason::IcmpUnrelated);
     read(p, t, w).ok_or(unrelated)?;
-    let Work { message, conn, reply, .. } = w;
+    let Work { message, conn, reply, client, .. } = w;
     let key = &message.key;
     if !F::local(t, &key.dst) {
         return Err(unrelated);
@@ -134,7 +134,7 @@ pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
     let service = open::find::<F, T>(t, key, 0).ok_or(unrelated)?;
     let wish = open::Wish { obstructed: true, ..open::Wish::new(service, 0, p.ingress(), false, 0) };
     // No error is sent about an error, whatever came of it.
-    open::connect::<F, T>(t, key, wish, (conn, reply)).map_err(|v| match v.reason {
+    open::connect::<F, T>(t, key, wish, (conn, reply, client)).map_err(|v| match v.reason {
         Reason::NoServer => Verdict::drop(Reason::NoErrorAboutIcmp),
         _ => v,
     })

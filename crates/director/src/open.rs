@@ -165,11 +165,12 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
     if wish.persistent {
         return Err(Stage::Persist.verdict::<F>());
     }
+    let Work { flow, conn, reply, client: whose, .. } = w;
     if wish.one_packet {
-        return Err(Stage::OnePacket.verdict::<F>());
+        *whose = client::<F>(&flow.key, wish.service);
+        return Err(choose::<F, T>(t, &flow.key, &wish, whose));
     }
-    let Work { flow, conn, reply, .. } = w;
-    connect::<F, T>(t, &flow.key, wish, (conn, reply)).map_err(|verdict| match verdict.reason {
+    connect::<F, T>(t, &flow.key, wish, (conn, reply, whose)).map_err(|verdict| match verdict.reason {
         Reason::NoServer => nobody::<F, T>(t, &flow.key, wish.service),
         _ => verdict,
     })
@@ -190,13 +191,14 @@ pub fn nobody<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, service: u32) -
     errors::refuse::<F, T>(t, Notice::NoServer, 0)
 }
 
-/// Where a new entry and its reply's key are put together.
-type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Family>::Addr>);
+/// Where a new entry and its reply's key are put together, and what schedulers look at.
+type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Family>::Addr>, &'w mut Client);
 
 /// What schedulers may know of a packet.
 #[inline(always)]
-pub fn client<F: Family>(key: &Tuple<F::Addr>) -> Client {
-    Client { addr: key.src.hash_fold(), port: key.sport.get(), dest: key.dst.hash_fold() }
+pub fn client<F: Family>(key: &Tuple<F::Addr>, service: u32) -> Client {
+    let (addr, dest) = (key.src.hash_fold(), key.dst.hash_fold());
+    Client { addr, port: key.sport.get(), dest, to: key.dst.to_words(), service }
 }
 
 /// Schedules `key` and inserts its entries. `NoServer` without an error sent:
@@ -206,9 +208,8 @@ pub fn connect<F: Family, T: Tables>(
     t: &mut T,
     key: &Tuple<F::Addr>,
     mut wish: Wish,
-    (conn, reply): Room<'_, F>,
+    (conn, reply, whose): Room<'_, F>,
 ) -> Decision<()> {
-    let client = client::<F>(key);
     let no_server = Verdict::drop(Reason::NoServer);
     let service = t.service(wish.service).ok_or(no_server)?;
     // A packet that FTP's service got for its data: only persistence has it go anywhere.
@@ -216,7 +217,8 @@ pub fn connect<F: Family, T: Tables>(
         return Err(no_server);
     }
     if !wish.chosen {
-        wish.server = schedule::schedule(t, service, &client).ok_or(no_server)?;
+        *whose = client::<F>(key, wish.service);
+        wish.server = schedule::schedule(t, service, whose).ok_or(no_server)?;
     }
     match bind::<F, T>(t, key, &wish, conn, reply) {
         Bound::Done | Bound::There => return Ok(()),
@@ -387,29 +389,34 @@ pub fn make_way<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>, word: u64) {
     }
 }
 
-/// A packet of a one-packet service: scheduled, unless its template was asked already, and
-/// sent; nothing remembered.
+/// Schedules a packet of a one-packet service.
+#[inline(always)]
+fn choose<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, wish: &Wish, client: &Client) -> Verdict {
+    let Some(service) = t.service(wish.service) else { return Verdict::drop(Reason::Raced) };
+    t.keep(service.cursor.load());
+    let Some(server) = schedule::schedule(t, service, client) else { return nobody::<F, T>(t, key, wish.service) };
+    t.stash(Wish::word(wish.mark, Some(server)));
+    Stage::OnePacket.verdict::<F>()
+}
+
+/// [`Stage::OnePacket`]: sends such a packet to the server that was chosen; nothing is remembered.
 #[inline(always)]
 pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
-    let Work { flow, conn, client: whose, cursor, .. } = w;
+    let Work { flow, conn, .. } = w;
     let word = t.stashed();
     let Some(index) = find::<F, T>(t, &flow.key, word as u32) else { return Verdict::drop(Reason::Raced) };
-    *whose = client::<F>(&flow.key);
     let Some(service) = t.service(index) else { return Verdict::drop(Reason::Raced) };
-    *cursor = service.cursor.load();
-    let chosen = word & Wish::CHOSEN != 0;
-    let number = if chosen { Some(Wish::server_of(word)) } else { schedule::schedule(t, service, whose) };
-    let Some(number) = number else { return errors::refuse::<F, T>(t, Notice::NoServer, 0) };
+    let number = Wish::server_of(word);
     let Some(server) = t.server(number) else { return Verdict::drop(Reason::Raced) };
     (conn.server, conn.service) = (number, index);
-    let own_port = !chosen || service.port == flow.key.dport;
+    let own_port = service.flags & service_flag::PERSISTENT == 0 || service.port == flow.key.dport;
     fill_request::<F>(conn, &flow.key, server, own_port, &Whose::default());
     let verdict = forward::request(p, t, flow, conn);
     if verdict.action != Action::HandOver {
         t.count_conn(conn.server);
     } else if let Some(service) = t.service(conn.service) {
         // tc schedules it again, and must come to the same server.
-        service.cursor.store(*cursor);
+        service.cursor.store(t.kept());
     }
     verdict
 }

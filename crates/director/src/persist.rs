@@ -351,10 +351,16 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
     entry.last_seen.store(t.now());
     entry.packets.store(entry.packets.load().wrapping_add(1));
     if wish.one_packet {
+        t.keep(service_cursor(t, wish.service));
         t.stash(Wish::word(wish.mark, Some(wish.server)));
         return Err(Stage::OnePacket.verdict::<F>());
     }
     bind::<F, T>(t, w, &wish)
+}
+
+#[inline(always)]
+fn service_cursor<T: Tables>(t: &T, index: u32) -> u64 {
+    t.service(index).map_or(0, |service| service.cursor.load())
 }
 
 /// [`Stage::Assign`]: a server for a client without a template, and the template.
@@ -364,7 +370,7 @@ pub fn assign<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>) -> Decision<()> 
     let (key, mark, raced) = (&flow.key, t.stashed() as u32, Verdict::drop(Reason::Raced));
     let index = open::find::<F, T>(t, key, mark).ok_or(raced)?;
     let service = t.service(index).ok_or(raced)?;
-    *client = open::client::<F>(key);
+    *client = open::client::<F>(key, index);
     let Some(number) = schedule::schedule(t, service, client) else {
         return Err(open::nobody::<F, T>(t, key, index));
     };

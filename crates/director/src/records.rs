@@ -229,8 +229,8 @@ pub struct Service {
     pub port: Be16,
     /// Zero.
     pub zero: u16,
-    /// Zero.
-    pub spare: [u32; 2],
+    /// lblcr: 1 while a CPU changes a set of servers.
+    pub lock: S64,
 }
 
 /// Flags of [`Server`].
@@ -530,6 +530,37 @@ pub struct MarkRule {
     pub zero: u32,
 }
 
+/// What lblc and lblcr note of a destination: the first record is the destination's, whose
+/// `server` is [`NOBODY`]; lblcr has one more for each server of its set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Noted {
+    /// Index of the service.
+    pub service: u32,
+    /// Index of the server, or [`NOBODY`].
+    pub server: u32,
+    /// The address that clients asked for, IPv4 in the first two words.
+    pub to: [u16; 8],
+}
+
+/// No server.
+pub const NOBODY: u32 = u32::MAX;
+
+/// The note. Of a server in a set only `server` is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Note {
+    /// lblc: the destination's server. lblcr: the newest of its set; of a server in the set the
+    /// next older one. [`NOBODY`]: no more.
+    pub server: u32,
+    /// lblcr: servers in the set.
+    pub size: u32,
+    /// When somebody asked for it last, ticks.
+    pub used: u32,
+    /// lblcr: when its set changed last, ticks.
+    pub changed: u32,
+}
+
 /// Mark rules at most. The table holds twice as many: a new set stands beside the old one.
 pub const MARK_RULES: u32 = 4096;
 
@@ -631,9 +662,11 @@ pub mod map {
     pub const CANDIDATES: &str = "CANDIDATES";
     /// Index to `MarkRule`.
     pub const MARK_RULES: &str = "MARK_RULES";
+    /// `Noted` to `Note`, oldest forgotten first.
+    pub const NOTES: &str = "NOTES";
 
     /// All of them.
-    pub const ALL: [&str; 23] = [
+    pub const ALL: [&str; 24] = [
         CONNS4,
         CONNS6,
         SERVICES4,
@@ -657,6 +690,7 @@ pub mod map {
         MARK_RULES,
         LOCAL_NETS4,
         LOCAL_NETS6,
+        NOTES,
     ];
 }
 
@@ -681,6 +715,7 @@ const _: () = {
     assert!(size_of::<Known>() == 24);
     assert!(size_of::<Candidate>() == 48);
     assert!(size_of::<MarkRule>() == 96);
+    assert!(size_of::<Noted>() == 24 && size_of::<Note>() == 16);
 };
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! from the newest to the oldest, and of equals the first met wins.
 
 mod hashed;
-mod heaviest;
 mod least;
+mod local;
 
 use crate::family::Family;
 use crate::open;
@@ -20,6 +20,10 @@ pub struct Client {
     pub port: u16,
     /// The address that it asked for, folded.
     pub dest: u32,
+    /// The same in full, IPv4 in the first two words.
+    pub to: [u16; 8],
+    /// Index of the service.
+    pub service: u32,
 }
 
 /// A server as a scheduler's table is filled.
@@ -102,7 +106,7 @@ macro_rules! schedulers {
         #[inline(never)]
         pub fn schedule<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
             match service.scheduler {
-                $($number => $module::pick(t, service, *client),)*
+                $($number => $module::pick(t, service, client),)*
                 _ => None,
             }
         }
@@ -132,6 +136,10 @@ schedulers! {
     Sh = 10, sh, table hashed::BUCKETS, flags "sh-fallback" "sh-port";
     /// Hash of the address asked for.
     Dh = 11, dh, table hashed::BUCKETS;
+    /// The destination's own server, unless it has too much to do.
+    Lblc = 12, lblc;
+    /// The least loaded of the destination's own set of servers.
+    Lblcr = 13, lblcr;
     /// Maglev hash of the client's address.
     Mh = 3, mh, table mh::PRIME, flags "mh-fallback" "mh-port";
 }

@@ -1,7 +1,9 @@
 //! What the packet path remembers, and the time. BPF maps in the kernel, plain
 //! collections in the in-memory executor.
 
-use crate::records::{Conn, Datagram, Known, Link, MarkRule, NextHop, Piece, Place, Server, Service, Settings, Tuple};
+use crate::records::{
+    Conn, Datagram, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service, Settings, Tuple,
+};
 use crate::shared::S64;
 use dirigent_wire::{Addr4, Addr6, Mac};
 
@@ -58,6 +60,10 @@ pub trait Tables {
     fn stash(&self, word: u64);
     /// The word an earlier stage left.
     fn stashed(&self) -> u64;
+    /// Leaves a second one.
+    fn keep(&self, word: u64);
+    /// The second word.
+    fn kept(&self) -> u64;
     /// 32 random bits.
     fn random(&self) -> u32;
     /// The director's settings; `None` until it is configured.
@@ -125,6 +131,12 @@ pub trait Tables {
     fn next_hop(&self, server: u32) -> Option<&NextHop>;
     /// A slot of a server list or mh table: a server's index.
     fn slot(&self, index: u32) -> Option<u32>;
+    /// What lblc or lblcr noted.
+    fn note(&self, of: &Noted) -> Option<Note>;
+    /// Notes it anew. Says whether there was room.
+    fn write_note(&self, of: &Noted, note: &Note) -> bool;
+    /// Forgets it.
+    fn forget_note(&self, of: &Noted);
     /// A mark rule, by its place in the table.
     fn mark_rule(&self, index: u32) -> Option<&MarkRule>;
     /// Calls `step` for 0, 1, … `n` − 1 until it says stop.

@@ -10,7 +10,7 @@ use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::V4;
 use dirigent_director::records::Place;
 use dirigent_director::records::{
-    Conn, Datagram, Known, Link, MarkRule, NextHop, Piece, Server, Service, Settings, Tuple, kind,
+    Conn, Datagram, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Server, Service, Settings, Tuple, kind,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -43,6 +43,7 @@ struct Shared {
 struct Cpu {
     shared: Arc<Shared>,
     stash: Cell<u64>,
+    kept: Cell<u64>,
     seed: Cell<u32>,
 }
 
@@ -76,6 +77,12 @@ impl Tables for Cpu {
     }
     fn stashed(&self) -> u64 {
         self.stash.get()
+    }
+    fn keep(&self, word: u64) {
+        self.kept.set(word);
+    }
+    fn kept(&self) -> u64 {
+        self.kept.get()
     }
     fn random(&self) -> u32 {
         self.draw() << 8 ^ self.draw()
@@ -158,6 +165,13 @@ impl Tables for Cpu {
     fn slot(&self, index: u32) -> Option<u32> {
         Some(index)
     }
+    fn note(&self, _: &Noted) -> Option<Note> {
+        None
+    }
+    fn write_note(&self, _: &Noted, _: &Note) -> bool {
+        false
+    }
+    fn forget_note(&self, _: &Noted) {}
     fn mark_rule(&self, _: u32) -> Option<&MarkRule> {
         None
     }
@@ -256,8 +270,12 @@ fn many_cpus(runs: u32, rounds: u32) -> (u32, u32) {
         });
         let threads: Vec<_> = (0..4)
             .map(|n| {
-                let cpu =
-                    Cpu { shared: Arc::clone(&shared), stash: Cell::new(0), seed: Cell::new(run * 7919 + n * 104_729) };
+                let cpu = Cpu {
+                    shared: Arc::clone(&shared),
+                    stash: Cell::new(0),
+                    kept: Cell::new(0),
+                    seed: Cell::new(run * 7919 + n * 104_729),
+                };
                 std::thread::spawn(move || work(cpu, rounds))
             })
             .collect();

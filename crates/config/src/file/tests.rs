@@ -105,7 +105,6 @@ fn bad_files() {
         (around("address = \"224.0.0.1:80\""), "8:11: 224.0.0.1 cannot be a virtual address; use a unicast address that is routed to the director".into()),
         (around("address = \"192.0.2.10:0\""), "8:11: virtual service tcp 192.0.2.10:0 has port 0 (all ports) but no persistence; name a port, or add a persistence table".into()),
         (around("address = \"[2001:db8::1]:80\""), "11:11: real server 10.0.0.2 has another address family than its virtual service; use an address of the service's family".into()),
-        (around("scheduler = \"lblc\""), "8:13: scheduler lblc is not in this version; use dh".into()),
         (around("scheduler = \"rrr\""), "8:13: there is no scheduler \"rrr\"; did you mean \"rr\"?".into()),
         (around("scheduler_flags = [\"mh-port\"]"), "8:20: scheduler rr has no flag \"mh-port\"; remove it, or change the scheduler".into()),
         (around("scheduler_flags = [\"mh-prot\"]"), "8:20: scheduler rr has no flag \"mh-prot\"; did you mean \"mh-port\"?".into()),

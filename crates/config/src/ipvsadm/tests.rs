@@ -288,7 +288,6 @@ fn kernel_errors() {
             "Invalid operation.  Possibly wrong module version, address not unicast, ...",
         ),
         // Ours, until they are done.
-        ("-A -t 192.0.2.11:80 -s lblcr", 95, "scheduler lblcr is not in this version"),
         ("-A -u 192.0.2.11:80 --pe sip", 95, "persistence engine sip is not in this version"),
     ] {
         let mut model = base();
@@ -458,7 +457,7 @@ fn commands_as_plans() {
     ] {
         assert_eq!(plan(line).as_deref(), Ok(ops), "{line}");
     }
-    for line in ["-e -t 192.0.2.10:80 -r 10.1.0.99:80 -m", "-D -t 192.0.2.99:80", "-E -t 192.0.2.10:80 -s lblc"] {
+    for line in ["-e -t 192.0.2.10:80 -r 10.1.0.99:80 -m", "-D -t 192.0.2.99:80", "-E -t 192.0.2.10:80 -s nosuch"] {
         let mut model = base();
         let refused = Command::parse(line).unwrap().unwrap().apply(&mut model).unwrap_err().to_string();
         assert_eq!(plan(line), Err(refused), "{line}");

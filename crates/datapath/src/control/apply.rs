@@ -8,7 +8,7 @@ use dirigent_config::{
     Settings as WantedSettings, Tunnel, TunnelChecksum, TunnelKind,
 };
 use dirigent_director::records::{
-    LAYOUT_VERSION, NextHop, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
+    LAYOUT_VERSION, NextHop, Noted, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
 };
 use dirigent_director::schedule::{Scheduler, Table};
 use dirigent_director::sctp;
@@ -245,6 +245,9 @@ impl<S: Store> Control<S> {
                 break;
             }
         }
+        if rebound {
+            self.forget_notes(|of| of.service == held.index)?;
+        }
         if new {
             if let Some(address) = key.address() {
                 self.store.set_place(&Spot::whole(address), Some(u32::MAX))?;
@@ -372,6 +375,12 @@ impl<S: Store> Control<S> {
         self.new_region(lists::table(table, servers.into_iter()))
     }
 
+    /// lblc and lblcr forget these destinations' servers.
+    pub(super) fn forget_notes(&mut self, which: impl Fn(&Noted) -> bool) -> Result<(), Error> {
+        let notes = self.store.notes()?;
+        notes.iter().filter(|(of, _)| which(of)).try_for_each(|(of, _)| self.store.forget_note(of))
+    }
+
     fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Error> {
         let Some(held) = self.held.get(key).cloned() else { return Ok(()) };
         self.store.set_place(&spot(key), None)?;
@@ -385,6 +394,7 @@ impl<S: Store> Control<S> {
         for member in &held.members {
             self.discard(*key, held.index, *member)?;
         }
+        self.forget_notes(|of| of.service == held.index)?;
         self.slots.free(held.list);
         self.slots.free(held.table);
         self.trash.service_left(key, held.index);

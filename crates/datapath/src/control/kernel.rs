@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dirigent_director::records::{
-    CANDIDATES, Counters, Known, Link, MarkRule, NextHop, Server, Service, Settings, hop, local_net, map,
+    CANDIDATES, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, hop, local_net, map,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::verdict::Reason;
@@ -39,6 +39,7 @@ pub struct KernelStore {
     local6: Table<[u16; 8], u32>,
     local_nets4: Table<Net4, u32>,
     local_nets6: Table<Net6, u32>,
+    notes: Table<Noted, Note>,
     known4: Table<Place4, Known>,
     known6: Table<Place6, Known>,
     links: Table<u32, [u16; 16]>,
@@ -67,6 +68,7 @@ macro_rules! open {
             local6: $from.$table(map::LOCAL6)?,
             local_nets4: $from.$table(map::LOCAL_NETS4)?,
             local_nets6: $from.$table(map::LOCAL_NETS6)?,
+            notes: $from.$table(map::NOTES)?,
             known4: $from.$table(map::KNOWN4)?,
             known6: $from.$table(map::KNOWN6)?,
             links: $from.$table(map::LINKS)?,
@@ -192,7 +194,7 @@ impl Store for KernelStore {
             mark,
             port: shapes::port_of(port),
             zero: 0,
-            spare: [0; 2],
+            lock: S64::new(0),
         })
     }
     fn put_service_rules(&mut self, index: u32, s: &Service) -> Result<(), Error> {
@@ -277,6 +279,13 @@ impl Store for KernelStore {
             place.store(*slot, Ordering::Release);
         }
         Ok(())
+    }
+
+    fn notes(&self) -> Result<Vec<(Noted, Note)>, Error> {
+        Ok(self.notes.entries()?)
+    }
+    fn forget_note(&mut self, of: &Noted) -> Result<(), Error> {
+        set(&self.notes, *of, None)
     }
 
     fn known(&self) -> Result<Vec<(Spot, Known)>, Error> {

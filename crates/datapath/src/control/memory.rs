@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Expiry};
 use dirigent_director::family::{Address, Family, V4, V6};
-use dirigent_director::records::{Conn, Counters, Known, Link, MarkRule, NextHop, Server, Service, Settings, Tuple};
+use dirigent_director::records::{
+    Conn, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, Tuple,
+};
 use dirigent_director::tables::Tables as _;
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
@@ -149,6 +151,14 @@ impl Store for MemoryTables {
         if let Some(place) = self.slots.get_mut(range) {
             place.copy_from_slice(slots);
         }
+        Ok(())
+    }
+
+    fn notes(&self) -> Result<Vec<(Noted, Note)>, Error> {
+        Ok(self.notes.borrow().iter().map(|(of, note)| (*of, *note)).collect())
+    }
+    fn forget_note(&mut self, of: &Noted) -> Result<(), Error> {
+        self.notes.get_mut().remove(of);
         Ok(())
     }
 

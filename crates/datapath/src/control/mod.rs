@@ -13,6 +13,7 @@ mod known;
 mod lists;
 mod marks;
 mod memory;
+mod notes;
 mod shapes;
 mod slots;
 mod store;

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use dirigent_director::family::Address as _;
-use dirigent_director::records::{Counters, Known, Link, MarkRule, NextHop, Place, Server, Service, Settings, Tuple};
+use dirigent_director::records::{
+    Counters, Known, Link, MarkRule, NextHop, Note, Noted, Place, Server, Service, Settings, Tuple,
+};
 use dirigent_wire::{Addr4, Addr6, Be16};
 
 use super::Error;
@@ -140,6 +142,11 @@ pub trait Store {
     fn slots(&self, base: u32, len: u32) -> Result<Vec<u32>, Error>;
     /// Writes slots.
     fn put_slots(&mut self, base: u32, slots: &[u32]) -> Result<(), Error>;
+
+    /// What lblc and lblcr noted of destinations.
+    fn notes(&self) -> Result<Vec<(Noted, Note)>, Error>;
+    /// Forgets one.
+    fn forget_note(&mut self, of: &Noted) -> Result<(), Error>;
 
     /// The NAT servers by place.
     fn known(&self) -> Result<Vec<(Spot, Known)>, Error>;

@@ -48,7 +48,7 @@ fn change(control: &mut Control<MemoryTables>, lines: &[&str]) {
 fn picks(control: &Control<MemoryTables>, count: usize) -> Vec<u8> {
     let store = control.store();
     let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| place.port == 80).unwrap();
-    let client = &Client { addr: 1, port: 1, dest: 1 };
+    let client = &Client { addr: 1, port: 1, dest: 1, ..Client::default() };
     let pick = || schedule(store, store.services.get(index as usize).unwrap(), client).unwrap();
     (0..count).map(|_| last_byte(store, pick())).collect()
 }
@@ -322,7 +322,7 @@ fn goes_to(control: &Control<MemoryTables>, key: &ServiceKey, client: u32) -> Op
     let store = control.store();
     let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| *place == spot(key))?;
     let service = store.services.get(index as usize)?;
-    let server = schedule(store, service, &Client { addr: client, port: 1, dest: 1 })?;
+    let server = schedule(store, service, &Client { addr: client, port: 1, dest: 1, ..Client::default() })?;
     Some(address(&Store::server(store, server).ok()?.addr, false))
 }
 

@@ -2,6 +2,7 @@
 //! Their indexes are not used again before the last one is gone; a server that comes
 //! back takes its index back, and its connections go on.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -72,15 +73,19 @@ impl<S: Store> Control<S> {
     /// Frees the indexes that no connection refers to any more; to be called now and then.
     pub fn collect(&mut self) -> Result<(), Error> {
         let old: Vec<Removed> = self.trash.0.iter().filter(|r| r.since.elapsed() >= GRACE).copied().collect();
+        let notes = if old.is_empty() { Vec::new() } else { self.store.notes()? };
+        let noted: HashSet<u32> = notes.iter().flat_map(|(of, note)| [of.server, note.server]).collect();
         for removed in old {
             let index = removed.member.index;
-            if self.store.server(index)?.connections() == (0, 0) {
+            let server = self.store.server(index)?;
+            if server.connections() == (0, 0) && server.persistent.load() == 0 && !noted.contains(&index) {
                 self.store.put_server(index, &Server::default())?;
                 self.store.put_next_hop(index, &NextHop::default())?;
                 self.trash.take(index);
                 self.used_servers.remove(&index);
             }
         }
+        self.forget_old_notes()?;
         let lingering = |index: &u32| self.trash.0.iter().any(|r| r.service == *index);
         let held = |index: &u32| self.held.values().any(|h| h.index == *index);
         let free: Vec<u32> = self.used_services.iter().filter(|i| !lingering(i) && !held(i)).copied().collect();

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use dirigent_director::records::{
-    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MARK_RULES, MarkRule, NextHop, Piece, Place, Server, Service,
-    Settings, Tuple, setting,
+    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place,
+    Server, Service, Settings, Tuple, setting,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -83,7 +83,10 @@ pub struct MemoryTables {
     counters: RefCell<Vec<Counters>>,
     reasons: RefCell<Vec<u64>>,
     errors: Vec<S64>,
+    /// What lblc and lblcr noted.
+    pub(crate) notes: RefCell<HashMap<Noted, Note>>,
     stashed: Cell<u64>,
+    kept: Cell<u64>,
     random: Cell<u32>,
 }
 
@@ -123,7 +126,9 @@ impl MemoryTables {
             counters: RefCell::new(vec![Counters::default(); capacity.servers]),
             reasons: RefCell::new(vec![0; Reason::ALL.len()]),
             errors: (0..ERROR_BUCKETS).map(|_| S64::new(0)).collect(),
+            notes: RefCell::default(),
             stashed: Cell::new(0),
+            kept: Cell::new(0),
             random: Cell::new(0x2545_f491),
         }
     }
@@ -187,6 +192,12 @@ impl Tables for MemoryTables {
     }
     fn stashed(&self) -> u64 {
         self.stashed.get()
+    }
+    fn keep(&self, word: u64) {
+        self.kept.set(word);
+    }
+    fn kept(&self) -> u64 {
+        self.kept.get()
     }
     /// Xorshift: the same numbers in every run.
     fn random(&self) -> u32 {
@@ -272,6 +283,16 @@ impl Tables for MemoryTables {
     }
     fn slot(&self, index: u32) -> Option<u32> {
         self.slots.get(index as usize).copied()
+    }
+    fn note(&self, of: &Noted) -> Option<Note> {
+        self.notes.borrow().get(of).copied()
+    }
+    fn write_note(&self, of: &Noted, note: &Note) -> bool {
+        self.notes.borrow_mut().insert(*of, *note);
+        true
+    }
+    fn forget_note(&self, of: &Noted) {
+        self.notes.borrow_mut().remove(of);
     }
     fn mark_rule(&self, index: u32) -> Option<&MarkRule> {
         self.mark_rules.get(index as usize)

@@ -6,7 +6,7 @@ use super::{Client, TableServer, available};
 use crate::records::Service;
 use crate::tables::Tables;
 
-pub fn pick<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
     if service.table_size != BUCKETS {
         return None;
     }

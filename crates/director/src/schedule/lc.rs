@@ -15,6 +15,6 @@ impl Cost for Lc {
     }
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, _: &Client) -> Option<u32> {
     least::<Lc, T>(t, service)
 }

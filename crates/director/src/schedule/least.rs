@@ -9,6 +9,11 @@ use crate::tables::{Step, Tables};
 pub trait Cost {
     /// The cost of one more connection on this server, and the weight that divides it.
     fn of(server: &Server) -> (u32, u32);
+    /// Whether an available server may take the connection.
+    #[inline(always)]
+    fn takes(_: &Server) -> bool {
+        true
+    }
     /// Whether the search ends with this server.
     #[inline(always)]
     fn settles(_: &Server) -> bool {
@@ -34,7 +39,7 @@ impl<C: Cost, T: Tables> Step<T> for Least<C> {
     fn step(&mut self, t: &T, i: u32) -> bool {
         let Some(index) = t.slot(self.base.wrapping_add(i)) else { return false };
         let Some(server) = t.server(index) else { return true };
-        if !available(server) {
+        if !available(server) || !C::takes(server) {
             return true;
         }
         let (cost, weight) = C::of(server);

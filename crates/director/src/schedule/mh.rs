@@ -65,7 +65,7 @@ impl<T: Tables> Step<T> for Fallback {
     }
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
     let size = service.table_size;
     let port = if service.flags & service_flag::HASH_PORT != 0 { u32::from(client.port) } else { 0 };
     let x = client.addr.wrapping_add(port);

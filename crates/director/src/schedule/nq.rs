@@ -20,6 +20,6 @@ impl Cost for Nq {
     }
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, _: &Client) -> Option<u32> {
     least::<Nq, T>(t, service)
 }

@@ -1,20 +1,24 @@
-//! Overflow (ipvs-semantics §4.13): the heaviest server that has not more active
-//! connections than its weight.
+//! Overflow (ipvs-semantics §4.13): the server of the largest weight takes all until its
+//! active connections exceed its weight, then the next.
 
 use super::Client;
-use super::heaviest::{Takes, heaviest};
+use super::least::{Cost, least};
 use crate::records::{Server, Service};
 use crate::tables::Tables;
 
-struct Below;
+struct Ovf;
 
-impl Takes for Below {
+impl Cost for Ovf {
+    #[inline(always)]
+    fn of(server: &Server) -> (u32, u32) {
+        (1, server.weight.load())
+    }
     #[inline(always)]
     fn takes(server: &Server) -> bool {
         server.connections().0 <= server.weight.load()
     }
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
-    heaviest::<Below, T>(t, service)
+pub fn pick<T: Tables>(t: &T, service: &Service, _: &Client) -> Option<u32> {
+    least::<Ovf, T>(t, service)
 }

@@ -14,6 +14,6 @@ impl Cost for Sed {
     }
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, _: &Client) -> Option<u32> {
     least::<Sed, T>(t, service)
 }

@@ -28,7 +28,7 @@ impl<T: Tables> Step<T> for Fallback {
     }
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, client: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
     if service.table_size != BUCKETS {
         return None;
     }

@@ -51,7 +51,7 @@ fn cost(server: &Server, other: &Server) -> u64 {
     u64::from(overhead(server)).wrapping_mul(u64::from(other.weight.load()))
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, _: &Client) -> Option<u32> {
     let (base, len) = list(service);
     let mut two = Two { base, first: FREE, second: FREE, sum: 0 };
     t.walk(len, &mut two);

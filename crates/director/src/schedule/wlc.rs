@@ -15,6 +15,6 @@ impl Cost for Wlc {
     }
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, _: &Client) -> Option<u32> {
     least::<Wlc, T>(t, service)
 }

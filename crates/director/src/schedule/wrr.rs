@@ -93,6 +93,6 @@ fn attempt<T: Tables>(t: &T, service: &Service) -> Option<(u32, bool)> {
     Some((index, service.cursor.swap_if(cursor, moved)))
 }
 
-pub fn pick<T: Tables>(t: &T, service: &Service, _: Client) -> Option<u32> {
+pub fn pick<T: Tables>(t: &T, service: &Service, _: &Client) -> Option<u32> {
     super::settle(|| attempt(t, service))
 }

@@ -8,8 +8,8 @@ use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::Address as _;
 use dirigent_director::packet::Packet;
 use dirigent_director::records::{
-    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MarkRule, NextHop, Piece, Place, Server, Service, Settings,
-    Tuple, hop, kind, server_flag,
+    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server,
+    Service, Settings, Tuple, hop, kind, server_flag,
 };
 use dirigent_director::shared::{S32, S64};
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -168,6 +168,7 @@ pub struct Memory {
     /// Source address of the last route lookup.
     pub routed_from: Cell<[u16; 8]>,
     stash: Cell<u64>,
+    kept: Cell<u64>,
     seed: Cell<u32>,
 }
 
@@ -200,6 +201,7 @@ impl Memory {
             way_back: Route::To { ifindex: CLIENT_LINK, src: mac, dst: Mac::new([2, 0, 0, 0, 0, 0xfe]) },
             routed_from: Cell::default(),
             stash: Cell::new(0),
+            kept: Cell::new(0),
             seed: Cell::new(1),
         };
         for (v6, protocol) in [(false, 6), (false, 17), (true, 6), (true, 17), (false, 132), (true, 132)] {
@@ -321,6 +323,12 @@ impl Tables for Memory {
     fn stashed(&self) -> u64 {
         self.stash.get()
     }
+    fn keep(&self, word: u64) {
+        self.kept.set(word);
+    }
+    fn kept(&self) -> u64 {
+        self.kept.get()
+    }
     fn random(&self) -> u32 {
         self.seed.set(self.seed.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
         self.seed.get()
@@ -397,6 +405,13 @@ impl Tables for Memory {
     fn slot(&self, index: u32) -> Option<u32> {
         self.slots.get(index as usize).copied()
     }
+    fn note(&self, _: &Noted) -> Option<Note> {
+        None
+    }
+    fn write_note(&self, _: &Noted, _: &Note) -> bool {
+        false
+    }
+    fn forget_note(&self, _: &Noted) {}
     fn mark_rule(&self, _: u32) -> Option<&MarkRule> {
         None
     }
