@@ -203,7 +203,8 @@ pub struct Snapshot {
 pub struct LocalNet {
     /// Destination and prefix length.
     pub destination: (IpAddr, u8),
-    /// Only packets with a firewall mark are routed so.
+    /// Not all packets are routed so: rules choose some by their mark, interface or the like. The packet path cannot ask
+    /// those rules, and takes the prefix for local where a packet has a mark.
     pub marked: bool,
 }
 
@@ -224,11 +225,11 @@ impl Snapshot {
         })
     }
 
-    /// Whether the address is one of this host's, whatever a packet's mark.
+    /// Whether the address is one of this host's to every packet.
     pub fn is_local(&self, ip: IpAddr) -> bool {
         let delivers = |route: &RouteEntry| route.local && contains(route.destination, ip);
         self.addresses.iter().any(|address| address.ip == ip)
-            || self.routes.iter().any(|route| delivers(route) && self.marked_only(route) == Some(false))
+            || self.routes.iter().any(|route| delivers(route) && self.for_some(route) == Some(false))
     }
 
     /// The prefixes that routes deliver to this host, but for its own addresses and loopback.
@@ -238,20 +239,20 @@ impl Snapshot {
             ip.is_loopback() || whole && self.addresses.iter().any(|address| address.ip == ip)
         };
         let nets = self.routes.iter().filter(|route| route.local && !own(route.destination)).filter_map(|route| {
-            let marked = self.marked_only(route)?;
+            let marked = self.for_some(route)?;
             Some(LocalNet { destination: route.destination, marked })
         });
         nets.collect()
     }
 
-    /// Whether a route is for marked packets only; `None`: no packet is routed by its table.
-    fn marked_only(&self, route: &RouteEntry) -> Option<bool> {
+    /// Whether a route is for some packets only; `None`: no packet is routed by its table.
+    fn for_some(&self, route: &RouteEntry) -> Option<bool> {
         if EVERYBODYS_TABLES.contains(&route.table) {
             return Some(false);
         }
         let ipv6 = route.destination.0.is_ipv6();
         let rules = self.rules.iter().filter(|rule| (rule.ipv6, rule.table) == (ipv6, route.table));
-        rules.map(|rule| rule.marked).reduce(|one, other| one && other)
+        rules.map(|rule| rule.some).reduce(|one, other| one && other)
     }
 
     /// The interface of a name.

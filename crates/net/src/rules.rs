@@ -33,15 +33,15 @@ pub struct SourceRule {
     pub priority: u32,
 }
 
-/// Some packets of a family are routed by a table.
+/// Packets of a family are routed by a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableRule {
     /// The family.
     pub ipv6: bool,
     /// The table.
     pub table: u32,
-    /// Only packets with a certain firewall mark.
-    pub marked: bool,
+    /// Not all packets: by firewall mark, interface, address or the like.
+    pub some: bool,
 }
 
 impl std::fmt::Display for SourceRule {
@@ -114,10 +114,10 @@ fn parse_table_rule(body: &[u8]) -> Option<TableRule> {
         _ => return None,
     };
     let table = find(FRA_TABLE).and_then(|v| read_u32(v, 0)).filter(|_| body.get(7) == Some(&FR_ACT_TO_TBL))?;
-    let by_mark = find(FRA_FWMARK).and_then(|v| read_u32(v, 0)).is_some_and(|mark| mark != 0);
-    // `not fwmark N` is for packets without a mark too.
-    let marked = by_mark && read_u32(body, 8)? & FIB_RULE_INVERT == 0;
-    Some(TableRule { ipv6, table, marked })
+    let (to, from, tos) = (*body.get(1)?, *body.get(2)?, *body.get(3)?);
+    let chooses = CHOICES.iter().any(|choice| find(*choice).is_some());
+    let some = chooses || (to, from, tos) != (0, 0, 0) || read_u32(body, 8)? & FIB_RULE_INVERT != 0;
+    Some(TableRule { ipv6, table, some })
 }
 
 #[cfg(test)]
@@ -140,12 +140,14 @@ mod tests {
         let marked = rule_of(100).message(libc::RTM_NEWRULE, 0).attr_u32(FRA_FWMARK, 7).finish(1);
         assert_eq!(parse_rule(&marked[16..]), None, "it chooses by more");
         let table_rule = |bytes: &[u8]| parse_table_rule(&bytes[16..]);
-        assert_eq!(table_rule(&marked), Some(TableRule { ipv6: false, table: 100, marked: true }));
-        let mut inverted = marked.clone();
-        inverted[24] = FIB_RULE_INVERT as u8;
-        assert_eq!(table_rule(&inverted), Some(TableRule { ipv6: false, table: 100, marked: false }));
-        let plain = rule_of(70_000).message(libc::RTM_NEWRULE, 0).finish(1);
-        assert_eq!(table_rule(&plain), Some(TableRule { ipv6: false, table: 70_000, marked: false }));
+        assert_eq!(table_rule(&marked), Some(TableRule { ipv6: false, table: 100, some: true }));
+        let from = rule_of(70_000).message(libc::RTM_NEWRULE, 0).finish(1);
+        assert_eq!(table_rule(&from), Some(TableRule { ipv6: false, table: 70_000, some: true }));
+        let mut all = from.clone();
+        all[18] = 0;
+        assert_eq!(table_rule(&all), Some(TableRule { ipv6: false, table: 70_000, some: false }));
+        all[24] = FIB_RULE_INVERT as u8;
+        assert_eq!(table_rule(&all), Some(TableRule { ipv6: false, table: 70_000, some: true }));
         // A network, and a rule that says no table.
         let mut bytes = rule_of(100).message(libc::RTM_NEWRULE, 0).finish(1);
         bytes[18] = 24;

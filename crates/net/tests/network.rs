@@ -184,6 +184,9 @@ fn local_prefixes_follow_routes_and_rules() {
         let all = [everything, both[0], both[1]];
         assert_eq!(after("rule add fwmark 7 lookup 100").await, all);
         assert_eq!(after("rule del fwmark 7 lookup 100").await, both);
+        // What is for some packets anyhow is so for marked ones only.
+        assert_eq!(after("rule add iif c0 lookup 100").await, all);
+        assert_eq!(after("rule del iif c0 lookup 100").await, both);
         assert_eq!(after("route del local 198.51.100.0/24 dev lo").await, both[1..]);
     };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -209,8 +209,8 @@ impl Spot {
     }
     /// The firewall mark that it stands for, and whether of IPv6.
     pub fn to_mark(self) -> Option<(u32, bool)> {
-        let [low, high, ..] = words(self.address);
-        self.mark.then(|| (u32::from(low) | u32::from(high) << 16, self.address.is_ipv6()))
+        let [high, low, ..] = words(self.address).map(u16::from_be);
+        self.mark.then(|| (u32::from(high) << 16 | u32::from(low), self.address.is_ipv6()))
     }
     /// Whether it is such a one.
     pub(super) fn is_whole(&self) -> bool {
@@ -275,5 +275,20 @@ impl Flow {
     fn between<A>(src: IpAddr, dst: IpAddr, key: &Tuple<A>) -> Self {
         let [protocol, template, ..] = key.protocol;
         Self { protocol, template, src, sport: key.sport.get(), dst, dport: key.dport.get() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marks_place_says_which() {
+        for mark in [1, 70_000, u32::MAX] {
+            for ipv6 in [false, true] {
+                assert_eq!(Spot::of_mark(mark, ipv6).to_mark(), Some((mark, ipv6)));
+            }
+        }
+        assert_eq!(Spot::whole(IpAddr::from([0, 0, 0, 1])).to_mark(), None);
     }
 }
