@@ -9,7 +9,7 @@ use crate::forward;
 use crate::packet::Packet;
 use crate::parse::Fragment;
 use crate::persist::Whose;
-use crate::records::{Conn, Place, Server, Tuple, kind, service_flag, setting};
+use crate::records::{Conn, NEW_FLOWS, Place, Server, Tuple, kind, service_flag, setting};
 use crate::schedule::{self, Client};
 use crate::sctp;
 use crate::shared::{S32, S64};
@@ -134,21 +134,26 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
     if key.src.impossible_source() || F::local(t, &key.src) {
         return Err(Verdict::drop(Reason::Martian));
     }
+    let Some(settings) = t.settings() else { return Err(Verdict::pass(Reason::NotConfigured)) };
     let flags = t.service(index).map_or(0, |service| service.flags);
     let mut wish = Wish::new(index, flags, p.ingress(), key.proto() == proto::UDP, word);
     if key.proto() == proto::TCP {
-        if flow.l4.flags & (TcpHeader::SYN | TcpHeader::RST) != TcpHeader::SYN {
+        let sloppy = settings.flags & setting::SLOPPY_TCP != 0;
+        if flow.l4.flags & TcpHeader::RST != 0 || !(sloppy || flow.l4.flags & TcpHeader::SYN != 0) {
             return Err(Verdict::pass(Reason::NotSyn));
         }
         if key.sport == Be16::new(FTP_DATA) {
             return Err(Verdict::pass(Reason::FtpData));
         }
-        wish.state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+        if settings.flags & setting::SECURE_TCP == 0 {
+            wish.state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+        } // Else it depends on the server, and moves when the packet goes on.
     } else if key.proto() == proto::SCTP {
         // The state moves when the packet goes on: a second INIT would move it again.
         match flow.l4.flags {
             sctp::event::INIT => {}
             sctp::event::NOTHING => return Err(Verdict::drop(Reason::ShortTransport)),
+            said if settings.flags & setting::SLOPPY_SCTP != 0 && said != sctp::event::ABORT => {}
             _ => return Err(Verdict::pass(Reason::NotSyn)),
         }
         if key.sport == Be16::new(FTP_DATA) {
@@ -162,6 +167,10 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
 #[inline(always)]
 pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
     let wish = admit::<F, P, T>(p, t, &w.flow)?;
+    // Once a packet: it may be here again when what was in its way is gone.
+    if !wish.chosen && !wish.obstructed && is_shed(t) {
+        return Err(Verdict::drop(Reason::DropPacket));
+    }
     if wish.persistent {
         return Err(Stage::Persist.verdict::<F>());
     }
@@ -173,6 +182,21 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
         Reason::NoServer => nobody::<F, T>(t, &flow.key, wish.service),
         _ => verdict,
     })
+}
+
+/// Whether a packet that would open a connection is the one in so many that is dropped
+/// (`drop_packet`, ipvs-semantics §3.7): the first, and each `drop_rate`th after it.
+#[inline(always)]
+fn is_shed<T: Tables>(t: &T) -> bool {
+    let rate = t.settings().map_or(0, |settings| settings.drop_rate);
+    if rate == 0 {
+        return false;
+    }
+    let Some(flows) = t.error_budget(NEW_FLOWS) else { return false };
+    // Another CPU may read the same number: one in about so many.
+    let seen = flows.load();
+    flows.add(1);
+    seen % u64::from(rate) == 0
 }
 
 /// No server takes a connection (ipvs-semantics §0.2).
