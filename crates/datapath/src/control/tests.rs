@@ -598,7 +598,7 @@ fn idle_connections_are_swept_and_counted_out() {
     let server = (IpAddr::from([10, 0, 0, 1]), 80);
     assert_eq!(seen[0], ((IpAddr::from([198, 51, 100, 1]), 4000), server, "ESTABLISHED", 900));
     assert_eq!((seen[1].3, seen.len()), (0, 2));
-    let swept = sweep(tables, &mut || ()).unwrap();
+    let swept = Sweep::default().run(tables, &mut || ()).unwrap();
     assert_eq!((swept.gone, swept.alive, tables.conns4.len()), (1, 0, 2));
     assert_eq!(tables.servers[0].connections(), (1, 0));
 }
