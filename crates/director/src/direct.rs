@@ -493,8 +493,9 @@ fn begins<F: Family, P: Packet>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
 
 /// Whether the packet ends its connection at once, and goes on as one without: a new one of a
 /// closed connection (ipvs-semantics §3.8), or any where the server was removed (§0, step 5).
-/// IPVS drops such a SYN where netfilter knows it, and waits for the next.
-#[inline(always)]
+/// IPVS drops such a SYN where netfilter knows it, and waits for the next. (Not inlined: the
+/// verifier would go through all that follows once for each way through it.)
+#[inline(never)]
 fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
     let begins = begins::<F, P>(flow, conn);
     if settings.flags & setting::EXPIRE_NODEST != 0 && !conn.is_reply() {

@@ -7,7 +7,7 @@ use crate::forward::Rewrite;
 use crate::packet::{L4, Packet};
 use crate::parse::{Extent, Fragment, Ip, Transport};
 use crate::records::Conn;
-use crate::tcp::{Direction, pack};
+use crate::tcp::{self, Direction, pack};
 use crate::tunnel::Outer;
 use dirigent_wire::{Be16, ChunkHeader, Header, Ports, SctpHeader, crc32c};
 
@@ -247,17 +247,26 @@ mod table {
 /// The rows of all directions.
 static ROWS: [[u64; 10]; 3] = [table::IN, table::OUT, table::ONLY];
 
+/// Every state stays.
+const STAY: u64 = pack([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+
 /// The state after `event` in `state`.
 #[inline(always)]
 pub fn next(direction: Direction, event: u8, state: u8) -> u8 {
+    tcp::read(row_of(direction, event), state)
+}
+
+/// The row of `event`: [`tcp::read`] says the next state.
+#[inline(always)]
+pub(crate) fn row_of(direction: Direction, event: u8) -> u64 {
     let rows = match direction {
         Direction::In => ROWS.first(),
         Direction::Out => ROWS.get(1),
         Direction::InOnly => ROWS.get(2),
     };
     match rows.and_then(|rows| rows.get(usize::from(event & 15))) {
-        Some(row) => (row >> (4 * (state & 15)) & 15) as u8,
-        None => state & 15,
+        Some(row) => *row,
+        None => STAY,
     }
 }
 

@@ -156,10 +156,22 @@ mod table {
     pub const SECURE_ONLY_SYN: u64 = row![ Sa,  Es,  Es,  Sr,  Sa,  Sa,  Sa,  Sa,  Sa,  Sa,  Sa ];
 }
 
+/// What a row says of `state`.
+#[inline(always)]
+pub(crate) const fn read(row: u64, state: u8) -> u8 {
+    (row >> (4 * (state & 15)) & 15) as u8
+}
+
 /// The state after `event` in `state`.
 #[inline(always)]
 pub const fn next(direction: Direction, event: Event, state: u8) -> u8 {
-    let row = match (direction, event) {
+    read(row_of(direction, event), state)
+}
+
+/// The row of `event`: [`read`] says the next state.
+#[inline(always)]
+pub(crate) const fn row_of(direction: Direction, event: Event) -> u64 {
+    match (direction, event) {
         (_, Event::Nothing) => table::NOTHING,
         (Direction::In, Event::Syn) => table::IN_SYN,
         (Direction::In, Event::Fin) => table::IN_FIN,
@@ -173,24 +185,22 @@ pub const fn next(direction: Direction, event: Event, state: u8) -> u8 {
         (Direction::InOnly, Event::Fin) => table::ONLY_FIN,
         (Direction::InOnly, Event::Ack) => table::ONLY_ACK,
         (Direction::InOnly, Event::Rst) => table::ONLY_RST,
-    };
-    (row >> (4 * (state & 15)) & 15) as u8
+    }
 }
 
-/// The same with `secure_tcp` (ipvs-semantics §3.5). Where [`next`] stays, this stays too, but
-/// for a server's SYN.
+/// The same with `secure_tcp` (ipvs-semantics §3.5). Where [`row_of`] stays in a state, this stays
+/// too, but for a server's SYN.
 #[inline(always)]
-pub const fn next_secure(direction: Direction, event: Event, state: u8) -> u8 {
-    let row = match (direction, event) {
+pub(crate) const fn secure_row(direction: Direction, event: Event) -> u64 {
+    match (direction, event) {
         (Direction::In, Event::Syn) => table::SECURE_IN_SYN,
         (Direction::In, Event::Fin) => table::SECURE_IN_FIN,
         (Direction::In, Event::Ack) => table::SECURE_IN_ACK,
         (Direction::In, Event::Rst) => table::SECURE_IN_RST,
         (Direction::Out, Event::Syn) => table::SECURE_OUT_SYN,
         (Direction::InOnly, Event::Syn) => table::SECURE_ONLY_SYN,
-        _ => return next(direction, event, state),
-    };
-    (row >> (4 * (state & 15)) & 15) as u8
+        _ => row_of(direction, event),
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +232,7 @@ mod tests {
     /// unless it is a server's SYN, FIN or RST.
     #[test]
     fn what_the_ordinary_table_keeps_the_secure_one_keeps() {
+        let next_secure = |direction, event, state| read(secure_row(direction, event), state);
         for direction in [Direction::In, Direction::Out, Direction::InOnly] {
             for event in [Event::Syn, Event::Fin, Event::Ack, Event::Rst, Event::Nothing] {
                 for state in (0..11).filter(|state| next(direction, event, *state) == *state) {
@@ -238,6 +249,7 @@ mod tests {
 
     #[test]
     fn with_secure_tcp_only_the_server_makes_a_connection_of_a_request() {
+        let next_secure = |direction, event, state| read(secure_row(direction, event), state);
         let mut s = State::None as u8;
         let mut see = |d, e| {
             s = next_secure(d, e, s);
