@@ -701,6 +701,12 @@ fn sysctls_reach_the_record_that_packets_look_at() {
     let record = |control: &Control<MemoryTables>| Store::settings(control.store()).unwrap();
     let flags = |control: &Control<MemoryTables>| record(control).flags;
     let plain = flags(&control);
+    // What is set by default is what the packet path has by itself.
+    let default = dirigent_director::records::Settings::default();
+    assert_eq!(plain, default.flags);
+    assert_eq!(record(&control).tcp_timeouts, default.tcp_timeouts);
+    assert_eq!(record(&control).sctp_timeouts, default.sctp_timeouts);
+    assert_eq!(record(&control).udp_timeout, default.udp_timeout);
     for (name, value, set, cleared) in [
         ("expire_nodest_conn", 1, setting::EXPIRE_NODEST, 0),
         ("expire_quiescent_template", 1, setting::EXPIRE_QUIESCENT, 0),
