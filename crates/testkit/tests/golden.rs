@@ -177,8 +177,8 @@ fn a_wrong_state_is_noticed() {
     };
     let mut tried = 0;
     for (name, fields) in [
-        ("states-tcp-masq.json", &["state", "to", "timer", "passed", "active", "inactive"][..]),
-        ("states-sctp-masq.json", &["state", "to", "timer", "passed", "active", "inactive"]),
+        ("states-tcp-gate.json", &["state", "to", "timer", "passed", "active", "inactive"][..]),
+        ("states-udp-masq.json", &["state", "to", "timer", "passed", "active", "inactive"]),
         ("states-lifetime.json", &["state", "timer"]),
     ] {
         for field in fields {

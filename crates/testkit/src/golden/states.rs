@@ -134,7 +134,7 @@ impl<'r> Run<'r> {
             Some("sctp") => proto::SCTP,
             _ => proto::TCP,
         };
-        let bed = Bed::with_servers(1);
+        let bed = Bed::with_servers(1, &[]);
         Self { executor, states, bed, proto, runs: None, sport: SPORT, lingering: 0 }
     }
 
