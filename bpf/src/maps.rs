@@ -12,7 +12,7 @@ use aya_ebpf::macros::btf_map;
 use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
-    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_BUCKETS, Known, LINKS as MAX_LINKS, Link,
+    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_WORDS, Known, LINKS as MAX_LINKS, Link,
     MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service, Settings, Tuple,
     local_net, setting,
 };
@@ -67,7 +67,7 @@ static LINKS: Array<Link, { MAX_LINKS as usize }> = Array::new();
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
-static ERRORS: Array<S64, { ERROR_BUCKETS as usize }> = Array::new();
+static ERRORS: Array<S64, { ERROR_WORDS as usize }> = Array::new();
 #[btf_map]
 static CANDIDATES: Array<Candidate, { MAX_CANDIDATES as usize }, MMAPABLE> = Array::new();
 #[btf_map]

@@ -85,6 +85,8 @@ stages! {
     dirigent_ingress_clear6: clear, work6;
     dirigent_ingress_assign4: assign, work4;
     dirigent_ingress_assign6: assign, work6;
+    dirigent_ingress_choose4: choose, work4;
+    dirigent_ingress_choose6: choose, work6;
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use crate::model::{
     DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, Persistence, Protocol, Scheduler,
     SchedulerFlags, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
-use crate::settings::{ErrorLimits, MAX_CONNECTIONS, Mode, Settings, TcpTimeouts, Timeouts};
+use crate::settings::{Defence, ErrorLimits, MAX_CONNECTIONS, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts};
 use reader::{Report, Table, kind, one_of};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -136,6 +136,15 @@ impl Reader<'_> {
             nat_icmp_send: t.boolean("nat_icmp_send", report).unwrap_or(default.nat_icmp_send),
             snat_reroute: t.boolean("snat_reroute", report).unwrap_or(default.snat_reroute),
             pmtu_disc: t.boolean("pmtu_disc", report).unwrap_or(default.pmtu_disc),
+            expire_nodest_conn: t.boolean("expire_nodest_conn", report).unwrap_or(default.expire_nodest_conn),
+            expire_quiescent_template: t
+                .boolean("expire_quiescent_template", report)
+                .unwrap_or(default.expire_quiescent_template),
+            sloppy_tcp: t.boolean("sloppy_tcp", report).unwrap_or(default.sloppy_tcp),
+            sloppy_sctp: t.boolean("sloppy_sctp", report).unwrap_or(default.sloppy_sctp),
+            cache_bypass: t.boolean("cache_bypass", report).unwrap_or(default.cache_bypass),
+            conn_reuse_mode: mode(&t, "conn_reuse_mode", default.conn_reuse_mode, report),
+            defence: read_defence(&t, report),
             timeouts: timeouts.as_ref().map_or(default.timeouts, |t| read_timeouts(t, report)),
             errors: errors.as_ref().map_or(default.errors, |t| read_limits(t, report)),
             socket: text("socket", report),
@@ -466,7 +475,30 @@ fn read_timeouts(t: &Table, report: &mut Report) -> Timeouts {
     for (key, timeout) in TcpTimeouts::KEYS.into_iter().zip(&mut tcp) {
         *timeout = t.duration(key, report).unwrap_or(*timeout);
     }
-    Timeouts { tcp: TcpTimeouts::from_states(tcp), udp: t.duration("udp", report).unwrap_or(default.udp) }
+    let udp = t.duration("udp", report).unwrap_or(default.udp);
+    let mut sctp = default.sctp.0;
+    for (key, timeout) in SctpTimeouts::KEYS.into_iter().zip(&mut sctp) {
+        *timeout = t.duration(key, report).unwrap_or(*timeout);
+    }
+    Timeouts { tcp: TcpTimeouts::from_states(tcp), udp, sctp: SctpTimeouts(sctp) }
+}
+
+/// One of IPVS's modes, 0 to 3.
+fn mode(t: &Table, key: &str, default: u8, report: &mut Report) -> u8 {
+    let mode = t.integer32(key, 0, Defence::MAX_MODE.into(), report);
+    mode.and_then(|mode| u8::try_from(mode).ok()).unwrap_or(default)
+}
+
+fn read_defence(t: &Table, report: &mut Report) -> Defence {
+    let default = Defence::default();
+    let number = |key, default, report: &mut _| t.integer32(key, 0, Defence::MAX, report).unwrap_or(default);
+    Defence {
+        drop_entry: mode(t, "drop_entry", default.drop_entry, report),
+        drop_packet: mode(t, "drop_packet", default.drop_packet, report),
+        secure_tcp: mode(t, "secure_tcp", default.secure_tcp, report),
+        amemthresh: number("amemthresh", default.amemthresh, report),
+        am_droprate: number("am_droprate", default.am_droprate, report),
+    }
 }
 
 fn read_limits(t: &Table, report: &mut Report) -> ErrorLimits {

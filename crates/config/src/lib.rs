@@ -29,4 +29,4 @@ pub use model::{
     TunnelChecksum, TunnelKind, VipPolicy,
 };
 pub use plan::{Op, Plan};
-pub use settings::{ErrorLimits, Mode, Settings, SysctlError, TcpTimeouts, Timeouts};
+pub use settings::{Defence, ErrorLimits, Mode, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts};

@@ -11,7 +11,7 @@ mod tests;
 use crate::error::IpvsError;
 use crate::mark::MarkRule;
 use crate::model::{Model, Server, Service, ServiceKey};
-use crate::settings::{Settings, TcpTimeouts};
+use crate::settings::Settings;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -213,15 +213,15 @@ fn describe_settings(s: &Settings) -> String {
     );
     note(s.mode != d.mode, "mode", s.mode.name().into());
     note(s.connections != d.connections, "connections", s.connections.unwrap_or_default().to_string());
-    note(s.schedule_icmp != d.schedule_icmp, "schedule_icmp", s.schedule_icmp.to_string());
-    note(s.nat_icmp_send != d.nat_icmp_send, "nat_icmp_send", s.nat_icmp_send.to_string());
-    note(s.pmtu_disc != d.pmtu_disc, "pmtu_disc", s.pmtu_disc.to_string());
-    note(s.snat_reroute != d.snat_reroute, "snat_reroute", s.snat_reroute.to_string());
-    for ((name, is), default) in TcpTimeouts::KEYS.iter().zip(s.timeouts.tcp.by_state()).zip(d.timeouts.tcp.by_state())
-    {
+    for ((name, is), (_, default)) in s.switches().into_iter().zip(d.switches()) {
+        note(is != default, name, is.to_string());
+    }
+    for ((name, is, _), (_, default, _)) in s.numbers().zip(d.numbers()) {
+        note(is != default, name, is.to_string());
+    }
+    for ((name, is), (_, default)) in s.timeouts.by_key().zip(d.timeouts.by_key()) {
         note(is != default, name, format!("{is:?}"));
     }
-    note(s.timeouts.udp != d.timeouts.udp, "udp", format!("{:?}", s.timeouts.udp));
     let (e, de) = (s.errors, d.errors);
     note(e.rate != de.rate, "rate", e.rate.to_string());
     note(e.burst != de.burst, "burst", e.burst.to_string());

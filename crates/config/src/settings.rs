@@ -113,6 +113,37 @@ impl Default for TcpTimeouts {
     }
 }
 
+/// Time after its last packet that an SCTP association is kept, by IPVS's number of its
+/// state: 0 NONE, 1 INIT1, … 8 ESTABLISHED, … 13 CLOSED.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SctpTimeouts(pub [Duration; 14]);
+
+impl SctpTimeouts {
+    /// Keys in dirigent.toml, by the same number.
+    pub const KEYS: [&'static str; 14] = [
+        "sctp_none",
+        "sctp_init1",
+        "sctp_init",
+        "sctp_cookie_sent",
+        "sctp_cookie_replied",
+        "sctp_cookie_wait",
+        "sctp_cookie",
+        "sctp_cookie_echoed",
+        "sctp_established",
+        "sctp_shutdown_sent",
+        "sctp_shutdown_received",
+        "sctp_shutdown_ack_sent",
+        "sctp_rejected",
+        "sctp_closed",
+    ];
+}
+
+impl Default for SctpTimeouts {
+    fn default() -> Self {
+        Self([3, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61].map(Duration::from_secs))
+    }
+}
+
 /// Time after its last packet that a connection is kept. A change applies to
 /// existing connections too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,11 +152,66 @@ pub struct Timeouts {
     pub tcp: TcpTimeouts,
     /// UDP, 300 s.
     pub udp: Duration,
+    /// SCTP, by state.
+    pub sctp: SctpTimeouts,
+}
+
+impl Timeouts {
+    /// All of them with their keys in dirigent.toml.
+    pub fn by_key(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let tcp = TcpTimeouts::KEYS.into_iter().zip(self.tcp.by_state());
+        tcp.chain([("udp", self.udp)]).chain(SctpTimeouts::KEYS.into_iter().zip(self.sctp.0))
+    }
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { tcp: TcpTimeouts::default(), udp: Duration::from_secs(300) }
+        Self { tcp: TcpTimeouts::default(), udp: Duration::from_secs(300), sctp: SctpTimeouts::default() }
+    }
+}
+
+/// Defence against floods (ipvs-semantics §3.7). The modes are IPVS's: 0 off; 1 and 2 on
+/// while memory is scarce; 3 always on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defence {
+    /// Connections that look like a flood's are dropped; 0.
+    pub drop_entry: u8,
+    /// Of packets that would open a connection one in so many is dropped; 0.
+    pub drop_packet: u8,
+    /// TCP connections count as established when the server says so; 0.
+    pub secure_tcp: u8,
+    /// Memory is scarce when fewer pages than this are free or hold buffers; 1024.
+    pub amemthresh: u32,
+    /// `drop_packet` 3: one packet in so many, 10; 0: none.
+    pub am_droprate: u32,
+}
+
+impl Default for Defence {
+    fn default() -> Self {
+        Self { drop_entry: 0, drop_packet: 0, secure_tcp: 0, amemthresh: 1024, am_droprate: 10 }
+    }
+}
+
+impl Defence {
+    /// The highest mode.
+    pub const MAX_MODE: u8 = 3;
+    /// Most pages, and most packets, that can be said: as in IPVS.
+    pub const MAX: u32 = i32::MAX as u32;
+
+    /// Whether memory decides about any of it.
+    pub fn is_automatic(&self) -> bool {
+        [self.drop_entry, self.drop_packet, self.secure_tcp].iter().any(|mode| matches!(mode, 1 | 2))
+    }
+    /// Keys in dirigent.toml and IPVS's names, with the largest value.
+    fn by_key(&self) -> [(&'static str, u32, u32); 5] {
+        let mode = u32::from(Self::MAX_MODE);
+        [
+            ("drop_entry", self.drop_entry.into(), mode),
+            ("drop_packet", self.drop_packet.into(), mode),
+            ("secure_tcp", self.secure_tcp.into(), mode),
+            ("amemthresh", self.amemthresh, Self::MAX),
+            ("am_droprate", self.am_droprate, Self::MAX),
+        ]
     }
 }
 
@@ -170,6 +256,22 @@ pub struct Settings {
     pub snat_reroute: bool,
     /// Tunnels: DF of the inner packet is heeded and copied to the outer one; on.
     pub pmtu_disc: bool,
+    /// Connections of a removed server end with their next packet, which goes on as one
+    /// without; off: they wait for its return.
+    pub expire_nodest_conn: bool,
+    /// Persistence templates of servers with weight 0 are not heeded; off.
+    pub expire_quiescent_template: bool,
+    /// A TCP connection may begin without a SYN; off.
+    pub sloppy_tcp: bool,
+    /// An SCTP association may begin without an INIT; off.
+    pub sloppy_sctp: bool,
+    /// What a mark service has no server for goes where it was going; off.
+    pub cache_bypass: bool,
+    /// Bits: 1, or any: a new SYN of a closed connection opens another; 2: also one in FIN_WAIT
+    /// whose answers are not seen (dr, tun). 1.
+    pub conn_reuse_mode: u8,
+    /// Defence against floods.
+    pub defence: Defence,
     /// Timeouts.
     pub timeouts: Timeouts,
     /// Limits of ICMP errors.
@@ -191,6 +293,13 @@ impl Default for Settings {
             nat_icmp_send: false,
             snat_reroute: true,
             pmtu_disc: true,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+            sloppy_tcp: false,
+            sloppy_sctp: false,
+            cache_bypass: false,
+            conn_reuse_mode: 1,
+            defence: Defence::default(),
             timeouts: Timeouts::default(),
             errors: ErrorLimits::default(),
             socket: None,
@@ -200,35 +309,73 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The largest [`Settings::conn_reuse_mode`].
+    pub const MAX_REUSE_MODE: u8 = 3;
+
+    /// The switches, by their keys in dirigent.toml, which are IPVS's names too.
+    pub fn switches(&self) -> [(&'static str, bool); 9] {
+        [
+            ("schedule_icmp", self.schedule_icmp),
+            ("nat_icmp_send", self.nat_icmp_send),
+            ("snat_reroute", self.snat_reroute),
+            ("pmtu_disc", self.pmtu_disc),
+            ("expire_nodest_conn", self.expire_nodest_conn),
+            ("expire_quiescent_template", self.expire_quiescent_template),
+            ("sloppy_tcp", self.sloppy_tcp),
+            ("sloppy_sctp", self.sloppy_sctp),
+            ("cache_bypass", self.cache_bypass),
+        ]
+    }
+    /// The numbers that are IPVS's, likewise, with the largest value.
+    pub fn numbers(&self) -> impl Iterator<Item = (&'static str, u32, u32)> {
+        let reuse = ("conn_reuse_mode", self.conn_reuse_mode.into(), Self::MAX_REUSE_MODE.into());
+        [reuse].into_iter().chain(self.defence.by_key())
+    }
+
     /// The control socket: as set, or `/run/dirigent/INSTANCE.sock`.
     pub fn socket_path(&self) -> String {
         self.socket.clone().unwrap_or_else(|| format!("/run/dirigent/{}.sock", self.instance))
     }
 
     /// Sets what a kernel parameter `net.ipv4.vs.NAME` of IPVS stands for (the
-    /// prefix may be left out). One that the director has no such thing for is
-    /// taken at its default, which is how the director behaves.
+    /// prefix may be left out). One that makes no sense here is taken at its default, which
+    /// is how the director behaves, and else refused with the reason.
     pub fn ipvs_sysctl(&mut self, name: &str, value: i64) -> Result<(), SysctlError> {
         let short = name.strip_prefix("net.ipv4.vs.").unwrap_or(name);
-        let bad = || SysctlError::Value { name: short.into(), value };
+        let out_of = |possible| SysctlError::Value { name: short.into(), value, possible };
+        let bad = || out_of("0 and 1");
         let switch = match value {
             0 => Some(false),
             1 => Some(true),
             _ => None,
         };
+        let mode = || u8::try_from(value).ok().filter(|mode| *mode <= Defence::MAX_MODE).ok_or(out_of("0 to 3"));
+        let number = || u32::try_from(value).ok().filter(|n| *n <= Defence::MAX).ok_or(out_of("0 to 2147483647"));
+        let defence = &mut self.defence;
         match short {
             "schedule_icmp" => self.schedule_icmp = switch.ok_or_else(bad)?,
             "nat_icmp_send" => self.nat_icmp_send = switch.ok_or_else(bad)?,
             "snat_reroute" => self.snat_reroute = switch.ok_or_else(bad)?,
             "pmtu_disc" => self.pmtu_disc = switch.ok_or_else(bad)?,
+            "expire_nodest_conn" => self.expire_nodest_conn = switch.ok_or_else(bad)?,
+            "expire_quiescent_template" => self.expire_quiescent_template = switch.ok_or_else(bad)?,
+            "sloppy_tcp" => self.sloppy_tcp = switch.ok_or_else(bad)?,
+            "sloppy_sctp" => self.sloppy_sctp = switch.ok_or_else(bad)?,
+            "cache_bypass" => self.cache_bypass = switch.ok_or_else(bad)?,
+            "conn_reuse_mode" => self.conn_reuse_mode = mode()?,
+            "drop_entry" => defence.drop_entry = mode()?,
+            "drop_packet" => defence.drop_packet = mode()?,
+            "secure_tcp" => defence.secure_tcp = mode()?,
+            "amemthresh" => defence.amemthresh = number()?,
+            "am_droprate" => defence.am_droprate = number()?,
             // The director makes no conntrack entries, so there are none to keep.
             "conntrack" => _ = switch.ok_or_else(bad)?,
             _ => {
                 let Some((_, default, why)) = ELSEWHERE.iter().find(|(name, ..)| *name == short) else {
                     return Err(SysctlError::Unknown(name.into()));
                 };
-                if value != *default {
-                    return Err(SysctlError::NotInThisVersion { name: short.into(), value, default: *default, why });
+                if Some(value) != *default {
+                    return Err(SysctlError::Refused { name: short.into(), value, why });
                 }
             }
         }
@@ -266,8 +413,11 @@ impl Settings {
         {
             bad("connections", format!("is {n}"), "use 1 to 16777216, or leave it out");
         }
-        let tcp = TcpTimeouts::KEYS.into_iter().zip(self.timeouts.tcp.by_state());
-        for (name, timeout) in tcp.chain([("udp", self.timeouts.udp)]) {
+        for (name, value, most) in self.numbers().filter(|(_, value, most)| value > most) {
+            let remedy = if most == Defence::MAX { "use 0 to 2147483647" } else { "use 0 to 3" };
+            bad(name, format!("is {value}"), remedy);
+        }
+        for (name, timeout) in self.timeouts.by_key() {
             if !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(&timeout) {
                 bad(name, format!("is {timeout:?}"), "use 100ms to 2678400s (31 days)");
             }
@@ -308,23 +458,23 @@ pub(crate) fn interface_name(name: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SysctlError {
     /// The kernel would refuse the value too.
-    #[error("net.ipv4.vs.{name} = {value}: only 0 and 1 are possible")]
+    #[error("net.ipv4.vs.{name} = {value}: only {possible} are possible")]
     Value {
         /// Name without prefix.
         name: String,
         /// Value.
         value: i64,
+        /// The values that are.
+        possible: &'static str,
     },
-    /// IPVS has it, this version not.
-    #[error("net.ipv4.vs.{name} = {value} is not in this version, only {default}: {why}")]
-    NotInThisVersion {
+    /// IPVS has it, and here it would mean nothing, or nothing yet.
+    #[error("net.ipv4.vs.{name} = {value} is refused: {why}")]
+    Refused {
         /// Name without prefix.
         name: String,
         /// Value.
         value: i64,
-        /// The value that is possible.
-        default: i64,
-        /// What it is about.
+        /// Why.
         why: &'static str,
     },
     /// IPVS has no such parameter.
@@ -332,34 +482,32 @@ pub enum SysctlError {
     Unknown(String),
 }
 
-/// IPVS's parameters without a setting here: name, default, why not.
-const ELSEWHERE: &[(&str, i64, &str)] = &[
-    ("amemthresh", 1024, "defence against floods comes later"),
-    ("am_droprate", 10, "defence against floods comes later"),
-    ("drop_entry", 0, "defence against floods comes later"),
-    ("drop_packet", 0, "defence against floods comes later"),
-    ("secure_tcp", 0, "defence against floods comes later"),
-    ("sync_version", 1, "connection synchronisation comes later"),
-    ("sync_ports", 1, "connection synchronisation comes later"),
-    ("sync_persist_mode", 0, "connection synchronisation comes later"),
-    ("sync_sock_size", 0, "connection synchronisation comes later"),
-    ("sync_refresh_period", 0, "connection synchronisation comes later"),
-    ("sync_retries", 0, "connection synchronisation comes later"),
-    ("backup_only", 0, "connection synchronisation comes later"),
-    ("cache_bypass", 0, "the transparent proxy method is not done"),
-    ("expire_nodest_conn", 0, "connections of a removed server always wait for its return"),
-    ("sloppy_tcp", 0, "a connection begins with a SYN only"),
-    ("sloppy_sctp", 0, "an association begins with an INIT only"),
-    ("expire_quiescent_template", 0, "persistence comes later"),
-    ("conn_reuse_mode", 1, "a new SYN of a closed connection is always scheduled afresh"),
-    ("ignore_tunneled", 0, "tunnels come later"),
-    ("run_estimation", 1, "counters are always kept"),
-    ("est_nice", 0, "the director needs no estimator threads"),
-    ("lblc_expiration", 86400, "scheduler lblc comes later"),
-    ("lblcr_expiration", 86400, "scheduler lblcr comes later"),
-    ("debug_level", 0, "use dirigent stats"),
-    ("conn_lfactor", -4, "the table has the size that connections sets"),
-    ("svc_lfactor", -3, "the table of services needs none"),
+/// IPVS's parameters without a setting here: name, the value at which the director behaves as
+/// IPVS would (if there is one, and it is one number), why no other is taken.
+const ELSEWHERE: &[(&str, Option<i64>, &str)] = &[
+    ("sync_version", Some(1), "connections are not synchronised yet"),
+    ("sync_ports", Some(1), "connections are not synchronised yet"),
+    ("sync_persist_mode", Some(0), "connections are not synchronised yet"),
+    ("sync_qlen_max", None, "connections are not synchronised yet: there is no queue"),
+    ("sync_sock_size", Some(0), "connections are not synchronised yet: there is no socket"),
+    ("sync_threshold", None, "connections are not synchronised yet"),
+    ("sync_refresh_period", Some(0), "connections are not synchronised yet"),
+    ("sync_retries", Some(0), "connections are not synchronised yet"),
+    ("backup_only", Some(0), "connections are not synchronised yet: there is no backup"),
+    (
+        "ignore_tunneled",
+        Some(0),
+        "what comes out of a tunnel is directed if its device is among the interfaces of the director: leave it out of \
+         `interfaces` instead",
+    ),
+    ("run_estimation", Some(1), "counters cost nothing that could be saved, and are always kept"),
+    ("est_cpulist", None, "there are no estimator threads to be placed"),
+    ("est_nice", Some(0), "there are no estimator threads to be slowed down"),
+    ("lblc_expiration", Some(86400), "scheduler lblc comes later"),
+    ("lblcr_expiration", Some(86400), "scheduler lblcr comes later"),
+    ("debug_level", Some(0), "there are no debug messages for each packet: use `dirigent stats --drops`"),
+    ("conn_lfactor", Some(-4), "the table of connections has the size that `connections` sets"),
+    ("svc_lfactor", Some(-3), "the table of services has room for all of them from the beginning"),
 ];
 
 #[cfg(test)]
@@ -383,14 +531,32 @@ mod tests {
         assert_eq!((s.schedule_icmp, s.nat_icmp_send, s.snat_reroute, s.pmtu_disc), (true, true, false, false));
         s.ipvs_sysctl("schedule_icmp", 0).unwrap();
         assert!(!s.schedule_icmp);
+        // Each that is a setting is set by its name, and nothing else is by it.
+        let names = s.switches().map(|(name, is)| (name, i64::from(!is)));
+        let names =
+            names.into_iter().chain(Settings::default().numbers().map(|(name, _, _)| (name, 2))).collect::<Vec<_>>();
+        for (name, value) in names {
+            let mut one = s.clone();
+            one.ipvs_sysctl(name, value).unwrap();
+            let all = |s: &Settings| {
+                let switches = s.switches().map(|(name, is)| (name, i64::from(is)));
+                switches.into_iter().chain(s.numbers().map(|(name, is, _)| (name, is.into()))).collect::<Vec<_>>()
+            };
+            let changed: Vec<_> = all(&one).into_iter().zip(all(&s)).filter(|(new, old)| new != old).collect();
+            assert_eq!(changed.iter().map(|(new, _)| *new).collect::<Vec<_>>(), [(name, value)]);
+        }
+        // Each that is none is refused with a reason of its own, but for the value that changes nothing.
+        for (name, default, why) in ELSEWHERE {
+            let refused = s.clone().ipvs_sysctl(name, 7).unwrap_err().to_string();
+            assert_eq!(refused, format!("net.ipv4.vs.{name} = 7 is refused: {why}"));
+            if let Some(default) = default {
+                s.clone().ipvs_sysctl(name, *default).unwrap();
+            }
+        }
         for (name, value, text) in [
             ("net.ipv4.vs.schedule_icmp", 2, "net.ipv4.vs.schedule_icmp = 2: only 0 and 1 are possible"),
             ("net.ipv4.vs.conntrack", -1, "net.ipv4.vs.conntrack = -1: only 0 and 1 are possible"),
-            (
-                "secure_tcp",
-                3,
-                "net.ipv4.vs.secure_tcp = 3 is not in this version, only 0: defence against floods comes later",
-            ),
+            ("secure_tcp", 4, "net.ipv4.vs.secure_tcp = 4: only 0 to 3 are possible"),
             ("net.ipv4.ip_forward", 1, "net.ipv4.ip_forward: IPVS has no such parameter"),
         ] {
             let before = s.clone();

@@ -86,18 +86,22 @@ fn settings() -> impl Strategy<Value = Settings> {
     let name = "[a-z][a-z0-9_-]{0,14}";
     let interfaces = prop::option::of(prop::collection::hash_set(name, 1..3).prop_map(|s| s.into_iter().collect()));
     let time = || (100..=MAX_PERSISTENCE_S as u64 * 1000).prop_map(Duration::from_millis);
-    let timeouts = (prop::array::uniform11(time()), time())
-        .prop_map(|(tcp, udp)| Timeouts { tcp: TcpTimeouts::from_states(tcp), udp });
+    let timeouts = (prop::array::uniform11(time()), time(), prop::array::uniform14(time()))
+        .prop_map(|(tcp, udp, sctp)| Timeouts { tcp: TcpTimeouts::from_states(tcp), udp, sctp: SctpTimeouts(sctp) });
+    let defence = (prop::array::uniform4(0..=Defence::MAX_MODE), 0..=Defence::MAX, 0..=Defence::MAX);
     let errors = (0..9u32, 1..9u32, 0..9u32, 1..9u32).prop_map(|(rate, burst, destination_rate, destination_burst)| {
         ErrorLimits { rate, burst, destination_rate, destination_burst }
     });
     let socket = prop::option::of("/[ -~äß\u{1}]{0,20}");
-    let rest = (prop::sample::select(&Mode::ALL[..]), prop::option::of(1..=MAX_CONNECTIONS), any::<[bool; 4]>());
+    let rest =
+        (prop::sample::select(&Mode::ALL[..]), prop::option::of(1..=MAX_CONNECTIONS), any::<[bool; 9]>(), defence);
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
     (name, interfaces, rest, timeouts, errors, socket, prop::option::of(name)).prop_map(
-        |(instance, interfaces, (mode, connections, switches), timeouts, errors, socket, group)| {
-            let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc] = switches;
+        |(instance, interfaces, (mode, connections, switches, defence), timeouts, errors, socket, group)| {
+            let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc, others @ ..] = switches;
+            let [expire_nodest_conn, expire_quiescent_template, sloppy_tcp, sloppy_sctp, cache_bypass] = others;
+            let ([conn_reuse_mode, drop_entry, drop_packet, secure_tcp], amemthresh, am_droprate) = defence;
             Settings {
                 instance,
                 interfaces,
@@ -107,6 +111,13 @@ fn settings() -> impl Strategy<Value = Settings> {
                 nat_icmp_send,
                 snat_reroute,
                 pmtu_disc,
+                expire_nodest_conn,
+                expire_quiescent_template,
+                sloppy_tcp,
+                sloppy_sctp,
+                cache_bypass,
+                conn_reuse_mode,
+                defence: Defence { drop_entry, drop_packet, secure_tcp, amemthresh, am_droprate },
                 timeouts,
                 errors,
                 socket,

@@ -36,6 +36,7 @@ pub const STAGES: &[&str] = &[
     "persist",
     "clear",
     "assign",
+    "choose",
 ];
 
 /// The stages of XDP: what must be cut or shortened it hands over.
@@ -55,6 +56,7 @@ const XDP_STAGES: &[&str] = &[
     "persist",
     "clear",
     "assign",
+    "choose",
 ];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,

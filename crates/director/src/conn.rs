@@ -8,7 +8,7 @@
 use crate::family::{Family, V4, V6};
 use crate::packet::Packet;
 use crate::persist::{self, Whose};
-use crate::records::{Candidate, Conn, Server, Settings, Tuple, conn_flag, kind};
+use crate::records::{Candidate, Conn, Server, Settings, Tuple, conn_flag, kind, setting};
 use crate::sctp;
 use crate::tables::Tables;
 use crate::tcp::{self, Direction, Event};
@@ -318,8 +318,8 @@ trait Machine {
     type Event: Copy;
     /// The state in which both sides talk.
     const ESTABLISHED: u8;
-    /// The state after `event` in `state`.
-    fn next(direction: Direction, event: Self::Event, state: u8) -> u8;
+    /// The row of `event`, which [`tcp::read`] reads; `secure`: with `secure_tcp`.
+    fn row(secure: bool, direction: Direction, event: Self::Event) -> u64;
     /// Whether connections in this state are counted as active.
     fn active(state: u8) -> bool;
 }
@@ -331,8 +331,8 @@ impl Machine for Tcp {
     type Event = Event;
     const ESTABLISHED: u8 = tcp::State::Established as u8;
     #[inline(always)]
-    fn next(direction: Direction, event: Event, state: u8) -> u8 {
-        tcp::next(direction, event, state)
+    fn row(secure: bool, direction: Direction, event: Event) -> u64 {
+        if secure { tcp::secure_row(direction, event) } else { tcp::row_of(direction, event) }
     }
     #[inline(always)]
     fn active(state: u8) -> bool {
@@ -344,8 +344,8 @@ impl Machine for Sctp {
     type Event = u8;
     const ESTABLISHED: u8 = sctp::State::Established as u8;
     #[inline(always)]
-    fn next(direction: Direction, event: u8, state: u8) -> u8 {
-        sctp::next(direction, event, state)
+    fn row(_: bool, direction: Direction, event: u8) -> u64 {
+        sctp::row_of(direction, event)
     }
     #[inline(always)]
     fn active(state: u8) -> bool {
@@ -357,10 +357,12 @@ impl Machine for Sctp {
 /// Says whether it changed.
 #[inline(always)]
 fn step<F: Family, T: Tables, M: Machine>(t: &T, conn: &Conn<F::Addr>, direction: Direction, event: M::Event) -> bool {
+    let secure = t.settings().is_some_and(|settings| settings.flags & setting::SECURE_TCP != 0);
+    let row = M::row(secure, direction, event);
     let mut n = 0;
     while n < TRIES {
         let word = conn.word();
-        let next = M::next(direction, event, word.state());
+        let next = tcp::read(row, word.state());
         if next == word.state() || word.dead() {
             return false;
         }

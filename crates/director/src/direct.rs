@@ -12,7 +12,7 @@ use crate::packet::Packet;
 use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
 use crate::persist;
 use crate::pieces;
-use crate::records::{Conn, Settings, Tuple, setting};
+use crate::records::{Conn, Settings, Tuple, conn_flag, hop, setting};
 use crate::relay;
 use crate::schedule::Client;
 use crate::sctp::{self, Association};
@@ -90,11 +90,13 @@ pub enum Stage {
     Clear = 16,
     /// A client of a persistent service that has no template.
     Assign = 17,
+    /// A new flow that needs a server.
+    Choose = 18,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 36;
+    pub const COUNT: u32 = 38;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -141,7 +143,7 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
     };
     let settings = t.settings().ok_or(Verdict::pass(Reason::NotConfigured))?;
     match F::conn(t, &flow.key) {
-        Some(conn) if !is_over::<F, P>(settings, &flow, conn, t.now()) => {
+        Some(conn) if !is_over::<F, P, T>(t, settings, &flow, conn) => {
             Ok(if conn.is_reply() { forward::reply(p, t, &flow, conn) } else { forward::request(p, t, &flow, conn) })
         }
         Some(_) => Err(later),
@@ -190,6 +192,7 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         15 => persist(p, t, w),
         16 => clear(p, t, w),
         17 => assign(p, t, w),
+        18 => choose(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -224,7 +227,7 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
         t.stash(0);
         return if settings.mark_rules == 0 { Stage::Open } else { Stage::Mark }.verdict::<F>();
     };
-    if is_over::<F, P>(settings, &w.flow, conn, t.now()) {
+    if is_over::<F, P, T>(t, settings, &w.flow, conn) {
         return Stage::Over.verdict::<F>();
     }
     if P::SCTP {
@@ -239,9 +242,10 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
 pub fn over<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     settle(read_any(p, t, w).map(|()| {
         let flow = &w.flow;
+        let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
         let at_once = F::conn(t, &flow.key).is_some_and(|conn| match flow.key.proto() {
-            proto::SCTP => reopens::<F, Association<'_, P>>(flow, conn),
-            _ => reopens::<F, P>(flow, conn),
+            proto::SCTP => ends::<F, Association<'_, P>, T>(t, settings, flow, conn),
+            _ => ends::<F, P, T>(t, settings, flow, conn),
         });
         let alive = conn::expire::<F, T>(t, &flow.key, at_once) == conn::Expiry::Alive;
         // So that it is not found over again.
@@ -273,6 +277,13 @@ pub fn persist<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Wo
 pub fn assign<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     let assigned = read_any(p, t, w).and_then(|()| persist::assign(t, w));
     settle(assigned.map(|()| Stage::Persist.verdict::<F>()))
+}
+
+/// [`Stage::Choose`].
+#[inline(always)]
+pub fn choose<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let chosen = read_any(p, t, w).and_then(|()| open::choose(t, w));
+    settle(chosen.map(|()| Stage::Open.verdict::<F>()))
 }
 
 /// [`Stage::Clear`].
@@ -469,25 +480,55 @@ fn read_ports<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>
     Ok(())
 }
 
-/// Whether the packet finds its connection at the end: past its timeout, or
-/// closed and reopened by a SYN.
+/// Whether the packet finds its connection at the end: past its timeout, or ended by this
+/// very packet.
 #[inline(always)]
-fn is_over<F: Family, P: Packet>(settings: &Settings, flow: &Flow<F>, conn: &Conn<F::Addr>, now: u32) -> bool {
-    reopens::<F, P>(flow, conn) || conn::looks_over::<_, P>(settings, flow.key.proto(), conn, now)
+fn is_over<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
+    // Which of them does end it, a later stage finds out: that is none of the easy ones.
+    let ended = if P::EASY { begins::<F, P>(flow, conn) } else { ends::<F, P, T>(t, settings, flow, conn) };
+    ended || conn::looks_over::<_, P>(settings, flow.key.proto(), conn, t.now())
 }
 
-/// A SYN or INIT of a closed connection makes room for a new one in the same packet
-/// (IPVS's conn_reuse_mode 1, without its dropped SYN).
+/// Whether the packet is one that begins connections: a client's SYN or INIT.
 #[inline(always)]
-fn reopens<F: Family, P: Packet>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
+fn begins<F: Family, P: Packet>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
+    let said = match P::SCTP {
+        true => flow.l4.flags == sctp::event::INIT,
+        false => flow.key.proto() == proto::TCP && flow.l4.flags & TcpHeader::SYN != 0,
+    };
+    said && !conn.is_reply()
+}
+
+/// Whether the packet ends its connection at once, and goes on as one without: a new one of a
+/// closed connection (ipvs-semantics §3.8), or any where the server was removed (§0, step 5).
+/// IPVS drops such a SYN where netfilter knows it, and waits for the next. (Not inlined: the
+/// verifier would go through all that follows once for each way through it.)
+#[inline(never)]
+fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
+    let begins = begins::<F, P>(flow, conn);
+    if settings.flags & setting::EXPIRE_NODEST != 0 && !conn.is_reply() {
+        let removed = t.next_hop(conn.server).is_some_and(|next| next.state.load() == hop::REMOVED);
+        if removed || (begins && t.server(conn.server).is_some_and(|server| server.weight.load() == 0)) {
+            return true;
+        }
+    }
+    begins && reopens::<F, P>(settings, conn)
+}
+
+/// Whether a new SYN or INIT of this connection opens another (`conn_reuse_mode`).
+#[inline(always)]
+fn reopens<F: Family, P: Packet>(settings: &Settings, conn: &Conn<F::Addr>) -> bool {
+    if settings.flags & setting::REUSE == 0 || conn.flags & conn_flag::CONTROLLED != 0 {
+        return false;
+    }
     let state = conn.word().state();
     if P::SCTP {
-        return flow.l4.flags == sctp::event::INIT && !conn.is_reply() && state == sctp::State::Closed as u8;
+        return state == sctp::State::Closed as u8;
     }
-    flow.key.proto() == proto::TCP
-        && flow.l4.flags & TcpHeader::SYN != 0
-        && !conn.is_reply()
-        && (state == tcp::State::TimeWait as u8 || state == tcp::State::Close as u8)
+    let unanswered = settings.flags & setting::REUSE_FIN_WAIT != 0 && !conn::paired(conn.kind);
+    state == tcp::State::TimeWait as u8
+        || state == tcp::State::Close as u8
+        || (unanswered && state == tcp::State::FinWait as u8)
 }
 
 /// Decides about a packet that this host itself sends (tc egress): answers of a

@@ -132,12 +132,10 @@ pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
         return Err(unrelated);
     }
     let service = open::find::<F, T>(t, key, 0).ok_or(unrelated)?;
-    let wish = open::Wish { obstructed: true, ..open::Wish::new(service, 0, p.ingress(), false, 0) };
-    // No error is sent about an error, whatever came of it.
-    open::connect::<F, T>(t, key, wish, (conn, reply, client)).map_err(|v| match v.reason {
-        Reason::NoServer => Verdict::drop(Reason::NoErrorAboutIcmp),
-        _ => v,
-    })
+    let mut wish = open::Wish { obstructed: true, ..open::Wish::new(service, 0, p.ingress(), false, 0) };
+    // No error is sent about an error.
+    wish.server = open::server_for::<F, T>(t, key, service, client).ok_or(Verdict::drop(Reason::NoErrorAboutIcmp))?;
+    open::connect::<F, T>(t, key, wish, (conn, reply))
 }
 
 /// Whether the message's checksum is right; IPVS asks before it translates.

@@ -9,7 +9,7 @@ use crate::forward;
 use crate::packet::Packet;
 use crate::parse::Fragment;
 use crate::persist::Whose;
-use crate::records::{Conn, Place, Server, Tuple, kind, service_flag, setting};
+use crate::records::{Conn, NEW_FLOWS, Place, Server, Tuple, kind, service_flag, setting};
 use crate::schedule::{self, Client};
 use crate::sctp;
 use crate::shared::{S32, S64};
@@ -134,21 +134,26 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
     if key.src.impossible_source() || F::local(t, &key.src) {
         return Err(Verdict::drop(Reason::Martian));
     }
+    let Some(settings) = t.settings() else { return Err(Verdict::pass(Reason::NotConfigured)) };
     let flags = t.service(index).map_or(0, |service| service.flags);
     let mut wish = Wish::new(index, flags, p.ingress(), key.proto() == proto::UDP, word);
     if key.proto() == proto::TCP {
-        if flow.l4.flags & (TcpHeader::SYN | TcpHeader::RST) != TcpHeader::SYN {
+        let sloppy = settings.flags & setting::SLOPPY_TCP != 0;
+        if flow.l4.flags & TcpHeader::RST != 0 || !(sloppy || flow.l4.flags & TcpHeader::SYN != 0) {
             return Err(Verdict::pass(Reason::NotSyn));
         }
         if key.sport == Be16::new(FTP_DATA) {
             return Err(Verdict::pass(Reason::FtpData));
         }
-        wish.state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+        if settings.flags & setting::SECURE_TCP == 0 {
+            wish.state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+        } // Else it depends on the server, and moves when the packet goes on.
     } else if key.proto() == proto::SCTP {
         // The state moves when the packet goes on: a second INIT would move it again.
         match flow.l4.flags {
             sctp::event::INIT => {}
             sctp::event::NOTHING => return Err(Verdict::drop(Reason::ShortTransport)),
+            said if settings.flags & setting::SLOPPY_SCTP != 0 && said != sctp::event::ABORT => {}
             _ => return Err(Verdict::pass(Reason::NotSyn)),
         }
         if key.sport == Be16::new(FTP_DATA) {
@@ -162,18 +167,60 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
 #[inline(always)]
 pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
     let wish = admit::<F, P, T>(p, t, &w.flow)?;
+    // Once a packet: it may be here again when what was in its way is gone.
+    if !wish.chosen && !wish.obstructed && is_shed(t) {
+        return Err(Verdict::drop(Reason::DropPacket));
+    }
     if wish.persistent {
         return Err(Stage::Persist.verdict::<F>());
     }
-    let Work { flow, conn, reply, client: whose, .. } = w;
-    if wish.one_packet {
-        *whose = client::<F>(&flow.key, wish.service);
-        return Err(choose::<F, T>(t, &flow.key, &wish, whose));
+    if !wish.chosen {
+        return Err(Stage::Choose.verdict::<F>());
     }
-    connect::<F, T>(t, &flow.key, wish, (conn, reply, whose)).map_err(|verdict| match verdict.reason {
-        Reason::NoServer => nobody::<F, T>(t, &flow.key, wish.service),
-        _ => verdict,
-    })
+    if wish.one_packet {
+        return Err(Stage::OnePacket.verdict::<F>());
+    }
+    let Work { flow, conn, reply, .. } = w;
+    connect::<F, T>(t, &flow.key, wish, (conn, reply))
+}
+
+/// [`Stage::Choose`]: the real server of a new flow.
+#[inline(always)]
+pub fn choose<F: Family, T: Tables>(t: &T, w: &mut Work<F>) -> Decision<()> {
+    let Work { flow, client, .. } = w;
+    let (key, mark) = (&flow.key, t.stashed() as u32);
+    let index = find::<F, T>(t, key, mark).ok_or(Verdict::drop(Reason::Raced))?;
+    t.keep(t.service(index).map_or(0, |service| service.cursor.load()));
+    let server = server_for::<F, T>(t, key, index, client).ok_or_else(|| nobody::<F, T>(t, key, index))?;
+    t.stash(Wish::word(mark, Some(server)));
+    Ok(())
+}
+
+/// Schedules `key`.
+#[inline(always)]
+pub fn server_for<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, index: u32, whose: &mut Client) -> Option<u32> {
+    let service = t.service(index)?;
+    // A packet that FTP's service got for its data: only persistence has it go anywhere.
+    if service.flags & service_flag::BY_MARK == 0 && service.port != key.dport {
+        return None;
+    }
+    *whose = client::<F>(key, index);
+    schedule::schedule(t, service, whose)
+}
+
+/// Whether a packet that would open a connection is the one in so many that is dropped
+/// (`drop_packet`, ipvs-semantics §3.7): the first, and each `drop_rate`th after it.
+#[inline(always)]
+fn is_shed<T: Tables>(t: &T) -> bool {
+    let rate = t.settings().map_or(0, |settings| settings.drop_rate);
+    if rate == 0 {
+        return false;
+    }
+    let Some(flows) = t.error_budget(NEW_FLOWS) else { return false };
+    // Another CPU may read the same number: one in about so many.
+    let seen = flows.load();
+    flows.add(1);
+    seen % u64::from(rate) == 0
 }
 
 /// No server takes a connection (ipvs-semantics §0.2).
@@ -191,8 +238,8 @@ pub fn nobody<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, service: u32) -
     errors::refuse::<F, T>(t, Notice::NoServer, 0)
 }
 
-/// Where a new entry and its reply's key are put together, and what schedulers look at.
-type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Family>::Addr>, &'w mut Client);
+/// Where a new entry and its reply's key are put together.
+type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Family>::Addr>);
 
 /// What schedulers may know of a packet.
 #[inline(always)]
@@ -201,25 +248,14 @@ pub fn client<F: Family>(key: &Tuple<F::Addr>, service: u32) -> Client {
     Client { addr, port: key.sport.get(), dest, to: key.dst.to_words(), service }
 }
 
-/// Schedules `key` and inserts its entries. `NoServer` without an error sent:
-/// the caller knows whom to tell.
+/// Inserts the entries of `key` on the wish's server, or on another if that one cannot be.
 #[inline(always)]
 pub fn connect<F: Family, T: Tables>(
     t: &mut T,
     key: &Tuple<F::Addr>,
     mut wish: Wish,
-    (conn, reply, whose): Room<'_, F>,
+    (conn, reply): Room<'_, F>,
 ) -> Decision<()> {
-    let no_server = Verdict::drop(Reason::NoServer);
-    let service = t.service(wish.service).ok_or(no_server)?;
-    // A packet that FTP's service got for its data: only persistence has it go anywhere.
-    if service.flags & service_flag::BY_MARK == 0 && service.port != key.dport {
-        return Err(no_server);
-    }
-    if !wish.chosen {
-        *whose = client::<F>(key, wish.service);
-        wish.server = schedule::schedule(t, service, whose).ok_or(no_server)?;
-    }
     match bind::<F, T>(t, key, &wish, conn, reply) {
         Bound::Done | Bound::There => return Ok(()),
         Bound::Refused(verdict) => return Err(verdict),
@@ -389,17 +425,7 @@ pub fn make_way<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>, word: u64) {
     }
 }
 
-/// Schedules a packet of a one-packet service.
-#[inline(always)]
-fn choose<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, wish: &Wish, client: &Client) -> Verdict {
-    let Some(service) = t.service(wish.service) else { return Verdict::drop(Reason::Raced) };
-    t.keep(service.cursor.load());
-    let Some(server) = schedule::schedule(t, service, client) else { return nobody::<F, T>(t, key, wish.service) };
-    t.stash(Wish::word(wish.mark, Some(server)));
-    Stage::OnePacket.verdict::<F>()
-}
-
-/// [`Stage::OnePacket`]: sends such a packet to the server that was chosen; nothing is remembered.
+/// [`Stage::OnePacket`]: sends the packet to the server that was chosen; nothing is remembered.
 #[inline(always)]
 pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
     let Work { flow, conn, .. } = w;

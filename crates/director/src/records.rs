@@ -398,6 +398,8 @@ pub mod setting {
     pub const ANY_PORT: u32 = 16384;
     /// Prefixes are local, not only addresses.
     pub const LOCAL_NETS: u32 = 32768;
+    /// User space drops connections that look like a flood's (IPVS `drop_entry`); packets do not look at it.
+    pub const DROP_ENTRY: u32 = 65536;
 }
 
 /// Bits that stand with a local prefix. The longest prefix that has an address says them for
@@ -613,6 +615,11 @@ pub const CANDIDATES: u32 = 1024;
 /// Error budget: destinations share a bucket by hash.
 pub const ERROR_BUCKETS: u32 = 1024;
 
+/// The word behind the buckets: packets counted by `drop_packet`, [`Settings::drop_rate`].
+pub const NEW_FLOWS: u32 = ERROR_BUCKETS;
+/// Words of the table.
+pub const ERROR_WORDS: u32 = ERROR_BUCKETS + 1;
+
 /// Names of the maps, as pinned and as the BPF object calls them.
 pub mod map {
     /// `Tuple<Addr4>` to `Conn<Addr4>`.
@@ -655,7 +662,7 @@ pub mod map {
     pub const LINKS: &str = "LINKS";
     /// `Settings`, one entry.
     pub const SETTINGS: &str = "SETTINGS";
-    /// Error budgets: bucket 0 is the total.
+    /// Error budgets: bucket 0 is the total. Behind them [`super::NEW_FLOWS`].
     pub const ERRORS: &str = "ERRORS";
 
     /// Candidates of the expire step.

@@ -7,7 +7,7 @@ use crate::forward::Rewrite;
 use crate::packet::{L4, Packet};
 use crate::parse::{Extent, Fragment, Ip, Transport};
 use crate::records::Conn;
-use crate::tcp::Direction;
+use crate::tcp::{self, Direction, pack};
 use crate::tunnel::Outer;
 use dirigent_wire::{Be16, ChunkHeader, Header, Ports, SctpHeader, crc32c};
 
@@ -176,7 +176,7 @@ pub mod event {
 #[inline(always)]
 pub const fn event_of(chunk: u8) -> u8 {
     use event::*;
-    const BY_TYPE: u64 = row16([
+    const BY_TYPE: u64 = pack([
         DATA,              // DATA
         INIT,              // INIT
         INIT_ACK,          // INIT ACK
@@ -197,32 +197,9 @@ pub const fn event_of(chunk: u8) -> u8 {
     if chunk > 15 { DATA } else { (BY_TYPE >> (4 * (chunk & 15)) & 15) as u8 }
 }
 
-const fn row16(of: [u8; 16]) -> u64 {
-    let (mut packed, mut i) = (0, 0);
-    while i < 16 {
-        #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
-        let value = of[i] as u64;
-        packed |= value << (4 * i);
-        i += 1;
-    }
-    packed
-}
-
-/// Four bits for each state the row is read in.
-const fn row(next: [State; STATES]) -> u64 {
-    let (mut packed, mut i) = (0, 0);
-    while i < STATES {
-        #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
-        let state = next[i] as u64;
-        packed |= state << (4 * i);
-        i += 1;
-    }
-    packed
-}
-
 #[rustfmt::skip]
 mod table {
-    use super::row;
+    use crate::tcp::row;
     use super::State::{Init1 as I1, Init as In, CookieSent as Cs, CookieReplied as Cr,
         CookieWait as Cw, Cookie as Co, CookieEchoed as Ce, Established as Es, ShutdownSent as Ss,
         ShutdownReceived as Sr, ShutdownAckSent as Sa, Rejected as Rj, Closed as Cl};
@@ -230,57 +207,66 @@ mod table {
     /// Rows by event, for each direction.
     pub const IN: [u64; 10] = [
         // In state: NONE I1  IN  CS  CR  CW  CO  CE  ES  SS  SR  SA  RJ  CL
-        row([         Es, I1, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // data
-        row([         I1, In, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, In, In ]), // INIT
-        row([         Cw, Cw, Cw, Cs, Cr, Co, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // INIT ACK
-        row([         Cr, In, In, Cr, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // COOKIE ECHO
-        row([         Es, I1, In, Cs, Cr, Cw, Co, Es, Es, Ss, Sr, Sa, Rj, Cl ]), // COOKIE ACK
-        row([         Sr, I1, In, Cs, Cr, Cw, Co, Ce, Sr, Ss, Sr, Sa, Rj, Cl ]), // SHUTDOWN
-        row([         Cl, In, In, Cs, Cr, Cw, Co, Ce, Es, Cl, Sr, Cl, Rj, Cl ]), // SHUTDOWN ACK
-        row([         Cl, Cl, Cl, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Cl, Rj, Cl ]), // SHUTDOWN COMPLETE
-        row([         Cl, I1, In, Cs, Cr, Cw, Co, Cl, Es, Ss, Sr, Sa, Rj, Cl ]), // ERROR
-        row([         Cl, Cl, Cl, Cl, Cl, Rj, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl ]), // ABORT
+        row![         Es, I1, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // data
+        row![         I1, In, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, In, In ], // INIT
+        row![         Cw, Cw, Cw, Cs, Cr, Co, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // INIT ACK
+        row![         Cr, In, In, Cr, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // COOKIE ECHO
+        row![         Es, I1, In, Cs, Cr, Cw, Co, Es, Es, Ss, Sr, Sa, Rj, Cl ], // COOKIE ACK
+        row![         Sr, I1, In, Cs, Cr, Cw, Co, Ce, Sr, Ss, Sr, Sa, Rj, Cl ], // SHUTDOWN
+        row![         Cl, In, In, Cs, Cr, Cw, Co, Ce, Es, Cl, Sr, Cl, Rj, Cl ], // SHUTDOWN ACK
+        row![         Cl, Cl, Cl, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Cl, Rj, Cl ], // SHUTDOWN COMPLETE
+        row![         Cl, I1, In, Cs, Cr, Cw, Co, Cl, Es, Ss, Sr, Sa, Rj, Cl ], // ERROR
+        row![         Cl, Cl, Cl, Cl, Cl, Rj, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl ], // ABORT
     ];
     pub const OUT: [u64; 10] = [
-        row([         Es, I1, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // data
-        row([         Cw, Cw, Cw, Cw, Cw, Cw, Cw, Cw, Es, Cw, Cw, Cw, Cw, Cw ]), // INIT
-        row([         Cs, Cs, Cs, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // INIT ACK
-        row([         Ce, Ce, Ce, Ce, Ce, Ce, Ce, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // COOKIE ECHO
-        row([         Es, Es, Es, Es, Es, Es, Es, Es, Es, Ss, Sr, Sa, Rj, Cl ]), // COOKIE ACK
-        row([         Ss, Ss, Ss, Ss, Ss, Ss, Ss, Ss, Ss, Ss, Sr, Sa, Rj, Cl ]), // SHUTDOWN
-        row([         Sa, Sa, Sa, Sa, Sa, Cw, Co, Ce, Es, Sa, Sa, Sa, Rj, Cl ]), // SHUTDOWN ACK
-        row([         Cl, I1, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // SHUTDOWN COMPLETE
-        row([         Cl, Cl, Cl, Cl, Cl, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // ERROR
-        row([         Cl, Rj, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl ]), // ABORT
+        row![         Es, I1, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // data
+        row![         Cw, Cw, Cw, Cw, Cw, Cw, Cw, Cw, Es, Cw, Cw, Cw, Cw, Cw ], // INIT
+        row![         Cs, Cs, Cs, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // INIT ACK
+        row![         Ce, Ce, Ce, Ce, Ce, Ce, Ce, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // COOKIE ECHO
+        row![         Es, Es, Es, Es, Es, Es, Es, Es, Es, Ss, Sr, Sa, Rj, Cl ], // COOKIE ACK
+        row![         Ss, Ss, Ss, Ss, Ss, Ss, Ss, Ss, Ss, Ss, Sr, Sa, Rj, Cl ], // SHUTDOWN
+        row![         Sa, Sa, Sa, Sa, Sa, Cw, Co, Ce, Es, Sa, Sa, Sa, Rj, Cl ], // SHUTDOWN ACK
+        row![         Cl, I1, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // SHUTDOWN COMPLETE
+        row![         Cl, Cl, Cl, Cl, Cl, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // ERROR
+        row![         Cl, Rj, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl ], // ABORT
     ];
     pub const ONLY: [u64; 10] = [
-        row([         Es, I1, In, Cs, Cr, Es, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // data
-        row([         I1, In, In, In, In, In, Co, Ce, Es, Ss, Sr, Sa, In, In ]), // INIT
-        row([         Ce, Ce, Ce, Ce, Ce, Ce, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // INIT ACK
-        row([         Es, Es, Es, Es, Es, Es, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // COOKIE ECHO
-        row([         Es, I1, In, Es, Es, Cw, Es, Es, Es, Ss, Sr, Sa, Rj, Cl ]), // COOKIE ACK
-        row([         Sr, I1, In, Cs, Cr, Cw, Co, Ce, Sr, Ss, Sr, Sa, Rj, Cl ]), // SHUTDOWN
-        row([         Cl, In, In, Cs, Cr, Cw, Co, Ce, Cl, Cl, Sr, Cl, Rj, Cl ]), // SHUTDOWN ACK
-        row([         Cl, Cl, Cl, Cl, Cl, Cw, Co, Ce, Es, Ss, Cl, Cl, Rj, Cl ]), // SHUTDOWN COMPLETE
-        row([         Cl, I1, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ]), // ERROR
-        row([         Cl, Cl, Cl, Cl, Cl, Rj, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl ]), // ABORT
+        row![         Es, I1, In, Cs, Cr, Es, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // data
+        row![         I1, In, In, In, In, In, Co, Ce, Es, Ss, Sr, Sa, In, In ], // INIT
+        row![         Ce, Ce, Ce, Ce, Ce, Ce, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // INIT ACK
+        row![         Es, Es, Es, Es, Es, Es, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // COOKIE ECHO
+        row![         Es, I1, In, Es, Es, Cw, Es, Es, Es, Ss, Sr, Sa, Rj, Cl ], // COOKIE ACK
+        row![         Sr, I1, In, Cs, Cr, Cw, Co, Ce, Sr, Ss, Sr, Sa, Rj, Cl ], // SHUTDOWN
+        row![         Cl, In, In, Cs, Cr, Cw, Co, Ce, Cl, Cl, Sr, Cl, Rj, Cl ], // SHUTDOWN ACK
+        row![         Cl, Cl, Cl, Cl, Cl, Cw, Co, Ce, Es, Ss, Cl, Cl, Rj, Cl ], // SHUTDOWN COMPLETE
+        row![         Cl, I1, In, Cs, Cr, Cw, Co, Ce, Es, Ss, Sr, Sa, Rj, Cl ], // ERROR
+        row![         Cl, Cl, Cl, Cl, Cl, Rj, Cl, Cl, Cl, Cl, Cl, Cl, Cl, Cl ], // ABORT
     ];
 }
 
 /// The rows of all directions.
 static ROWS: [[u64; 10]; 3] = [table::IN, table::OUT, table::ONLY];
 
+/// Every state stays.
+const STAY: u64 = pack([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+
 /// The state after `event` in `state`.
 #[inline(always)]
 pub fn next(direction: Direction, event: u8, state: u8) -> u8 {
+    tcp::read(row_of(direction, event), state)
+}
+
+/// The row of `event`: [`tcp::read`] says the next state.
+#[inline(always)]
+pub(crate) fn row_of(direction: Direction, event: u8) -> u64 {
     let rows = match direction {
         Direction::In => ROWS.first(),
         Direction::Out => ROWS.get(1),
         Direction::InOnly => ROWS.get(2),
     };
     match rows.and_then(|rows| rows.get(usize::from(event & 15))) {
-        Some(row) => (row >> (4 * (state & 15)) & 15) as u8,
-        None => state & 15,
+        Some(row) => *row,
+        None => STAY,
     }
 }
 

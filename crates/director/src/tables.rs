@@ -151,6 +151,6 @@ pub trait Tables {
     fn count_conn(&self, server: u32);
     /// Counts a packet towards the server (`reply` false) or the client.
     fn count(&self, server: u32, reply: bool, bytes: u32);
-    /// Budget of errors to send: bucket 0 is the total.
+    /// Budget of errors to send: bucket 0 is the total; [`crate::records::NEW_FLOWS`] is a count.
     fn error_budget(&self, bucket: u32) -> Option<&S64>;
 }

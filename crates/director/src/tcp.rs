@@ -106,45 +106,72 @@ impl Event {
     }
 }
 
-/// Four bits for each state the row is read in: no memory and no bounds check.
-const fn row(next: [State; 11]) -> u64 {
-    let mut packed = 0;
-    let mut i = 0;
-    while i < 11 {
+/// Four bits for each number, the first lowest: a row of a table without memory and without
+/// a bounds check.
+pub(crate) const fn pack<const N: usize>(numbers: [u8; N]) -> u64 {
+    assert!(N <= 16);
+    let (mut packed, mut i) = (0, 0);
+    while i < N {
         #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
-        let state = next[i] as u64;
-        packed |= state << (4 * i);
+        let number = numbers[i];
+        assert!(number < 16);
+        packed |= (number as u64) << (4 * i);
         i += 1;
     }
     packed
 }
 
+/// A row of a table of states: the next state, for each state it is read in.
+macro_rules! row {
+    ($($state:expr),* $(,)?) => { $crate::tcp::pack([$($state as u8),*]) };
+}
+pub(crate) use row;
+
 #[rustfmt::skip]
 mod table {
-    use super::{State::*, row};
     use super::State::{Established as Es, SynSent as Ss, SynRecv as Sr, FinWait as Fw,
-        TimeWait as Tw, Close as Cl, CloseWait as Cw, LastAck as La, Listen as Li};
+        TimeWait as Tw, Close as Cl, CloseWait as Cw, LastAck as La, Listen as Li, SynAck as Sa};
 
     // In state:                        NONE ESTA SYNS SYNR FINW TIMW CLOS CLOW LACK LIST SYNACK
-    pub const IN_SYN: u64      = row([ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr ]);
-    pub const IN_FIN: u64      = row([ Cl,  Cw,  Ss,  Tw,  Tw,  Tw,  Cl,  Cw,  La,  Li,  Tw ]);
-    pub const IN_ACK: u64      = row([ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es ]);
-    pub const IN_RST: u64      = row([ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Sr ]);
-    pub const OUT_SYN: u64     = row([ Ss,  Es,  Ss,  Sr,  Ss,  Ss,  Ss,  Ss,  Ss,  Li,  Sr ]);
-    pub const OUT_FIN: u64     = row([ Tw,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Tw,  La,  Li,  Tw ]);
-    pub const OUT_ACK: u64     = row([ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  La,  Es,  Es ]);
-    pub const OUT_RST: u64     = row([ Cl,  Cl,  Ss,  Cl,  Cl,  Tw,  Cl,  Cl,  Cl,  Cl,  Cl ]);
-    pub const ONLY_SYN: u64    = row([ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr ]);
-    pub const ONLY_FIN: u64    = row([ Cl,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Cw,  La,  Li,  Tw ]);
-    pub const ONLY_ACK: u64    = row([ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es ]);
-    pub const ONLY_RST: u64    = row([ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Cl ]);
-    pub const NOTHING: u64     = row([Close; 11]);
+    pub const IN_SYN: u64      = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr ];
+    pub const IN_FIN: u64      = row![ Cl,  Cw,  Ss,  Tw,  Tw,  Tw,  Cl,  Cw,  La,  Li,  Tw ];
+    pub const IN_ACK: u64      = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es ];
+    pub const IN_RST: u64      = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Sr ];
+    pub const OUT_SYN: u64     = row![ Ss,  Es,  Ss,  Sr,  Ss,  Ss,  Ss,  Ss,  Ss,  Li,  Sr ];
+    pub const OUT_FIN: u64     = row![ Tw,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Tw,  La,  Li,  Tw ];
+    pub const OUT_ACK: u64     = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  La,  Es,  Es ];
+    pub const OUT_RST: u64     = row![ Cl,  Cl,  Ss,  Cl,  Cl,  Tw,  Cl,  Cl,  Cl,  Cl,  Cl ];
+    pub const ONLY_SYN: u64    = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr ];
+    pub const ONLY_FIN: u64    = row![ Cl,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Cw,  La,  Li,  Tw ];
+    pub const ONLY_ACK: u64    = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es ];
+    pub const ONLY_RST: u64    = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Cl ];
+    pub const NOTHING: u64     = row![ Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl ];
+
+    // With `secure_tcp` these instead: who has only asked stays in SYN_RECV or SYNACK.
+    pub const SECURE_IN_SYN: u64   = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sa ];
+    pub const SECURE_IN_FIN: u64   = row![ Cl,  Cw,  Ss,  Tw,  Tw,  Tw,  Cl,  Cw,  La,  Li,  Sa ];
+    pub const SECURE_IN_ACK: u64   = row![ Es,  Es,  Ss,  Sr,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Sa ];
+    pub const SECURE_IN_RST: u64   = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Cl ];
+    pub const SECURE_OUT_SYN: u64  = row![ Ss,  Es,  Ss,  Sa,  Ss,  Ss,  Ss,  Ss,  Ss,  Li,  Sa ];
+    pub const SECURE_ONLY_SYN: u64 = row![ Sa,  Es,  Es,  Sr,  Sa,  Sa,  Sa,  Sa,  Sa,  Sa,  Sa ];
+}
+
+/// What a row says of `state`.
+#[inline(always)]
+pub(crate) const fn read(row: u64, state: u8) -> u8 {
+    (row >> (4 * (state & 15)) & 15) as u8
 }
 
 /// The state after `event` in `state`.
 #[inline(always)]
 pub const fn next(direction: Direction, event: Event, state: u8) -> u8 {
-    let row = match (direction, event) {
+    read(row_of(direction, event), state)
+}
+
+/// The row of `event`: [`read`] says the next state.
+#[inline(always)]
+pub(crate) const fn row_of(direction: Direction, event: Event) -> u64 {
+    match (direction, event) {
         (_, Event::Nothing) => table::NOTHING,
         (Direction::In, Event::Syn) => table::IN_SYN,
         (Direction::In, Event::Fin) => table::IN_FIN,
@@ -158,8 +185,22 @@ pub const fn next(direction: Direction, event: Event, state: u8) -> u8 {
         (Direction::InOnly, Event::Fin) => table::ONLY_FIN,
         (Direction::InOnly, Event::Ack) => table::ONLY_ACK,
         (Direction::InOnly, Event::Rst) => table::ONLY_RST,
-    };
-    (row >> (4 * (state & 15)) & 15) as u8
+    }
+}
+
+/// The same with `secure_tcp` (ipvs-semantics §3.5). Where [`row_of`] stays in a state, this stays
+/// too, but for a server's SYN.
+#[inline(always)]
+pub(crate) const fn secure_row(direction: Direction, event: Event) -> u64 {
+    match (direction, event) {
+        (Direction::In, Event::Syn) => table::SECURE_IN_SYN,
+        (Direction::In, Event::Fin) => table::SECURE_IN_FIN,
+        (Direction::In, Event::Ack) => table::SECURE_IN_ACK,
+        (Direction::In, Event::Rst) => table::SECURE_IN_RST,
+        (Direction::Out, Event::Syn) => table::SECURE_OUT_SYN,
+        (Direction::InOnly, Event::Syn) => table::SECURE_ONLY_SYN,
+        _ => row_of(direction, event),
+    }
 }
 
 #[cfg(test)]
@@ -185,6 +226,41 @@ mod tests {
     fn rst_of_the_client_leaves_syn_recv() {
         assert_eq!(next(Direction::In, Event::Rst, State::SynRecv as u8), State::SynRecv as u8);
         assert_eq!(next(Direction::Out, Event::Rst, State::SynRecv as u8), State::Close as u8);
+    }
+
+    /// The packet path asks the ordinary table alone whether a packet changes anything,
+    /// unless it is a server's SYN, FIN or RST.
+    #[test]
+    fn what_the_ordinary_table_keeps_the_secure_one_keeps() {
+        let next_secure = |direction, event, state| read(secure_row(direction, event), state);
+        for direction in [Direction::In, Direction::Out, Direction::InOnly] {
+            for event in [Event::Syn, Event::Fin, Event::Ack, Event::Rst, Event::Nothing] {
+                for state in (0..11).filter(|state| next(direction, event, *state) == *state) {
+                    let moves = next_secure(direction, event, state) != state;
+                    assert_eq!(
+                        moves,
+                        (direction, event, state) == (Direction::Out, Event::Syn, State::SynRecv as u8),
+                        "{direction:?} {event:?} {state}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn with_secure_tcp_only_the_server_makes_a_connection_of_a_request() {
+        let next_secure = |direction, event, state| read(secure_row(direction, event), state);
+        let mut s = State::None as u8;
+        let mut see = |d, e| {
+            s = next_secure(d, e, s);
+            s
+        };
+        assert_eq!(see(Direction::In, Event::Syn), State::SynRecv as u8);
+        assert_eq!(see(Direction::In, Event::Ack), State::SynRecv as u8);
+        assert_eq!(see(Direction::Out, Event::Syn), State::SynAck as u8);
+        assert_eq!(see(Direction::In, Event::Ack), State::SynAck as u8);
+        assert_eq!(see(Direction::Out, Event::Ack), State::Established as u8);
+        assert_eq!(next_secure(Direction::InOnly, Event::Syn, State::None as u8), State::SynAck as u8);
     }
 
     #[test]

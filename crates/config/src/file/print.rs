@@ -3,7 +3,7 @@
 use super::{VERSION, duration};
 use crate::mark::MarkRule;
 use crate::model::{Method, Model, Netmask, Persistence, Server, Service, ServiceKey, TunnelKind, VipPolicy};
-use crate::settings::{Settings, TcpTimeouts};
+use crate::settings::Settings;
 use std::fmt::Write;
 
 /// A file that [`super::parse`] makes the same Model of, as far as this version
@@ -56,12 +56,12 @@ fn settings(s: &Settings, out: &mut String) {
     if let Some(connections) = s.connections {
         line(o, "connections", connections);
     }
-    for (key, value, default) in [
-        ("schedule_icmp", s.schedule_icmp, d.schedule_icmp),
-        ("nat_icmp_send", s.nat_icmp_send, d.nat_icmp_send),
-        ("snat_reroute", s.snat_reroute, d.snat_reroute),
-        ("pmtu_disc", s.pmtu_disc, d.pmtu_disc),
-    ] {
+    for ((key, value), (_, default)) in s.switches().into_iter().zip(d.switches()) {
+        if value != default {
+            line(o, key, value);
+        }
+    }
+    for ((key, value, _), (_, default, _)) in s.numbers().zip(d.numbers()) {
         if value != default {
             line(o, key, value);
         }
@@ -73,8 +73,7 @@ fn settings(s: &Settings, out: &mut String) {
     }
 
     let mut timeouts = String::new();
-    let tcp = TcpTimeouts::KEYS.into_iter().zip(s.timeouts.tcp.by_state()).zip(d.timeouts.tcp.by_state());
-    for ((key, value), default) in tcp.chain([(("udp", s.timeouts.udp), d.timeouts.udp)]) {
+    for ((key, value), (_, default)) in s.timeouts.by_key().zip(d.timeouts.by_key()) {
         if value != default {
             line(&mut timeouts, key, quoted(&duration::format(value)));
         }

@@ -85,6 +85,10 @@ fn bad_files() {
         (director("connections = -1"), "3:15: connections is -1; use a whole number from 1 to 16777216, without quotes".into()),
         (director("connections = 1.5"), "3:15: connections is a fraction, not an integer; use a whole number from 1 to 16777216, without quotes".into()),
         (director("connections = 99999999999999999999"), "3:15: connections is 99999999999999999999; use a whole number from 1 to 16777216, without quotes".into()),
+        (director("conn_reuse_mode = 4"), "3:19: conn_reuse_mode is 4; use a whole number from 0 to 3, without quotes".into()),
+        (director("secure_tcp = -1"), "3:14: secure_tcp is -1; use a whole number from 0 to 3, without quotes".into()),
+        (director("amemthresh = 2147483648"), "3:14: amemthresh is 2147483648; use a whole number from 0 to 2147483647, without quotes".into()),
+        (director("timeouts.sctp_cookie = \"1ms\""), "3:24: sctp_cookie is 1ms; use 100ms to 2678400s (31 days)".into()),
         (director("schedule_icmp = 1"), "3:17: schedule_icmp is an integer, not true or false; write true or false, without quotes".into()),
         (director("socket = \"run/x\""), "3:10: socket \"run/x\" is no socket path; use an absolute path of at most 107 bytes".into()),
         (director("group = \"\""), "3:9: group \"\" is no name of a group; use a name from /etc/group, or leave it out".into()),
@@ -193,9 +197,21 @@ connections = 2_000_000
 schedule_icmp = true
 nat_icmp_send = true
 snat_reroute = false
+pmtu_disc = false
+expire_nodest_conn = true
+expire_quiescent_template = true
+sloppy_tcp = true
+sloppy_sctp = true
+cache_bypass = true
+conn_reuse_mode = 2
+drop_entry = 1
+drop_packet = 2
+secure_tcp = 3
+amemthresh = 4096
+am_droprate = 7
 socket = "/run/x.sock"
 group = "ops"
-timeouts = { tcp_established = "2h", udp = "500ms" }
+timeouts = { tcp_established = "2h", udp = "500ms", sctp_established = "1h", sctp_closed = "5s" }
 errors = { rate = 0, burst = 1, destination_rate = 2, destination_burst = 3 }
 [[service]]
 protocol = "udp"
@@ -221,6 +237,12 @@ address = "[fd00::3]:5353"
     assert_eq!(s.timeouts.tcp.established, Duration::from_secs(7200));
     assert_eq!(s.timeouts.udp, Duration::from_millis(500));
     assert_eq!(s.timeouts.tcp.fin_wait, Duration::from_secs(120));
+    assert_eq!((s.timeouts.sctp.0[8], s.timeouts.sctp.0[13]), (Duration::from_secs(3600), Duration::from_secs(5)));
+    assert_eq!(s.timeouts.sctp.0[12], Duration::from_secs(4));
+    assert_eq!((s.pmtu_disc, s.expire_nodest_conn, s.expire_quiescent_template), (false, true, true));
+    assert_eq!((s.sloppy_tcp, s.sloppy_sctp, s.cache_bypass, s.conn_reuse_mode), (true, true, true, 2));
+    let defence = Defence { drop_entry: 1, drop_packet: 2, secure_tcp: 3, amemthresh: 4096, am_droprate: 7 };
+    assert_eq!(s.defence, defence);
     assert_eq!(s.errors, ErrorLimits { rate: 0, burst: 1, destination_rate: 2, destination_burst: 3 });
 
     let [service] = model.services() else { panic!() };

@@ -11,11 +11,11 @@ use dirigent_director::records::{
     LAYOUT_VERSION, NextHop, Noted, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
 };
 use dirigent_director::schedule::{Scheduler, Table};
-use dirigent_director::sctp;
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::Be16;
 
 use super::Error;
+use super::defence;
 use super::known::KnownServers;
 use super::lists;
 use super::marks::Marks;
@@ -68,6 +68,8 @@ pub struct Control<S> {
     pub(super) marks: Marks,
     /// What [`Control::set_local_nets`] said last.
     pub(super) local_nets: BTreeSet<LocalNet>,
+    /// Pages of memory that are free or hold buffers, as last said.
+    available: Option<u64>,
     /// What [`Control::set_next_hop`] said last of an address.
     hops: HashMap<IpAddr, NextHop>,
 }
@@ -113,6 +115,7 @@ impl<S: Store> Control<S> {
             known: KnownServers::default(),
             marks: Marks::default(),
             local_nets: BTreeSet::new(),
+            available: None,
             hops: HashMap::new(),
         }
     }
@@ -450,12 +453,20 @@ impl<S: Store> Control<S> {
         Ok(Some(ServerStatus { index: member.index, active, inactive, counters, hop }))
     }
 
+    /// Says how many pages of memory are free or hold buffers, by which automatic defence
+    /// goes on and off (ipvs-semantics §3.7: each second).
+    pub fn set_available(&mut self, pages: u64) -> Result<(), Error> {
+        self.available = Some(pages);
+        self.settle_settings()
+    }
+
     /// Writes the settings if they differ.
     pub(super) fn settle_settings(&mut self) -> Result<(), Error> {
         let old = self.store.settings()?;
         let hz = self.store.hz();
         let mark_rules = self.prepare_marks(old.mark_rules)?;
-        let new = Settings { mark_rules, ..settings(self.model.settings(), hz, self.presence(), old.clock_offset) };
+        let mut new = Settings { mark_rules, ..settings(self.model.settings(), hz, self.presence(), old.clock_offset) };
+        defence::settle(&self.model.settings().defence, self.available, &mut new);
         if format!("{old:?}") == format!("{new:?}") {
             return Ok(());
         }
@@ -522,7 +533,13 @@ fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> S
             | bit(of.nat_icmp_send, setting::NAT_ICMP_SEND)
             | bit(of.snat_reroute, setting::SNAT_REROUTE)
             | bit(of.pmtu_disc, setting::PMTU_DISC)
-            | setting::REUSE
+            | bit(of.expire_nodest_conn, setting::EXPIRE_NODEST)
+            | bit(of.expire_quiescent_template, setting::EXPIRE_QUIESCENT)
+            | bit(of.sloppy_tcp, setting::SLOPPY_TCP)
+            | bit(of.sloppy_sctp, setting::SLOPPY_SCTP)
+            | bit(of.cache_bypass, setting::CACHE_BYPASS)
+            | bit(of.conn_reuse_mode != 0, setting::REUSE)
+            | bit(of.conn_reuse_mode & 2 != 0, setting::REUSE_FIN_WAIT)
             | presence,
         hz,
         clock_offset,
@@ -534,8 +551,8 @@ fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> S
         error_dest_burst: of.errors.destination_burst,
         ..Settings::default()
     };
-    for (slot, seconds) in record.sctp_timeouts.iter_mut().zip(sctp::TIMEOUTS_S) {
-        *slot = seconds * hz;
+    for (slot, timeout) in record.sctp_timeouts.iter_mut().zip(of.timeouts.sctp.0) {
+        *slot = ticks(timeout);
     }
     (record.lblc_expiration, record.lblcr_expiration) = (86_400 * hz, 86_400 * hz);
     for (slot, timeout) in record.tcp_timeouts.iter_mut().zip(of.timeouts.tcp.by_state()) {

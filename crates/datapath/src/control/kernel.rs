@@ -14,7 +14,7 @@ use dirigent_director::verdict::Reason;
 use super::Error;
 use super::clock::Clock;
 use super::shapes::{self, Conn4, Conn6, Key4, Key6, Net4, Net6, Place4, Place6, halves, pair, words_of_key};
-use super::store::{Entry, Expired, Flow, Room, Spot, Store};
+use super::store::{Due, Entry, Expired, Flow, Room, Spot, Store};
 use crate::kernel::{ExpireStep, Instance, Kernel, Mapped, PerCpuTable, Table};
 use crate::memory::LocalNet;
 
@@ -102,17 +102,18 @@ impl KernelStore {
     }
 
     /// Has the packet path expire those of these entries that are due.
-    fn expire(&self, suspects: &[Flow], out: &mut Expired) -> Result<(), Error> {
+    fn expire(&self, suspects: &[(Flow, Due)], out: &mut Expired) -> Result<(), Error> {
         let Some(step) = &self.expire else { return Ok(()) };
         for chunk in suspects.chunks(CANDIDATES as usize) {
-            for (place, flow) in (0..).zip(chunk) {
+            for (place, (flow, due)) in (0..).zip(chunk) {
                 let no_entry = Error::NoEntry { table: map::CANDIDATES, index: place };
                 let words = self.candidates.get(place).ok_or(no_entry)?;
                 let [head @ .., last] = words;
                 for (to, word) in head.iter().zip(words_of_key(flow)) {
                     to.store(word, Ordering::Relaxed);
                 }
-                last.store(pair(u32::from(flow.src.is_ipv6()), 0), Ordering::Release);
+                let at_once = if *due == Due::AtOnce { 2 } else { 0 };
+                last.store(pair(u32::from(flow.src.is_ipv6()) | at_once, 0), Ordering::Release);
             }
             step.run(chunk.len() as u32)?;
             for place in 0..chunk.len() as u32 {
@@ -356,13 +357,18 @@ impl Store for KernelStore {
         }
         Ok(())
     }
-    fn sweep(&mut self, idle: &dyn Fn(&Entry) -> bool, pause: &mut dyn FnMut()) -> Result<Expired, Error> {
+    fn sweep(
+        &mut self,
+        due: &mut dyn FnMut(&Self, &Entry) -> Result<Due, Error>,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Expired, Error> {
         let mut out = Expired::default();
         let mut suspects = Vec::new();
-        let note = |entry: Entry, suspects: &mut Vec<Flow>| {
-            if idle(&entry) {
-                suspects.push(entry.flow);
-            }
+        let mut failed = Ok(());
+        let mut note = |entry: Entry, suspects: &mut Vec<(Flow, Due)>| match due(self, &entry) {
+            Ok(Due::Not) => {}
+            Ok(due) => suspects.push((entry.flow, due)),
+            Err(error) => failed = Err(error),
         };
         let mut walk = self.conns4.walk(CHUNK);
         while walk.next_chunk(|key, conn| note(shapes::entry4(&key, &conn), &mut suspects))? {
@@ -376,6 +382,7 @@ impl Store for KernelStore {
             suspects.clear();
             pause();
         }
+        failed?;
         Ok(out)
     }
 }

@@ -12,7 +12,7 @@ use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
-use super::store::{Entry, Expired, Flow, Room, Spot, Store, address};
+use super::store::{Due, Entry, Expired, Flow, Room, Spot, Store, address};
 use crate::memory::{LocalNet, MemoryTables};
 
 /// Ticks a second, as most kernels have.
@@ -56,9 +56,9 @@ fn range<T>(table: &'static str, slots: &[T], base: u32, len: usize) -> Result<s
 }
 
 impl MemoryTables {
-    fn expire_all<F: Family>(&mut self, keys: Vec<Tuple<F::Addr>>, out: &mut Expired) {
-        for key in keys {
-            match conn::expire::<F, Self>(self, &key, false) {
+    fn expire_all<F: Family>(&mut self, suspects: Vec<(Tuple<F::Addr>, Due)>, out: &mut Expired) {
+        for (key, due) in suspects.into_iter().filter(|(_, due)| *due != Due::Not) {
+            match conn::expire::<F, Self>(self, &key, due == Due::AtOnce) {
                 Expiry::Gone => out.gone += 1,
                 Expiry::Alive => out.alive += 1,
                 Expiry::Absent => {}
@@ -228,14 +228,18 @@ impl Store for MemoryTables {
         }
         Ok(())
     }
-    fn sweep(&mut self, idle: &dyn Fn(&Entry) -> bool, pause: &mut dyn FnMut()) -> Result<Expired, Error> {
+    fn sweep(
+        &mut self,
+        due: &mut dyn FnMut(&Self, &Entry) -> Result<Due, Error>,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Expired, Error> {
         let mut out = Expired::default();
-        let four = self.conns4.iter().filter(|(key, conn)| idle(&entry(Flow::of4(key), conn)));
-        let four = four.map(|(key, _)| *key).collect();
+        let four = self.conns4.iter().map(|(key, conn)| Ok((*key, due(self, &entry(Flow::of4(key), conn))?)));
+        let four = four.collect::<Result<_, Error>>()?;
         self.expire_all::<V4>(four, &mut out);
         pause();
-        let six = self.conns6.iter().filter(|(key, conn)| idle(&entry(Flow::of6(key), conn)));
-        let six = six.map(|(key, _)| *key).collect();
+        let six = self.conns6.iter().map(|(key, conn)| Ok((*key, due(self, &entry(Flow::of6(key), conn))?)));
+        let six = six.collect::<Result<_, Error>>()?;
         self.expire_all::<V6>(six, &mut out);
         Ok(out)
     }

@@ -7,6 +7,7 @@
 mod apply;
 mod clock;
 mod connections;
+mod defence;
 mod error;
 mod kernel;
 mod known;
@@ -27,5 +28,5 @@ pub use apply::{Control, ServerStatus};
 pub use connections::{Connection, connections};
 pub use error::Error;
 pub use kernel::KernelStore;
-pub use store::{Entry, Expired, Flow, Room, Spot, Store, words};
-pub use sweep::{Swept, sweep};
+pub use store::{Due, Entry, Expired, Flow, Room, Spot, Store, words};
+pub use sweep::{Sweep, Swept};

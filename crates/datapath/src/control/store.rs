@@ -85,6 +85,17 @@ pub struct Expired {
     pub alive: u64,
 }
 
+/// What is to become of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing.
+    Not,
+    /// It ends, if it had no packet meanwhile.
+    IfIdle,
+    /// It ends.
+    AtOnce,
+}
+
 /// How much fits into the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -173,9 +184,15 @@ pub trait Store {
     fn entry(&self, flow: &Flow) -> Result<Option<Entry>, Error>;
     /// Shows all entries of a family.
     fn walk(&self, v6: bool, see: &mut dyn FnMut(Entry)) -> Result<(), Error>;
-    /// Walks over all entries and expires those that `idle` names and that the packet
-    /// path agrees about. `pause` is called every few thousand entries.
-    fn sweep(&mut self, idle: &dyn Fn(&Entry) -> bool, pause: &mut dyn FnMut()) -> Result<Expired, Error>;
+    /// Walks over all entries and expires those that `due` names, if they are idle and the
+    /// packet path agrees, or at once. `pause` is called every few thousand entries.
+    fn sweep(
+        &mut self,
+        due: &mut dyn FnMut(&Self, &Entry) -> Result<Due, Error>,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Expired, Error>
+    where
+        Self: Sized;
 }
 
 /// To the packet path's widest address.

@@ -598,7 +598,152 @@ fn idle_connections_are_swept_and_counted_out() {
     let server = (IpAddr::from([10, 0, 0, 1]), 80);
     assert_eq!(seen[0], ((IpAddr::from([198, 51, 100, 1]), 4000), server, "ESTABLISHED", 900));
     assert_eq!((seen[1].3, seen.len()), (0, 2));
-    let swept = sweep(tables, &mut || ()).unwrap();
+    let swept = Sweep::default().run(tables, &mut || ()).unwrap();
     assert_eq!((swept.gone, swept.alive, tables.conns4.len()), (1, 0, 2));
     assert_eq!(tables.servers[0].connections(), (1, 0));
+}
+
+/// A connection in direct routing on the first server, of a client's port: so many seconds
+/// silent, after so many packets.
+fn connected(tables: &mut MemoryTables, sport: u16, protocol: u8, state: u8, silent_s: u32, packets: u32) -> Flow {
+    use dirigent_director::conn::Word;
+    use dirigent_director::records::{Conn, kind};
+    use dirigent_director::shared::S64;
+    let (src, dst) = (IpAddr::from([198, 51, 100, 1]), IpAddr::from([192, 0, 2, 1]));
+    let flow = Flow { template: 0, protocol, src, sport, dst, dport: 80 };
+    let request = Conn {
+        // Tags are random in the packet path.
+        word: S64::new(Word::new(state, false, u32::from(sport).wrapping_mul(0x9e37_79b1)).0),
+        last_seen: S32::new(tables.now.wrapping_sub(silent_s * 250)),
+        packets: S32::new(packets),
+        addr: dirigent_wire::Addr4::new([192, 0, 2, 1]),
+        port: dirigent_wire::Be16::new(80),
+        kind: kind::DR_REQUEST,
+        ..Conn::default()
+    };
+    tables.insert4(&flow.tuple4().unwrap(), &request);
+    tables.servers[0].load.add(1);
+    flow
+}
+
+#[test]
+fn with_expire_nodest_conn_the_sweep_ends_connections_of_removed_servers() {
+    for expire in [false, true] {
+        let mut control = open(&model(&RR));
+        settings_of(&mut control, |settings| settings.expire_nodest_conn = expire);
+        let flow = connected(control.store_mut(), 4000, 6, 1, 0, 5);
+        let index = Store::entry(control.store(), &flow).unwrap().unwrap().server;
+        let address = address(&Store::server(control.store(), index).unwrap().addr, false);
+        assert_eq!(Sweep::default().run(control.store_mut(), &mut || ()).unwrap().gone, 0);
+        change(&mut control, &[&format!("-d -t 192.0.2.1:80 -r {address}:80")]);
+        let gone = Sweep::default().run(control.store_mut(), &mut || ()).unwrap().gone;
+        assert_eq!(gone, u64::from(expire));
+        assert_eq!(control.store().conns4.len(), usize::from(!expire));
+        assert_eq!(Store::server(control.store(), index).unwrap().connections(), (0, u32::from(!expire)));
+    }
+}
+
+/// The candidates of `drop_entry` (ipvs-semantics §3.7), one in 32 of them each second.
+#[test]
+fn drop_entry_drops_what_looks_like_a_flood() {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    const SCTP: u8 = 132;
+    let mut control = open(&model(&RR));
+    settings_of(&mut control, |settings| settings.defence.drop_entry = 3);
+    let tables = control.store_mut();
+    let gone_of = |protocol, state, silent_s, packets, tables: &mut MemoryTables| {
+        tables.conns4.clear();
+        for sport in 1..=3200 {
+            connected(tables, sport, protocol, state, silent_s, packets);
+        }
+        let mut sweep = Sweep::default();
+        // The first only begins to count the time.
+        assert_eq!(sweep.run(tables, &mut || ()).unwrap().gone, 0);
+        tables.now = tables.now.wrapping_add(250);
+        sweep.run(tables, &mut || ()).unwrap().gone
+    };
+    // All that are looked at: about 100 of 3200.
+    for (protocol, state) in [(TCP, 3), (TCP, 10), (SCTP, 1), (SCTP, 2)] {
+        let gone = gone_of(protocol, state, 0, 1, tables);
+        assert!((60..160).contains(&gone), "{protocol} {state}: {gone}");
+    }
+    // After a minute's silence one in as many as it had packets, up to eight.
+    for (protocol, state) in [(TCP, 1), (SCTP, 8), (UDP, 0)] {
+        let one = gone_of(protocol, state, 60, 1, tables);
+        let eight = gone_of(protocol, state, 60, 8, tables);
+        assert!((60..160).contains(&one) && (5..25).contains(&eight), "{protocol}: {one} {eight}");
+        for (silent_s, packets) in [(58, 1), (60, 0), (60, 9)] {
+            assert_eq!(gone_of(protocol, state, silent_s, packets, tables), 0, "{protocol} {silent_s} {packets}");
+        }
+    }
+    // What closes, or was answered, is spared.
+    for (protocol, state) in [(TCP, 2), (TCP, 4), (TCP, 5), (TCP, 7), (SCTP, 3), (SCTP, 13)] {
+        assert_eq!(gone_of(protocol, state, 3, 1, tables), 0, "{protocol} {state}");
+    }
+    // Off again.
+    settings_of(&mut control, |settings| settings.defence.drop_entry = 0);
+    assert_eq!(gone_of(TCP, 3, 0, 1, control.store_mut()), 0);
+}
+
+/// Changes the settings in force.
+fn settings_of(control: &mut Control<MemoryTables>, change: impl FnOnce(&mut dirigent_config::Settings)) {
+    let mut wanted = control.model().clone();
+    let mut settings = wanted.settings().clone();
+    change(&mut settings);
+    wanted.set_settings(settings).unwrap();
+    control.change_to(&wanted).unwrap();
+}
+
+#[test]
+fn sysctls_reach_the_record_that_packets_look_at() {
+    let mut control = open(&model(&RR));
+    let record = |control: &Control<MemoryTables>| Store::settings(control.store()).unwrap();
+    let flags = |control: &Control<MemoryTables>| record(control).flags;
+    let plain = flags(&control);
+    // What is set by default is what the packet path has by itself.
+    let default = dirigent_director::records::Settings::default();
+    assert_eq!(plain, default.flags);
+    assert_eq!(record(&control).tcp_timeouts, default.tcp_timeouts);
+    assert_eq!(record(&control).sctp_timeouts, default.sctp_timeouts);
+    assert_eq!(record(&control).udp_timeout, default.udp_timeout);
+    for (name, value, set, cleared) in [
+        ("expire_nodest_conn", 1, setting::EXPIRE_NODEST, 0),
+        ("expire_quiescent_template", 1, setting::EXPIRE_QUIESCENT, 0),
+        ("sloppy_tcp", 1, setting::SLOPPY_TCP, 0),
+        ("sloppy_sctp", 1, setting::SLOPPY_SCTP, 0),
+        ("cache_bypass", 1, setting::CACHE_BYPASS, 0),
+        ("conn_reuse_mode", 0, 0, setting::REUSE),
+        ("conn_reuse_mode", 2, setting::REUSE_FIN_WAIT, 0),
+        ("conn_reuse_mode", 3, setting::REUSE_FIN_WAIT, 0),
+        ("secure_tcp", 3, setting::SECURE_TCP, 0),
+        ("drop_entry", 3, setting::DROP_ENTRY, 0),
+        ("schedule_icmp", 1, setting::SCHEDULE_ICMP, 0),
+        ("nat_icmp_send", 1, setting::NAT_ICMP_SEND | setting::KNOW_SERVERS, 0),
+        ("snat_reroute", 0, 0, setting::SNAT_REROUTE),
+        ("pmtu_disc", 0, 0, setting::PMTU_DISC),
+    ] {
+        settings_of(&mut control, |settings| settings.ipvs_sysctl(name, value).unwrap());
+        assert_eq!(flags(&control), (plain | set) & !cleared, "{name} {value}");
+        settings_of(&mut control, |settings| *settings = dirigent_config::Settings::default());
+        assert_eq!(flags(&control), plain);
+    }
+    settings_of(&mut control, |settings| {
+        settings.timeouts.sctp.0[8] = std::time::Duration::from_secs(7);
+        settings.defence.drop_packet = 3;
+    });
+    assert_eq!((record(&control).sctp_timeouts[8], record(&control).drop_rate), (7 * 250, 10));
+    // Automatic: by memory, as it is said.
+    settings_of(&mut control, |settings| {
+        (settings.defence.drop_packet, settings.defence.secure_tcp, settings.defence.drop_entry) = (1, 1, 1);
+    });
+    let defended = |control: &Control<MemoryTables>| {
+        let both = setting::SECURE_TCP | setting::DROP_ENTRY;
+        (flags(control) & both == both, record(control).drop_rate)
+    };
+    assert_eq!(defended(&control), (false, 0));
+    control.set_available(512).unwrap();
+    assert_eq!(defended(&control), (true, 2));
+    control.set_available(1024).unwrap();
+    assert_eq!(defended(&control), (false, 0));
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use dirigent_director::records::{
-    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place,
+    Conn, Counters, Datagram, ERROR_WORDS, Known, Link, MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place,
     Server, Service, Settings, Tuple, setting,
 };
 use dirigent_director::shared::S64;
@@ -125,7 +125,7 @@ impl MemoryTables {
             routes: Routes::default(),
             counters: RefCell::new(vec![Counters::default(); capacity.servers]),
             reasons: RefCell::new(vec![0; Reason::ALL.len()]),
-            errors: (0..ERROR_BUCKETS).map(|_| S64::new(0)).collect(),
+            errors: (0..ERROR_WORDS).map(|_| S64::new(0)).collect(),
             notes: RefCell::default(),
             stashed: Cell::new(0),
             kept: Cell::new(0),

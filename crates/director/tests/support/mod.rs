@@ -8,8 +8,8 @@ use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::Address as _;
 use dirigent_director::packet::Packet;
 use dirigent_director::records::{
-    Conn, Counters, Datagram, ERROR_BUCKETS, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server,
-    Service, Settings, Tuple, hop, kind, server_flag,
+    Conn, Counters, Datagram, ERROR_WORDS, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service,
+    Settings, Tuple, hop, kind, server_flag,
 };
 use dirigent_director::shared::{S32, S64};
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -197,7 +197,7 @@ impl Memory {
             local6: HashSet::from([Addr6::new(VIP6)]),
             link: Link { mac, used: 1, ..Link::default() },
             counters: RefCell::default(),
-            errors: (0..ERROR_BUCKETS).map(|_| S64::new(0)).collect(),
+            errors: (0..ERROR_WORDS).map(|_| S64::new(0)).collect(),
             way_back: Route::To { ifindex: CLIENT_LINK, src: mac, dst: Mac::new([2, 0, 0, 0, 0, 0xfe]) },
             routed_from: Cell::default(),
             stash: Cell::new(0),

@@ -185,6 +185,9 @@ impl Director {
         if let Err(failure) = self.tables.collect() {
             tracing::error!("freeing what removed servers held: {failure}");
         }
+        if let Err(failure) = self.tables.defend() {
+            tracing::error!("defence against floods: {failure}");
+        }
     }
 
     /// New virtual addresses are announced on all interfaces in use.

@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Result};
 use dirigent_director::records::{Conn, Tuple, map};
 use dirigent_wire::{Addr4, Addr6};
+use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 
 /// The default is no more than this many.
@@ -78,16 +79,48 @@ impl Size {
 
 /// Memory of this host, bytes.
 fn memory() -> Result<u64> {
-    const FILE: &str = "/proc/meminfo";
-    let text = fs::read_to_string(FILE).map_err(|e| Failure::io(FILE, &e))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kilobytes.map(|kb| kb * 1024).ok_or_else(|| Failure::new(FILE, "it does not tell the memory", ""))
+    lines(&read()?, &["MemTotal:"]).map(|kb| kb * 1024)
+}
+
+/// Pages of memory that are free or hold buffers: what IPVS's defence goes by.
+pub fn available_pages() -> Result<u64> {
+    Ok(lines(&read()?, &["MemFree:", "Buffers:"])? * 1024 / page_size()?)
+}
+
+/// Bytes of a page.
+fn page_size() -> Result<u64> {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
+    size.filter(|size| *size > 0).ok_or_else(|| Failure::new("", "the system does not tell the size of a page", ""))
+}
+
+const FILE: &str = "/proc/meminfo";
+
+fn read() -> Result<String> {
+    fs::read_to_string(FILE).map_err(|e| Failure::io(FILE, &e))
+}
+
+/// The sum of these lines, kB.
+fn lines(text: &str, names: &[&str]) -> Result<u64> {
+    let line = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    let sum = names.iter().try_fold(0u64, |sum, name| sum.checked_add(line(name)?));
+    sum.ok_or_else(|| Failure::new(FILE, "it does not tell the memory", ""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_read() {
+        let text = "MemTotal:       2000 kB\nMemFree:         300 kB\nBuffers:          44 kB\n";
+        assert_eq!(lines(text, &["MemFree:", "Buffers:"]).unwrap(), 344);
+        assert!(lines("MemFree: 300 kB\n", &["MemFree:", "Buffers:"]).is_err());
+        assert!(lines("MemFree: many\n", &["MemFree:"]).is_err());
+        assert!(available_pages().unwrap() * page_size().unwrap() <= memory().unwrap());
+    }
 
     #[test]
     fn an_ipv4_entry_is_two_cache_lines() {

@@ -1,10 +1,11 @@
 //! The kernel's tables, as the daemon writes them.
 
 use super::network::LinkFacts;
+use super::size;
 use crate::failure::Result;
 use dirigent_config::{Model, Plan};
 use dirigent_datapath::control::words;
-use dirigent_datapath::control::{Control, KernelStore, Store, sweep};
+use dirigent_datapath::control::{Control, KernelStore, Store, Sweep};
 use dirigent_datapath::kernel::Kernel;
 use dirigent_datapath::memory::LocalNet;
 use dirigent_director::records::{LINKS, Link, NextHop, hop, tunnel};
@@ -109,6 +110,14 @@ impl Tables {
         Ok(())
     }
 
+    /// What of the defence against floods depends on memory.
+    pub fn defend(&mut self) -> Result<()> {
+        if self.control.model().settings().defence.is_automatic() {
+            self.control.set_available(size::available_pages()?)?;
+        }
+        Ok(())
+    }
+
     /// Frees what removed servers held, when their last connection is gone.
     pub fn collect(&mut self) -> Result<()> {
         Ok(self.control.collect()?)
@@ -130,8 +139,9 @@ impl Sweeper {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         std::thread::Builder::new().name("sweep".into()).spawn(move || {
+            let mut sweep = Sweep::default();
             while !stopped.load(Ordering::Relaxed) {
-                match sweep(&mut store, &mut || std::thread::sleep(PAUSE)) {
+                match sweep.run(&mut store, &mut || std::thread::sleep(PAUSE)) {
                     Ok(swept) if swept.gone > 0 => tracing::debug!("{} connections expired", swept.gone),
                     Ok(_) => {}
                     Err(error) => tracing::error!("expiring connections: {error}"),

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use dirigent_config::Settings;
+use dirigent_config::{Method, Model, Settings};
 use dirigent_director::tcp;
 
 use super::bed;
@@ -63,20 +63,43 @@ fn lifetime(row: &Row, settings: &Settings) -> i64 {
     time.as_secs() as i64
 }
 
+/// Whether a client's packet ends its connection at once (ipvs-semantics §0 step 5, §3.8).
+fn is_ended(row: &Row, server: IpAddr, opens: bool, model: &Model) -> bool {
+    let settings = model.settings();
+    let mut servers = model.services().iter().flat_map(|service| &service.servers);
+    let server = servers.find(|of| of.address == server);
+    let left = match server {
+        None => true,
+        Some(server) => opens && server.weight == 0,
+    };
+    let unanswered = server.is_some_and(|server| server.method != Method::Nat);
+    let reused = match row[1].as_str() {
+        "TIME_WAIT" | "CLOSE" | "CLOSED" => settings.conn_reuse_mode != 0,
+        "FIN_WAIT" => settings.conn_reuse_mode & 2 != 0 && unanswered,
+        _ => false,
+    };
+    (settings.expire_nodest_conn && left) || (opens && reused)
+}
+
 impl Apart {
     /// Another step than a table begins.
     pub fn next_step(&mut self) {
         self.0.retain(|entry| !entry.brief);
     }
 
-    /// A packet that opens a connection is about to come. One of these ends that is closed
-    /// makes way; IPVS has it for a tick more (`reuse`).
-    pub fn opened(&mut self, ends: &Ends, executor: &mut dyn Executor) -> Result<(), String> {
+    /// A packet of a client is about to come; `opens`: it may open a connection. If it ends
+    /// the one of these ends, IPVS has that for a tick more (`reuse`).
+    pub fn comes(
+        &mut self,
+        ends: &Ends,
+        opens: bool,
+        model: &Model,
+        executor: &mut dyn Executor,
+    ) -> Result<(), String> {
         for row in executor.conns()? {
-            if let (Some((of, server)), "TIME_WAIT" | "CLOSE") = (whose(&row), row[1].as_str())
-                && of == *ends
-            {
-                let (state, there) = (row[1].clone(), (server, false));
+            let Some((of, server)) = whose(&row).filter(|(of, _)| of == ends) else { continue };
+            if is_ended(&row, server, opens, model) {
+                let (state, there) = (row[1].clone(), (server, active(&row)));
                 self.0.push(Entry { rule: "reuse", ends: of, state, there, here: None, brief: true });
             }
         }
@@ -112,12 +135,14 @@ impl Apart {
     /// Whether the loads are the same but for the connections that are apart: with the rule,
     /// if any are. `None`: they are not.
     pub fn same_loads(&mut self, expected: &Loads, got: &Loads) -> Option<Option<&'static str>> {
+        // Of a server that was removed loads say nothing.
+        let is_listed = |entry: &Entry| expected.0.iter().any(|(known, _)| *known == bed::server_name(entry.there.0));
         if expected == got {
-            self.0.clear();
+            self.0.retain(|entry| !is_listed(entry));
             return Some(None);
         }
         let mut ours = expected.clone();
-        for Entry { there, here, .. } in &self.0 {
+        for Entry { there, here, .. } in self.0.iter().filter(|entry| is_listed(entry)) {
             count(&mut ours, there, |n| n.checked_sub(1))?;
             if let Some(here) = here {
                 count(&mut ours, here, |n| n.checked_add(1))?;

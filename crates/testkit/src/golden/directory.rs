@@ -6,6 +6,7 @@ use super::executor::Executor;
 use super::recording::Recording;
 use super::report::{Ran, Report};
 use super::setup::NoSetup;
+use super::states::{self, States};
 use super::{sched, script, xmit};
 
 /// What to do with recordings of what this version has not got: other formats, set-ups
@@ -22,6 +23,7 @@ pub enum Unsupported {
 enum File {
     Frames(Box<Recording>),
     Script(Box<script::Script>),
+    States(Box<States>),
     /// Of a format with so many steps that is not this runner's.
     Other(usize),
     Broken(String),
@@ -41,6 +43,9 @@ fn read(path: &Path) -> Result<File, String> {
     if value.get("setup").is_some() && value.get("scheduler").is_some() && some_have("op") {
         // From the text: the order of a step's servers counts.
         return serde_json::from_str(&text).map(|script| File::Script(Box::new(script))).map_err(|e| e.to_string());
+    }
+    if !steps.is_empty() && steps.iter().all(states::Step::is_one) {
+        return serde_json::from_value(value).map(|states| File::States(Box::new(states))).map_err(|e| e.to_string());
     }
     Ok(File::Other(steps.len().max(1)))
 }
@@ -73,6 +78,7 @@ pub fn run_directory(
             let ran = match &file {
                 File::Frames(recording) => xmit::run_recording(executor.as_mut(), recording, unsupported),
                 File::Script(script) => sched::run_script(executor.as_mut(), script, unsupported),
+                File::States(states) => states::run_states(executor.as_mut(), states, unsupported),
                 File::Other(steps) => {
                     not_run(ran, NoSetup::NotYet("another format, not in this version".into()), *steps, unsupported)
                 }

@@ -1,9 +1,9 @@
 //! The golden runner: what the real kernel did, packet by packet, held against what
 //! this director does.
 //!
-//! A recording is a set-up and steps in order, in one of two formats: frames in and out
-//! ([`recording`], run by [`xmit`]), or what clients and servers do and which server got
-//! them ([`script`], run by [`sched`]). An [`Executor`] runs the frames: in memory, or the
+//! A recording is a set-up and steps in order, in one of three formats: frames in and out
+//! ([`recording`], run by [`xmit`]), what clients and servers do and which server got
+//! them ([`script`], run by [`sched`]), or states, packets and times ([`states`]). An [`Executor`] runs the frames: in memory, or the
 //! BPF programs by `BPF_PROG_TEST_RUN`. What they leave to the host's stack is played by
 //! [`host`]. A step that differs is excused only by a rule ([`rules`], [`apart`]): a
 //! predicate on set-up and input, with a row in docs/differences.md.
@@ -22,6 +22,7 @@ pub mod rules;
 pub mod sched;
 pub mod script;
 pub mod setup;
+pub mod states;
 pub(crate) mod tables;
 pub mod tunnel;
 pub mod xmit;
@@ -31,4 +32,5 @@ pub use directory::{Unsupported, run_directory};
 pub use executor::{Does, Executor, Load, Row};
 pub use report::{Ran, Report};
 pub use sched::run_script;
+pub use states::run_states;
 pub use xmit::run_recording;

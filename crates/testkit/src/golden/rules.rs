@@ -93,7 +93,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         id: "reuse",
-        about: "a closed connection makes way for a new one at once",
+        about: "a connection that a packet ends makes way at once",
         applies: |_, _, _| false, // a difference between tables, not between frames: apart.rs
         holds: |_, _, _| false,
     },

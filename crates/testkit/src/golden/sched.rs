@@ -148,8 +148,8 @@ impl Run<'_> {
                 let ends = Ends { client: (*src, *sport), service };
                 let flags = flags.unwrap_or(flag::SYN);
                 let opens = self.protocol == Protocol::Udp || flags & flag::SYN != 0;
-                if opens && self.conns.iter().any(|conn| conn.ends == ends) {
-                    self.apart.opened(&ends, self.executor)?;
+                if self.conns.iter().any(|conn| conn.ends == ends) {
+                    self.apart.comes(&ends, opens, &self.model, self.executor)?;
                 }
                 let got = self.client_sends(&ends, flags, 1000, payload.as_deref().unwrap_or_default())?;
                 self.conns.push(Conn { ends: ends.clone(), server: got.as_deref().and_then(number) });
@@ -158,6 +158,7 @@ impl Run<'_> {
             Op::Packet { id, flags, to } => {
                 let ends = self.conn(*id)?.ends;
                 let opens = self.protocol == Protocol::Udp || flags & flag::SYN != 0;
+                self.apart.comes(&ends, opens, &self.model, self.executor)?;
                 let got = self.client_sends(&ends, *flags, 1001, "")?;
                 Ok(Some(Went { ends, opens, expected: to.clone(), got }))
             }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dirigent_config::{Model, Op, Plan};
-use dirigent_datapath::control::{Connection, Control, Store, connections, sweep};
+use dirigent_datapath::control::{Connection, Control, Store, Sweep, connections};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{NextHop, Server, Service, server_flag};
 use dirigent_director::schedule;
@@ -79,7 +79,7 @@ pub fn sweep_after<S: Store>(control: &mut Control<S>, seconds: u32) -> Result<(
     let mut settings = store.settings().map_err(text)?;
     settings.clock_offset = settings.clock_offset.wrapping_add(seconds * settings.hz);
     store.put_settings(&settings).map_err(text)?;
-    let swept = sweep(store, &mut || ()).map_err(text)?;
+    let swept = Sweep::default().run(store, &mut || ()).map_err(text)?;
     Ok((swept.gone, swept.alive))
 }
 
