@@ -480,7 +480,13 @@ fn read_timeouts(t: &Table, report: &mut Report) -> Timeouts {
     for (key, timeout) in SctpTimeouts::KEYS.into_iter().zip(&mut sctp) {
         *timeout = t.duration(key, report).unwrap_or(*timeout);
     }
-    Timeouts { tcp: TcpTimeouts::from_states(tcp), udp, sctp: SctpTimeouts(sctp) }
+    Timeouts {
+        tcp: TcpTimeouts::from_states(tcp),
+        udp,
+        sctp: SctpTimeouts(sctp),
+        lblc_expiration: t.duration("lblc_expiration", report).unwrap_or(default.lblc_expiration),
+        lblcr_expiration: t.duration("lblcr_expiration", report).unwrap_or(default.lblcr_expiration),
+    }
 }
 
 /// One of IPVS's modes, 0 to 3.

@@ -154,19 +154,31 @@ pub struct Timeouts {
     pub udp: Duration,
     /// SCTP, by state.
     pub sctp: SctpTimeouts,
+    /// lblc: a destination that nobody asks for is forgotten, 1 day.
+    pub lblc_expiration: Duration,
+    /// lblcr: the same, and a set that did not change loses its most loaded server, 1 day.
+    pub lblcr_expiration: Duration,
 }
 
 impl Timeouts {
     /// All of them with their keys in dirigent.toml.
     pub fn by_key(&self) -> impl Iterator<Item = (&'static str, Duration)> {
         let tcp = TcpTimeouts::KEYS.into_iter().zip(self.tcp.by_state());
-        tcp.chain([("udp", self.udp)]).chain(SctpTimeouts::KEYS.into_iter().zip(self.sctp.0))
+        let notes = [("lblc_expiration", self.lblc_expiration), ("lblcr_expiration", self.lblcr_expiration)];
+        tcp.chain([("udp", self.udp)]).chain(SctpTimeouts::KEYS.into_iter().zip(self.sctp.0)).chain(notes)
     }
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { tcp: TcpTimeouts::default(), udp: Duration::from_secs(300), sctp: SctpTimeouts::default() }
+        let day = Duration::from_secs(24 * 3600);
+        Self {
+            tcp: TcpTimeouts::default(),
+            udp: Duration::from_secs(300),
+            sctp: SctpTimeouts::default(),
+            lblc_expiration: day,
+            lblcr_expiration: day,
+        }
     }
 }
 
@@ -351,6 +363,10 @@ impl Settings {
         };
         let mode = || u8::try_from(value).ok().filter(|mode| *mode <= Defence::MAX_MODE).ok_or(out_of("0 to 3"));
         let number = || u32::try_from(value).ok().filter(|n| *n <= Defence::MAX).ok_or(out_of("0 to 2147483647"));
+        let seconds = || {
+            let time = u64::try_from(value).ok().map(Duration::from_secs);
+            time.filter(|time| (MIN_TIMEOUT..=MAX_TIMEOUT).contains(time)).ok_or(out_of("1 to 2678400"))
+        };
         let defence = &mut self.defence;
         match short {
             "schedule_icmp" => self.schedule_icmp = switch.ok_or_else(bad)?,
@@ -368,6 +384,8 @@ impl Settings {
             "secure_tcp" => defence.secure_tcp = mode()?,
             "amemthresh" => defence.amemthresh = number()?,
             "am_droprate" => defence.am_droprate = number()?,
+            "lblc_expiration" => self.timeouts.lblc_expiration = seconds()?,
+            "lblcr_expiration" => self.timeouts.lblcr_expiration = seconds()?,
             // The director makes no conntrack entries, so there are none to keep.
             "conntrack" => _ = switch.ok_or_else(bad)?,
             _ => {
@@ -503,8 +521,6 @@ const ELSEWHERE: &[(&str, Option<i64>, &str)] = &[
     ("run_estimation", Some(1), "counters cost nothing that could be saved, and are always kept"),
     ("est_cpulist", None, "there are no estimator threads to be placed"),
     ("est_nice", Some(0), "there are no estimator threads to be slowed down"),
-    ("lblc_expiration", Some(86400), "scheduler lblc comes later"),
-    ("lblcr_expiration", Some(86400), "scheduler lblcr comes later"),
     ("debug_level", Some(0), "there are no debug messages for each packet: use `dirigent stats --drops`"),
     ("conn_lfactor", Some(-4), "the table of connections has the size that `connections` sets"),
     ("svc_lfactor", Some(-3), "the table of services has room for all of them from the beginning"),

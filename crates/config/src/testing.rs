@@ -86,8 +86,12 @@ fn settings() -> impl Strategy<Value = Settings> {
     let name = "[a-z][a-z0-9_-]{0,14}";
     let interfaces = prop::option::of(prop::collection::hash_set(name, 1..3).prop_map(|s| s.into_iter().collect()));
     let time = || (100..=MAX_PERSISTENCE_S as u64 * 1000).prop_map(Duration::from_millis);
-    let timeouts = (prop::array::uniform11(time()), time(), prop::array::uniform14(time()))
-        .prop_map(|(tcp, udp, sctp)| Timeouts { tcp: TcpTimeouts::from_states(tcp), udp, sctp: SctpTimeouts(sctp) });
+    let timeouts = (prop::array::uniform11(time()), time(), prop::array::uniform14(time()), time(), time()).prop_map(
+        |(tcp, udp, sctp, lblc_expiration, lblcr_expiration)| {
+            let (tcp, sctp) = (TcpTimeouts::from_states(tcp), SctpTimeouts(sctp));
+            Timeouts { tcp, udp, sctp, lblc_expiration, lblcr_expiration }
+        },
+    );
     let defence = (prop::array::uniform4(0..=Defence::MAX_MODE), 0..=Defence::MAX, 0..=Defence::MAX);
     let errors = (0..9u32, 1..9u32, 0..9u32, 1..9u32).prop_map(|(rate, burst, destination_rate, destination_burst)| {
         ErrorLimits { rate, burst, destination_rate, destination_burst }

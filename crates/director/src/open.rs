@@ -128,7 +128,7 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
         // Of a one-packet service it cannot follow its first.
         return Err(Verdict::drop(Reason::FragNoFirst));
     }
-    if !F::local(t, &key.dst) {
+    if !F::local(t, &key.dst) && (word as u32 == 0 || !F::local_by_mark(t, &key.dst)) {
         return Err(Verdict::pass(Reason::NotHeld));
     }
     if key.src.impossible_source() || F::local(t, &key.src) {

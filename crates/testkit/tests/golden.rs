@@ -307,6 +307,34 @@ fn a_wrong_server_or_load_is_noticed() {
     }
 }
 
+/// Marks and prefixes as IPVS's users have them: what a rule by mark makes local is so for
+/// marked packets only, and only as long as there is the rule and the mark.
+#[test]
+fn what_a_rule_by_mark_makes_local_is_so_for_marked_packets() {
+    let Some(directory) = recordings_of("sched") else { return };
+    let route = "# ip route add local 0.0.0.0/0 dev lo table 100";
+    let rule = "# ip rule add fwmark 1 lookup 100";
+    let executors: [Box<dyn Executor>; 3] = [
+        Box::new(Memory::default()),
+        Box::new(InKernel::new(KernelPath::Xdp)),
+        Box::new(InKernel::new(KernelPath::Tc)),
+    ];
+    for mut executor in executors {
+        for (lines, there) in [(&[route, rule][..], true), (&[route], false), (&[rule], false)] {
+            let mut script = script(&directory, "dest-rr");
+            script.setup.retain(|line| !line.contains("route add local"));
+            script.setup.extend(lines.iter().map(ToString::to_string));
+            let ran = run_script(&mut *executor, &script, Unsupported::Fails);
+            assert_eq!(ran.failed == 0, there, "{lines:?}: {ran}");
+            assert!(ran.passed + ran.failed > 100, "{ran}");
+        }
+        // Without its mark rule a destination is not the service's.
+        let mut script = script(&directory, "dest-rr");
+        script.setup.retain(|line| !line.contains("-d 198.51.100.0/24"));
+        assert_ne!(run_script(&mut *executor, &script, Unsupported::Fails).failed, 0);
+    }
+}
+
 /// A mismatch of a scheduler says what was done, what was expected and what came.
 #[test]
 fn a_mismatch_of_a_scheduler_is_told_readably() {

@@ -96,6 +96,8 @@ pub const TIMEOUTS: Table = Table {
         key("sctp_shutdown_ack_sent", "duration", "\"61s\""),
         key("sctp_rejected", "duration", "\"4s\""),
         key("sctp_closed", "duration", "\"61s\""),
+        key("lblc_expiration", "duration", "\"1d\""),
+        key("lblcr_expiration", "duration", "\"1d\""),
     ],
 };
 

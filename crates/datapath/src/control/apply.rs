@@ -554,7 +554,8 @@ fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> S
     for (slot, timeout) in record.sctp_timeouts.iter_mut().zip(of.timeouts.sctp.0) {
         *slot = ticks(timeout);
     }
-    (record.lblc_expiration, record.lblcr_expiration) = (86_400 * hz, 86_400 * hz);
+    record.lblc_expiration = ticks(of.timeouts.lblc_expiration);
+    record.lblcr_expiration = ticks(of.timeouts.lblcr_expiration);
     for (slot, timeout) in record.tcp_timeouts.iter_mut().zip(of.timeouts.tcp.by_state()) {
         *slot = ticks(timeout);
     }

@@ -24,9 +24,6 @@ struct Set {
     /// Who stands before the most loaded; [`NOBODY`]: the destination itself.
     before_most: u32,
     before: u32,
-    /// Looked for.
-    wanted: u32,
-    found: bool,
 }
 
 impl<T: Tables> Step<T> for Set {
@@ -34,7 +31,6 @@ impl<T: Tables> Step<T> for Set {
     fn step(&mut self, t: &T, _: u32) -> bool {
         let index = self.at.server;
         let (Some(note), Some(server)) = (t.note(&self.at), t.server(index)) else { return false };
-        self.found |= index == self.wanted;
         self.compare(index, server);
         (self.before, self.at.server) = (index, note.server);
         note.server != NOBODY
@@ -61,29 +57,22 @@ impl Set {
     }
 }
 
-/// Looks through the set of `dest`, also for `wanted`.
-#[inline(always)]
-fn look<T: Tables>(t: &T, dest: &Noted, head: &Note, wanted: u32) -> Set {
+pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
     let none = (0, 0, NOBODY);
-    let at = Noted { server: head.server, ..*dest };
-    let mut set = Set { at, least: none, most: none, before_most: NOBODY, before: NOBODY, wanted, found: false };
+    // One key on the stack, of which kernel 6.1 has little here: its server changes.
+    let at = Noted { service: client.service, server: NOBODY, to: client.to };
+    let mut set = Set { at, least: none, most: none, before_most: NOBODY, before: NOBODY };
+    let now = t.now();
+    let mut head = t.note(&set.at).unwrap_or(Note { server: NOBODY, size: 0, used: now, changed: now });
+    head.used = now;
     if head.server != NOBODY {
+        set.at.server = head.server;
         t.walk(head.size, &mut set);
     }
-    set
-}
-
-pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
-    let dest = Noted { service: client.service, server: NOBODY, to: client.to };
-    let now = t.now();
-    let fresh = Note { server: NOBODY, size: 0, used: now, changed: now };
-    let mut head = t.note(&dest).unwrap_or(fresh);
-    head.used = now;
-    let set = look(t, &dest, &head, NOBODY);
     let locked = service.lock.swap_if(0, 1);
     let long = t.settings().is_some_and(|settings| age(now, head.changed) > settings.lblcr_expiration);
     if locked && head.size > 1 && long && set.most.1 != 0 {
-        leave(t, &dest, &mut head, set.most.2, set.before_most);
+        leave(t, &mut set, &mut head);
     }
     let own = Some(set.least.2).filter(|own| t.server(*own).is_some_and(|server| !overloaded(t, service, server)));
     let chosen = match own {
@@ -92,10 +81,11 @@ pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32>
     };
     if locked {
         if let (Some(chosen), None) = (chosen, own) {
-            join(t, &dest, &mut head, chosen);
+            join(t, &mut set.at, &mut head, chosen);
         }
         if head.size > 0 {
-            t.write_note(&dest, &head);
+            set.at.server = NOBODY;
+            t.write_note(&set.at, &head);
         }
         service.lock.store(0);
     }
@@ -104,26 +94,27 @@ pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32>
 
 /// A server joins the set, if it is not in it.
 #[inline(always)]
-fn join<T: Tables>(t: &T, dest: &Noted, head: &mut Note, server: u32) {
-    if look(t, dest, head, server).found {
+fn join<T: Tables>(t: &T, at: &mut Noted, head: &mut Note, server: u32) {
+    at.server = server;
+    if t.note(at).is_some() {
         return;
     }
-    let note = Note { server: head.server, ..Note::default() };
-    if t.write_note(&Noted { server, ..*dest }, &note) {
+    if t.write_note(at, &Note { server: head.server, ..Note::default() }) {
         (head.server, head.size, head.changed) = (server, head.size.wrapping_add(1), head.used);
     }
 }
 
-/// A server leaves the set.
+/// The most loaded server leaves the set.
 #[inline(always)]
-fn leave<T: Tables>(t: &T, dest: &Noted, head: &mut Note, server: u32, before: u32) {
-    let gone = Noted { server, ..*dest };
-    let Some(note) = t.note(&gone) else { return };
-    if before == NOBODY {
+fn leave<T: Tables>(t: &T, set: &mut Set, head: &mut Note) {
+    set.at.server = set.most.2;
+    let Some(note) = t.note(&set.at) else { return };
+    t.forget_note(&set.at);
+    if set.before_most == NOBODY {
         head.server = note.server;
     } else {
-        t.write_note(&Noted { server: before, ..*dest }, &Note { server: note.server, ..Note::default() });
+        set.at.server = set.before_most;
+        t.write_note(&set.at, &Note { server: note.server, ..Note::default() });
     }
-    t.forget_note(&gone);
     (head.size, head.changed) = (head.size.wrapping_sub(1), head.used);
 }
