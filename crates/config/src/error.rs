@@ -204,7 +204,7 @@ impl Violation {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{what} is not in this version")]
 pub struct Unsupported {
-    /// What, like `scheduler lblc`.
+    /// What, like `persistence engine sip`.
     pub what: String,
     /// What to use instead.
     pub instead: &'static str,
