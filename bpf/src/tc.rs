@@ -87,6 +87,8 @@ stages! {
     dirigent_ingress_assign6: assign, work6;
     dirigent_ingress_choose4: choose, work4;
     dirigent_ingress_choose6: choose, work6;
+    dirigent_ingress_quic4: quic, work4;
+    dirigent_ingress_quic6: quic, work6;
 }
 
 #[inline(always)]

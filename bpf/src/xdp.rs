@@ -177,6 +177,8 @@ stages! {
     dirigent_xdp_assign6: assign, work6;
     dirigent_xdp_choose4: choose, work4;
     dirigent_xdp_choose6: choose, work6;
+    dirigent_xdp_quic4: quic, work4;
+    dirigent_xdp_quic6: quic, work6;
 }
 
 /// For the other end of a veth link whose driver only takes XDP frames back when

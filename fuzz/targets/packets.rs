@@ -91,7 +91,7 @@ fn words(addr: IpAddr) -> [u16; 8] {
 }
 
 /// Three services of each family with two servers each. The shape's bytes: 0: scheduler,
-/// one-packet UDP, options; 1: states of the next hops; 2: their MTU, method and tunnel; 3:
+/// one-packet UDP, options; 1: states of the next hops, QUIC, services without state; 2: their MTU, method and tunnel; 3:
 /// weights; 4: room for entries (0: plenty); 5: the way back; 6: ticks before the clock
 /// wraps; 7: full and missing servers, hash flags, the scheduler's upper bits.
 fn tables(shape: [u8; 8]) -> MemoryTables {
@@ -99,7 +99,7 @@ fn tables(shape: [u8; 8]) -> MemoryTables {
     let scheduler = u32::from(first & 3 | flagged >> 6 << 2);
     let hashed = Scheduler::from_number(scheduler).and_then(Scheduler::table);
     let hashed_slots = hashed.map_or(0, |table| table.size);
-    let slots = 6 * (2 + hashed_slots as usize);
+    let slots = 6 * (7 + hashed_slots as usize);
     let mut m = MemoryTables::new(&Capacity { conns: 1 << 12, services: 6, servers: 12, slots });
     m.now = u32::MAX - u32::from(wrap) * 1000;
     if room != 0 {
@@ -207,13 +207,24 @@ fn tables(shape: [u8; 8]) -> MemoryTables {
                 (table.fill)(&mut members, slots);
                 slot += table.size;
             }
+            // Their ids as control would have them: the last bytes of the addresses.
+            let quic = protocol == 17 && hops & 8 != 0 && flagged & 64 == 0;
+            let ids = quic.then_some(slot);
+            if quic {
+                let last = if v6 { 0x11 } else { 0x0a01_000b };
+                m.slots[slot as usize..][..5].copy_from_slice(&[2, last, server - 2, last + 1, server - 1]);
+                slot += 5;
+            }
             m.services[service as usize] = Service {
                 list: S64::new(u64::from(base) << 32 | 2),
                 scheduler,
                 flags: u32::from(one_packet) * service_flag::ONE_PACKET
                     | u32::from(flagged & 16 != 0) * service_flag::HASH_FALLBACK
                     | u32::from(flagged & 32 != 0) * service_flag::HASH_PORT
-                    | u32::from(flagged & 64 != 0) * service_flag::PERSISTENT,
+                    | u32::from(flagged & 64 != 0) * service_flag::PERSISTENT
+                    | u32::from(quic) * service_flag::QUIC
+                    | u32::from(hops & 128 != 0) * service_flag::STATELESS,
+                joint: S64::new(Service::with_ids(ids)),
                 wrr_max: u32::from(weights >> 4).max(u32::from(weights & 15)),
                 wrr_step: 1,
                 table_base,

@@ -48,7 +48,54 @@ pub fn options(service: &Service) -> Vec<Violation> {
     if let Some(p) = &service.persistence {
         out.extend(persistence(p, service.key.is_ipv6()));
     }
+    if service.stateless {
+        out.extend(stateless(service));
+    }
+    if service.quic {
+        out.extend(quic(service));
+    }
     out
+}
+
+/// What keeps connections that nobody knows from finding their servers.
+fn stateless(service: &Service) -> Option<Violation> {
+    let why = if !service.scheduler.hashes() {
+        format!("scheduler {} does not choose by a hash alone", service.scheduler)
+    } else if service.persistence.is_some() {
+        "persistence is itself a state that a director loses".into()
+    } else if service.key.protocol() == Some(Protocol::Udp) {
+        "any packet of UDP opens a connection anyway".into()
+    } else {
+        return None;
+    };
+    Some(Violation::Stateless { service: service.key, why })
+}
+
+/// What does not go together with QUIC.
+fn quic(service: &Service) -> Option<Violation> {
+    let why = if service.key.protocol() != Some(Protocol::Udp) {
+        "it is not UDP"
+    } else if service.persistence.is_some() {
+        "persistence would send a client that moved by its new address"
+    } else if service.one_packet {
+        "one-packet scheduling knows no connections"
+    } else {
+        return None;
+    };
+    Some(Violation::Quic { service: service.key, why })
+}
+
+/// What is wrong with the servers' ids, by the servers' places. Of a whole Model only: a change
+/// from one to another may pass through a state in which two servers share an id.
+pub fn ids(service: &Service) -> impl Iterator<Item = (usize, Violation)> + '_ {
+    let mut seen = HashSet::new();
+    service.servers.iter().enumerate().filter_map(move |(at, s)| {
+        if !service.quic {
+            return s.server_id.map(|_| (at, Violation::ServerIdWithoutQuic));
+        }
+        let violation = Violation::SharedServerId { server: s.name(), id: s.quic_id() };
+        (!seen.insert(s.quic_id())).then_some((at, violation))
+    })
 }
 
 fn persistence(p: &Persistence, ipv6: bool) -> Vec<Violation> {

@@ -1,7 +1,7 @@
 //! Everything this crate can object to.
 
 use crate::mark::{MAX_MARK_RULES, PROTOCOLS};
-use crate::model::{MAX_PERSISTENCE_S, MAX_WEIGHT, ServiceKey};
+use crate::model::{MAX_PERSISTENCE_S, MAX_WEIGHT, ServerId, ServiceKey};
 use std::fmt;
 use std::net::IpAddr;
 use thiserror::Error;
@@ -71,6 +71,36 @@ pub enum Violation {
     /// One-packet scheduling of something else than UDP.
     #[error("one-packet scheduling of virtual service {0}, which is not UDP")]
     OnePacketNotUdp(ServiceKey),
+    /// Connections without state shall go on where that cannot be.
+    #[error("virtual service {service} cannot be stateless: {why}")]
+    Stateless {
+        /// The service.
+        service: ServiceKey,
+        /// Why not.
+        why: String,
+    },
+    /// QUIC's connection ids shall be looked at where that makes no sense.
+    #[error("virtual service {service} cannot be one of quic: {why}")]
+    Quic {
+        /// The service.
+        service: ServiceKey,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Two servers of one service cannot be told apart by connection ids.
+    #[error("real server {server} has the server_id of another one, {id}")]
+    SharedServerId {
+        /// address:port of the server.
+        server: String,
+        /// The id.
+        id: ServerId,
+    },
+    /// A server's id in a service that does not look for it.
+    #[error("server_id in a virtual service without quic")]
+    ServerIdWithoutQuic,
+    /// No server can have that id.
+    #[error("server_id is {0:?}")]
+    ServerId(String),
     /// The daemon shall hold the address of a service that has none.
     #[error("virtual service {0} has no address that the daemon could hold")]
     NoAddress(ServiceKey),
@@ -153,6 +183,13 @@ impl Violation {
             Self::NotUnicast(_) => "use an address of one host".into(),
             Self::PortZero(_) => "name a port, or add a persistence table".into(),
             Self::OnePacketNotUdp(_) => "set protocol = \"udp\", or remove one_packet".into(),
+            Self::Stateless { .. } => {
+                "remove stateless, or use scheduler = \"mh\" with tcp or sctp and no persistence".into()
+            }
+            Self::Quic { .. } => "remove quic, or use protocol = \"udp\" without persistence and one_packet".into(),
+            Self::SharedServerId { .. } => "give one of them another server_id".into(),
+            Self::ServerIdWithoutQuic => "remove it, or set quic = true".into(),
+            Self::ServerId(_) => "write four bytes as eight hexadecimal digits, like \"0a000002\"".into(),
             Self::NoAddress(_) => "remove vip, and see to it that marked packets come to this host".into(),
             Self::Weight(_) => format!("use 0 to {MAX_WEIGHT}; 0 takes no new connections"),
             Self::Thresholds { .. } => "set upper above lower, or remove lower".into(),
@@ -184,6 +221,9 @@ impl Violation {
             | Self::MethodKeepsPort { .. }
             | Self::PortZero(_) => "address",
             Self::OnePacketNotUdp(_) => "one_packet",
+            Self::Stateless { .. } => "stateless",
+            Self::Quic { .. } => "quic",
+            Self::SharedServerId { .. } | Self::ServerIdWithoutQuic | Self::ServerId(_) => "server_id",
             Self::NoAddress(_) => "vip",
             Self::Weight(_) => "weight",
             Self::Thresholds { .. } => "lower",

@@ -12,7 +12,7 @@ use crate::error::{Diagnostics, Violation};
 use crate::mark::{self, MAX_MARK_RULES, MarkRule, Ports, Prefix, Test};
 use crate::model::{
     DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, Persistence, Protocol, Scheduler,
-    SchedulerFlags, Server, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
+    SchedulerFlags, Server, ServerId, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use crate::settings::{Defence, ErrorLimits, MAX_CONNECTIONS, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts};
 use reader::{Report, Table, kind, one_of};
@@ -185,13 +185,24 @@ impl Reader<'_> {
         let scheduler = self.scheduler(t);
         let scheduler_flags = self.scheduler_flags(t, scheduler);
         let one_packet = t.boolean("one_packet", &mut self.report).unwrap_or(false);
+        let stateless = t.boolean("stateless", &mut self.report).unwrap_or(false);
+        let quic = t.boolean("quic", &mut self.report).unwrap_or(false);
         let policies = [VipPolicy::Operator, VipPolicy::Manage].map(|v| (v.name(), v));
         let vip = t.choice("vip", &policies, &mut self.report).unwrap_or_default();
         let persistence_table = t.table("persistence", keys::PERSISTENCE, &mut self.report);
         let persistence = persistence_table.as_ref().map(|p| self.persistence(p, key.is_ipv6()));
         let server_tables = t.tables("server", keys::SERVER, &mut self.report);
-        let mut service =
-            Service { key, scheduler, scheduler_flags, one_packet, persistence, vip, servers: Vec::new() };
+        let mut service = Service {
+            key,
+            scheduler,
+            scheduler_flags,
+            one_packet,
+            persistence,
+            stateless,
+            quic,
+            vip,
+            servers: Vec::new(),
+        };
         if whole {
             for violation in check::options(&service) {
                 let in_persistence = matches!(violation, Violation::PersistenceTime(_) | Violation::PersistenceMask(_));
@@ -199,6 +210,7 @@ impl Reader<'_> {
                 self.violation(table, &violation);
             }
         }
+        let mut read = Vec::new();
         for table in &server_tables {
             let Some(server) = self.server(table, placed.then_some(&key)) else { continue };
             if let Some(first) = service.servers.iter().position(|s| s.identity() == server.identity()) {
@@ -212,6 +224,12 @@ impl Reader<'_> {
                 violations.for_each(|v| self.violation(table, &v));
             }
             service.servers.push(server);
+            read.push(table);
+        }
+        for (at, violation) in check::ids(&service) {
+            let Some(table) = read.get(at) else { continue };
+            let at = table.get("server_id").map_or_else(|| table.place("address"), |(_, at)| at);
+            self.report.add(at, violation.to_string(), violation.remedy());
         }
         whole.then_some(service)
     }
@@ -422,7 +440,15 @@ impl Reader<'_> {
         let (text, at) = t.string("address", &mut self.report)?;
         let (address, port) = self.address(text, at)?;
         let port = port.or_else(|| service.map(ServiceKey::port)).unwrap_or(0);
-        Some(Server { address, port, method, weight, upper, lower })
+        let server_id = t.string("server_id", &mut self.report).and_then(|(text, at)| {
+            let id = ServerId::parse(text);
+            if id.is_none() {
+                let violation = Violation::ServerId(text.into());
+                self.report.add(at, violation.to_string(), violation.remedy());
+            }
+            id
+        });
+        Some(Server { address, port, method, weight, upper, lower, server_id })
     }
 
     fn method(&mut self, t: &Table) -> Method {

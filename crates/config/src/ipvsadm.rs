@@ -150,8 +150,8 @@ impl Command {
         let mut after = model.clone();
         self.apply(&mut after)?;
         match self {
-            Self::EditServer(ServerRule { service, server }) => {
-                Ok(Plan { ops: vec![Op::EditServer { service: *service, server: *server }] })
+            Self::EditServer(rule) => {
+                Ok(Plan { ops: vec![Op::EditServer { service: rule.service, server: rule.server(model) }] })
             }
             _ => Ok(Plan::between(model, &after)),
         }
@@ -159,7 +159,7 @@ impl Command {
 }
 
 impl ServiceRule {
-    /// The service, without servers; who holds its address stays as it was.
+    /// The service, without servers; what IPVS does not have stays as it was.
     fn service(&self, model: &Model) -> Result<Service, IpvsError> {
         let key = self.service;
         let scheduler = Scheduler::from_name(&self.scheduler).ok_or(IpvsError::SchedulerNotFound)?;
@@ -168,25 +168,34 @@ impl ServiceRule {
             Some("sip") => return Err(check::later("persistence engine sip", "remove --pe", "persistence").into()),
             Some(_) => return Err(IpvsError::SchedulerNotFound),
         }
+        let old = model.service(&key);
         Ok(Service {
             key,
             scheduler,
             scheduler_flags: self.scheduler_flags,
             one_packet: self.one_packet,
             persistence: self.persistence,
-            vip: model.service(&key).map(|s| s.vip).unwrap_or_default(),
+            stateless: old.is_some_and(|s| s.stateless),
+            quic: old.is_some_and(|s| s.quic),
+            vip: old.map(|s| s.vip).unwrap_or_default(),
             servers: Vec::new(),
         })
     }
 }
 
 impl ServerRule {
+    /// The server; what IPVS does not have stays as it was.
+    fn server(&self, model: &Model) -> Server {
+        let old = model.service(&self.service).and_then(|s| s.server(self.server.address, self.server.port));
+        Server { server_id: old.and_then(|s| s.server_id), ..self.server }
+    }
     fn apply(
         &self,
         model: &mut Model,
         change: fn(&mut Model, &ServiceKey, Server) -> Result<(), IpvsError>,
     ) -> Result<(), IpvsError> {
-        change(model, &self.service, self.server)
+        let server = self.server(model);
+        change(model, &self.service, server)
     }
 }
 

@@ -25,8 +25,8 @@ pub use error::{Diagnostic, Diagnostics, IpvsError, OptionError, Unsupported, Vi
 pub use ipvsadm::Command;
 pub use mark::{MarkRule, Ports, Prefix, Test};
 pub use model::{
-    Method, Model, Netmask, Persistence, Protocol, Scheduler, SchedulerFlags, Server, Service, ServiceKey, Tunnel,
-    TunnelChecksum, TunnelKind, VipPolicy,
+    Method, Model, Netmask, Persistence, Protocol, Scheduler, SchedulerFlags, Server, ServerId, Service, ServiceKey,
+    Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 pub use plan::{Op, Plan};
 pub use settings::{Defence, ErrorLimits, Mode, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts};

@@ -334,6 +334,24 @@ impl Method {
     }
 }
 
+/// What stands for a server in QUIC's connection ids: four bytes, the first the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(pub u32);
+
+impl ServerId {
+    /// Of eight hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        u32::from_str_radix(text, 16).ok().filter(|_| digits).map(Self)
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
 /// A real server of one virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
@@ -349,12 +367,25 @@ pub struct Server {
     pub upper: u32,
     /// Connections under which they come again; 0: three quarters of `upper`.
     pub lower: u32,
+    /// QUIC: the id in connection ids that it makes; none: see [`Server::quic_id`]. Not
+    /// IPVS's: ipvsadm rules leave it.
+    pub server_id: Option<ServerId>,
 }
 
 impl Server {
     /// A server with weight 1 and no thresholds.
     pub fn new(address: IpAddr, port: u16, method: Method) -> Self {
-        Self { address, port, method, weight: 1, upper: 0, lower: 0 }
+        Self { address, port, method, weight: 1, upper: 0, lower: 0, server_id: None }
+    }
+    /// Its id in QUIC's connection ids: the last four bytes of its address, if it has no other.
+    pub fn quic_id(&self) -> ServerId {
+        self.server_id.unwrap_or_else(|| {
+            let last = match self.address {
+                IpAddr::V4(a) => a.to_bits(),
+                IpAddr::V6(a) => a.to_bits() as u32,
+            };
+            ServerId(last)
+        })
     }
     /// Its identity in its service.
     pub fn identity(&self) -> (IpAddr, u16) {
@@ -379,6 +410,12 @@ pub struct Service {
     pub one_packet: bool,
     /// Persistence, if any.
     pub persistence: Option<Persistence>,
+    /// Connections that the director does not know go on with the server of their hash, as
+    /// after the failure of another director; TCP and SCTP. Not IPVS's: as `vip`.
+    pub stateless: bool,
+    /// The servers' ids in QUIC's connection ids say whose clients are whose; UDP only. Not
+    /// IPVS's: as `vip`.
+    pub quic: bool,
     /// Who holds the virtual address. Not IPVS's: [`Model::edit_service`] and
     /// plans set it, ipvsadm rules leave it.
     pub vip: VipPolicy,
@@ -396,6 +433,8 @@ impl Service {
             scheduler_flags: SchedulerFlags::default(),
             one_packet: false,
             persistence: None,
+            stateless: false,
+            quic: false,
             vip: VipPolicy::Operator,
             servers: Vec::new(),
         }
@@ -433,6 +472,7 @@ impl Model {
         let mut model = Self { settings, services: Vec::new(), marks };
         for service in services {
             violations.extend(check::service(&service));
+            violations.extend(check::ids(&service).map(|(_, violation)| violation));
             match model.position(&service.key) {
                 Ok(_) => violations.push(Violation::DuplicateService(service.key)),
                 Err(at) => model.services.insert(at, service),

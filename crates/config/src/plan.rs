@@ -244,6 +244,12 @@ fn describe_service(s: &Service) -> String {
     if let Some(p) = &s.persistence {
         out += &format!(" persistent {}s mask {}", p.timeout_s, p.mask);
     }
+    if s.stateless {
+        out += " stateless";
+    }
+    if s.quic {
+        out += " quic";
+    }
     if s.vip == crate::model::VipPolicy::Manage {
         out += " vip managed";
     }
@@ -261,6 +267,9 @@ fn describe_server(s: &Server) -> String {
     }
     if s.upper != 0 {
         out += &format!(" upper {} lower {}", s.upper, s.lower);
+    }
+    if let Some(id) = s.server_id {
+        out += &format!(" server_id {id}");
     }
     out
 }

@@ -44,7 +44,7 @@ fn server(key: ServiceKey) -> impl Strategy<Value = Server> {
                 true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n) + 1).into(),
             };
             let port = if method == Method::Nat || key.mark() != 0 { port } else { key.port() };
-            Server { address, port, method, weight, upper: a.max(b), lower: a.min(b) }
+            Server { address, port, method, weight, upper: a.max(b), lower: a.min(b), server_id: None }
         },
     )
 }
@@ -65,16 +65,28 @@ fn service(key: ServiceKey) -> impl Strategy<Value = Service> {
     };
     let flags = any::<(bool, bool, bool)>();
     let servers = prop::collection::vec(server(key), 0..6);
-    (prop::sample::select(Scheduler::ALL), flags, any::<bool>(), persistence, any::<bool>(), servers).prop_map(
-        move |(scheduler, (fallback, port, third), one_packet, persistence, manage, mut servers)| {
+    let own = (any::<(bool, bool)>(), prop::option::of(0..4u32));
+    (prop::sample::select(Scheduler::ALL), flags, any::<bool>(), persistence, any::<bool>(), servers, own).prop_map(
+        move |(scheduler, (fallback, port, third), one_packet, persistence, manage, mut servers, own)| {
+            let ((stateless, quic), id) = own;
+            let udp = key.protocol() == Some(Protocol::Udp);
+            let quic = quic && udp && persistence.is_none();
             let mut seen = std::collections::HashSet::new();
             servers.retain(|s| seen.insert(s.identity()));
+            let mut ids = std::collections::HashSet::new();
+            if quic {
+                // Rotated, so that two Models give ids to other servers.
+                servers.iter_mut().zip(0..).for_each(|(s, n)| s.server_id = id.map(|id| ServerId(id ^ n)));
+                servers.retain(|s| ids.insert(s.quic_id()));
+            }
             Service {
                 key,
                 scheduler,
                 scheduler_flags: SchedulerFlags { fallback, port, third },
-                one_packet: one_packet && key.protocol().is_none_or(|p| p == Protocol::Udp),
+                one_packet: one_packet && !quic && key.protocol().is_none_or(|p| p == Protocol::Udp),
                 persistence,
+                stateless: stateless && !udp && persistence.is_none() && scheduler.hashes(),
+                quic,
                 vip: if manage && key.mark() == 0 { VipPolicy::Manage } else { VipPolicy::Operator },
                 servers,
             }

@@ -37,6 +37,7 @@ pub const STAGES: &[&str] = &[
     "clear",
     "assign",
     "choose",
+    "quic",
 ];
 
 /// The stages of XDP: what must be cut or shortened it hands over.
@@ -57,6 +58,7 @@ const XDP_STAGES: &[&str] = &[
     "clear",
     "assign",
     "choose",
+    "quic",
 ];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,

@@ -12,6 +12,7 @@ use crate::packet::Packet;
 use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
 use crate::persist;
 use crate::pieces;
+use crate::quic;
 use crate::records::{Conn, Settings, Tuple, conn_flag, hop, setting};
 use crate::relay;
 use crate::schedule::Client;
@@ -92,11 +93,13 @@ pub enum Stage {
     Assign = 17,
     /// A new flow that needs a server.
     Choose = 18,
+    /// A packet of a QUIC service and no connection: perhaps of one whose client moved.
+    Quic = 19,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 38;
+    pub const COUNT: u32 = 40;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -193,6 +196,7 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         16 => clear(p, t, w),
         17 => assign(p, t, w),
         18 => choose(p, t, w),
+        19 => quic(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -284,6 +288,15 @@ pub fn assign<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Wor
 pub fn choose<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     let chosen = read_any(p, t, w).and_then(|()| open::choose(t, w));
     settle(chosen.map(|()| Stage::Open.verdict::<F>()))
+}
+
+/// [`Stage::Quic`].
+#[inline(always)]
+pub fn quic<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_flow(p, t, w).map(|()| {
+        let next = if quic::look(p, t, &w.flow) { Stage::Open } else { Stage::Choose };
+        next.verdict::<F>()
+    }))
 }
 
 /// [`Stage::Clear`].

@@ -134,7 +134,8 @@ pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
     let service = open::find::<F, T>(t, key, 0).ok_or(unrelated)?;
     let mut wish = open::Wish { obstructed: true, ..open::Wish::new(service, 0, p.ingress(), false, 0) };
     // No error is sent about an error.
-    wish.server = open::server_for::<F, T>(t, key, service, client).ok_or(Verdict::drop(Reason::NoErrorAboutIcmp))?;
+    wish.server =
+        open::server_for::<F, T>(t, key, service, false, client).ok_or(Verdict::drop(Reason::NoErrorAboutIcmp))?;
     open::connect::<F, T>(t, key, wish, (conn, reply))
 }
 

@@ -21,6 +21,7 @@ pub mod packet;
 pub mod parse;
 pub mod persist;
 pub mod pieces;
+pub mod quic;
 pub mod records;
 pub mod relay;
 pub mod schedule;

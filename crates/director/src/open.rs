@@ -82,11 +82,17 @@ pub struct Wish {
     pub one_packet: bool,
     /// The service is a persistent one.
     pub persistent: bool,
+    /// It is one of QUIC.
+    pub quic: bool,
 }
 
 impl Wish {
+    /// No other server than the chosen one may have it: that one knows the connection.
+    const ONLY: u64 = 1 << 61;
     const CHOSEN: u64 = 1 << 62;
     const OBSTRUCTED: u64 = 1 << 63;
+    /// Bits of a server's index.
+    const SERVERS: u32 = 0x1fff_ffff;
 
     /// For this service with these flags, of a packet that came in by `ingress`; `word` is
     /// what an earlier stage left of it, [`Wish::word`], or 0.
@@ -105,17 +111,23 @@ impl Wish {
             own_port: true,
             one_packet: udp && flags & service_flag::ONE_PACKET != 0,
             persistent: flags & service_flag::PERSISTENT != 0,
+            quic: udp && flags & service_flag::QUIC != 0,
         }
     }
     /// The server in such a word.
     #[inline(always)]
     fn server_of(word: u64) -> u32 {
-        (word >> 32) as u32 & 0x3fff_ffff
+        (word >> 32) as u32 & Self::SERVERS
     }
     /// What a later stage has to know of it: the mark, and the server if one is chosen.
     #[inline(always)]
     pub fn word(mark: u32, server: Option<u32>) -> u64 {
-        u64::from(mark) | server.map_or(0, |server| u64::from(server & 0x3fff_ffff) << 32 | Self::CHOSEN)
+        u64::from(mark) | server.map_or(0, |server| u64::from(server & Self::SERVERS) << 32 | Self::CHOSEN)
+    }
+    /// The same where only this server knows the connection.
+    #[inline(always)]
+    pub fn only(mark: u32, server: u32) -> u64 {
+        Self::word(mark, Some(server)) | Self::ONLY
     }
 }
 
@@ -137,8 +149,9 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
     let Some(settings) = t.settings() else { return Err(Verdict::pass(Reason::NotConfigured)) };
     let flags = t.service(index).map_or(0, |service| service.flags);
     let mut wish = Wish::new(index, flags, p.ingress(), key.proto() == proto::UDP, word);
+    let stateless = flags & service_flag::STATELESS != 0;
     if key.proto() == proto::TCP {
-        let sloppy = settings.flags & setting::SLOPPY_TCP != 0;
+        let sloppy = settings.flags & setting::SLOPPY_TCP != 0 || stateless;
         if flow.l4.flags & TcpHeader::RST != 0 || !(sloppy || flow.l4.flags & TcpHeader::SYN != 0) {
             return Err(Verdict::pass(Reason::NotSyn));
         }
@@ -146,14 +159,17 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
             return Err(Verdict::pass(Reason::FtpData));
         }
         if settings.flags & setting::SECURE_TCP == 0 {
-            wish.state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+            let state = tcp::next(Direction::In, Event::of(flow.l4.flags), State::None as u8);
+            // Or all that follows is verified for each.
+            wish.state = t.forget(state.into()) as u8;
         } // Else it depends on the server, and moves when the packet goes on.
     } else if key.proto() == proto::SCTP {
+        let sloppy = settings.flags & setting::SLOPPY_SCTP != 0 || stateless;
         // The state moves when the packet goes on: a second INIT would move it again.
         match flow.l4.flags {
             sctp::event::INIT => {}
             sctp::event::NOTHING => return Err(Verdict::drop(Reason::ShortTransport)),
-            said if settings.flags & setting::SLOPPY_SCTP != 0 && said != sctp::event::ABORT => {}
+            said if sloppy && said != sctp::event::ABORT => {}
             _ => return Err(Verdict::pass(Reason::NotSyn)),
         }
         if key.sport == Be16::new(FTP_DATA) {
@@ -175,7 +191,7 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
         return Err(Stage::Persist.verdict::<F>());
     }
     if !wish.chosen {
-        return Err(Stage::Choose.verdict::<F>());
+        return Err(if wish.quic { Stage::Quic } else { Stage::Choose }.verdict::<F>());
     }
     if wish.one_packet {
         return Err(Stage::OnePacket.verdict::<F>());
@@ -191,20 +207,39 @@ pub fn choose<F: Family, T: Tables>(t: &T, w: &mut Work<F>) -> Decision<()> {
     let (key, mark) = (&flow.key, t.stashed() as u32);
     let index = find::<F, T>(t, key, mark).ok_or(Verdict::drop(Reason::Raced))?;
     t.keep(t.service(index).map_or(0, |service| service.cursor.load()));
-    let server = server_for::<F, T>(t, key, index, client).ok_or_else(|| nobody::<F, T>(t, key, index))?;
-    t.stash(Wish::word(mark, Some(server)));
+    let resumes = resumes::<F, T>(t, flow, index);
+    let server = server_for::<F, T>(t, key, index, resumes, client).ok_or_else(|| nobody::<F, T>(t, key, index))?;
+    t.stash(if resumes { Wish::only(mark, server) } else { Wish::word(mark, Some(server)) });
     Ok(())
+}
+
+/// Whether the connection of this packet began elsewhere: see [`Client::resumes`].
+#[inline(always)]
+fn resumes<F: Family, T: Tables>(t: &T, flow: &Flow<F>, index: u32) -> bool {
+    let stateless = t.service(index).is_some_and(|service| service.flags & service_flag::STATELESS != 0);
+    stateless
+        && match flow.key.proto() {
+            proto::TCP => flow.l4.flags & TcpHeader::SYN == 0,
+            proto::SCTP => flow.l4.flags != sctp::event::INIT,
+            _ => false,
+        }
 }
 
 /// Schedules `key`.
 #[inline(always)]
-pub fn server_for<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, index: u32, whose: &mut Client) -> Option<u32> {
+pub fn server_for<F: Family, T: Tables>(
+    t: &T,
+    key: &Tuple<F::Addr>,
+    index: u32,
+    resumes: bool,
+    whose: &mut Client,
+) -> Option<u32> {
     let service = t.service(index)?;
     // A packet that FTP's service got for its data: only persistence has it go anywhere.
     if service.flags & service_flag::BY_MARK == 0 && service.port != key.dport {
         return None;
     }
-    *whose = client::<F>(key, index);
+    *whose = Client { resumes, ..client::<F>(key, index) };
     schedule::schedule(t, service, whose)
 }
 
@@ -245,7 +280,7 @@ type Room<'w, F> = (&'w mut Conn<<F as Family>::Addr>, &'w mut Tuple<<F as Famil
 #[inline(always)]
 pub fn client<F: Family>(key: &Tuple<F::Addr>, service: u32) -> Client {
     let (addr, dest) = (key.src.hash_fold(), key.dst.hash_fold());
-    Client { addr, port: key.sport.get(), dest, to: key.dst.to_words(), service }
+    Client { addr, port: key.sport.get(), dest, to: key.dst.to_words(), service, resumes: false }
 }
 
 /// Inserts the entries of `key` on the wish's server, or on another if that one cannot be.
@@ -265,6 +300,9 @@ pub fn connect<F: Family, T: Tables>(
     // This client port talks to that server by another virtual address already:
     // the answers could not be told apart. Another server keeps both alive.
     let taken = Verdict::drop(Reason::ReplyKeyTaken);
+    if t.stashed() & Wish::ONLY != 0 {
+        return Err(taken);
+    }
     wish.server = schedule::first_free::<F, T>(t, wish.service, key).ok_or(taken)?;
     match bind::<F, T>(t, key, &wish, conn, reply) {
         Bound::Done | Bound::There => Ok(()),
@@ -409,7 +447,7 @@ pub fn idle<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> bool {
 /// To have what is in the way of the answers of this wish's server looked at.
 #[inline(always)]
 pub fn clear<F: Family, T: Tables>(t: &T, wish: &Wish) -> Verdict {
-    t.stash(Wish::word(wish.mark, Some(wish.server)));
+    t.stash(Wish::word(wish.mark, Some(wish.server)) | t.stashed() & Wish::ONLY);
     Stage::Clear.verdict::<F>()
 }
 

@@ -194,6 +194,10 @@ pub mod service_flag {
     pub const PERSISTENT: u32 = 8;
     /// The service is a firewall mark's.
     pub const BY_MARK: u32 = 16;
+    /// Connections that this director does not know go on with the server of their hash.
+    pub const STATELESS: u32 = 32;
+    /// QUIC: connection ids say which server made them; [`super::Service::ids`] says which.
+    pub const QUIC: u32 = 64;
 }
 
 /// A virtual service. The scheduling fields are for new connections only.
@@ -229,8 +233,35 @@ pub struct Service {
     pub port: Be16,
     /// Zero.
     pub zero: u16,
-    /// lblcr: 1 while a CPU changes a set of servers.
-    pub lock: S64,
+    /// Two in one word, so that each may change while the other does: see [`Service::ids`] (the
+    /// high half) and [`Service::try_lock`] (the low one).
+    pub joint: S64,
+}
+
+impl Service {
+    /// QUIC: where the servers' ids begin in SLOTS; `None`: there are none. First stands how
+    /// many, then an id and a server each, in the order of the ids.
+    #[inline(always)]
+    pub fn ids(&self) -> Option<u32> {
+        ((self.joint.load() >> 32) as u32).checked_sub(1)
+    }
+    /// The word that says so.
+    #[must_use]
+    pub fn with_ids(base: Option<u32>) -> u64 {
+        base.map_or(0, |base| u64::from(base.wrapping_add(1)) << 32)
+    }
+    /// lblcr: one CPU changes a set of servers. Says whether it is this one; it then must unlock.
+    /// A function of its own: its caller is at the limit of the stack.
+    #[inline(never)]
+    pub fn try_lock(&self) -> bool {
+        let word = self.joint.load();
+        word as u32 == 0 && self.joint.swap_if(word, word | 1)
+    }
+    /// The end of that.
+    #[inline(always)]
+    pub fn unlock(&self) {
+        self.joint.add(1_u64.wrapping_neg());
+    }
 }
 
 /// Flags of [`Server`].
@@ -634,7 +665,7 @@ pub mod map {
     pub const SERVICES: &str = "SERVICES";
     /// Index to `Server`.
     pub const SERVERS: &str = "SERVERS";
-    /// Server lists and mh tables: index to server index.
+    /// Server lists, tables of schedulers and ids of QUIC servers.
     pub const SLOTS: &str = "SLOTS";
     /// Server index to `NextHop`.
     pub const NEXT_HOPS: &str = "NEXT_HOPS";
@@ -746,7 +777,10 @@ mod tests {
         ];
         assert_eq!(conn4, [16, 24, 36, 40, 44, 46]);
         assert_eq!([offset_of!(Conn<Addr6>, addr), offset_of!(Conn<Addr6>, port)], [40, 56]);
-        assert_eq!([offset_of!(Service, cursor), offset_of!(Service, scheduler)], [8, 16]);
+        assert_eq!(
+            [offset_of!(Service, cursor), offset_of!(Service, scheduler), offset_of!(Service, joint)],
+            [8, 16, 56]
+        );
         assert_eq!([offset_of!(Server, addr), offset_of!(Server, weight)], [16, 36]);
         assert_eq!([offset_of!(NextHop, src), offset_of!(NextHop, dst)], [12, 18]);
         let hop = [

@@ -24,6 +24,9 @@ pub struct Client {
     pub to: [u16; 8],
     /// Index of the service.
     pub service: u32,
+    /// Its connection began elsewhere or long ago: it goes to the server of its hash, if
+    /// there is still one, as packets of a known connection do, whatever weight and threshold say.
+    pub resumes: bool,
 }
 
 /// A server as a scheduler's table is filled.
@@ -91,6 +94,11 @@ macro_rules! schedulers {
                     $($(Self::$variant => Some(Table { size: $size, fill: $module::fill }),)?)*
                     _ => None,
                 }
+            }
+            /// Whether a client's hash alone decides: whoever has the same servers chooses the same.
+            #[must_use]
+            pub fn hashes(self) -> bool {
+                self.table().is_some()
             }
             /// ipvsadm's names of the flags that look further, and that hash the port.
             #[must_use]
@@ -173,6 +181,12 @@ pub fn available(server: &Server) -> bool {
 #[inline(always)]
 fn takes(server: &Server) -> bool {
     server.flags.load() & server_flag::AVAILABLE != 0 && server.full.load() == 0
+}
+
+/// Whether the server whose hash it is takes this client.
+#[inline(always)]
+fn serves(server: &Server, client: &Client) -> bool {
+    available(server) || (client.resumes && server.flags.load() & server_flag::AVAILABLE != 0)
 }
 
 /// The service's list: where it begins in the slots, and its length.

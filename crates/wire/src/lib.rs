@@ -14,6 +14,7 @@ pub mod crc32c;
 pub mod eth;
 pub mod icmp;
 pub mod ip;
+pub mod quic;
 pub mod transport;
 pub mod tunnel;
 
@@ -21,6 +22,7 @@ pub use be::{Be16, Be32};
 pub use eth::{EthHeader, Mac};
 pub use icmp::IcmpHeader;
 pub use ip::{Addr4, Addr6, ExtHeader, FragHeader, Ipv4Header, Ipv6Header};
+pub use quic::{QuicLong, QuicShort, ServerCid};
 pub use transport::{ChunkHeader, Ports, SctpHeader, TcpHeader, UdpHeader};
 pub use tunnel::{GreChecksum, GreHeader, GueHeader};
 
@@ -62,4 +64,7 @@ headers!(
     GueHeader = 4,
     eth::VlanTag = 4,
     eth::EthHeads = 12,
+    ServerCid = 9,
+    QuicShort = 10,
+    QuicLong = 15,
 );

@@ -140,6 +140,8 @@ pub const SERVICE: Table = Table {
         key("scheduler", "string", "\"wlc\""),
         key("scheduler_flags", "list of strings", "[]"),
         key("one_packet", "boolean", "false"),
+        key("stateless", "boolean", "false"),
+        key("quic", "boolean", "false"),
         key("vip", "string", "\"operator\""),
         key("persistence", "table", "none"),
         key("server", "list of tables", "none"),
@@ -164,6 +166,7 @@ pub const SERVER: Table = Table {
         key("tunnel", "string", "\"ipip\""),
         key("tunnel_port", "integer", "none"),
         key("tunnel_checksum", "string", "\"none\""),
+        key("server_id", "string", "none"),
     ],
 };
 

@@ -142,6 +142,11 @@ fn service(s: &Service, out: &mut String) {
     if s.one_packet {
         line(out, "one_packet", true);
     }
+    for (key, set) in [("stateless", s.stateless), ("quic", s.quic)] {
+        if set {
+            line(out, key, true);
+        }
+    }
     if s.vip == VipPolicy::Manage {
         line(out, "vip", quoted(s.vip.name()));
     }
@@ -167,6 +172,9 @@ fn server(s: &Server, out: &mut String) {
     if s.upper != 0 {
         line(out, "upper", s.upper);
         line(out, "lower", s.lower);
+    }
+    if let Some(id) = s.server_id {
+        line(out, "server_id", quoted(&id.to_string()));
     }
     if let Method::Tun(tunnel) = s.method {
         line(out, "tunnel", quoted(tunnel.kind.name()));

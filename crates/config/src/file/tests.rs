@@ -144,6 +144,15 @@ fn bad_files() {
         (two("192.0.2.1:80", "192.0.2.1:80"), "7:11: virtual service tcp 192.0.2.1:80 is there twice, first in line 4; put its real servers into one service, or change the address or port".into()),
         ("version = 1\n[[service]]\nprotocol = \"tcp\"\n".into(), "2:1: address is missing; add address = \"192.0.2.10:80\"".into()),
         ("version = 1\n[[service]]\naddress = \"192.0.2.10:80\"\n".into(), "2:1: protocol is missing; add protocol = \"tcp\"".into()),
+        // Beyond IPVS.
+        (around("stateless = true"), "8:13: virtual service tcp 192.0.2.10:80 cannot be stateless: scheduler rr does not choose by a hash alone; remove stateless, or use scheduler = \"mh\" with tcp or sctp and no persistence".into()),
+        (around("scheduler = \"mh\"\nstateless = true\n[service.persistence]"), "9:13: virtual service tcp 192.0.2.10:80 cannot be stateless: persistence is itself a state that a director loses; remove stateless, or use scheduler = \"mh\" with tcp or sctp and no persistence".into()),
+        (around("protocol = \"udp\"\nscheduler = \"sh\"\nstateless = true").replacen("scheduler = \"rr\"\n", "", 1), "9:13: virtual service udp 192.0.2.10:80 cannot be stateless: any packet of UDP opens a connection anyway; remove stateless, or use scheduler = \"mh\" with tcp or sctp and no persistence".into()),
+        (around("quic = true"), "8:8: virtual service tcp 192.0.2.10:80 cannot be one of quic: it is not UDP; remove quic, or use protocol = \"udp\" without persistence and one_packet".into()),
+        (around("protocol = \"udp\"\nquic = true\none_packet = true"), "9:8: virtual service udp 192.0.2.10:80 cannot be one of quic: one-packet scheduling knows no connections; remove quic, or use protocol = \"udp\" without persistence and one_packet".into()),
+        (around("protocol = \"udp\"\nquic = true\n[service.persistence]"), "9:8: virtual service udp 192.0.2.10:80 cannot be one of quic: persistence would send a client that moved by its new address; remove quic, or use protocol = \"udp\" without persistence and one_packet".into()),
+        (server("server_id = \"0a000002\""), "8:13: server_id in a virtual service without quic; remove it, or set quic = true".into()),
+        (server("server_id = \"0a0002\""), "8:13: server_id is \"0a0002\"; write four bytes as eight hexadecimal digits, like \"0a000002\"".into()),
         // Servers.
         (server("weight = -1"), "8:10: weight is -1; use a whole number from 0 to 2147483647, without quotes".into()),
         (server("weight = 2147483648"), "8:10: weight is 2147483648; use a whole number from 0 to 2147483647, without quotes".into()),
@@ -256,6 +265,26 @@ address = "[fd00::3]:5353"
     let second = Server::new("fd00::3".parse().unwrap(), 5353, Method::Nat);
     assert_eq!(service.servers, [first, second]);
     assert_eq!(service.servers_in_list_order().collect::<Vec<_>>(), [&second, &first]);
+}
+
+#[test]
+fn quic_servers_have_ids() {
+    let text = |ids: [&str; 2]| {
+        let server = |n: u8, id: &str| format!("[[service.server]]\naddress = \"10.0.0.{n}:443\"\n{id}\n");
+        let service = "version = 1\n[[service]]\nprotocol = \"udp\"\naddress = \"192.0.2.10:443\"\nquic = true\n";
+        format!("{service}{}{}", server(2, ids[0]), server(3, ids[1]))
+    };
+    let model = parse("f", &text(["", "server_id = \"C0ffee00\""])).unwrap();
+    let ids: Vec<_> = model.services()[0].servers.iter().map(|s| s.quic_id().to_string()).collect();
+    assert_eq!(ids, ["0a000002", "c0ffee00"]);
+    let v6 = Server::new("2001:db8::a:1".parse().unwrap(), 443, Method::Nat);
+    assert_eq!(v6.quic_id().to_string(), "000a0001");
+    assert_eq!(
+        faults(&text(["", "server_id = \"0a000002\""])),
+        [
+            "11:13: real server 10.0.0.3:443 has the server_id of another one, 0a000002; give one of them another server_id"
+        ]
+    );
 }
 
 #[test]

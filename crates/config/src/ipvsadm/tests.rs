@@ -93,6 +93,24 @@ fn edits_keep_who_holds_the_address() {
 }
 
 #[test]
+fn edits_keep_what_ipvs_does_not_have() {
+    let text = "version = 1\n[[service]]\nprotocol = \"udp\"\naddress = \"192.0.2.10:443\"\nquic = true\n\
+                [[service.server]]\naddress = \"10.0.0.2:443\"\nserver_id = \"00000007\"\n\
+                [[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:443\"\nscheduler = \"mh\"\nstateless = true\n";
+    let mut model = crate::file::parse("f", text).unwrap();
+    let plan = Command::parse("-e -u 192.0.2.10:443 -r 10.0.0.2:443 -m -w 5").unwrap().unwrap().plan(&model).unwrap();
+    plan.apply(&mut model).unwrap();
+    run(&mut model, "-E -u 192.0.2.10:443 -s wrr");
+    run(&mut model, "-E -t 192.0.2.10:443 -s mh -b mh-port");
+    let [tcp, udp] = model.services() else { panic!() };
+    assert!(tcp.stateless && udp.quic);
+    assert_eq!((udp.servers[0].weight, udp.servers[0].quic_id()), (5, crate::ServerId(7)));
+    // What that leaves no room for is refused.
+    let rr = Command::parse("-E -t 192.0.2.10:443 -s rr").unwrap().unwrap();
+    assert!(matches!(rr.apply(&mut model), Err(IpvsError::Invalid(Violation::Stateless { .. }))));
+}
+
+#[test]
 fn spellings_of_one_command() {
     let expected = Command::parse("-a -t 192.0.2.10:80 -r 10.1.0.11:80 -m -w 5 -x 9 -y 3").unwrap();
     for line in [

@@ -222,7 +222,7 @@ impl<'a> Draft<'a> {
         let method = self.method()?;
         // Neither changes ports, so the server's is the service's, unless that is a mark.
         let port = if method != Method::Nat && self.fwmark.is_none() { self.port } else { port };
-        Ok(Server { address, port, method, weight: self.weight, upper: self.upper, lower: self.lower })
+        Ok(Server { weight: self.weight, upper: self.upper, lower: self.lower, ..Server::new(address, port, method) })
     }
 
     fn method(&self) -> Result<Method, OptionError> {

@@ -38,6 +38,8 @@ pub(super) struct Held {
     pub index: u32,
     pub list: Region,
     pub table: Region,
+    /// Ids of QUIC servers.
+    pub ids: Region,
     /// In list order: newest first.
     pub members: Vec<Member>,
 }
@@ -50,6 +52,7 @@ struct Made {
     fresh: Vec<Member>,
     list: Region,
     table: Region,
+    ids: Region,
     /// Those of them that are new.
     regions: Vec<Region>,
 }
@@ -207,7 +210,7 @@ impl<S: Store> Control<S> {
             made.regions.into_iter().for_each(|region| self.slots.free(region));
             return Err(error);
         }
-        let Made { members, list, table, .. } = made;
+        let Made { members, list, table, ids, .. } = made;
         let gone: Vec<_> = held.members.iter().filter(|m| !members.contains(m)).copied().collect();
         let list_changed = members != held.members;
 
@@ -230,6 +233,7 @@ impl<S: Store> Control<S> {
             mask: wanted.persistence.map_or(0, |p| lists::mask(p.mask)),
             mark: key.mark(),
             port: Be16::new(key.port()),
+            joint: S64::new(Service::with_ids((ids.len > 0).then_some(ids.base))),
             ..Service::default()
         };
         self.store.put_service_rules(held.index, &rules)?;
@@ -263,7 +267,10 @@ impl<S: Store> Control<S> {
         if table != held.table {
             self.slots.free(held.table);
         }
-        (held.list, held.table, held.members) = (list, table, members);
+        if ids != held.ids {
+            self.slots.free(held.ids);
+        }
+        (held.list, held.table, held.ids, held.members) = (list, table, ids, members);
         self.held.insert(key, held.clone());
         for member in gone {
             self.discard(key, held.index, member)?;
@@ -293,6 +300,15 @@ impl<S: Store> Control<S> {
             if restart || list_changed || rebound || held.table.len != table.size {
                 made.table = self.table_region(table, &made.members)?;
                 made.regions.push(made.table);
+            }
+        }
+        if wanted.quic {
+            made.ids = held.ids;
+            let servers = wanted.servers_in_list_order().zip(&made.members);
+            let ids = lists::ids(servers.map(|(server, member)| (server.quic_id().0, member.index)));
+            if self.store.slots(held.ids.base, held.ids.len)? != ids {
+                made.ids = self.new_region(ids)?;
+                made.regions.push(made.ids);
             }
         }
         Ok(())
@@ -400,6 +416,7 @@ impl<S: Store> Control<S> {
         self.forget_notes(|of| of.service == held.index)?;
         self.slots.free(held.list);
         self.slots.free(held.table);
+        self.slots.free(held.ids);
         self.trash.service_left(key, held.index);
         self.forget_known(key)
     }

@@ -142,6 +142,9 @@ where
     Ok(())
 }
 
+/// The low half of a word.
+const LOW: u64 = 0xffff_ffff;
+
 impl Store for KernelStore {
     fn room(&self) -> Room {
         Room {
@@ -177,7 +180,7 @@ impl Store for KernelStore {
         }
     }
     fn service(&self, index: u32) -> Result<Service, Error> {
-        let [list, cursor, kind, wrr, table, persistence, place, _] = self.service_words(index)?;
+        let [list, cursor, kind, wrr, table, persistence, place, joint] = self.service_words(index)?;
         let read = |word: &AtomicU64| halves(word.load(Ordering::Acquire));
         let ((scheduler, flags), (wrr_max, wrr_step), (table_base, table_size)) = (read(kind), read(wrr), read(table));
         let ((persistence, mask), (mark, port)) = (read(persistence), read(place));
@@ -195,13 +198,16 @@ impl Store for KernelStore {
             mark,
             port: shapes::port_of(port),
             zero: 0,
-            lock: S64::new(0),
+            joint: S64::new(joint.load(Ordering::Acquire)),
         })
     }
     fn put_service_rules(&mut self, index: u32, s: &Service) -> Result<(), Error> {
-        let [_, _, kind, wrr, table, persistence, place, _] = self.service_words(index)?;
+        let [_, _, kind, wrr, table, persistence, place, joint] = self.service_words(index)?;
         persistence.store(pair(s.persistence, s.mask), Ordering::Release);
         place.store(pair(s.mark, shapes::word_of(s.port)), Ordering::Release);
+        // Its other half is the packet path's.
+        let halves = |word| Some(s.joint.load() & !LOW | word & LOW);
+        let _ = joint.fetch_update(Ordering::AcqRel, Ordering::Acquire, halves);
         // What a scheduler needs stands before it is chosen, and goes after it was.
         let choose = || kind.store(pair(s.scheduler, s.flags), Ordering::Release);
         wrr.store(pair(s.wrr_max, s.wrr_step), Ordering::Release);

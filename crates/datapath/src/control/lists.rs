@@ -14,6 +14,8 @@ pub fn flags(of: &Service) -> u32 {
     bit(of.one_packet, service_flag::ONE_PACKET)
         | bit(of.persistence.is_some(), service_flag::PERSISTENT)
         | bit(of.key.mark() != 0, service_flag::BY_MARK)
+        | bit(of.stateless, service_flag::STATELESS)
+        | bit(of.quic, service_flag::QUIC)
         | bit(flags.port, service_flag::HASH_PORT)
         | bit(flags.fallback, service_flag::HASH_FALLBACK)
 }
@@ -78,9 +80,26 @@ pub fn table(of: Table, servers: impl Iterator<Item = (u32, IpAddr, u16, (u32, u
     slots
 }
 
+/// The ids of a QUIC service's servers with their indexes, as the packet path searches them:
+/// how many, then an id and a server each, in order. What two servers have, which a change may pass through,
+/// is nobody's.
+pub fn ids(servers: impl Iterator<Item = (u32, u32)>) -> Vec<u32> {
+    let mut ids: Vec<_> = servers.collect();
+    ids.sort_unstable();
+    let alone = ids.chunk_by(|(a, _), (b, _)| a == b).filter(|same| same.len() == 1);
+    let pairs: Vec<_> = alone.flatten().flat_map(|(id, server)| [*id, *server]).collect();
+    std::iter::once(pairs.len() as u32 / 2).chain(pairs).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_in_order_and_nobody_shares_one() {
+        assert_eq!(ids([(9, 1), (2, 3), (7, 0), (9, 2), (u32::MAX, 5)].into_iter()), [3, 2, 3, 7, 0, u32::MAX, 5]);
+        assert_eq!(ids(std::iter::empty()), [0]);
+    }
 
     #[test]
     fn wrr_is_bound_as_in_ipvs() {

@@ -7,6 +7,7 @@ use dirigent_director::family::{Address, Family, V4, V6};
 use dirigent_director::records::{
     Conn, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, Tuple,
 };
+use dirigent_director::shared::S64;
 use dirigent_director::tables::Tables as _;
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
@@ -108,7 +109,8 @@ impl Store for MemoryTables {
     }
     fn put_service_rules(&mut self, index: u32, service: &Service) -> Result<(), Error> {
         let old = at_mut("SERVICES", &mut self.services, index)?;
-        *old = Service { list: old.list.clone(), cursor: old.cursor.clone(), ..service.clone() };
+        let joint = S64::new(service.joint.load() >> 32 << 32 | u64::from(old.joint.load() as u32));
+        *old = Service { list: old.list.clone(), cursor: old.cursor.clone(), joint, ..service.clone() };
         Ok(())
     }
     fn set_list(&mut self, index: u32, list: u64) -> Result<(), Error> {

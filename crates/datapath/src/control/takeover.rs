@@ -56,6 +56,13 @@ impl<S: Store> Control<S> {
             let record = self.store.service(index)?;
             let list = region(record.list.load());
             let table = Region { base: record.table_base, len: record.table_size };
+            let ids = match record.ids() {
+                Some(base) => {
+                    let count = self.store.slots(base, 1)?.first().copied().unwrap_or(0);
+                    Region { base, len: count.saturating_mul(2).saturating_add(1) }
+                }
+                None => Region::default(),
+            };
             let mut members = Vec::new();
             for index in self.store.slots(list.base, list.len)? {
                 let server = self.store.server(index)?;
@@ -65,8 +72,9 @@ impl<S: Store> Control<S> {
             }
             self.slots.take(list);
             self.slots.take(table);
+            self.slots.take(ids);
             self.used_services.insert(index);
-            self.held.insert(key, Held { index, list, table, members });
+            self.held.insert(key, Held { index, list, table, ids, members });
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use dirigent_wire::{Addr4, Addr6};
 use proptest::prelude::*;
 
 use super::apply::spot;
-use super::store::address;
+use super::store::{address, words};
 use super::*;
 use crate::memory::{Capacity, LocalNet, MemoryTables};
 
@@ -278,6 +278,15 @@ fn assert_consistent(control: &Control<MemoryTables>) {
         assert_eq!((record.mark, record.port.get()), (wanted.key.mark(), wanted.key.port()));
         assert!((record.cursor.load() >> 32) as usize <= expected.len());
         assert_eq!(record.table_size, wanted.scheduler.table().map_or(0, |table| table.size));
+        assert_eq!(record.flags & service_flag::QUIC != 0, wanted.quic);
+        assert_eq!(record.ids().is_some(), wanted.quic);
+        let count = record.ids().map_or(0, |base| store.slots(base, 1).unwrap()[0]);
+        let ids = record.ids().map_or(vec![], |base| store.slots(base + 1, count * 2).unwrap());
+        let told: Vec<_> = ids.chunks(2).map(|pair| (pair[0], Store::server(store, pair[1]).unwrap().addr)).collect();
+        let mut expected: Vec<_> =
+            wanted.servers.iter().filter(|_| wanted.quic).map(|s| (s.quic_id().0, words(s.address))).collect();
+        expected.sort_unstable();
+        assert_eq!(told, expected);
     }
 }
 
@@ -303,7 +312,8 @@ fn any_model() -> impl Strategy<Value = Model> {
                 3 => mark_key(u32::from(udp) + 1),
                 _ => ServiceKey::Address { protocol, address: IpAddr::from([192, 0, 2, vip]), port: 80 },
             };
-            let service = WantedService { scheduler, one_packet: one_packet && udp, ..WantedService::new(key) };
+            let (one_packet, quic) = (one_packet && udp, !one_packet && udp && vip != 3);
+            let service = WantedService { scheduler, one_packet, quic, ..WantedService::new(key) };
             if model.add_service(service).is_err() {
                 continue;
             }
@@ -322,7 +332,8 @@ fn goes_to(control: &Control<MemoryTables>, key: &ServiceKey, client: u32) -> Op
     let store = control.store();
     let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| *place == spot(key))?;
     let service = store.services.get(index as usize)?;
-    let server = schedule(store, service, &Client { addr: client, port: 1, dest: 1, ..Client::default() })?;
+    let server =
+        schedule(store, service, &Client { addr: client, port: 1, dest: 1, service: index, ..Client::default() })?;
     Some(address(&Store::server(store, server).ok()?.addr, false))
 }
 

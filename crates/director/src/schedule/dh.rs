@@ -2,7 +2,7 @@
 //! decides, for clusters of caches behind a firewall mark.
 
 use super::hashed::{BUCKETS, bucket};
-use super::{Client, TableServer, available};
+use super::{Client, TableServer, serves};
 use crate::records::Service;
 use crate::tables::Tables;
 
@@ -11,7 +11,7 @@ pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32>
         return None;
     }
     let index = t.slot(service.table_base.wrapping_add(bucket(client.dest, 0, 0)))?;
-    t.server(index).is_some_and(available).then_some(index)
+    t.server(index).is_some_and(|server| serves(server, client)).then_some(index)
 }
 
 /// Each server in list order takes one bucket, round after round, whatever its weight.

@@ -69,7 +69,7 @@ pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32>
         set.at.server = head.server;
         t.walk(head.size, &mut set);
     }
-    let locked = service.lock.swap_if(0, 1);
+    let locked = service.try_lock();
     let long = t.settings().is_some_and(|settings| age(now, head.changed) > settings.lblcr_expiration);
     if locked && head.size > 1 && long && set.most.1 != 0 {
         leave(t, &mut set, &mut head);
@@ -87,7 +87,7 @@ pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32>
             set.at.server = NOBODY;
             t.write_note(&set.at, &head);
         }
-        service.lock.store(0);
+        service.unlock();
     }
     chosen
 }

@@ -1,7 +1,7 @@
 //! Maglev hashing (Eisenbud et al., NSDI 2016, §3.4) with IPVS's table size,
 //! hash and turns (ipvs-semantics §4.9).
 
-use super::{Client, FREE, TableServer, available};
+use super::{Client, FREE, TableServer, available, serves};
 use crate::records::{Service, service_flag};
 use crate::tables::{Step, Tables};
 
@@ -71,7 +71,7 @@ pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32>
     let x = client.addr.wrapping_add(port);
     let first = hash(KEY1, x).checked_rem(size)?;
     let index = t.slot(service.table_base.wrapping_add(first))?;
-    if t.server(index).is_some_and(available) {
+    if t.server(index).is_some_and(|server| serves(server, client)) {
         return Some(index);
     }
     if service.flags & service_flag::HASH_FALLBACK == 0 {

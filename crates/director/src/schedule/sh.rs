@@ -1,7 +1,7 @@
 //! Source hashing (ipvs-semantics §4.7): the client's address decides.
 
 use super::hashed::{BUCKETS, bucket};
-use super::{Client, FREE, TableServer, available};
+use super::{Client, FREE, TableServer, available, serves};
 use crate::records::{Service, service_flag};
 use crate::tables::{Step, Tables};
 
@@ -35,7 +35,7 @@ pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32>
     let port = if service.flags & service_flag::HASH_PORT != 0 { u32::from(client.port) } else { 0 };
     let first = bucket(client.addr, port, 0);
     let index = t.slot(service.table_base.wrapping_add(first))?;
-    if t.server(index).is_some_and(available) {
+    if t.server(index).is_some_and(|server| serves(server, client)) {
         return Some(index);
     }
     if service.flags & service_flag::HASH_FALLBACK == 0 {
