@@ -87,6 +87,10 @@ stages! {
     dirigent_ingress_assign6: assign, work6;
     dirigent_ingress_choose4: choose, work4;
     dirigent_ingress_choose6: choose, work6;
+    dirigent_ingress_ftp4: ftp, work4;
+    dirigent_ingress_ftp6: ftp, work6;
+    dirigent_ingress_claim4: claim, work4;
+    dirigent_ingress_claim6: claim, work6;
 }
 
 #[inline(always)]
@@ -177,6 +181,8 @@ leaving! {
     dirigent_egress_icmp6: leave_icmp, work6;
     dirigent_egress_sctp4: leave_sctp, work4;
     dirigent_egress_sctp6: leave_sctp, work6;
+    dirigent_egress_ftp4: leave_ftp, work4;
+    dirigent_egress_ftp6: leave_ftp, work6;
 }
 
 /// The verdict's action for a packet of this host: what is none of ours is not

@@ -37,6 +37,8 @@ pub const STAGES: &[&str] = &[
     "clear",
     "assign",
     "choose",
+    "ftp",
+    "claim",
 ];
 
 /// The stages of XDP: what must be cut or shortened it hands over.
@@ -57,6 +59,8 @@ const XDP_STAGES: &[&str] = &[
     "clear",
     "assign",
     "choose",
+    "ftp",
+    "claim",
 ];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,
@@ -64,7 +68,7 @@ const XDP_STAGES: &[&str] = &[
 pub const STAGE_MAPS: &[(&str, &str, &str, &[&str])] = &[
     ("XDP_STAGES", "xdp", "dirigent_xdp", XDP_STAGES),
     ("INGRESS_STAGES", "classifier", "dirigent_ingress", STAGES),
-    ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp", "sctp"]),
+    ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp", "sctp", "ftp"]),
 ];
 
 /// A program of a later stage.

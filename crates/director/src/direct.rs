@@ -5,6 +5,7 @@ use crate::cut::{self, Parting, Pieces};
 use crate::errors;
 use crate::family::{Family, L3, V4, V6};
 use crate::forward;
+use crate::ftp;
 use crate::icmp;
 use crate::mark;
 use crate::open;
@@ -46,6 +47,8 @@ pub struct Work<F: Family> {
     pub reply: Tuple<F::Addr>,
     /// What schedulers may know of the packet.
     pub client: Client,
+    /// What a packet of FTP's control connection says.
+    pub line: ftp::Line,
 }
 
 /// The later stages: what an earlier one leaves to them. Each is verified and
@@ -92,11 +95,15 @@ pub enum Stage {
     Assign = 17,
     /// A new flow that needs a server.
     Choose = 18,
+    /// A packet of an FTP control connection that says something.
+    Ftp = 19,
+    /// A SYN that an FTP server may have asked for.
+    Claim = 20,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 38;
+    pub const COUNT: u32 = 42;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -143,6 +150,7 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
     };
     let settings = t.settings().ok_or(Verdict::pass(Reason::NotConfigured))?;
     match F::conn(t, &flow.key) {
+        Some(conn) if ftp::speaks::<F>(&flow, conn) => Err(Stage::Ftp.verdict::<F>()),
         Some(conn) if !is_over::<F, P, T>(t, settings, &flow, conn) => {
             Ok(if conn.is_reply() { forward::reply(p, t, &flow, conn) } else { forward::request(p, t, &flow, conn) })
         }
@@ -193,6 +201,8 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         16 => clear(p, t, w),
         17 => assign(p, t, w),
         18 => choose(p, t, w),
+        19 => ftp(p, t, w),
+        20 => claim(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -224,8 +234,10 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
     }
     let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
     let Some(conn) = F::conn(t, &w.flow.key) else {
-        t.stash(0);
-        return if settings.mark_rules == 0 { Stage::Open } else { Stage::Mark }.verdict::<F>();
+        if !P::SCTP && ftp::may_claim::<F>(settings.flags, &w.flow) {
+            return Stage::Claim.verdict::<F>();
+        }
+        return unknown::<F, T>(t, settings);
     };
     if is_over::<F, P, T>(t, settings, &w.flow, conn) {
         return Stage::Over.verdict::<F>();
@@ -234,6 +246,30 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
         w.flow.l4.header = sctp::crc_change(conn, &w.flow);
     }
     if conn.is_reply() { forward::reply(p, t, &w.flow, conn) } else { forward::request(p, t, &w.flow, conn) }
+}
+
+/// Where a packet of no connection goes on.
+#[inline(always)]
+fn unknown<F: Family, T: Tables>(t: &T, settings: &Settings) -> Verdict {
+    t.stash(0);
+    if settings.mark_rules == 0 { Stage::Open } else { Stage::Mark }.verdict::<F>()
+}
+
+/// [`Stage::Ftp`]: the packet then goes on as any other.
+#[inline(always)]
+pub fn ftp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let heard = read_flow(p, t, w).and_then(|()| ftp::listen(p, t, w));
+    settle(heard.map(|()| Stage::Slow.verdict::<F>()))
+}
+
+/// [`Stage::Claim`].
+#[inline(always)]
+pub fn claim<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_flow(p, t, w).and_then(|()| ftp::claim(p, t, w)).map(|claimed| match t.settings() {
+        _ if claimed => Stage::Slow.verdict::<F>(),
+        Some(settings) => unknown::<F, T>(t, settings),
+        None => Verdict::pass(Reason::NotConfigured),
+    }))
 }
 
 /// [`Stage::Over`]: ends the connection, unless its other direction had a packet in time; the
@@ -351,6 +387,15 @@ pub fn leave_sctp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut
             }
             _ => own_client::<F, T>(t, &w.flow.key),
         }
+    }))
+}
+
+/// [`Stage::Ftp`] for packets that this host sends.
+#[inline(always)]
+pub fn leave_ftp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_flow(p, t, w).and_then(|()| ftp::listen(p, t, w)).map(|()| match F::conn(t, &w.flow.key) {
+        Some(conn) if conn.is_reply() => forward::local_reply(p, t, &w.flow, conn),
+        _ => own_client::<F, T>(t, &w.flow.key),
     }))
 }
 
@@ -518,7 +563,7 @@ fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow
 /// Whether a new SYN or INIT of this connection opens another (`conn_reuse_mode`).
 #[inline(always)]
 fn reopens<F: Family, P: Packet>(settings: &Settings, conn: &Conn<F::Addr>) -> bool {
-    if settings.flags & setting::REUSE == 0 || conn.flags & conn_flag::CONTROLLED != 0 {
+    if settings.flags & setting::REUSE == 0 || conn.flags & (conn_flag::CONTROLLED | conn_flag::FTP_DATA) != 0 {
         return false;
     }
     let state = conn.word().state();
@@ -565,6 +610,7 @@ fn leave_ip<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<V
     }
     let flow = whole::<F, P>(p, &ip).ok_or(Verdict::pass(Reason::OtherProtocol))?;
     match F::conn(t, &flow.key) {
+        Some(conn) if conn.is_reply() && ftp::speaks::<F>(&flow, conn) => Err(Stage::Ftp.verdict::<F>()),
         // UDP over IPv4 may go without a checksum; translated it may stay so.
         Some(conn) if conn.is_reply() => Ok(forward::local_reply(p, t, &flow, conn)),
         _ => Err(own_client::<F, T>(t, &flow.key)),
