@@ -181,8 +181,6 @@ leaving! {
     dirigent_egress_icmp6: leave_icmp, work6;
     dirigent_egress_sctp4: leave_sctp, work4;
     dirigent_egress_sctp6: leave_sctp, work6;
-    dirigent_egress_ftp4: leave_ftp, work4;
-    dirigent_egress_ftp6: leave_ftp, work6;
 }
 
 /// The verdict's action for a packet of this host: what is none of ours is not

@@ -68,7 +68,7 @@ const XDP_STAGES: &[&str] = &[
 pub const STAGE_MAPS: &[(&str, &str, &str, &[&str])] = &[
     ("XDP_STAGES", "xdp", "dirigent_xdp", XDP_STAGES),
     ("INGRESS_STAGES", "classifier", "dirigent_ingress", STAGES),
-    ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp", "sctp", "ftp"]),
+    ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp", "sctp"]),
 ];
 
 /// A program of a later stage.

@@ -390,15 +390,6 @@ pub fn leave_sctp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut
     }))
 }
 
-/// [`Stage::Ftp`] for packets that this host sends.
-#[inline(always)]
-pub fn leave_ftp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
-    settle(read_flow(p, t, w).and_then(|()| ftp::listen(p, t, w)).map(|()| match F::conn(t, &w.flow.key) {
-        Some(conn) if conn.is_reply() => forward::local_reply(p, t, &w.flow, conn),
-        _ => own_client::<F, T>(t, &w.flow.key),
-    }))
-}
-
 /// [`Stage::Shorten`].
 #[inline(always)]
 pub fn shorten<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
@@ -610,7 +601,6 @@ fn leave_ip<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<V
     }
     let flow = whole::<F, P>(p, &ip).ok_or(Verdict::pass(Reason::OtherProtocol))?;
     match F::conn(t, &flow.key) {
-        Some(conn) if conn.is_reply() && ftp::speaks::<F>(&flow, conn) => Err(Stage::Ftp.verdict::<F>()),
         // UDP over IPv4 may go without a checksum; translated it may stay so.
         Some(conn) if conn.is_reply() => Ok(forward::local_reply(p, t, &flow, conn)),
         _ => Err(own_client::<F, T>(t, &flow.key)),

@@ -99,33 +99,49 @@ pub struct Said {
 #[inline(always)]
 pub fn read<T: Tables>(t: &T, line: &Line, len: u32, reply: bool, v6: bool) -> Said {
     let word = |word: &[u8; 4]| begins(line, u32::from_be_bytes(*word));
-    let mut fields = Fields { len, ..Fields::new(line) };
     let nothing = Said { what: What::Nothing, port: 0, begin: 0, end: 0 };
-    if reply && word(b"227 ") && !v6 {
-        fields.comma = true;
+    let form = if reply && word(b"227 ") && !v6 {
+        form::COMMA
     } else if !reply && word(b"PORT") && byte(line, 4) == b' ' && !v6 {
-        (fields.comma, fields.strict) = (true, true);
+        form::COMMA | form::STRICT
     } else if reply && word(b"229 ") {
-        fields.opened = true;
+        form::BRACKET
     } else if !reply && word(b"EPRT") && byte(line, 4) == b' ' {
-        fields.strict = true;
         // RFC 2428 §2: 1 is IPv4, 2 is IPv6.
         if byte(line, 6) != if v6 { b'2' } else { b'1' } || byte(line, 7) != byte(line, 5) {
             return nothing;
         }
+        form::STRICT
     } else {
         return nothing;
-    }
+    };
+    // Verified once, not once for each form.
+    let form = t.forget(form);
+    let is = |bit| form & bit != 0;
+    let mut fields = Fields {
+        len,
+        comma: is(form::COMMA),
+        strict: is(form::STRICT),
+        opened: is(form::BRACKET),
+        ..Fields::new(line)
+    };
     t.walk(LINE as u32, &mut fields);
     if !fields.found || fields.value == 0 {
         return nothing;
     }
-    let what = match (reply, fields.comma) {
+    let what = match (reply, is(form::COMMA)) {
         (false, _) => What::Active,
         (true, false) => What::Extended,
         (true, true) => What::Passive,
     };
     Said { what, port: fields.value as u16, begin: fields.begin, end: fields.end }
+}
+
+/// How a line names a port; see [`Fields`].
+mod form {
+    pub const COMMA: u32 = 1;
+    pub const STRICT: u32 = 2;
+    pub const BRACKET: u32 = 4;
 }
 
 /// The walk over a line. With `comma`: six numbers and a byte that is no digit. Else: three of
@@ -379,12 +395,13 @@ pub fn listen<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Wor
         }
         What::Extended | What::Passive => {
             (key.sport, key.dport) = (Be16::new(0), port);
-            wish(control, ports, port, 0)
+            wish(control, ports, port, p.ingress())
         }
     };
     let key = *key;
+    let passive = t.forget(u32::from(said.what == What::Passive));
     expect::<F, T>(t, &key, wish, conn, &mut w.reply)?;
-    if said.what != What::Passive {
+    if passive == 0 {
         return Ok(());
     }
     let [a, b, ..] = vip.to_words();

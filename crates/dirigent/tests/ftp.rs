@@ -81,13 +81,11 @@ fn files_come_and_go(path: &[&str]) {
             text.push_str(&format!("\n[[service.server]]\naddress = \"{server}:21\"\n"));
         }
     }
-    let persistent = text.replace("scheduler = \"rr\"\n\n[[service.server]]\naddress = \"10", "PERSIST").clone();
     lab.write_config(&text);
     lab.dirigent(&["reload"]);
     let wanted = lab.publish("file", 3 << 20);
     std::fs::copy(lab.file("www").join("file"), lab.file("ftp").join("file")).unwrap();
     let source = lab.file("www").join("file");
-    let _ = persistent;
     let mut n = 0;
     for (vip, ways) in [("192.0.2.10", &WAYS4[..]), ("[2001:db8::10]", &WAYS6[..])] {
         // Twice, so that each server has each way.

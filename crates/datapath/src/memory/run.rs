@@ -139,12 +139,9 @@ pub fn leave(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
     let mut frame = Frame::<true, true>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
     let verdict = direct::leave(&mut frame, t);
     const SCTP: u32 = Stage::Sctp as u32;
-    const FTP: u32 = Stage::Ftp as u32;
     let (verdict, frame) = stages(frame, t, verdict, |frame, t, number| match (number / 2, number % 2) {
         (SCTP, 0) => direct::leave_sctp(frame, t, &mut Work::<V4>::default()),
         (SCTP, _) => direct::leave_sctp(frame, t, &mut Work::<V6>::default()),
-        (FTP, 0) => direct::leave_ftp(frame, t, &mut Work::<V4>::default()),
-        (FTP, _) => direct::leave_ftp(frame, t, &mut Work::<V6>::default()),
         (_, 0) => direct::leave_icmp(frame, t, &mut Work::<V4>::default()),
         (_, _) => direct::leave_icmp(frame, t, &mut Work::<V6>::default()),
     });
