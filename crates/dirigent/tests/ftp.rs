@@ -41,7 +41,7 @@ impl Servers {
                 let file = root.with_file_name(format!("vsftpd-{host}-{family}.conf"));
                 let text = format!(
                     "{listen}\n{address}\nbackground=NO\nanonymous_enable=YES\nlocal_enable=NO\nno_anon_password=YES\n\
-                     anon_root={path}\nftp_username=nobody\nnopriv_user=nobody\nsecure_chroot_dir={path}/empty\n\
+                     anon_root={path}\nftp_username=daemon\nnopriv_user=nobody\nsecure_chroot_dir={path}/empty\n\
                      write_enable=YES\nanon_upload_enable=YES\nanon_umask=000\nconnect_from_port_20=YES\n\
                      xferlog_enable=NO\nseccomp_sandbox=NO\nftpd_banner={host}\n"
                 );
