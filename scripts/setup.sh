@@ -221,10 +221,12 @@ test_programs() {
         say "tests and demo run real clients, servers and a firewall in network namespaces, and an"
         say "emulated older kernel. Installing, with no service started: ${missing[*]}"
         apt_install "${missing[@]}"
-        # Debian also arranges for nginx to start at the next boot. Only if it came with us.
-        if [[ " ${missing[*]} " == *" nginx-light "* ]] && have update-rc.d; then
-            update-rc.d nginx disable >/dev/null 2>&1 || true
-        fi
+        # Debian also arranges for these to start at the next boot. Only if they came with us.
+        for pair in nginx-light:nginx vsftpd:vsftpd; do
+            if [[ " ${missing[*]} " == *" ${pair%%:*} "* ]] && have update-rc.d; then
+                update-rc.d "${pair#*:}" disable >/dev/null 2>&1 || true
+            fi
+        done
         hash -r
         for pair in "${commands[@]}"; do
             have "$pair" || die "$pair is still not in PATH after installing its package"

@@ -89,6 +89,10 @@ stages! {
     dirigent_ingress_choose6: choose, work6;
     dirigent_ingress_quic4: quic, work4;
     dirigent_ingress_quic6: quic, work6;
+    dirigent_ingress_ftp4: ftp, work4;
+    dirigent_ingress_ftp6: ftp, work6;
+    dirigent_ingress_claim4: claim, work4;
+    dirigent_ingress_claim6: claim, work6;
 }
 
 #[inline(always)]

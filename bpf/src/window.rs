@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_csum_diff;
+use dirigent_director::ftp::LINE;
 use dirigent_wire::{Header, checksum};
 
 /// Offsets of `data` and `data_end` in a context.
@@ -123,4 +124,14 @@ pub fn sum<L: Load>(from: L, off: u32, len: u32) -> Option<u16> {
     // SAFETY: `add_chunk::<L>` casts the pointer back to what it is.
     unsafe { repeat(len.div_ceil(CHUNK as u32), add_chunk::<L>, core::ptr::from_mut(&mut sum).cast()) };
     if sum.failed { None } else { Some(checksum::fold(sum.sum)) }
+}
+
+/// The same number, of 1 to a line's length, in a way that every kernel's verifier follows.
+#[inline(always)]
+pub fn line_len(mut len: u32) -> u32 {
+    // SAFETY: arithmetic on one register.
+    unsafe {
+        asm!("{l} += -1", "{l} &= {mask}", "{l} += 1", l = inout(wreg) len, mask = const LINE - 1, options(nostack));
+    }
+    len
 }

@@ -7,18 +7,19 @@ use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::helpers::{
     bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
-    bpf_xdp_load_bytes,
+    bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use dirigent_director::direct::{self, Stage};
+use dirigent_director::ftp::Line;
 use dirigent_director::packet::Packet;
 use dirigent_director::tunnel::Outer;
 use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::{Header, eth::EthHeads};
 
 use crate::maps::{self, KernelTables, count_reason};
-use crate::window::{self, Chunk, Context, Load, header};
+use crate::window::{self, Chunk, Context, Load, header, line_len};
 
 /// Put before the packet for tc: decided, leave it alone.
 pub const JUDGED: u32 = 0x4469_7267;
@@ -80,6 +81,16 @@ impl<const E: bool> Packet for Frame<E> {
     #[inline(always)]
     fn sum(&self, off: usize, len: u32) -> Option<u16> {
         window::sum(Loader(self.ctx), off as u32, len)
+    }
+    #[inline(always)]
+    fn load(&self, off: usize, len: u32, to: &mut Line) -> bool {
+        // SAFETY: ctx is the program's; the line has room for what a length is bounded to.
+        unsafe { bpf_xdp_load_bytes(self.ctx, off as u32, to.0.as_mut_ptr().cast(), line_len(len)) == 0 }
+    }
+    #[inline(always)]
+    fn store(&mut self, off: usize, len: u32, from: &Line) -> bool {
+        // SAFETY: as `load`; it is only read.
+        unsafe { bpf_xdp_store_bytes(self.ctx, off as u32, from.0.as_ptr().cast_mut().cast(), line_len(len)) == 0 }
     }
     #[inline(always)]
     fn pop_tag(&mut self) -> bool {
@@ -179,6 +190,10 @@ stages! {
     dirigent_xdp_choose6: choose, work6;
     dirigent_xdp_quic4: quic, work4;
     dirigent_xdp_quic6: quic, work6;
+    dirigent_xdp_ftp4: ftp, work4;
+    dirigent_xdp_ftp6: ftp, work6;
+    dirigent_xdp_claim4: claim, work4;
+    dirigent_xdp_claim6: claim, work6;
 }
 
 /// For the other end of a veth link whose driver only takes XDP frames back when

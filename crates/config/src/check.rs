@@ -1,6 +1,6 @@
 //! The invariants of a Model, and what this version does not do.
 
-use crate::error::{Unsupported, Violation};
+use crate::error::Violation;
 use crate::mark::{MAX_MARK_RULES, MarkRule};
 use crate::model::{
     MAX_PERSISTENCE_S, MAX_WEIGHT, Method, Netmask, Persistence, Protocol, Server, Service, ServiceKey, Tunnel,
@@ -176,9 +176,4 @@ pub fn unicast(address: IpAddr) -> bool {
 pub fn marks(rules: &[MarkRule]) -> Vec<Violation> {
     let too_many = (rules.len() > MAX_MARK_RULES).then_some(Violation::TooManyMarks(rules.len()));
     too_many.into_iter().chain(rules.iter().flat_map(MarkRule::violations)).collect()
-}
-
-/// Something of IPVS for a later version.
-pub fn later(what: &str, instead: &'static str, key: &'static str) -> Unsupported {
-    Unsupported { what: what.into(), instead, key }
 }

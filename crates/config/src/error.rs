@@ -240,16 +240,14 @@ impl Violation {
     }
 }
 
-/// Something of IPVS that this version recognises but does not do.
+/// Something of IPVS that is refused, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{what} is not in this version")]
+#[error("{what} is refused: {why}")]
 pub struct Unsupported {
     /// What, like `persistence engine sip`.
-    pub what: String,
-    /// What to use instead.
-    pub instead: &'static str,
-    /// The key of dirigent.toml that asks for it.
-    pub key: &'static str,
+    pub what: &'static str,
+    /// Why, and what to use instead.
+    pub why: &'static str,
 }
 
 /// An operation on a Model refused as the kernel would refuse it.
@@ -279,7 +277,7 @@ pub enum IpvsError {
     /// Everything else the Model does not allow (EINVAL).
     #[error("Invalid operation.  Possibly wrong module version, address not unicast, ...")]
     Invalid(#[source] Violation),
-    /// IPVS would; this version does not (EOPNOTSUPP).
+    /// IPVS would; Dirigent does not (EOPNOTSUPP).
     #[error("{0}")]
     Unsupported(#[source] Unsupported),
 }

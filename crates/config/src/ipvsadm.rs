@@ -9,8 +9,7 @@ mod options;
 mod tests;
 mod values;
 
-use crate::check;
-use crate::error::{IpvsError, OptionError};
+use crate::error::{IpvsError, OptionError, Unsupported};
 use crate::model::{Model, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey};
 use crate::plan::{Op, Plan};
 use options::Id;
@@ -158,6 +157,13 @@ impl Command {
     }
 }
 
+/// The only persistence engine of IPVS.
+const SIP: Unsupported = Unsupported {
+    what: "persistence engine sip",
+    why: "it would read the text of every datagram; persistence without --pe, or scheduler sh or mh, keeps a proxy's \
+          calls on one server by its address",
+};
+
 impl ServiceRule {
     /// The service, without servers; what IPVS does not have stays as it was.
     fn service(&self, model: &Model) -> Result<Service, IpvsError> {
@@ -165,7 +171,7 @@ impl ServiceRule {
         let scheduler = Scheduler::from_name(&self.scheduler).ok_or(IpvsError::SchedulerNotFound)?;
         match self.engine.as_deref() {
             None => {}
-            Some("sip") => return Err(check::later("persistence engine sip", "remove --pe", "persistence").into()),
+            Some("sip") => return Err(SIP.into()),
             Some(_) => return Err(IpvsError::SchedulerNotFound),
         }
         let old = model.service(&key);

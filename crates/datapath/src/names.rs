@@ -38,6 +38,8 @@ pub const STAGES: &[&str] = &[
     "assign",
     "choose",
     "quic",
+    "ftp",
+    "claim",
 ];
 
 /// The stages of XDP: what must be cut or shortened it hands over.
@@ -59,6 +61,8 @@ const XDP_STAGES: &[&str] = &[
     "assign",
     "choose",
     "quic",
+    "ftp",
+    "claim",
 ];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,

@@ -284,6 +284,10 @@ fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tup
     let (paired, whose) = (paired(conn.kind), Whose::of(conn));
     if !force {
         let Some(settings) = t.settings() else { return Expiry::Alive };
+        // A control connection of FTP may be silent as long as its data flows.
+        if conn.link().connections() != 0 {
+            return Expiry::Alive;
+        }
         let mut idle = age(now, conn.last_seen.load());
         if paired && let Some(copy) = F::conn(t, reply) {
             idle = idle.min(age(now, copy.last_seen.load()));

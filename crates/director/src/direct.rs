@@ -5,6 +5,7 @@ use crate::cut::{self, Parting, Pieces};
 use crate::errors;
 use crate::family::{Family, L3, V4, V6};
 use crate::forward;
+use crate::ftp;
 use crate::icmp;
 use crate::mark;
 use crate::open;
@@ -47,6 +48,8 @@ pub struct Work<F: Family> {
     pub reply: Tuple<F::Addr>,
     /// What schedulers may know of the packet.
     pub client: Client,
+    /// What a packet of FTP's control connection says.
+    pub line: ftp::Line,
 }
 
 /// The later stages: what an earlier one leaves to them. Each is verified and
@@ -95,11 +98,15 @@ pub enum Stage {
     Choose = 18,
     /// A packet of a QUIC service and no connection: perhaps of one whose client moved.
     Quic = 19,
+    /// A packet of an FTP control connection that says something.
+    Ftp = 20,
+    /// A SYN that an FTP server may have asked for.
+    Claim = 21,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 40;
+    pub const COUNT: u32 = 44;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -146,6 +153,7 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
     };
     let settings = t.settings().ok_or(Verdict::pass(Reason::NotConfigured))?;
     match F::conn(t, &flow.key) {
+        Some(conn) if ftp::speaks::<F>(&flow, conn) => Err(Stage::Ftp.verdict::<F>()),
         Some(conn) if !is_over::<F, P, T>(t, settings, &flow, conn) => {
             Ok(if conn.is_reply() { forward::reply(p, t, &flow, conn) } else { forward::request(p, t, &flow, conn) })
         }
@@ -197,6 +205,8 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         17 => assign(p, t, w),
         18 => choose(p, t, w),
         19 => quic(p, t, w),
+        20 => ftp(p, t, w),
+        21 => claim(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -228,8 +238,10 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
     }
     let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
     let Some(conn) = F::conn(t, &w.flow.key) else {
-        t.stash(0);
-        return if settings.mark_rules == 0 { Stage::Open } else { Stage::Mark }.verdict::<F>();
+        if !P::SCTP && ftp::may_claim::<F>(settings.flags, &w.flow) {
+            return Stage::Claim.verdict::<F>();
+        }
+        return unknown::<F, T>(t, settings);
     };
     if is_over::<F, P, T>(t, settings, &w.flow, conn) {
         return Stage::Over.verdict::<F>();
@@ -238,6 +250,30 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
         w.flow.l4.header = sctp::crc_change(conn, &w.flow);
     }
     if conn.is_reply() { forward::reply(p, t, &w.flow, conn) } else { forward::request(p, t, &w.flow, conn) }
+}
+
+/// Where a packet of no connection goes on.
+#[inline(always)]
+fn unknown<F: Family, T: Tables>(t: &T, settings: &Settings) -> Verdict {
+    t.stash(0);
+    if settings.mark_rules == 0 { Stage::Open } else { Stage::Mark }.verdict::<F>()
+}
+
+/// [`Stage::Ftp`]: the packet then goes on as any other.
+#[inline(always)]
+pub fn ftp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let heard = read_flow(p, t, w).and_then(|()| ftp::listen(p, t, w));
+    settle(heard.map(|()| Stage::Slow.verdict::<F>()))
+}
+
+/// [`Stage::Claim`].
+#[inline(always)]
+pub fn claim<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_flow(p, t, w).and_then(|()| ftp::claim(p, t, w)).map(|claimed| match t.settings() {
+        _ if claimed => Stage::Slow.verdict::<F>(),
+        Some(settings) => unknown::<F, T>(t, settings),
+        None => Verdict::pass(Reason::NotConfigured),
+    }))
 }
 
 /// [`Stage::Over`]: ends the connection, unless its other direction had a packet in time; the
@@ -531,7 +567,7 @@ fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow
 /// Whether a new SYN or INIT of this connection opens another (`conn_reuse_mode`).
 #[inline(always)]
 fn reopens<F: Family, P: Packet>(settings: &Settings, conn: &Conn<F::Addr>) -> bool {
-    if settings.flags & setting::REUSE == 0 || conn.flags & conn_flag::CONTROLLED != 0 {
+    if settings.flags & setting::REUSE == 0 || conn.flags & (conn_flag::CONTROLLED | conn_flag::FTP_DATA) != 0 {
         return false;
     }
     let state = conn.word().state();

@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod errors;
 pub mod family;
 pub mod forward;
+pub mod ftp;
 pub mod icmp;
 pub mod mark;
 pub mod open;

@@ -6,10 +6,11 @@ use crate::direct::{Flow, Stage, Work};
 use crate::errors::{self, Notice};
 use crate::family::{Address, Family};
 use crate::forward;
+use crate::ftp;
 use crate::packet::Packet;
 use crate::parse::Fragment;
 use crate::persist::Whose;
-use crate::records::{Conn, NEW_FLOWS, Place, Server, Tuple, kind, service_flag, setting};
+use crate::records::{Conn, NEW_FLOWS, Place, Server, Tuple, conn_flag, kind, service_flag, setting};
 use crate::schedule::{self, Client};
 use crate::sctp;
 use crate::shared::{S32, S64};
@@ -18,10 +19,6 @@ use crate::tcp::{self, Direction, Event, State};
 use crate::verdict::{Action, Decision, Reason, Verdict};
 use dirigent_wire::{Be16, TcpHeader, checksum, ip::proto};
 
-/// The port FTP servers connect from in active mode.
-const FTP_DATA: u16 = 20;
-/// The port of FTP's control connections.
-const FTP: u16 = 21;
 /// The first port that needs no privilege (Linux's default).
 const UNPRIVILEGED: u16 = 1024;
 
@@ -46,8 +43,8 @@ pub fn find<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, mark: u32) -> Opt
     let (flags, port) = (t.settings()?.flags, key.dport.get());
     if flags & setting::FTP != 0
         && key.proto() == proto::TCP
-        && (port == FTP_DATA || port >= UNPRIVILEGED)
-        && let Some(index) = F::service(t, &Place::new(proto::TCP, key.dst, Be16::new(FTP)))
+        && (port == ftp::DATA || port >= UNPRIVILEGED)
+        && let Some(index) = F::service(t, &Place::new(proto::TCP, key.dst, Be16::new(ftp::CONTROL)))
     {
         return Some(index);
     }
@@ -76,8 +73,8 @@ pub struct Wish {
     pub whose: Whose,
     /// The state it begins in.
     pub state: u8,
-    /// Whether a server's own port counts; else the packet's stays.
-    pub own_port: bool,
+    /// The port that its packets go to; 0: the server's own, or if it has none the packet's.
+    pub port: Be16,
     /// One-packet scheduling.
     pub one_packet: bool,
     /// The service is a persistent one.
@@ -108,7 +105,7 @@ impl Wish {
             mark,
             whose: Whose { mark, ..Whose::default() },
             state: 0,
-            own_port: true,
+            port: Be16::new(0),
             one_packet: udp && flags & service_flag::ONE_PACKET != 0,
             persistent: flags & service_flag::PERSISTENT != 0,
             quic: udp && flags & service_flag::QUIC != 0,
@@ -150,12 +147,13 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
     let flags = t.service(index).map_or(0, |service| service.flags);
     let mut wish = Wish::new(index, flags, p.ingress(), key.proto() == proto::UDP, word);
     let stateless = flags & service_flag::STATELESS != 0;
+    wish.whose.flags = ftp::flag(key);
     if key.proto() == proto::TCP {
         let sloppy = settings.flags & setting::SLOPPY_TCP != 0 || stateless;
         if flow.l4.flags & TcpHeader::RST != 0 || !(sloppy || flow.l4.flags & TcpHeader::SYN != 0) {
             return Err(Verdict::pass(Reason::NotSyn));
         }
-        if key.sport == Be16::new(FTP_DATA) {
+        if key.sport == Be16::new(ftp::DATA) {
             return Err(Verdict::pass(Reason::FtpData));
         }
         if settings.flags & setting::SECURE_TCP == 0 {
@@ -172,7 +170,7 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
             said if sloppy && said != sctp::event::ABORT => {}
             _ => return Err(Verdict::pass(Reason::NotSyn)),
         }
-        if key.sport == Be16::new(FTP_DATA) {
+        if key.sport == Be16::new(ftp::DATA) {
             return Err(Verdict::pass(Reason::FtpData));
         }
     }
@@ -267,7 +265,7 @@ pub fn nobody<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, service: u32) -
     if by_mark && bypass {
         return Verdict::pass(Reason::Bypassed);
     }
-    if key.dport != Be16::new(FTP) && service.is_some_and(|service| service.port == Be16::new(FTP)) {
+    if key.dport != Be16::new(ftp::CONTROL) && service.is_some_and(|service| service.port == Be16::new(ftp::CONTROL)) {
         return Verdict::pass(Reason::FtpData);
     }
     errors::refuse::<F, T>(t, Notice::NoServer, 0)
@@ -338,16 +336,11 @@ pub fn reply_tuple<F: Family>(key: &Tuple<F::Addr>, server: &Server) -> Tuple<F:
 
 /// Writes the request entry of `key` on this server.
 #[inline(always)]
-fn fill_request<F: Family>(
-    conn: &mut Conn<F::Addr>,
-    key: &Tuple<F::Addr>,
-    server: &Server,
-    own_port: bool,
-    whose: &Whose,
-) {
+fn fill_request<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, server: &Server, port: Be16, whose: &Whose) {
     let nat = server.method == kind::NAT_REQUEST;
     conn.addr = if nat { Address::from_words(&server.addr) } else { key.dst };
-    conn.port = if nat && own_port && server.port != Be16::new(0) { server.port } else { key.dport };
+    let port = if port == Be16::new(0) { server.port } else { port };
+    conn.port = if nat && port != Be16::new(0) { port } else { key.dport };
     conn.addr_delta = addr_delta(&key.dst, &conn.addr);
     conn.port_delta = checksum::delta(key.dport.raw(), conn.port.raw());
     (conn.kind, conn.flags, conn.client_link) = (server.method, whose.flags, 0);
@@ -380,7 +373,7 @@ pub fn bind<F: Family, T: Tables>(
     (conn.server, conn.service) = (wish.server, wish.service);
     {
         let Some(server) = t.server(wish.server) else { return Bound::Refused(Verdict::drop(Reason::Raced)) };
-        fill_request::<F>(conn, key, server, wish.own_port, &wish.whose);
+        fill_request::<F>(conn, key, server, wish.port, &wish.whose);
         server.add_connection(word.active());
     }
     let paired = conn::paired(conn.kind);
@@ -402,7 +395,7 @@ pub fn bind<F: Family, T: Tables>(
             Insert::Full => Insert::Full,
             Insert::Done => {
                 if let Some(server) = t.server(wish.server) {
-                    fill_request::<F>(conn, key, server, wish.own_port, &wish.whose);
+                    fill_request::<F>(conn, key, server, wish.port, &wish.whose);
                 }
                 match F::insert(t, key, conn) {
                     Insert::Done => Insert::Done,
@@ -416,7 +409,10 @@ pub fn bind<F: Family, T: Tables>(
     };
     match bound {
         Insert::Done => {
-            t.count_conn(wish.server);
+            // Data connections were not scheduled.
+            if wish.whose.flags & conn_flag::FTP_DATA == 0 {
+                t.count_conn(wish.server);
+            }
             Bound::Done
         }
         Insert::Exists => {
@@ -473,8 +469,9 @@ pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Wor
     let number = Wish::server_of(word);
     let Some(server) = t.server(number) else { return Verdict::drop(Reason::Raced) };
     (conn.server, conn.service) = (number, index);
-    let own_port = service.flags & service_flag::PERSISTENT == 0 || service.port == flow.key.dport;
-    fill_request::<F>(conn, &flow.key, server, own_port, &Whose::default());
+    let own = service.flags & service_flag::PERSISTENT == 0 || service.port == flow.key.dport;
+    let port = if own { Be16::new(0) } else { flow.key.dport };
+    fill_request::<F>(conn, &flow.key, server, port, &Whose::default());
     let verdict = forward::request(p, t, flow, conn);
     if verdict.action != Action::HandOver {
         t.count_conn(conn.server);

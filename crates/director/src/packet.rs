@@ -1,6 +1,7 @@
 //! What the packet path needs of a packet. XDP, tc and the in-memory executor
 //! each have one; offsets count from the first byte of the Ethernet header.
 
+use crate::ftp::Line;
 use crate::tunnel::Outer;
 use dirigent_wire::{Header, checksum};
 
@@ -56,6 +57,10 @@ pub trait Packet {
     }
     /// The folded sum of `len` bytes at `off`, beyond the readable ones too.
     fn sum(&self, off: usize, len: u32) -> Option<u16>;
+    /// Copies `len` bytes (at least 1, at most a line's) at `off`, beyond the readable ones too.
+    fn load(&self, off: usize, len: u32, to: &mut Line) -> bool;
+    /// Writes them back. Checksums are the caller's business.
+    fn store(&mut self, off: usize, len: u32, from: &Line) -> bool;
     /// Takes out the tag behind the MAC addresses, wherever it is kept.
     fn pop_tag(&mut self) -> bool;
     /// Cuts the packet to `keep` bytes and adds `grow` in front. The front's

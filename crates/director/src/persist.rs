@@ -7,6 +7,7 @@
 use crate::conn::{Expiry, Word, age};
 use crate::direct::{Stage, Work};
 use crate::family::{Address, Family};
+use crate::ftp;
 use crate::open::{self, Bound, Wish};
 use crate::packet::Packet;
 use crate::records::{Conn, Server, Service, Settings, Tuple, conn_flag, kind, server_flag, service_flag, setting};
@@ -34,9 +35,6 @@ pub mod state {
 
 /// Names as ipvsadm shows them, by state.
 pub const NAMES: [&str; 2] = ["NONE", "ASSURED"];
-
-/// The port of FTP, whose clients are known by all their ports.
-const FTP: u16 = 21;
 
 /// Virtual port of a template that nobody shall find again, as in IPVS.
 const ASIDE: u16 = 65535;
@@ -95,26 +93,31 @@ impl Whose {
     fn new<A>(service: &Service, key: &Tuple<A>, mark: u32) -> Self {
         let flags = if service.flags & service_flag::BY_MARK != 0 {
             conn_flag::BY_MARK
-        } else if service.port != key.dport || service.port == Be16::new(FTP) {
+        } else if service.port != key.dport || service.port == Be16::new(ftp::CONTROL) {
             conn_flag::ANY_PORT
         } else {
             0
         };
-        Self { mask: service.mask, mark, tag: 0, flags: flags | conn_flag::CONTROLLED }
+        Self { mask: service.mask, mark, tag: 0, flags: flags | conn_flag::CONTROLLED | ftp::flag(key) }
     }
     /// Of a connection.
     #[inline(always)]
     pub fn of<A>(conn: &Conn<A>) -> Self {
         Self { mask: conn.mask, mark: conn.mark, tag: conn.template, flags: conn.flags }
     }
-    /// Whether a template controls it.
+    /// Whether a template, or a control connection of FTP, controls it.
     #[inline(always)]
     pub fn controlled(&self) -> bool {
-        self.flags & conn_flag::CONTROLLED != 0
+        self.flags & (conn_flag::CONTROLLED | conn_flag::FTP_DATA) != 0
     }
     /// Writes the template's key.
     #[inline(always)]
     fn write<A: Address>(&self, key: &Tuple<A>, to: &mut Tuple<A>) {
+        if self.flags & conn_flag::FTP_DATA != 0 {
+            *to = *key;
+            (to.sport, to.dport) = (Be16::new((self.mask >> 16) as u16), Be16::new(self.mask as u16));
+            return;
+        }
         let by_mark = self.flags & conn_flag::BY_MARK != 0;
         key.src.write_network(self.mask, &mut to.src);
         to.sport = Be16::new(0);
@@ -213,9 +216,45 @@ fn detach<A>(entry: &Conn<A>, tag: u32, settings: &Settings, now: u32) -> bool {
     false
 }
 
+/// Counts a data connection of `key` by its control connection, whose tag it learns.
+#[inline(always)]
+pub fn adopt<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, whose: &mut Whose) -> bool {
+    let Some(entry) = F::template(t, |to| whose.write(key, to)) else { return false };
+    let mut n = 0;
+    while n < TRIES {
+        let link = entry.link();
+        let new = if link.gone() { u64::from(t.random() | 1) << 32 } else { link.0 } + 1;
+        if entry.link.swap_if(link.0, new) {
+            whose.tag = Link(new).tag();
+            return true;
+        }
+        n += 1;
+    }
+    false
+}
+
+/// The opposite: unlike a template, a control connection has its time from its own packets.
+#[inline(always)]
+fn disown<A>(entry: &Conn<A>, tag: u32) {
+    let mut n = 0;
+    while n < TRIES {
+        let link = entry.link();
+        if link.tag() != tag || link.connections() == 0 || entry.link.swap_if(link.0, link.0 - 1) {
+            return;
+        }
+        n += 1;
+    }
+}
+
 /// A connection of `key` is gone: its template has one less.
 #[inline(always)]
 pub fn release<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, whose: &Whose) {
+    if whose.flags & conn_flag::FTP_DATA != 0 {
+        if let Some(entry) = F::template(t, |to| whose.write(key, to)) {
+            disown(entry, whose.tag);
+        }
+        return;
+    }
     let Some(settings) = t.settings() else { return };
     let now = t.now();
     if let Some(entry) = F::template(t, |to| whose.write(key, to))
@@ -332,7 +371,9 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
     let key = &flow.key;
     let service = t.service(wish.service).ok_or(Verdict::drop(Reason::Raced))?;
     wish.whose = Whose::new(service, key, wish.mark);
-    wish.own_port = service.port == key.dport;
+    if service.port != key.dport {
+        wish.port = key.dport;
+    }
     wish.whose.write(key, template);
     (wish.server, wish.whose.tag) = match find::<F, T>(t, template) {
         Found::Usable { server, tag } => (server, tag),

@@ -139,6 +139,10 @@ pub mod conn_flag {
     pub const ANY_PORT: u8 = 2;
     /// Its template's key is the mark, whatever protocol and address.
     pub const BY_MARK: u8 = 4;
+    /// A control connection of FTP: see [`crate::ftp`].
+    pub const FTP: u8 = 8;
+    /// A data connection of FTP: what stands for its template is its control connection.
+    pub const FTP_DATA: u8 = 16;
 }
 
 /// One direction of a connection. The request entry is the connection: its
@@ -148,7 +152,7 @@ pub mod conn_flag {
 pub struct Conn<A> {
     /// State, flags and tag: see [`crate::conn::Word`].
     pub word: S64,
-    /// Templates: see [`crate::persist::Link`]. Else zero.
+    /// Templates, and control connections of FTP: see [`crate::persist::Link`]. Else zero.
     pub link: S64,
     /// Time of this direction's last packet, ticks; of a template the last connection's.
     pub last_seen: S32,
@@ -174,9 +178,10 @@ pub struct Conn<A> {
     pub flags: u8,
     /// Firewall mark of the first packet.
     pub mark: u32,
-    /// Which part of the client's address its template's key has: [`Service::mask`].
+    /// Which part of the client's address its template's key has: [`Service::mask`]. FTP's data:
+    /// the client's and the virtual port of its control connection, the former in the high half.
     pub mask: u32,
-    /// Tag of its template.
+    /// Tag of its template, or control connection.
     pub template: u32,
     /// Templates: ticks it lives without a new connection.
     pub timeout: S32,

@@ -4,6 +4,7 @@
 use crate::direct::Flow;
 use crate::family::{Family, L3};
 use crate::forward::Rewrite;
+use crate::ftp::Line;
 use crate::packet::{L4, Packet};
 use crate::parse::{Extent, Fragment, Ip, Transport};
 use crate::records::Conn;
@@ -55,6 +56,14 @@ impl<P: Packet> Packet for Association<'_, P> {
     #[inline(always)]
     fn sum(&self, off: usize, len: u32) -> Option<u16> {
         self.0.sum(off, len)
+    }
+    #[inline(always)]
+    fn load(&self, off: usize, len: u32, to: &mut Line) -> bool {
+        self.0.load(off, len, to)
+    }
+    #[inline(always)]
+    fn store(&mut self, off: usize, len: u32, from: &Line) -> bool {
+        self.0.store(off, len, from)
     }
     #[inline(always)]
     fn pop_tag(&mut self) -> bool {

@@ -158,6 +158,7 @@ reasons! {
     Raced "raced" Dropped "Lost a race for the connection; the sender tries again.";
     ReplyUnroutable "reply_unroutable" Dropped "No route to the client.";
     Uncut "uncut" Dropped "Too long for its route, and not to be cut: an offload has yet to finish it.";
+    FtpNoRoom "ftp_no_room" Dropped "An FTP server's answer to PASV without room for the virtual address.";
     OnePacketAmbiguous "one_packet_ambiguous" Dropped "An answer that several one-packet services may own.";
     RewriteFailed "rewrite_failed" Dropped "The packet changed under way and could not be rewritten.";
     StageMissing "stage_missing" Dropped "A later stage of the packet path is not loaded.";

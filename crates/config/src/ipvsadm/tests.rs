@@ -305,8 +305,13 @@ fn kernel_errors() {
             22,
             "Invalid operation.  Possibly wrong module version, address not unicast, ...",
         ),
-        // Ours, until they are done.
-        ("-A -u 192.0.2.11:80 --pe sip", 95, "persistence engine sip is not in this version"),
+        // Ours.
+        (
+            "-A -u 192.0.2.11:80 --pe sip",
+            95,
+            "persistence engine sip is refused: it would read the text of every datagram; persistence without --pe, or \
+             scheduler sh or mh, keeps a proxy's calls on one server by its address",
+        ),
     ] {
         let mut model = base();
         let error = Command::parse(line).unwrap().unwrap().apply(&mut model).unwrap_err();

@@ -1,5 +1,6 @@
 //! A frame in memory, as XDP or tc would see it.
 
+use dirigent_director::ftp::Line;
 use dirigent_director::packet::{L4, Packet};
 use dirigent_director::tunnel::Outer;
 use dirigent_wire::{Be16, Header, checksum, eth::EthHeads};
@@ -129,6 +130,18 @@ impl<const E: bool, const L: bool> Packet for Frame<E, L> {
     fn sum(&self, off: usize, len: u32) -> Option<u16> {
         let bytes = self.buffer.bytes().get(off..off.checked_add(len as usize)?)?;
         Some(checksum::sum_bytes(bytes))
+    }
+    fn load(&self, off: usize, len: u32, to: &mut Line) -> bool {
+        let (from, to) = (self.buffer.bytes().get(off..off.saturating_add(len as usize)), to.0.get_mut(..len as usize));
+        let (Some(from), Some(to)) = (from, to) else { return false };
+        to.copy_from_slice(from);
+        true
+    }
+    fn store(&mut self, off: usize, len: u32, from: &Line) -> bool {
+        let to = self.buffer.bytes_mut().get_mut(off..off.saturating_add(len as usize));
+        let (Some(to), Some(from)) = (to, from.0.get(..len as usize)) else { return false };
+        to.copy_from_slice(from);
+        true
     }
     fn pop_tag(&mut self) -> bool {
         if self.stripped_tag.take().is_some() {

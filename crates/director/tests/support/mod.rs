@@ -6,6 +6,7 @@
 
 use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::Address as _;
+use dirigent_director::ftp::Line;
 use dirigent_director::packet::Packet;
 use dirigent_director::records::{
     Conn, Counters, Datagram, ERROR_WORDS, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service,
@@ -104,6 +105,19 @@ impl<const E: bool> Packet for Frame<E> {
     fn pull(&mut self, _: u32) {}
     fn sum(&self, off: usize, len: u32) -> Option<u16> {
         Some(checksum::sum_bytes(self.bytes().get(off..off + len as usize)?))
+    }
+    fn load(&self, off: usize, len: u32, to: &mut Line) -> bool {
+        let (from, to) = (self.bytes().get(off..off.saturating_add(len as usize)), to.0.get_mut(..len as usize));
+        let (Some(from), Some(to)) = (from, to) else { return false };
+        to.copy_from_slice(from);
+        true
+    }
+    fn store(&mut self, off: usize, len: u32, from: &Line) -> bool {
+        let bytes = &mut self.words.as_mut_bytes()[self.start..self.end];
+        let to = bytes.get_mut(off..off + len as usize);
+        let (Some(to), Some(from)) = (to, from.0.get(..len as usize)) else { return false };
+        to.copy_from_slice(from);
+        true
     }
     fn pop_tag(&mut self) -> bool {
         let Some(heads) = self.get::<EthHeads>(0).copied() else { return false };
@@ -302,6 +316,7 @@ where
                 let reply = Tuple::new(key.proto(), conn.addr, conn.port, key.src, key.sport);
                 assert_eq!(conns.get(&reply).map(|c| c.kind), Some(kind::NAT_REPLY), "the reply entry of {key:?}");
             }
+            kind::TEMPLATE => continue,
             _ => {}
         }
         let load = &mut loads[conn.server as usize];
