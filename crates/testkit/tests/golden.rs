@@ -382,7 +382,7 @@ fn what_is_not_in_this_version_fails_unless_skipping_is_asked_for() {
     let ran = run_recording(&mut Memory::default(), &recording, Unsupported::IsSkipped);
     assert_eq!((ran.passed, ran.failed, ran.skipped), (0, 0, 2), "{ran}");
 
-    let text = r#"{"name": "x", "setup": ["ipvsadm -A -u 192.0.2.10:80 -s rr --pe sip -p"],
+    let text = r#"{"name": "x", "proto": "udp", "setup": ["ipvsadm -A -u 192.0.2.10:80 -s rr --pe sip -p"],
         "steps": [{"op": "sleep", "seconds": 1}]}"#;
     let script: Script = serde_json::from_str(text).unwrap();
     let ran = run_script(&mut Memory::default(), &script, Unsupported::Fails);
