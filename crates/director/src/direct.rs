@@ -92,7 +92,7 @@ pub enum Stage {
     Persist = 15,
     /// Something is in the way of a new connection.
     Clear = 16,
-    /// A client of a persistent service that has no template.
+    /// A client of a persistent service that has no template, but a server now.
     Assign = 17,
     /// A new flow that needs a server.
     Choose = 18,

@@ -271,6 +271,24 @@ impl<T: Tables> Step<T> for Fields<'_> {
     }
 }
 
+/// Blanks from `begin` to `end`.
+struct Blanks<'l> {
+    line: &'l mut Line,
+    begin: u32,
+    end: u32,
+}
+
+impl<T: Tables> Step<T> for Blanks<'_> {
+    #[inline(always)]
+    fn step(&mut self, _: &T, i: u32) -> bool {
+        let at = self.begin.wrapping_add(i);
+        if at < self.end {
+            put(self.line, at, b' ');
+        }
+        at < self.end
+    }
+}
+
 /// Writes the address so that its text ends before `end`.
 #[inline(always)]
 fn write_address(line: &mut Line, end: u32, octets: [u8; 4]) {
@@ -318,7 +336,7 @@ fn text_len(octets: [u8; 4]) -> u32 {
 /// Names `octets` instead of the address whose text lies from `begin` to `end` of a `227` line;
 /// what stood before it keeps to its left and becomes shorter or longer. Says whether it can.
 #[inline(always)]
-pub fn rename(line: &mut Line, begin: u32, end: u32, octets: [u8; 4]) -> bool {
+pub fn rename<T: Tables>(t: &T, line: &mut Line, begin: u32, end: u32, octets: [u8; 4]) -> bool {
     // Behind the code and a space, and what opens it ("(" as a rule).
     const FIRST: u32 = 5;
     let len = text_len(octets);
@@ -327,14 +345,8 @@ pub fn rename(line: &mut Line, begin: u32, end: u32, octets: [u8; 4]) -> bool {
         return false;
     }
     let opening = byte(line, begin - 1);
-    let mut i = 0;
     // Shorter by at most 15 − 7 bytes.
-    while i < 8 {
-        if begin - 1 + i < start {
-            put(line, begin - 1 + i, b' ');
-        }
-        i += 1;
-    }
+    t.walk(8, &mut Blanks { line, begin: begin - 1, end: start });
     put(line, start - 1, opening);
     write_address(line, end, octets);
     true
@@ -406,7 +418,7 @@ pub fn listen<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Wor
     }
     let [a, b, ..] = vip.to_words();
     let ([a, b], [c, d]) = (a.to_ne_bytes(), b.to_ne_bytes());
-    if !rename(&mut w.line, said.begin, said.end, [a, b, c, d]) {
+    if !rename(t, &mut w.line, said.begin, said.end, [a, b, c, d]) {
         return Err(Verdict::drop(Reason::FtpNoRoom));
     }
     write::<F, P>(p, &w.flow, (at, len), &w.line)

@@ -113,7 +113,7 @@ impl Wish {
     }
     /// The server in such a word.
     #[inline(always)]
-    fn server_of(word: u64) -> u32 {
+    pub fn server_of(word: u64) -> u32 {
         (word >> 32) as u32 & Self::SERVERS
     }
     /// What a later stage has to know of it: the mark, and the server if one is chosen.
@@ -234,7 +234,7 @@ pub fn server_for<F: Family, T: Tables>(
 ) -> Option<u32> {
     let service = t.service(index)?;
     // A packet that FTP's service got for its data: only persistence has it go anywhere.
-    if service.flags & service_flag::BY_MARK == 0 && service.port != key.dport {
+    if service.flags & (service_flag::BY_MARK | service_flag::PERSISTENT) == 0 && service.port != key.dport {
         return None;
     }
     *whose = Client { resumes, ..client::<F>(key, index) };

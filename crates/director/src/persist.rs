@@ -11,7 +11,6 @@ use crate::ftp;
 use crate::open::{self, Bound, Wish};
 use crate::packet::Packet;
 use crate::records::{Conn, Server, Service, Settings, Tuple, conn_flag, kind, server_flag, service_flag, setting};
-use crate::schedule;
 use crate::shared::{S32, S64};
 use crate::tables::{Insert, Tables};
 use crate::verdict::{Decision, Reason, Verdict};
@@ -200,14 +199,14 @@ fn attach<A>(entry: &Conn<A>, tag: u32) -> bool {
 /// The opposite. Says whether it was its template.
 #[inline(always)]
 fn detach<A>(entry: &Conn<A>, tag: u32, settings: &Settings, now: u32) -> bool {
+    // What lapsed while it had connections has lapsed now, if this is the last of them.
+    over(settings, entry, now);
     let mut n = 0;
     while n < TRIES {
         let link = entry.link();
         if link.gone() || link.tag() != tag || link.connections() == 0 {
             return false;
         }
-        // What lapsed while it had connections has lapsed now, if this is the last of them.
-        over(settings, entry, now);
         if entry.link.swap_if(link.0, link.0 - 1) {
             return true;
         }
@@ -377,7 +376,7 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
     wish.whose.write(key, template);
     (wish.server, wish.whose.tag) = match find::<F, T>(t, template) {
         Found::Usable { server, tag } => (server, tag),
-        Found::Nothing => return Err(Stage::Assign.verdict::<F>()),
+        Found::Nothing => return Err(if wish.chosen { Stage::Assign } else { Stage::Choose }.verdict::<F>()),
         Found::Useless | Found::Over => {
             t.stash(Wish::word(wish.mark, None));
             return Err(Stage::Clear.verdict::<F>());
@@ -404,17 +403,14 @@ fn service_cursor<T: Tables>(t: &T, index: u32) -> u64 {
     t.service(index).map_or(0, |service| service.cursor.load())
 }
 
-/// [`Stage::Assign`]: a server for a client without a template, and the template.
+/// [`Stage::Assign`]: a template for a client that has none, to the server that was chosen.
 #[inline(always)]
 pub fn assign<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>) -> Decision<()> {
-    let Work { flow, conn, reply: template, client, .. } = w;
-    let (key, mark, raced) = (&flow.key, t.stashed() as u32, Verdict::drop(Reason::Raced));
+    let Work { flow, conn, reply: template, .. } = w;
+    let (key, word, raced) = (&flow.key, t.stashed(), Verdict::drop(Reason::Raced));
+    let (mark, number) = (word as u32, Wish::server_of(word));
     let index = open::find::<F, T>(t, key, mark).ok_or(raced)?;
     let service = t.service(index).ok_or(raced)?;
-    *client = open::client::<F>(key, index);
-    let Some(number) = schedule::schedule(t, service, client) else {
-        return Err(open::nobody::<F, T>(t, key, index));
-    };
     let mut whose = Whose::new(service, key, mark);
     whose.tag = t.random() | 1;
     whose.write(key, template);

@@ -375,7 +375,7 @@ proptest! {
         let Said { what, port: heard, begin, end } = read(&m, &bytes, len, true, false);
         prop_assert_eq!((what, heard), (What::Passive, port), "{}", before);
         let room = numbers(new).len() <= numbers(old).len() + text.len();
-        prop_assert_eq!(rename(&mut bytes, begin, end, new), room);
+        prop_assert_eq!(rename(&m, &mut bytes, begin, end, new), room);
         if room {
             let after = String::from_utf8(bytes.0[..len as usize].to_vec()).expect("text");
             prop_assert!(after.starts_with("227 ") && after.ends_with(&format!("({}{rest}", numbers(new))), "{}", after);
@@ -397,7 +397,7 @@ proptest! {
                 if what == What::Passive {
                     prop_assert!(4 <= begin && begin + 7 <= end && end < len);
                     let before = bytes;
-                    if rename(&mut bytes, begin, end, VIP4) {
+                    if rename(&m, &mut bytes, begin, end, VIP4) {
                         prop_assert_eq!(&bytes.0[..4], &before.0[..4]);
                         prop_assert_eq!(&bytes.0[end as usize..], &before.0[end as usize..]);
                     }
