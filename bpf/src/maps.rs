@@ -44,6 +44,11 @@ static SLOTS: Array<u32, 262144, MMAPABLE> = Array::new();
 static NEXT_HOPS: Array<NextHop, 16384, MMAPABLE> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, 16384> = PerCpuArray::new();
+// These two are user space's own, kept here as long as the counters are.
+#[btf_map]
+static ORIGINS: Array<Counters, 16384> = Array::new();
+#[btf_map]
+static BASES: Array<Counters, 4097> = Array::new();
 #[btf_map]
 static REASONS: PerCpuArray<u64, 64> = PerCpuArray::new();
 #[btf_map]

@@ -161,8 +161,10 @@ pub struct Service {
     pub persistence: Option<Persistence>,
     /// Its servers, oldest first.
     pub servers: Vec<Server>,
-    /// Sums over its servers.
+    /// Its traffic, that of servers that it had too.
     pub counters: Counters,
+    /// The same each second, a moving average as IPVS's; none without a daemon.
+    pub rates: Option<Counters>,
 }
 
 impl Service {
@@ -209,6 +211,8 @@ pub struct Server {
     pub next_hop: NextHop,
     /// Its traffic.
     pub counters: Counters,
+    /// The same each second, a moving average as IPVS's; none without a daemon.
+    pub rates: Option<Counters>,
 }
 
 /// How frames reach a real server.
@@ -270,6 +274,10 @@ pub struct Reason {
 /// All counters, sums over all CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
+    /// All since the director was loaded or all was zeroed, that of services that are gone too.
+    pub total: Counters,
+    /// The same each second.
+    pub rates: Option<Counters>,
     /// By service and server.
     pub services: Vec<Service>,
     /// By verdict.

@@ -8,6 +8,8 @@ pub const SERVICES: &str = "/v1/services";
 pub const CONNECTIONS: &str = "/v1/connections";
 /// GET: [`crate::Stats`].
 pub const STATS: &str = "/v1/stats";
+/// POST: zeroes the counters, or those of one service and its servers, `?service=NAME`; [`crate::Changed`].
+pub const ZERO: &str = "/v1/stats/zero";
 /// POST: reads the configuration again; [`crate::Changed`].
 pub const RELOAD: &str = "/v1/reload";
 /// POST: removes the director and ends the daemon; [`crate::Changed`].

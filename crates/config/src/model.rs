@@ -131,6 +131,20 @@ impl PartialOrd for ServiceKey {
         Some(self.cmp(other))
     }
 }
+impl ServiceKey {
+    /// Whether people call it so: `tcp 192.0.2.10:80`, `tcp/192.0.2.10:80`, `fwmark 7 IPv6`,
+    /// or as lists show the latter, `FWM 7 IPv6`.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        let plain = |name: &str| {
+            let name = name.replace('/', " ").to_lowercase();
+            let words = name.split_whitespace().map(|word| if word == "fwm" { "fwmark" } else { word });
+            words.collect::<Vec<_>>().join(" ")
+        };
+        plain(name) == plain(&self.to_string())
+    }
+}
+
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

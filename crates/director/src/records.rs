@@ -618,6 +618,30 @@ pub struct Counters {
     pub out_bytes: u64,
 }
 
+impl Counters {
+    /// Each of them by this function of both.
+    #[must_use]
+    pub fn with(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            conns: f(self.conns, other.conns),
+            in_packets: f(self.in_packets, other.in_packets),
+            in_bytes: f(self.in_bytes, other.in_bytes),
+            out_packets: f(self.out_packets, other.out_packets),
+            out_bytes: f(self.out_bytes, other.out_bytes),
+        }
+    }
+    /// Both together; wraps.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.with(other, u64::wrapping_add)
+    }
+    /// What was counted since it was `earlier`; wraps.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        self.with(earlier, u64::wrapping_sub)
+    }
+}
+
 /// What stands in the table of real servers by address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -676,6 +700,11 @@ pub mod map {
     pub const NEXT_HOPS: &str = "NEXT_HOPS";
     /// Server index to `Counters`, per CPU.
     pub const COUNTERS: &str = "COUNTERS";
+    /// Server index to the `Counters` that count as none: what it had when it was zeroed.
+    pub const ORIGINS: &str = "ORIGINS";
+    /// Service index to the `Counters` of servers that it had; behind them those of all
+    /// services that were.
+    pub const BASES: &str = "BASES";
     /// Reason to packets, per CPU.
     pub const REASONS: &str = "REASONS";
     /// `Addr4` set of this host's addresses.

@@ -44,6 +44,13 @@ impl Target {
     pub async fn stats(&self) -> Result<Stats> {
         self.read(path::STATS, |reader| reader.stats()).await
     }
+    /// Zeroes its counters, or those of one service.
+    pub async fn zero(&self, service: Option<&str>) -> Result<Changed> {
+        let query = service
+            .map(|service| form_urlencoded::Serializer::new(String::new()).append_pair("service", service).finish());
+        let path = query.map_or_else(|| path::ZERO.to_owned(), |query| format!("{}?{query}", path::ZERO));
+        self.change(&path).await?.ok_or_else(|| self.absent())
+    }
     /// Has the daemon do something.
     pub async fn change(&self, path: &str) -> Result<Option<Changed>> {
         client::call(&self.socket, Method::POST, path).await

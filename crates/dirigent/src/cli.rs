@@ -68,11 +68,19 @@ Example:
 Examples:
   dirigent stats           traffic and all verdicts
   dirigent stats --drops   only what was lost, and why
+  dirigent stats --rate    connections, packets and bytes each second
+  dirigent stats --zero 'tcp 192.0.2.10:80'
   dirigent stats --json")]
     Stats {
         /// Only packets that were dropped or answered with an error
         #[arg(long)]
         drops: bool,
+        /// How fast the counters grow: each second, as `ipvsadm --rate` has it
+        #[arg(long, conflicts_with = "drops")]
+        rate: bool,
+        /// Have the counters of a service and its servers begin at zero; without SERVICE all
+        #[arg(long, value_name = "SERVICE", num_args = 0..=1, conflicts_with_all = ["drops", "rate"])]
+        zero: Option<Option<String>>,
         /// How to print.
         #[command(flatten)]
         print: PrintArgs,

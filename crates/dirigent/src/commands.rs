@@ -3,9 +3,9 @@
 use crate::ask::Target;
 use crate::cli::{Command, ConnectionCommand, ListCommand, PrintArgs};
 use crate::daemon::config;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::{daemon, print};
-use dirigent_api::{Changed, Problem, path};
+use dirigent_api::{Changed, Problem, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
 use serde::Serialize;
@@ -37,7 +37,11 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
             }
             Ok(())
         }
-        Command::Stats { drops, print: as_ } => stats(&target, drops, as_).await,
+        Command::Stats { zero: Some(service), print: as_, .. } => {
+            show(&target.zero(service.as_deref()).await?, as_, told)
+        }
+        Command::Stats { rate: true, print: as_, .. } => rates(&target.stats().await?, as_),
+        Command::Stats { drops, print: as_, .. } => stats(&target, drops, as_).await,
         Command::Status(as_) => show(&target.status().await?, as_, print::status),
         Command::Reload(as_) => match target.change(path::RELOAD).await? {
             Some(changed) => show(&changed, as_, told),
@@ -57,6 +61,15 @@ fn told(changed: &Changed) -> String {
         return "nothing to do\n".to_owned();
     }
     changed.operations.iter().chain(&changed.notes).map(|line| format!("{line}\n")).collect()
+}
+
+/// The same structure with `--json`: rates stand beside the counters there.
+fn rates(stats: &Stats, as_: PrintArgs) -> Result<()> {
+    if !as_.json && stats.rates.is_none() {
+        let remedy = "start the daemon, `dirigent run`, and ask again two seconds later";
+        return Err(Failure::new("", "rates need a daemon, which looks at the counters every two seconds", remedy));
+    }
+    show(stats, as_, print::rates)
 }
 
 async fn stats(target: &Target, drops: bool, as_: PrintArgs) -> Result<()> {

@@ -203,14 +203,36 @@ pub fn reasons<'a>(reasons: impl Iterator<Item = &'a Reason>) -> String {
     table(&[Left("VERDICT"), Left("REASON"), Right("PACKETS"), Left("MEANING")], &rows)
 }
 
-/// Counters by service and server, then by verdict.
-pub fn stats(stats: &Stats) -> String {
+/// Rows of all that is counted: services with their servers, and the sum.
+fn counted(stats: &Stats, which: impl Fn(&Counters, Option<&Counters>) -> Counters) -> Vec<Vec<String>> {
+    let row = |name: String, c: &Counters, r: Option<&Counters>| {
+        std::iter::once(name).chain(counters(&which(c, r))).collect::<Vec<_>>()
+    };
     let mut rows = Vec::new();
     for service in &stats.services {
-        let row = |name: String, c: &Counters| std::iter::once(name).chain(counters(c)).collect::<Vec<_>>();
-        rows.push(row(service.name(), &service.counters));
-        rows.extend(service.servers.iter().map(|s| row(format!("  → {}", s.address), &s.counters)));
+        rows.push(row(service.name(), &service.counters, service.rates.as_ref()));
+        rows.extend(service.servers.iter().map(|s| row(format!("  → {}", s.address), &s.counters, s.rates.as_ref())));
     }
+    rows.push(row("total".to_owned(), &stats.total, stats.rates.as_ref()));
+    rows
+}
+
+/// Growth each second, by service and server.
+pub fn rates(stats: &Stats) -> String {
+    let columns = [
+        Left("SERVICE"),
+        Right("CONNECTIONS/S"),
+        Right("IN PACKETS/S"),
+        Right("IN BYTES/S"),
+        Right("OUT PACKETS/S"),
+        Right("OUT BYTES/S"),
+    ];
+    table(&columns, &counted(stats, |_, rates| rates.copied().unwrap_or_default()))
+}
+
+/// Counters by service and server, then by verdict.
+pub fn stats(stats: &Stats) -> String {
+    let rows = counted(stats, |counters, _| *counters);
     let columns = [
         Left("SERVICE"),
         Right("CONNECTIONS"),

@@ -1,11 +1,13 @@
 //! The tables as the API tells them: read from the pinned maps, with or without a daemon.
 
 use crate::daemon::in_use;
+use crate::daemon::rates::Rates;
 use crate::daemon::size::Size;
 use crate::failure::{Failure, Result};
 use dirigent_api::{
     Connection, Connections, Counters, Interface, NextHop, Persistence, Reason, Room, Server, Service, Stats, Status,
 };
+use dirigent_datapath::control::tally::{self, Tally};
 use dirigent_datapath::control::{self, KernelStore, Spot, Store};
 use dirigent_datapath::kernel::{Attached, Hook, Instance};
 use dirigent_director::records::{self, hop, kind, map, server_flag, service_flag};
@@ -20,6 +22,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 pub struct Reader {
     instance: Instance,
     store: KernelStore,
+    /// The daemon's, if it is the daemon that reads.
+    rates: Option<Rates>,
 }
 
 /// The size of a director's connection tables, if it has any.
@@ -62,12 +66,18 @@ impl Reader {
     /// Opens the pins.
     pub fn open(instance: &Instance) -> Result<Self> {
         let store = KernelStore::open(instance)?;
-        Ok(Self { instance: instance.clone(), store })
+        Ok(Self { instance: instance.clone(), store, rates: None })
+    }
+
+    /// With how fast counters grow.
+    pub fn with_rates(self, rates: Rates) -> Self {
+        Self { rates: Some(rates), ..self }
     }
 
     /// All services with their servers, also removed ones that still have connections.
     pub fn services(&self) -> Result<Vec<Service>> {
         let mut removed = self.removed()?;
+        let tally = self.tally()?;
         let mut places = self.store.places()?;
         // As ipvsadm lists them: those of marks behind those of addresses.
         places.sort_by_key(|(spot, _)| {
@@ -76,16 +86,14 @@ impl Reader {
         });
         let mut all = Vec::new();
         for (spot, index) in places {
-            all.push(self.service(&spot, index, removed.remove(&index).unwrap_or_default())?);
+            all.push(self.service(&spot, index, removed.remove(&index).unwrap_or_default(), &tally)?);
         }
         for (_, servers) in removed {
             let mut service = Service { address: "removed".into(), ..Service::default() };
             for (index, record) in servers {
-                let v6 = record.addr.iter().skip(2).any(|word| *word != 0);
                 service.protocol = protocol(record.protocol);
-                service.family = if v6 { 6 } else { 4 };
-                let server = self.server(index, &record, &service.name(), v6)?;
-                service.counters += server.counters;
+                service.family = if record.flags.load() & server_flag::IPV6 != 0 { 6 } else { 4 };
+                let server = self.server(index, &record, &service.name(), &tally)?;
                 service.servers.push(server);
             }
             all.push(service);
@@ -106,7 +114,11 @@ impl Reader {
         Ok(found)
     }
 
-    fn service(&self, spot: &Spot, index: u32, removed: Vec<(u32, records::Server)>) -> Result<Service> {
+    fn tally(&self) -> Result<Tally> {
+        Ok(tally::read(&self.store, self.store.places()?.into_iter().map(|(_, index)| index))?)
+    }
+
+    fn service(&self, spot: &Spot, index: u32, removed: Vec<(u32, records::Server)>, tally: &Tally) -> Result<Service> {
         let record = self.store.service(index)?;
         let scheduler = Scheduler::from_number(record.scheduler);
         let (fallback, port) = scheduler.and_then(Scheduler::flags).unwrap_or(("flag-1", "flag-2"));
@@ -136,6 +148,8 @@ impl Reader {
             persistence,
             scheduler: scheduler.to_owned(),
             flags: flags.map(|(_, name)| name.to_owned()).collect(),
+            counters: tally.services.get(&index).map(counters).unwrap_or_default(),
+            rates: self.rates.as_ref().map(|rates| counters(&rates.service(index))),
             ..Service::default()
         };
         let list = record.list.load();
@@ -146,14 +160,13 @@ impl Reader {
         // The list has the newest first.
         members.reverse();
         for (index, record) in members.into_iter().chain(removed) {
-            let server = self.server(index, &record, &service.name(), spot.address.is_ipv6())?;
-            service.counters += server.counters;
+            let server = self.server(index, &record, &service.name(), tally)?;
             service.servers.push(server);
         }
         Ok(service)
     }
 
-    fn server(&self, index: u32, record: &records::Server, service: &str, v6: bool) -> Result<Server> {
+    fn server(&self, index: u32, record: &records::Server, service: &str, tally: &Tally) -> Result<Server> {
         let (active, inactive) = record.connections();
         let (weight, flags) = (record.weight.load(), record.flags.load());
         let state = match flags {
@@ -164,7 +177,7 @@ impl Reader {
         };
         Ok(Server {
             service: service.to_owned(),
-            address: socket(address(&record.addr, v6), record.port.get()),
+            address: socket(address(&record.addr, flags & server_flag::IPV6 != 0), record.port.get()),
             method: match record.method {
                 kind::NAT_REQUEST => "nat",
                 kind::TUN_REQUEST => "tun",
@@ -178,7 +191,8 @@ impl Reader {
             inactive,
             state: state.to_owned(),
             next_hop: self.next_hop(index)?,
-            counters: counters(&self.store.counters(index)?),
+            counters: tally.servers.get(&index).map(counters).unwrap_or_default(),
+            rates: self.rates.as_ref().map(|rates| counters(&rates.server(index))),
         })
     }
 
@@ -229,7 +243,12 @@ impl Reader {
             text: reason.text().to_owned(),
             count,
         };
-        Ok(Stats { services: self.services()?, reasons: all.map(reason).collect() })
+        Ok(Stats {
+            total: counters(&self.tally()?.total),
+            rates: self.rates.as_ref().map(|rates| counters(&rates.total())),
+            services: self.services()?,
+            reasons: all.map(reason).collect(),
+        })
     }
 
     /// What can be told without the daemon.

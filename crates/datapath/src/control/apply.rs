@@ -8,7 +8,7 @@ use dirigent_config::{
     Settings as WantedSettings, Tunnel, TunnelChecksum, TunnelKind,
 };
 use dirigent_director::records::{
-    LAYOUT_VERSION, NextHop, Noted, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
+    Counters, LAYOUT_VERSION, NextHop, Noted, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
 };
 use dirigent_director::schedule::{Scheduler, Table};
 use dirigent_director::shared::{S32, S64};
@@ -21,6 +21,7 @@ use super::lists;
 use super::marks::Marks;
 use super::slots::{Region, Slots};
 use super::store::{Spot, Store, words};
+use super::tally;
 use super::trash::Trash;
 use crate::memory::LocalNet;
 
@@ -339,6 +340,7 @@ impl<S: Store> Control<S> {
                     let full = Error::Full { what: "real server", room };
                     let index = lowest_free(&self.used_servers, room).ok_or(full)?;
                     self.store.zero_counters(index)?;
+                    self.store.put_origin(index, &Counters::default())?;
                     index
                 }
             },
@@ -369,7 +371,7 @@ impl<S: Store> Control<S> {
         if there.is_none() {
             self.used_servers.insert(index);
             if self.trash.take(index).is_some_and(|was| was.service_gone) {
-                self.store.zero_counters(index)?;
+                tally::zero_server(&mut self.store, index)?;
             }
         }
         // With the tunnel that an edit may have changed, for existing connections too.
@@ -414,6 +416,7 @@ impl<S: Store> Control<S> {
             self.discard(*key, held.index, *member)?;
         }
         self.forget_notes(|of| of.service == held.index)?;
+        tally::retire(&mut self.store, held.index)?;
         self.slots.free(held.list);
         self.slots.free(held.table);
         self.slots.free(held.ids);
@@ -424,12 +427,24 @@ impl<S: Store> Control<S> {
     /// A server that left its list: its connections wait for its return.
     fn discard(&mut self, key: ServiceKey, service: u32, member: Member) -> Result<(), Error> {
         let record = self.store.server(member.index)?;
-        record.flags.store(0);
+        record.flags.store(record.flags.load() & server_flag::IPV6);
         self.store.put_server(member.index, &record)?;
         let removed = NextHop { state: S32::new(hop::REMOVED), ..NextHop::default() };
         self.store.put_next_hop(member.index, &removed)?;
         self.trash.add(Some(key), service, member);
         Ok(())
+    }
+
+    /// Zeroes the counters of this service, of which there is one, and its servers; or all.
+    /// Says which service that is.
+    pub fn zero(&mut self, service: Option<&ServiceKey>) -> Result<Option<u32>, Error> {
+        let index = service.and_then(|key| self.held.get(key)).map(|held| held.index);
+        match (service, index) {
+            (_, Some(index)) => tally::retire(&mut self.store, index)?,
+            (None, None) => tally::zero_all(&mut self.store)?,
+            (Some(_), None) => {}
+        }
+        Ok(index)
     }
 
     /// Says how frames reach an address, now and when a server of it comes.

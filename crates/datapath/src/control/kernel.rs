@@ -34,6 +34,8 @@ pub struct KernelStore {
     slots: Mapped<AtomicU32>,
     next_hops: Mapped<[AtomicU32; 16]>,
     counters: PerCpuTable<u32, Counters>,
+    origins: Table<u32, Counters>,
+    bases: Table<u32, Counters>,
     reasons: PerCpuTable<u32, u64>,
     local4: Table<[u16; 2], u32>,
     local6: Table<[u16; 8], u32>,
@@ -63,6 +65,8 @@ macro_rules! open {
             slots: $from.$mapped(map::SLOTS)?,
             next_hops: $from.$mapped(map::NEXT_HOPS)?,
             counters: $from.$per_cpu(map::COUNTERS)?,
+            origins: $from.$table(map::ORIGINS)?,
+            bases: $from.$table(map::BASES)?,
             reasons: $from.$per_cpu(map::REASONS)?,
             local4: $from.$table(map::LOCAL4)?,
             local6: $from.$table(map::LOCAL6)?,
@@ -274,6 +278,18 @@ impl Store for KernelStore {
     }
     fn zero_counters(&mut self, index: u32) -> Result<(), Error> {
         Ok(self.counters.set_all(index, Counters::default())?)
+    }
+    fn origin(&self, index: u32) -> Result<Counters, Error> {
+        self.origins.get(&index)?.ok_or(Error::NoEntry { table: map::ORIGINS, index })
+    }
+    fn put_origin(&mut self, index: u32, origin: &Counters) -> Result<(), Error> {
+        set(&self.origins, index, Some(*origin))
+    }
+    fn base(&self, index: u32) -> Result<Counters, Error> {
+        self.bases.get(&index)?.ok_or(Error::NoEntry { table: map::BASES, index })
+    }
+    fn put_base(&mut self, index: u32, base: &Counters) -> Result<(), Error> {
+        set(&self.bases, index, Some(*base))
     }
 
     fn slots(&self, base: u32, len: u32) -> Result<Vec<u32>, Error> {

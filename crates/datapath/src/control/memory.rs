@@ -143,6 +143,20 @@ impl Store for MemoryTables {
         MemoryTables::zero_counters(self, index);
         Ok(())
     }
+    fn origin(&self, index: u32) -> Result<Counters, Error> {
+        at("ORIGINS", &self.origins, index).copied()
+    }
+    fn put_origin(&mut self, index: u32, origin: &Counters) -> Result<(), Error> {
+        *at_mut("ORIGINS", &mut self.origins, index)? = *origin;
+        Ok(())
+    }
+    fn base(&self, index: u32) -> Result<Counters, Error> {
+        at("BASES", &self.bases, index).copied()
+    }
+    fn put_base(&mut self, index: u32, base: &Counters) -> Result<(), Error> {
+        *at_mut("BASES", &mut self.bases, index)? = *base;
+        Ok(())
+    }
 
     fn slots(&self, base: u32, len: u32) -> Result<Vec<u32>, Error> {
         let range = range("SLOTS", &self.slots, base, len as usize)?;

@@ -20,6 +20,7 @@ mod slots;
 mod store;
 mod sweep;
 mod takeover;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 mod trash;

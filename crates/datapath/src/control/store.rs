@@ -148,6 +148,15 @@ pub trait Store {
     fn counters(&self, index: u32) -> Result<Counters, Error>;
     /// Sets a server's counters to zero.
     fn zero_counters(&mut self, index: u32) -> Result<(), Error>;
+    /// What of a server's counters counts as nothing.
+    fn origin(&self, index: u32) -> Result<Counters, Error>;
+    /// Writes it.
+    fn put_origin(&mut self, index: u32, origin: &Counters) -> Result<(), Error>;
+    /// What a service counts besides its servers; behind the last service, what is counted
+    /// besides services.
+    fn base(&self, index: u32) -> Result<Counters, Error>;
+    /// Writes it.
+    fn put_base(&mut self, index: u32, base: &Counters) -> Result<(), Error>;
 
     /// `len` slots from `base`.
     fn slots(&self, base: u32, len: u32) -> Result<Vec<u32>, Error>;

@@ -117,7 +117,7 @@ impl<S: Store> Control<S> {
         }
         for (index, record) in found {
             let known = keys.get(&record.service).copied();
-            let v6 = known.map_or(record.addr.iter().skip(2).any(|w| *w != 0), |(key, _)| key.is_ipv6());
+            let v6 = record.flags.load() & server_flag::IPV6 != 0;
             let member = Member { index, address: address(&record.addr, v6), port: record.port.get() };
             self.used_servers.insert(index);
             self.used_services.insert(record.service);

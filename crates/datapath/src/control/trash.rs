@@ -12,6 +12,7 @@ use dirigent_director::records::{NextHop, Server, Service};
 use super::Error;
 use super::apply::{Control, Member};
 use super::store::Store;
+use super::tally;
 
 /// A packet that was scheduled before the removal may still open its connection.
 const GRACE: Duration = Duration::from_secs(1);
@@ -79,6 +80,7 @@ impl<S: Store> Control<S> {
             let index = removed.member.index;
             let server = self.store.server(index)?;
             if server.connections() == (0, 0) && server.persistent.load() == 0 && !noted.contains(&index) {
+                tally::retire_server(&mut self.store, index, removed.service_gone)?;
                 self.store.put_server(index, &Server::default())?;
                 self.store.put_next_hop(index, &NextHop::default())?;
                 self.trash.take(index);

@@ -81,6 +81,8 @@ pub struct MemoryTables {
     /// The host's routing table.
     pub routes: Routes,
     counters: RefCell<Vec<Counters>>,
+    pub(crate) origins: Vec<Counters>,
+    pub(crate) bases: Vec<Counters>,
     reasons: RefCell<Vec<u64>>,
     errors: Vec<S64>,
     /// What lblc and lblcr noted.
@@ -124,6 +126,8 @@ impl MemoryTables {
             settings: None,
             routes: Routes::default(),
             counters: RefCell::new(vec![Counters::default(); capacity.servers]),
+            origins: vec![Counters::default(); capacity.servers],
+            bases: vec![Counters::default(); capacity.services + 1],
             reasons: RefCell::new(vec![0; Reason::ALL.len()]),
             errors: (0..ERROR_WORDS).map(|_| S64::new(0)).collect(),
             notes: RefCell::default(),

@@ -2,6 +2,7 @@
 
 use super::config;
 use super::interfaces::{Interfaces, with_xdp};
+use super::rates::{Rates, Watch};
 use super::size::Size;
 use super::tables::{Sweeper, Tables};
 use super::vip::{self, Vips};
@@ -10,7 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::print::count;
 use crate::report::{self, Reader};
 use dirigent_api::{Changed, Daemon, Problem, Status};
-use dirigent_config::{Model, Plan, Settings};
+use dirigent_config::{Model, Plan, ServiceKey, Settings};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
@@ -29,6 +30,8 @@ pub struct Director {
     kernel: Kernel,
     tables: Tables,
     sweeper: Option<Sweeper>,
+    rates: Rates,
+    watch: Option<Watch>,
     interfaces: Interfaces,
     vips: Vips,
     since: Instant,
@@ -71,6 +74,8 @@ impl Director {
             vips,
             tables: Tables::open(&kernel, &model)?,
             sweeper: None,
+            rates: Rates::default(),
+            watch: None,
             instance,
             kernel,
             interfaces: Interfaces::default(),
@@ -107,6 +112,8 @@ impl Director {
         self.announce();
         let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?);
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
+        let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates());
+        self.watch = Some(watch.map_err(|e| Failure::io("starting to look at counters", &e))?);
         for problem in self.problems()? {
             tracing::warn!("{problem}");
         }
@@ -116,6 +123,27 @@ impl Director {
     /// The name.
     pub fn instance(&self) -> &Instance {
         &self.instance
+    }
+
+    /// How fast its counters grow.
+    pub fn rates(&self) -> Rates {
+        self.rates.clone()
+    }
+
+    /// Zeroes all counters, or those of the service of this name and its servers.
+    pub fn zero(&mut self, name: Option<&str>) -> Result<Changed> {
+        let key = name.map(|name| self.service_of(name)).transpose()?;
+        self.tables.zero(key.as_ref(), &self.rates)?;
+        let what =
+            key.map_or_else(|| "all counters".to_owned(), |key| format!("the counters of {key} and its servers"));
+        Ok(Changed { operations: vec![format!("zeroed {what}")], notes: Vec::new() })
+    }
+
+    /// The service that is called so.
+    fn service_of(&self, name: &str) -> Result<ServiceKey> {
+        let services = self.tables.model().services();
+        let found = services.iter().find(|service| service.key.is_called(name)).map(|service| service.key);
+        found.ok_or_else(|| Failure::new(name, "there is no such service", "`dirigent service list` names them"))
     }
 
     /// What it does, for the log.
@@ -233,6 +261,7 @@ impl Director {
     /// Removes all from the kernel.
     pub fn detach(&mut self) -> Result<Changed> {
         self.sweeper = None;
+        self.watch = None;
         remove(&self.instance)
     }
 

@@ -5,6 +5,7 @@ mod director;
 mod interfaces;
 mod lock;
 mod network;
+pub mod rates;
 mod server;
 pub mod size;
 mod tables;
@@ -55,7 +56,7 @@ pub async fn run(file: &Path, instance: Option<String>, socket: Option<PathBuf>)
 async fn direct(started: Result<Director>, listener: UnixListener, socket: &Path, signals: &mut Signals) -> Result<()> {
     let mut director = started?;
     let (asks, mut asked) = mpsc::channel(16);
-    let server = server::serve(listener, director.instance().clone(), asks);
+    let server = server::serve(listener, director.instance().clone(), director.rates(), asks);
     tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
     let end = serve(&mut director, signals, &mut asked).await;
     drop(asked);
@@ -120,6 +121,9 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
         }
         Ask::Reload(to) => {
             let _ = to.send(reload(director));
+        }
+        Ask::Zero(service, to) => {
+            let _ = to.send(director.zero(service.as_deref()));
         }
         Ask::Detach(to) => {
             let done = director.detach();

@@ -1,6 +1,7 @@
 //! The control socket: HTTP with JSON. Questions about tables are answered from the tables; everything that the daemon
 //! knows or does goes through its own task, one after the other.
 
+use super::rates::Rates;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
 use axum::extract::connect_info::Connected;
@@ -29,6 +30,8 @@ pub enum Ask {
     Status(oneshot::Sender<Result<Status>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<Changed>>),
+    /// Zero the counters of everything or of the service of this name.
+    Zero(Option<String>, oneshot::Sender<Result<Changed>>),
     /// Remove everything, and end.
     Detach(oneshot::Sender<Result<Changed>>),
 }
@@ -37,6 +40,7 @@ pub enum Ask {
 struct Shared {
     asks: mpsc::Sender<Ask>,
     instance: Instance,
+    rates: Rates,
 }
 
 /// Who asks.
@@ -102,15 +106,16 @@ impl Running {
 }
 
 /// Serves until it is told to end.
-pub fn serve(listener: UnixListener, instance: Instance, asks: mpsc::Sender<Ask>) -> Running {
+pub fn serve(listener: UnixListener, instance: Instance, rates: Rates, asks: mpsc::Sender<Ask>) -> Running {
     let routes = Router::new()
         .route(path::STATUS, get(status))
         .route(path::SERVICES, get(services))
         .route(path::CONNECTIONS, get(connections))
         .route(path::STATS, get(stats))
+        .route(path::ZERO, post(zero))
         .route(path::RELOAD, post(reload))
         .route(path::DETACH, post(detach))
-        .with_state(Shared { asks, instance });
+        .with_state(Shared { asks, instance, rates });
     let service = routes.into_make_service_with_connect_info::<Peer>();
     let (stop, stopped) = oneshot::channel::<()>();
     let told = async move {
@@ -134,8 +139,8 @@ impl Shared {
 
     /// Reads tables aside, for they may be large.
     async fn read<T: Send + 'static>(&self, read: impl FnOnce(&Reader) -> Result<T> + Send + 'static) -> Result<T> {
-        let instance = self.instance.clone();
-        let task = tokio::task::spawn_blocking(move || read(&Reader::open(&instance)?));
+        let (instance, rates) = (self.instance.clone(), self.rates.clone());
+        let task = tokio::task::spawn_blocking(move || read(&Reader::open(&instance)?.with_rates(rates)));
         task.await.map_err(|e| Failure::new("", format!("reading the tables: {e}"), "please report this"))?
     }
 }
@@ -161,6 +166,20 @@ async fn connections(State(shared): State<Shared>, Query(query): Query<Limit>) -
 
 async fn stats(State(shared): State<Shared>) -> Answer<Stats> {
     shared.read(|reader| reader.stats()).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Which {
+    service: Option<String>,
+}
+
+async fn zero(
+    State(shared): State<Shared>,
+    Query(which): Query<Which>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Answer<Changed> {
+    may_change(peer)?;
+    shared.ask(|to| Ask::Zero(which.service, to)).await.map(Json)
 }
 
 async fn reload(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer<Changed> {

@@ -1,9 +1,10 @@
 //! The kernel's tables, as the daemon writes them.
 
 use super::network::LinkFacts;
+use super::rates::Rates;
 use super::size;
 use crate::failure::Result;
-use dirigent_config::{Model, Plan};
+use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::words;
 use dirigent_datapath::control::{Control, KernelStore, Store, Sweep};
 use dirigent_datapath::kernel::Kernel;
@@ -108,6 +109,12 @@ impl Tables {
         }
         self.links = wanted;
         Ok(())
+    }
+
+    /// Zeroes the counters of this service and its servers, or all of them.
+    pub fn zero(&mut self, service: Option<&ServiceKey>, rates: &Rates) -> Result<()> {
+        let index = self.control.zero(service)?;
+        rates.zero(self.control.store(), index)
     }
 
     /// What of the defence against floods depends on memory.

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use dirigent_config::{Model, Plan};
+use dirigent_config::{Model, Plan, ServiceKey};
+use dirigent_datapath::control::tally::Tally;
 use dirigent_director::Verdict;
 
 use super::bed::{Bed, Side};
@@ -48,6 +49,10 @@ pub trait Executor {
     fn conns(&mut self) -> Result<Vec<Row>, String>;
     /// The servers of all services, each service's as its scheduler finds them.
     fn loads(&mut self) -> Result<Vec<Load>, String>;
+    /// What is counted, by index.
+    fn tally(&mut self) -> Result<Tally, String>;
+    /// Zeroes the counters of a service and its servers, or all of them.
+    fn zero(&mut self, service: Option<ServiceKey>) -> Result<(), String>;
 }
 
 /// A server as the packet path has it.

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use dirigent_config::{Model, Plan};
+use dirigent_config::{Model, Plan, ServiceKey};
+use dirigent_datapath::control::tally::Tally;
 use dirigent_datapath::control::{Control, KernelStore, Store as _};
 use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
 use dirigent_director::records::{LAYOUT_VERSION, Link};
@@ -350,5 +351,11 @@ impl Executor for InKernel {
     }
     fn loads(&mut self) -> Result<Vec<Load>, String> {
         self.ask(|world| tables::loads(&world.running()?.control))
+    }
+    fn tally(&mut self) -> Result<Tally, String> {
+        self.ask(|world| tables::tally(&world.running()?.control))
+    }
+    fn zero(&mut self, service: Option<ServiceKey>) -> Result<(), String> {
+        self.ask(move |world| tables::zero(&mut world.running()?.control, service))
     }
 }

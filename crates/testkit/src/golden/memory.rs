@@ -1,7 +1,8 @@
 //! Recordings in memory.
 
-use dirigent_config::{Model, Plan};
+use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::Control;
+use dirigent_datapath::control::tally::Tally;
 use dirigent_datapath::memory::{self, Incoming, MemoryTables, Outcome};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{NextHop, tunnel};
@@ -119,5 +120,11 @@ impl Executor for Memory {
     }
     fn loads(&mut self) -> Result<Vec<Load>, String> {
         tables::loads(self.running()?.1)
+    }
+    fn tally(&mut self) -> Result<Tally, String> {
+        tables::tally(self.running()?.1)
+    }
+    fn zero(&mut self, service: Option<ServiceKey>) -> Result<(), String> {
+        tables::zero(self.running()?.1, service)
     }
 }

@@ -3,7 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use dirigent_config::{Model, Op, Plan};
+use dirigent_config::{Model, Op, Plan, ServiceKey};
+use dirigent_datapath::control::tally::{self, Tally};
 use dirigent_datapath::control::{Connection, Control, Store, Sweep, connections};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{NextHop, Server, Service, server_flag};
@@ -101,6 +102,17 @@ fn row(c: &Connection) -> Row {
     };
     let time = format!("{:02}:{:02}", c.remaining_s / 60, c.remaining_s % 60);
     [protocol.into(), c.state.into(), time, place(c.client), place(c.service), place(c.server)]
+}
+
+/// What is counted.
+pub fn tally<S: Store>(control: &Control<S>) -> Result<Tally, String> {
+    let places = control.store().places().map_err(text)?;
+    tally::read(control.store(), places.into_iter().map(|(_, index)| index)).map_err(text)
+}
+
+/// Zeroes counters.
+pub fn zero<S: Store>(control: &mut Control<S>, service: Option<ServiceKey>) -> Result<(), String> {
+    control.zero(service.as_ref()).map(|_| ()).map_err(text)
 }
 
 /// The servers of all services. Read from the tables, not from the Model: what packets

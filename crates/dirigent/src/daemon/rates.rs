@@ -1,0 +1,122 @@
+//! How fast counters grow: the daemon looks at them every two seconds, as IPVS's estimator does.
+
+use crate::failure::Result;
+use dirigent_datapath::control::tally::{self, Estimator, Tally};
+use dirigent_datapath::control::{KernelStore, Store};
+use dirigent_director::records::Counters;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two looks (ipvs-semantics §8.2).
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// Estimators of all that is counted, by index.
+#[derive(Debug, Default)]
+struct Averages {
+    total: Estimator,
+    services: BTreeMap<u32, Estimator>,
+    /// With the address and port that the server had: another may come to its index.
+    servers: BTreeMap<u32, (Identity, Estimator)>,
+}
+
+type Identity = ([u16; 8], u16);
+
+/// What grows how fast; for whoever reports it.
+#[derive(Clone, Debug, Default)]
+pub struct Rates(Arc<Mutex<Averages>>);
+
+impl Rates {
+    fn averages(&self) -> MutexGuard<'_, Averages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Of everything, each second.
+    pub fn total(&self) -> Counters {
+        self.averages().total.rates()
+    }
+    /// Of a service.
+    pub fn service(&self, index: u32) -> Counters {
+        self.averages().services.get(&index).map(Estimator::rates).unwrap_or_default()
+    }
+    /// Of a server.
+    pub fn server(&self, index: u32) -> Counters {
+        self.averages().servers.get(&index).map(|(_, e)| e.rates()).unwrap_or_default()
+    }
+    /// What was zeroed begins anew: this service with its servers, or everything.
+    pub fn zero(&self, store: &KernelStore, service: Option<u32>) -> Result<()> {
+        let mut averages = self.averages();
+        let Some(service) = service else {
+            *averages = Averages::default();
+            return Ok(());
+        };
+        averages.services.remove(&service);
+        for index in averages.servers.keys().copied().collect::<Vec<_>>() {
+            if store.server(index)?.service == service {
+                averages.servers.remove(&index);
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&self, store: &KernelStore) -> Result<()> {
+        let services: Vec<u32> = store.places()?.into_iter().map(|(_, index)| index).collect();
+        let Tally { total, services, servers } = tally::read(store, services)?;
+        let mut there = BTreeMap::new();
+        for (index, counters) in servers {
+            let record = store.server(index)?;
+            there.insert(index, ((record.addr, record.port.get()), counters));
+        }
+        let mut averages = self.averages();
+        averages.total.tick(total);
+        averages.services.retain(|index, _| services.contains_key(index));
+        for (index, counters) in services {
+            averages.services.entry(index).or_default().tick(counters);
+        }
+        averages.servers.retain(|index, (was, _)| there.get(index).is_some_and(|(is, _)| is == was));
+        for (index, (identity, counters)) in there {
+            averages.servers.entry(index).or_insert((identity, Estimator::default())).1.tick(counters);
+        }
+        Ok(())
+    }
+}
+
+/// The thread that looks; it ends when this is dropped.
+pub struct Watch(#[expect(dead_code, reason = "closed by being dropped")] Sender<()>);
+
+impl Watch {
+    /// Looks at these tables from now on. What was counted before is no growth.
+    pub fn start(store: KernelStore, rates: Rates) -> std::io::Result<Self> {
+        let (running, ended) = channel();
+        std::thread::Builder::new().name("rates".into()).spawn(move || {
+            if let Err(error) = rates.begin(&store) {
+                tracing::error!("reading counters: {error}");
+            }
+            let mut next = Instant::now() + PERIOD;
+            while ended.recv_timeout(next.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
+                if let Err(error) = rates.look(&store) {
+                    tracing::error!("reading counters: {error}");
+                }
+                next += PERIOD;
+            }
+        })?;
+        Ok(Self(running))
+    }
+}
+
+impl Rates {
+    fn begin(&self, store: &KernelStore) -> Result<()> {
+        let services: Vec<u32> = store.places()?.into_iter().map(|(_, index)| index).collect();
+        let Tally { total, services, servers } = tally::read(store, services)?;
+        let servers = servers.into_iter().map(|(index, counters)| {
+            let record = store.server(index)?;
+            Ok((index, ((record.addr, record.port.get()), Estimator::new(counters))))
+        });
+        *self.averages() = Averages {
+            total: Estimator::new(total),
+            services: services.into_iter().map(|(index, counters)| (index, Estimator::new(counters))).collect(),
+            servers: servers.collect::<Result<_>>()?,
+        };
+        Ok(())
+    }
+}
