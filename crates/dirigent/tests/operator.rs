@@ -225,3 +225,53 @@ fn a_start_that_fails_leaves_nothing() {
     lab.start_daemon();
     assert_eq!(lab.curl("http://192.0.2.10/"), "server1");
 }
+
+/// Counters are zeroed by service or all; the rest goes on counting, over a new daemon too. Rates need a daemon.
+#[test]
+fn counters_are_zeroed_and_rates_are_told() {
+    let lab = TestLab::up(&["--servers", "2"]);
+    let connections = |of: &Value| of["counters"]["connections"].as_u64().unwrap();
+    let counted = || {
+        let stats = lab.json(&["stats", "--json"]);
+        let service = &stats["services"][0];
+        let servers: Vec<_> = service["servers"].as_array().unwrap().iter().map(connections).collect();
+        (servers, connections(service), stats["total"]["connections"].as_u64().unwrap())
+    };
+    let curl = |times: usize| (0..times).for_each(|_| _ = lab.curl("http://192.0.2.10/"));
+    curl(20);
+    assert_eq!(counted(), (vec![10, 10], 20, 20));
+    // The average takes a quarter of what came in two seconds: 20 connections are 10 a second, and 2 in the average.
+    let begun = Instant::now();
+    let rate = loop {
+        let stats = lab.json(&["stats", "--rate", "--json"]);
+        let rate = stats["services"][0]["rates"]["connections"].as_u64().unwrap();
+        assert_eq!(stats["rates"]["connections"], rate, "{stats}");
+        if rate > 0 || begun.elapsed() > Duration::from_secs(5) {
+            break rate;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!((1..=2).contains(&rate), "{rate}");
+    let (text, _) = lab.dirigent(&["stats", "--rate"]);
+    assert!(text.starts_with("SERVICE") && text.contains("CONNECTIONS/S") && text.contains("\ntotal "), "{text}");
+
+    let (said, _) = lab.dirigent(&["stats", "--zero", "tcp/192.0.2.10:80"]);
+    assert_eq!(said, "zeroed the counters of tcp 192.0.2.10:80 and its servers\n");
+    assert_eq!(counted(), (vec![0, 0], 0, 20));
+    curl(2);
+    assert_eq!(counted(), (vec![1, 1], 2, 22));
+    let (code, said) = lab.dirigent_fails(&["stats", "--zero", "tcp 192.0.2.99:80"]);
+    assert!(code == 1 && said.contains("there is no such service") && said.contains("service list"), "{said}");
+
+    lab.kill_daemon();
+    assert_eq!(counted(), (vec![1, 1], 2, 22));
+    for what in [&["stats", "--rate"][..], &["stats", "--zero"]] {
+        let (code, said) = lab.dirigent_fails(what);
+        assert!(code == 1 && said.contains("daemon"), "{said}");
+    }
+    curl(2);
+    lab.start_daemon();
+    assert_eq!(counted(), (vec![2, 2], 4, 24));
+    lab.dirigent(&["stats", "--zero"]);
+    assert_eq!(counted(), (vec![0, 0], 0, 0));
+}

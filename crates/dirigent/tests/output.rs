@@ -294,7 +294,7 @@ fn stats_say_the_same(lab: &TestLab) {
         std::iter::once(row(s.name(), &s.counters)).chain(servers)
     });
     let headings = ["SERVICE", "CONNECTIONS", "IN PACKETS", "IN BYTES", "OUT PACKETS", "OUT BYTES"];
-    expect(table(services, &headings), wanted.collect());
+    expect(table(services, &headings), wanted.chain([row("total".into(), &stats.total)]).collect());
     let counted = stats.reasons.iter().filter(|r| r.count > 0).map(reason_row);
     expect(table(reasons, &["VERDICT", "REASON", "PACKETS", "MEANING"]), counted.collect());
     let site = &stats.services[0];
@@ -304,6 +304,7 @@ fn stats_say_the_same(lab: &TestLab) {
     let count = |name: &str| stats.reasons.iter().find(|r| r.name == name).unwrap().count;
     // Each packet of a client or server to another is one verdict.
     let sum = |of: fn(&Counters) -> u64| stats.services.iter().map(|s| of(&s.counters)).sum::<u64>();
+    assert_eq!((stats.total.in_packets, stats.total.out_bytes), (sum(|c| c.in_packets), sum(|c| c.out_bytes)));
     assert_eq!(count("request"), sum(|c| c.in_packets));
     assert_eq!(count("reply"), sum(|c| c.out_packets));
 }

@@ -124,9 +124,9 @@ fn connections_go_on_with_a_director_that_knows_none() {
 /// A quiesced server keeps the connections that it has: other directors began them.
 fn a_quiesced_server_keeps_what_it_has(executor: &mut dyn Executor, bed: &Bed) {
     let (name, all) = (executor.name(), hashed(None, "stateless = true"));
-    executor.set_up(&bed, &all).unwrap();
+    executor.set_up(bed, &all).unwrap();
     let first = (0..200).find(|n| goes_to(executor, &tcp(*n, flag::SYN)) == Some(4)).unwrap();
-    executor.set_up(&bed, &all).unwrap();
+    executor.set_up(bed, &all).unwrap();
     let mut quiesced = all.clone();
     let key = all.services().iter().find(|s| s.key.protocol() == Some(dirigent_config::Protocol::Tcp)).unwrap().key;
     let server = *all.service(&key).unwrap().server("10.1.0.14".parse().unwrap(), 80).unwrap();
@@ -297,7 +297,7 @@ fn plainly(v6: bool, payload: &[u8]) -> Option<u8> {
 fn random_quic_headers_go_where_they_say(executor: &mut dyn Executor, bed: &Bed) {
     let name = executor.name();
     let rounds: u16 = if name == "memory" { 20_000 } else { 2_000 };
-    executor.set_up(&bed, &quic("")).unwrap();
+    executor.set_up(bed, &quic("")).unwrap();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut below = |n: u64| {
         state ^= state << 13;
