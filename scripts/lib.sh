@@ -30,6 +30,14 @@ skip_or_fail() { # a part that cannot run here: a clear word; in CI a failure if
     echo "SKIPPED: $*"
 }
 
+# The oracle asks apt which packages its guest is made of, and apt leaves out those that it
+# has in its cache, as on a system just installed: so it is given an empty one.
+empty_apt_cache() { # empty_apt_cache DIRECTORY
+    mkdir -p "$1/archives/partial"
+    printf 'Dir::Cache::archives "%s";\n' "$1/archives" >"$1/apt.conf"
+    export APT_CONFIG=$1/apt.conf
+}
+
 has_nightly() { command -v rustup >/dev/null && rustup toolchain list 2>/dev/null | grep -q '^nightly'; }
 
 need_root() { # need_root WHAT COMMAND

@@ -42,9 +42,5 @@ cat \$OUT/tests.log
 cp "\$(find /oracle/extra -name golden -type f)" /tmp/golden && chmod +x /tmp/golden
 /tmp/golden "\$(dirname "\$(find /oracle/extra -name xmit-nat-4.json)")"
 GUEST
-# The oracle asks apt which packages its guest is made of, and apt leaves out those that it
-# has in its cache, as on a system just installed: so it is given an empty one.
-mkdir -p "$job/archives/partial"
-printf 'Dir::Cache::archives "%s";\n' "$job/archives" >"$job/apt.conf"
-export APT_CONFIG=$job/apt.conf
+empty_apt_cache "$job"
 "$oracle/run" -o "$job/out" -t 1800 -m 1536 -a "$job/datapath-tests" -a "$job/golden" -a "$job/xmit" "$job/old-kernel.sh"

@@ -96,6 +96,12 @@ impl Server {
             self.full.store(1);
         }
     }
+    /// The thresholds are new. (As kernel 6.1.192 has it: earlier ones only opened a server
+    /// here, when its upper threshold rose or went.)
+    pub fn follow_thresholds(&self) {
+        self.reopen();
+        self.close_if_full();
+    }
     /// Takes one out of the count.
     #[inline(always)]
     pub(crate) fn remove_connection(&self, active: bool) {

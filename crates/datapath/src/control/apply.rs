@@ -347,7 +347,8 @@ impl<S: Store> Control<S> {
         };
         let old = self.store.server(index)?;
         let record = Server {
-            load: S64::new(0),
+            // What it has: the thresholds are held against it.
+            load: S64::new(old.load.load()),
             persistent: S64::new(0),
             addr: words(address),
             port: Be16::new(port),
@@ -363,10 +364,9 @@ impl<S: Store> Control<S> {
             upper: wanted.upper,
             lower: wanted.lower,
             last_weight: if wanted.weight == 0 { old.last_weight } else { wanted.weight },
-            // As in IPVS a threshold that rises or goes opens the server; one that falls waits
-            // for the next connection.
-            full: S32::new(if wanted.upper == 0 || wanted.upper > old.upper { 0 } else { old.full.load() }),
+            full: S32::new(old.full.load()),
         };
+        record.follow_thresholds();
         self.store.put_server(index, &record)?;
         if there.is_none() {
             self.used_servers.insert(index);

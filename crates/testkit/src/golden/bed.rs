@@ -187,6 +187,10 @@ impl Bed {
             dst: mac.map(dirigent_wire::Mac::new),
         }
     }
+    /// Whether what is sent to it is the director's own, by an address or by a route.
+    pub(crate) fn is_local(&self, to: IpAddr) -> bool {
+        self.locals.contains(&to) || self.nets.iter().any(|net| net.contains(to))
+    }
     /// The longest route of the plan to an address.
     fn planned(&self, to: IpAddr) -> Option<Hop> {
         let routes = self.plan.iter().filter(|(net, length, _)| contains(*net, *length, to));

@@ -31,7 +31,7 @@ pub fn host(bed: &Bed, side: Side, frame: &[u8]) -> Frames {
     if frame.get(..6) != Some(&side.mac()[..]) || !sound(packet, &ip) || martian(bed, &ip) {
         return Vec::new();
     }
-    if !bed.locals.contains(&ip.dst) {
+    if !bed.is_local(ip.dst) {
         return forward(bed, side, packet, &ip);
     }
     let answer = if ip.fragment.is_some() { None } else { deliver(packet, &ip) };

@@ -17,6 +17,9 @@ use super::executor::{Load, Row};
 /// Seconds after which every connection is over: longer than any timeout of a recording.
 const EVER_S: u32 = 24 * 3600;
 
+/// Seconds between two sweeps of a long time: what ends when others have ended ends in it.
+const SLICE_S: u32 = 60;
+
 /// For `map_err`.
 pub fn text<E: std::fmt::Display>(e: E) -> String {
     e.to_string()
@@ -41,10 +44,10 @@ pub fn set_up<S: Store>(mut store: S, bed: &Bed, model: &Model) -> Result<Contro
 /// Takes everything out of the tables. What is left of connections by then is an error.
 pub fn empty<S: Store>(mut control: Control<S>) -> Result<S, String> {
     control.change_to(&Model::default()).map_err(text)?;
-    let (_, mut alive) = sweep_after(&mut control, EVER_S)?;
+    let (_, mut alive) = sweep_at(&mut control, EVER_S)?;
     if alive > 0 {
         // Templates outlive their connections.
-        (_, alive) = sweep_after(&mut control, EVER_S)?;
+        (_, alive) = sweep_at(&mut control, EVER_S)?;
     }
     let mut store = control.into_store();
     for index in 0..store.room().servers {
@@ -74,8 +77,22 @@ pub fn change<S: Store>(control: &mut Control<S>, bed: &Bed, plan: &Plan) -> Res
     control.apply(plan).map_err(text)
 }
 
-/// Moves the packet path's clock, and sweeps: (gone, still alive).
+/// Moves the packet path's clock, and sweeps on the way: (gone, still alive in the end).
 pub fn sweep_after<S: Store>(control: &mut Control<S>, seconds: u32) -> Result<(u64, u64), String> {
+    let (mut gone, mut left) = (0, seconds);
+    loop {
+        let slice = left.min(SLICE_S);
+        left -= slice;
+        let (more, alive) = sweep_at(control, slice)?;
+        gone += more;
+        if left == 0 {
+            return Ok((gone, alive));
+        }
+    }
+}
+
+/// The same with one sweep at the end.
+fn sweep_at<S: Store>(control: &mut Control<S>, seconds: u32) -> Result<(u64, u64), String> {
     let store = control.store_mut();
     let mut settings = store.settings().map_err(text)?;
     settings.clock_offset = settings.clock_offset.wrapping_add(seconds * settings.hz);
