@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint golden bench fuzz random lab
+.PHONY: help setup demo test lint golden live bench fuzz random lab
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -22,6 +22,9 @@ lint: ## formatting, clippy, shell scripts
 
 golden: ## run the recordings below DIR=... in memory, on XDP and on tc
 	@scripts/golden.sh "$(DIR)"
+
+live: ## SCENARIOS=40 at random on the real kernel with IPVS and here, which must agree; SEED=n again
+	@scripts/live.sh "$(or $(SEED),$$RANDOM$$RANDOM)" "$(or $(SCENARIOS),40)"
 
 bench: ## nanoseconds a packet against floors, into target/bench/latest.json; ARGS="--only nat"
 	@scripts/bench.sh $(ARGS)

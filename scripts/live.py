@@ -3,6 +3,7 @@ writes recordings in the form of golden/sched.  live.py SEED COUNT: scenario num
 is the same whatever COUNT is.  Run by scripts/live.sh."""
 import os
 import sys
+import time
 
 import bed
 from pkt import ACK, FIN, RST, SYN
@@ -86,7 +87,7 @@ class Scenario:
             dst = ("2001:db8:64::%x" if self.v6 else "198.51.100.%d") % k
         flags = SYN if self.proto != "tcp" or self.r.below(12) else self.pick((ACK, RST, FIN | ACK))
         i = self.run.open(self.pick(self.clients), self.r.port(), dst, 80 if dst else None, flags)
-        if (self.run.conn[i][4] or "").startswith("rs"):
+        if (self.run.conn[i][4] or "")[2:].isdigit():
             self.opened.append(i)
 
     def server(self):
@@ -117,6 +118,7 @@ class Scenario:
             i = self.server()
             if i in self.listed:
                 self.run.remove(i)
+                time.sleep(0.2)  # until expire_nodest_conn's sweep is over
                 self.listed.discard(i)
             else:
                 self.run.add(i, self.pick(WEIGHTS))

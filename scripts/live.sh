@@ -3,7 +3,7 @@
 # oracle that stands beside this clone, and then the same packets and commands here, in
 # memory, on XDP and on tc. What they do must be the same, step by step.
 #
-#   scripts/live.sh [SEED [SCENARIOS]]
+#   scripts/live.sh SEED SCENARIOS
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
@@ -19,14 +19,13 @@ if ! command -v qemu-system-x86_64 >/dev/null; then
     skip_or_fail ci "live comparison with IPVS: no qemu-system-x86_64 (apt-get install qemu-system-x86)"
     exit
 fi
-seed=${1:-$RANDOM$RANDOM}
-count=${2:-20}
+seed=$1 count=$2
 recordings=$PWD/target/live/$seed
 job=$(mktemp -d)
 trap 'part_ended; rm -rf "$job"' EXIT
 rm -rf "$recordings"
 mkdir -p "$recordings"
-echo "seed $seed, $count scenarios: scripts/live.sh $seed $count does the same again"
+echo "seed $seed, $count scenarios: make live SEED=$seed SCENARIOS=$count does the same again"
 empty_apt_cache "$job"
 "$oracle/run" -i -t 1800 -o "$recordings" scripts/live.py "$seed" "$count"
 rm -f "$recordings"/{log,dmesg}.txt

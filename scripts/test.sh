@@ -37,5 +37,7 @@ part "build" cargo build --workspace --all-targets
 part "miri" scripts/miri.sh
 part "fuzz, a short run" scripts/fuzz.sh 20
 part "kernel 6.1" scripts/old-kernel.sh
+# Always the same scenarios: others are for `make live`, whose findings nobody's commit is to blame for.
+part "the real kernel beside ours" scripts/live.sh 1 16
 part "tests" run_tests "$@"
 echo "== make test: $SECONDS s in all"

@@ -13,6 +13,7 @@ use crate::packet::Packet;
 use crate::records::{Conn, Server, Service, Settings, Tuple, conn_flag, kind, server_flag, service_flag, setting};
 use crate::shared::{S32, S64};
 use crate::tables::{Insert, Tables};
+use crate::tcp;
 use crate::verdict::{Decision, Reason, Verdict};
 use dirigent_wire::Be16;
 
@@ -37,6 +38,13 @@ pub const NAMES: [&str; 2] = ["NONE", "ASSURED"];
 
 /// Virtual port of a template that nobody shall find again, as in IPVS.
 const ASIDE: u16 = 65535;
+
+/// The ports in the key of a template that was put aside: one of several of a client, as the
+/// tag in place of the client's port says.
+#[inline(always)]
+fn aside(tag: u32) -> (Be16, Be16) {
+    (Be16::new(tag as u16), Be16::new(ASIDE))
+}
 
 /// Seconds that a template past its time lives on while it has connections.
 const LAPSED_S: u32 = 60;
@@ -125,6 +133,12 @@ impl Whose {
             true => (A::of_mark(self.mark), [0, of::MARK, 0, 0]),
             false => (key.dst, [key.proto(), of::ADDRESS, 0, 0]),
         };
+    }
+    /// Writes the key that the template has once it was put aside.
+    #[inline(always)]
+    fn write_aside<A: Address>(&self, key: &Tuple<A>, to: &mut Tuple<A>) {
+        self.write(key, to);
+        (to.sport, to.dport) = aside(self.tag);
     }
 }
 
@@ -261,11 +275,7 @@ pub fn release<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, whose: &Whose)
     {
         return;
     }
-    let aside = |to: &mut Tuple<F::Addr>| {
-        whose.write(key, to);
-        to.dport = Be16::new(ASIDE);
-    };
-    if let Some(entry) = F::template(t, aside) {
+    if let Some(entry) = F::template(t, |to| whose.write_aside(key, to)) {
         detach(entry, whose.tag, settings, now);
     }
 }
@@ -273,11 +283,19 @@ pub fn release<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, whose: &Whose)
 /// A connection of `key` is established: its template is assured.
 #[inline(always)]
 pub fn assure<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, whose: &Whose) {
-    if let Some(entry) = F::template(t, |to| whose.write(key, to)) {
-        let word = entry.word();
-        if word.state() == state::NONE && entry.link().tag() == whose.tag {
-            entry.word.swap_if(word.0, word.0 | u64::from(state::ASSURED));
-        }
+    let own = F::template(t, |to| whose.write(key, to)).filter(|entry| entry.link().tag() == whose.tag);
+    if let Some(entry) = own.or_else(|| F::template(t, |to| whose.write_aside(key, to)))
+        && entry.link().tag() == whose.tag
+    {
+        set_assured(entry);
+    }
+}
+
+#[inline(always)]
+fn set_assured<A>(entry: &Conn<A>) {
+    let word = entry.word();
+    if word.state() == state::NONE {
+        entry.word.swap_if(word.0, word.0 | u64::from(state::ASSURED));
     }
 }
 
@@ -313,18 +331,18 @@ fn leave<T: Tables>(t: &T, server: u32) {
 fn put_aside<F: Family, T: Tables>(t: &mut T, key: &mut Tuple<F::Addr>, copy: &mut Conn<F::Addr>) {
     let Some(entry) = F::conn(t, key) else { return };
     *copy = entry.clone();
-    let (link, dport) = (copy.link(), key.dport);
+    let (link, ports) = (copy.link(), (key.sport, key.dport));
     if link.gone() {
         return;
     }
     copy.port = Be16::new(ASIDE);
-    key.dport = Be16::new(ASIDE);
+    (key.sport, key.dport) = aside(link.tag());
     let there = match F::insert(t, key, copy) {
         Insert::Done => true,
-        // No room, or an earlier one is there: its connections go on without a template.
+        // No room, or one of the same bits of tag is there: its connections go on without a template.
         Insert::Exists | Insert::Full => false,
     };
-    key.dport = dport;
+    (key.sport, key.dport) = ports;
     let taken = F::conn(t, key).is_some_and(|entry| entry.link.swap_if(link.0, 0));
     if taken {
         F::remove(t, key);
@@ -333,9 +351,9 @@ fn put_aside<F: Family, T: Tables>(t: &mut T, key: &mut Tuple<F::Addr>, copy: &m
         leave(t, copy.server);
     }
     if !taken && there {
-        key.dport = Be16::new(ASIDE);
+        (key.sport, key.dport) = aside(link.tag());
         F::remove(t, key);
-        key.dport = dport;
+        (key.sport, key.dport) = ports;
     }
 }
 
@@ -390,6 +408,10 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
     }
     entry.last_seen.store(t.now());
     entry.packets.store(entry.packets.load().wrapping_add(1));
+    // Without a SYN (sloppy_tcp, stateless) it begins so.
+    if wish.state == tcp::State::Established as u8 {
+        set_assured(entry);
+    }
     if wish.one_packet {
         t.keep(service_cursor(t, wish.service));
         t.stash(Wish::word(wish.mark, Some(wish.server)));

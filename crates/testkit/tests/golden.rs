@@ -392,6 +392,21 @@ fn what_is_not_in_this_version_fails_unless_skipping_is_asked_for() {
     assert!(ran.not_run.as_deref().unwrap_or_default().contains("persistence engine"), "{ran}");
 }
 
+/// What runs beside the real kernel (`make live`) found once is kept, in the same form.
+#[test]
+fn what_live_runs_found_stays_found() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings");
+    let mut executors: Vec<Box<dyn Executor>> = vec![
+        Box::new(Memory::default()),
+        Box::new(InKernel::new(KernelPath::Xdp)),
+        Box::new(InKernel::new(KernelPath::Tc)),
+    ];
+    let report = run_directory(&directory, &mut executors, Unsupported::Fails, &mut |ran| {
+        assert_eq!((ran.failed, ran.excused()), (0, 0), "{ran}");
+    });
+    assert!(report.unwrap().passed > 3 * 250);
+}
+
 /// The next hop of a server follows the recording's routes, neighbours behind them too.
 #[test]
 fn routes_of_a_recording_lead_to_servers() {

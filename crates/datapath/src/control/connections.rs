@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Word};
-use dirigent_director::records::kind;
+use dirigent_director::records::{kind, server_flag};
 use dirigent_director::{persist, sctp, tcp};
 
 use super::Error;
@@ -65,7 +65,8 @@ fn connection<S: Store>(
         return Ok(Some(Connection {
             protocol: flow.protocol,
             template: true,
-            client: (flow.src, flow.sport),
+            // What stands in the key of one put aside tells it from others.
+            client: (flow.src, 0),
             service: (flow.dst, flow.dport),
             server: (entry.address, entry.port),
             state: persist::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
@@ -82,7 +83,8 @@ fn connection<S: Store>(
         (entry.address, entry.port)
     } else {
         let record = store.server(entry.server)?;
-        (address(&record.addr, flow.src.is_ipv6()), if record.port.get() == 0 { flow.dport } else { record.port.get() })
+        let v6 = record.flags.load() & server_flag::IPV6 != 0;
+        (address(&record.addr, v6), if record.port.get() == 0 { flow.dport } else { record.port.get() })
     };
     let state = match flow.protocol {
         6 => tcp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
