@@ -5,7 +5,7 @@ use crate::error::{IpvsError, Violation};
 use crate::mark::MarkRule;
 use crate::settings::Settings;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl fmt::Display for Protocol {
 
 /// `address:port`, IPv6 in brackets.
 pub(crate) fn join(address: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
+    SocketAddr::new(address, port).to_string()
 }
 
 /// Identity of a virtual service. Ordered as `ipvsadm -L` sorts them: those of addresses by
@@ -135,16 +135,32 @@ impl PartialOrd for ServiceKey {
     }
 }
 impl ServiceKey {
-    /// Whether people call it so: `tcp 192.0.2.10:80`, `tcp/192.0.2.10:80`, `fwmark 7 IPv6`,
-    /// or as lists show the latter, `FWM 7 IPv6`.
+    /// Whether people call it so: `tcp 192.0.2.10:80`, or without its protocol; `fwmark 7`,
+    /// `fwmark 7 IPv6` or `fwmark 7 6`, or as lists show the latter, `FWM  7 IPv6`. Between the
+    /// words may be `:` or `/` as well.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
-        let plain = |name: &str| {
-            let name = name.replace('/', " ").to_lowercase();
-            let words = name.split_whitespace().map(|word| if word == "fwm" { "fwmark" } else { word });
-            words.collect::<Vec<_>>().join(" ")
-        };
-        plain(name) == plain(&self.to_string())
+        const BETWEEN: [char; 3] = [':', '/', ' '];
+        let name = name.trim();
+        match *self {
+            Self::Address { protocol, address, port } => {
+                let (word, rest) = name.split_once(BETWEEN).unwrap_or(("", name));
+                let named = Protocol::ALL.into_iter().find(|p| p.name().eq_ignore_ascii_case(word));
+                let rest = if named.is_some() { rest.trim() } else { name };
+                named.is_none_or(|p| p == protocol) && rest.parse() == Ok(SocketAddr::new(address, port))
+            }
+            Self::Mark { mark, ipv6 } => {
+                let mut words = name.split(BETWEEN).filter(|word| !word.is_empty());
+                let is = |word: &str, one: &[&str]| one.iter().any(|one| word.eq_ignore_ascii_case(one));
+                let of = words.next().is_some_and(|word| is(word, &["fwmark", "fwm"]));
+                let same = words.next().and_then(|word| word.parse().ok()) == Some(mark.get());
+                let family = match words.next() {
+                    Some(word) => is(word, if ipv6 { &["6", "ipv6"] } else { &["4", "ipv4"] }),
+                    None => !ipv6,
+                };
+                of && same && family && words.next().is_none()
+            }
+        }
     }
 }
 
