@@ -19,10 +19,11 @@ use super::Error;
 use super::apply::{Control, Member};
 use super::store::Store;
 
-/// The least steps in which a weight grows.
+/// A weight grows in so many steps, or more: the first is its share at the start.
 const STEPS: u32 = 16;
 /// A whole weight.
 const WHOLE: u64 = 1 << 32;
+const FIRST: u64 = WHOLE / STEPS as u64;
 
 type Identity = (IpAddr, u16);
 
@@ -83,7 +84,7 @@ impl Paces {
             if service.slow_start.is_none() || !server.takes() {
                 self.shares.remove(&name);
             } else if took.is_some_and(|took| !took.contains(&server.identity())) {
-                self.shares.entry(name).or_insert(0);
+                self.shares.entry(name).or_insert(FIRST);
             }
             shares.push(self.shares.get(&name).copied());
         }
@@ -117,7 +118,7 @@ impl<S: Store> Control<S> {
         let mut services = HashSet::new();
         for ((key, _), share) in &mut self.paces.shares {
             let Some(time) = self.model.service(key).and_then(|s| s.slow_start) else { continue };
-            let more = passed.as_nanos().saturating_mul(WHOLE.into()) / time.as_nanos().max(1);
+            let more = passed.as_nanos().saturating_mul((WHOLE - FIRST).into()) / time.as_nanos().max(1);
             *share = share.saturating_add(u64::try_from(more).unwrap_or(WHOLE));
             services.insert(*key);
         }
