@@ -164,7 +164,7 @@ fn drains_that_cannot_be_are_refused() {
     let lab = TestLab::up(&["--servers", "2"]);
     let (code, said) = lab.dirigent_fails(&["server", "drain", "192.0.2.99:80", "10.0.0.2"]);
     assert!(
-        code == 1 && said.contains("there is no such virtual service") && said.contains("tcp 192.0.2.10:80"),
+        code == 1 && said.contains("there is no such service") && said.contains("tcp 192.0.2.10:80"),
         "{said}"
     );
     let (code, said) = lab.dirigent_fails(&["server", "drain", "192.0.2.10:80", "10.0.0.9"]);
