@@ -28,7 +28,8 @@ pub async fn run(target: &Target, args: &DrainArgs) -> Result<()> {
         eprintln!("note: {note}");
     }
     let mut progress = Progress::default();
-    if !args.print.json {
+    // It may be drained already; then this waits too.
+    if !args.print.json && !drained.changed.operations.is_empty() {
         print::text(&told(&dirigent_api::Changed { notes: Vec::new(), ..drained.changed.clone() }))?;
     }
     loop {
