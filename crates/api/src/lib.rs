@@ -143,7 +143,7 @@ impl std::ops::AddAssign for Counters {
 }
 
 /// A virtual service with its real servers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// `tcp`, `udp` or `sctp`; `fwm` for a service by firewall mark, as ipvsadm calls it.
     pub protocol: String,
@@ -187,7 +187,7 @@ pub struct Persistence {
 }
 
 /// A real server of one virtual service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     /// Name of its service.
     pub service: String,
@@ -195,8 +195,11 @@ pub struct Server {
     pub address: String,
     /// `nat`, `dr` or `tun`.
     pub method: String,
-    /// Weight; 0: no new connections.
+    /// The weight that it is configured with; 0: no new connections.
     pub weight: u32,
+    /// The weight by which it gets new connections now: less than `weight` while it starts
+    /// slowly, 0 while it is drained.
+    pub effective_weight: f64,
     /// Upper threshold; 0: none.
     pub upper: u32,
     /// Lower threshold; 0: three quarters of the upper one.
@@ -205,7 +208,9 @@ pub struct Server {
     pub active: u32,
     /// Inactive connections.
     pub inactive: u32,
-    /// `available`, `quiesced` (weight 0), `overloaded`, or `removed` (its connections wait for its return).
+    /// Persistence templates.
+    pub templates: u64,
+    /// `available`, `starting` (slowly), `draining`, `quiesced` (weight 0), `overloaded`, or `removed` (its connections wait for its return).
     pub state: String,
     /// How frames reach it.
     pub next_hop: NextHop,
@@ -272,7 +277,7 @@ pub struct Reason {
 }
 
 /// All counters, sums over all CPUs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     /// All since the director was loaded or all was zeroed, that of services that are gone too.
     pub total: Counters,
@@ -282,6 +287,46 @@ pub struct Stats {
     pub services: Vec<Service>,
     /// By verdict.
     pub reasons: Vec<Reason>,
+}
+
+/// A real server of a virtual service. Asked for in any form that the command line takes;
+/// answered as lists have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerName {
+    /// The service, like `tcp:192.0.2.10:80`.
+    pub service: String,
+    /// Its server, like `10.0.0.2:8080`.
+    pub server: String,
+}
+
+/// A server's drain began, or ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Which server.
+    #[serde(flatten)]
+    pub name: ServerName,
+    /// What was done.
+    #[serde(flatten)]
+    pub changed: Changed,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Which server.
+    #[serde(flatten)]
+    pub name: ServerName,
+    /// `drained`: no connection is left; else `draining`, `undrained` (by somebody, meanwhile) or
+    /// `removed`.
+    pub state: String,
+    /// Active connections left.
+    pub active: u32,
+    /// Inactive connections left.
+    pub inactive: u32,
+    /// Persistence templates left. They send nobody there any more, and nobody waits for them.
+    pub templates: u64,
+    /// Seconds since the command began.
+    pub seconds: u64,
 }
 
 /// What a change did.

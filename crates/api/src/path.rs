@@ -12,5 +12,9 @@ pub const STATS: &str = "/v1/stats";
 pub const ZERO: &str = "/v1/stats/zero";
 /// POST: reads the configuration again; [`crate::Changed`].
 pub const RELOAD: &str = "/v1/reload";
+/// POST [`crate::ServerName`]: no new connections for it; [`crate::Drained`].
+pub const DRAIN: &str = "/v1/drain";
+/// POST [`crate::ServerName`]: the opposite; [`crate::Drained`].
+pub const UNDRAIN: &str = "/v1/undrain";
 /// POST: removes the director and ends the daemon; [`crate::Changed`].
 pub const DETACH: &str = "/v1/detach";

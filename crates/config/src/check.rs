@@ -3,11 +3,12 @@
 use crate::error::Violation;
 use crate::mark::{MAX_MARK_RULES, MarkRule};
 use crate::model::{
-    MAX_PERSISTENCE_S, MAX_WEIGHT, Method, Netmask, Persistence, Protocol, Server, Service, ServiceKey, Tunnel,
-    TunnelChecksum, TunnelKind, VipPolicy,
+    MAX_PERSISTENCE_S, MAX_SLOW_START, MAX_WEIGHT, Method, Netmask, Persistence, Protocol, Scheduler, Server, Service,
+    ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What is wrong with a service and its servers.
 pub fn service(service: &Service) -> Vec<Violation> {
@@ -54,6 +55,12 @@ pub fn options(service: &Service) -> Vec<Violation> {
     if service.quic {
         out.extend(quic(service));
     }
+    if let Some(time) = service.slow_start {
+        out.extend(slow_start(service));
+        if !(Duration::from_secs(1)..=MAX_SLOW_START).contains(&time) {
+            out.push(Violation::SlowStartTime(time));
+        }
+    }
     out
 }
 
@@ -83,6 +90,17 @@ fn quic(service: &Service) -> Option<Violation> {
         return None;
     };
     Some(Violation::Quic { service: service.key, why })
+}
+
+/// What keeps a weight that climbs from letting connections climb with it.
+fn slow_start(service: &Service) -> Option<Violation> {
+    let why = match service.scheduler {
+        Scheduler::Wrr | Scheduler::Wlc | Scheduler::Sed | Scheduler::Nq | Scheduler::Twos => return None,
+        hashes if hashes.hashes() => "each step of a weight would send clients of other servers elsewhere",
+        Scheduler::Rr | Scheduler::Lc => "it does not look at weights",
+        _ => "to it a weight is a rank or a limit, not a share",
+    };
+    Some(Violation::SlowStart { service: service.key, scheduler: service.scheduler.name(), why })
 }
 
 /// What is wrong with the servers' ids, by the servers' places. Of a whole Model only: a change

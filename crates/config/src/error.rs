@@ -87,6 +87,19 @@ pub enum Violation {
         /// Why not.
         why: &'static str,
     },
+    /// A weight shall climb that the scheduler does not share connections out by.
+    #[error("virtual service {service} cannot start servers slowly by scheduler {scheduler}: {why}")]
+    SlowStart {
+        /// The service.
+        service: ServiceKey,
+        /// Its scheduler.
+        scheduler: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A slow start of no time, or for ever.
+    #[error("slow_start of {}", crate::file::duration::format(*.0))]
+    SlowStartTime(std::time::Duration),
     /// Two servers of one service cannot be told apart by connection ids.
     #[error("real server {server} has the server_id of another one, {id}")]
     SharedServerId {
@@ -187,6 +200,8 @@ impl Violation {
                 "remove stateless, or use scheduler = \"mh\" with tcp or sctp and no persistence".into()
             }
             Self::Quic { .. } => "remove quic, or use protocol = \"udp\" without persistence and one_packet".into(),
+            Self::SlowStart { .. } => "remove slow_start, or use scheduler wrr, wlc, sed, nq or twos".into(),
+            Self::SlowStartTime(_) => "use 1s to 1d".into(),
             Self::SharedServerId { .. } => "give one of them another server_id".into(),
             Self::ServerIdWithoutQuic => "remove it, or set quic = true".into(),
             Self::ServerId(_) => "write four bytes as eight hexadecimal digits, like \"0a000002\"".into(),
@@ -223,6 +238,7 @@ impl Violation {
             Self::OnePacketNotUdp(_) => "one_packet",
             Self::Stateless { .. } => "stateless",
             Self::Quic { .. } => "quic",
+            Self::SlowStart { .. } | Self::SlowStartTime(_) => "slow_start",
             Self::SharedServerId { .. } | Self::ServerIdWithoutQuic | Self::ServerId(_) => "server_id",
             Self::NoAddress(_) => "vip",
             Self::Weight(_) => "weight",

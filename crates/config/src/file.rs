@@ -1,6 +1,6 @@
 //! dirigent.toml.
 
-mod duration;
+pub mod duration;
 pub mod keys;
 mod print;
 mod reader;
@@ -185,6 +185,7 @@ impl Reader<'_> {
         let scheduler = self.scheduler(t);
         let scheduler_flags = self.scheduler_flags(t, scheduler);
         let one_packet = t.boolean("one_packet", &mut self.report).unwrap_or(false);
+        let slow_start = t.duration("slow_start", &mut self.report);
         let stateless = t.boolean("stateless", &mut self.report).unwrap_or(false);
         let quic = t.boolean("quic", &mut self.report).unwrap_or(false);
         let policies = [VipPolicy::Operator, VipPolicy::Manage].map(|v| (v.name(), v));
@@ -199,6 +200,7 @@ impl Reader<'_> {
             one_packet,
             persistence,
             stateless,
+            slow_start,
             quic,
             vip,
             servers: Vec::new(),
@@ -448,7 +450,7 @@ impl Reader<'_> {
             }
             id
         });
-        Some(Server { address, port, method, weight, upper, lower, server_id })
+        Some(Server { address, port, method, weight, upper, lower, server_id, draining: false })
     }
 
     fn method(&mut self, t: &Table) -> Method {

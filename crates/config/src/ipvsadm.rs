@@ -182,6 +182,7 @@ impl ServiceRule {
             one_packet: self.one_packet,
             persistence: self.persistence,
             stateless: old.is_some_and(|s| s.stateless),
+            slow_start: old.and_then(|s| s.slow_start),
             quic: old.is_some_and(|s| s.quic),
             vip: old.map(|s| s.vip).unwrap_or_default(),
             servers: Vec::new(),
@@ -193,7 +194,7 @@ impl ServerRule {
     /// The server; what IPVS does not have stays as it was.
     fn server(&self, model: &Model) -> Server {
         let old = model.service(&self.service).and_then(|s| s.server(self.server.address, self.server.port));
-        Server { server_id: old.and_then(|s| s.server_id), ..self.server }
+        Server { server_id: old.and_then(|s| s.server_id), draining: old.is_some_and(|s| s.draining), ..self.server }
     }
     fn apply(
         &self,

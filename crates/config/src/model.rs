@@ -5,8 +5,9 @@ use crate::error::{IpvsError, Violation};
 use crate::mark::MarkRule;
 use crate::settings::Settings;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// Largest weight of a real server.
 pub const MAX_WEIGHT: u32 = i32::MAX as u32;
@@ -14,6 +15,8 @@ pub const MAX_WEIGHT: u32 = i32::MAX as u32;
 pub const MAX_PERSISTENCE_S: u32 = 31 * 24 * 3600;
 /// Persistence without a time, seconds.
 pub const DEFAULT_PERSISTENCE_S: u32 = 360;
+/// Longest slow start: a day.
+pub const MAX_SLOW_START: Duration = Duration::from_secs(24 * 3600);
 
 /// Transport protocol of a virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +59,7 @@ impl fmt::Display for Protocol {
 
 /// `address:port`, IPv6 in brackets.
 pub(crate) fn join(address: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
+    SocketAddr::new(address, port).to_string()
 }
 
 /// Identity of a virtual service. Ordered as `ipvsadm -L` sorts them: those of addresses by
@@ -132,16 +135,32 @@ impl PartialOrd for ServiceKey {
     }
 }
 impl ServiceKey {
-    /// Whether people call it so: `tcp 192.0.2.10:80`, `tcp/192.0.2.10:80`, `fwmark 7 IPv6`,
-    /// or as lists show the latter, `FWM 7 IPv6`.
+    /// Whether people call it so: `tcp 192.0.2.10:80`, or without its protocol; `fwmark 7`,
+    /// `fwmark 7 IPv6` or `fwmark 7 6`, or as lists show the latter, `FWM  7 IPv6`. Between the
+    /// words may be `:` or `/` as well.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
-        let plain = |name: &str| {
-            let name = name.replace('/', " ").to_lowercase();
-            let words = name.split_whitespace().map(|word| if word == "fwm" { "fwmark" } else { word });
-            words.collect::<Vec<_>>().join(" ")
-        };
-        plain(name) == plain(&self.to_string())
+        const BETWEEN: [char; 3] = [':', '/', ' '];
+        let name = name.trim();
+        match *self {
+            Self::Address { protocol, address, port } => {
+                let (word, rest) = name.split_once(BETWEEN).unwrap_or(("", name));
+                let named = Protocol::ALL.into_iter().find(|p| p.name().eq_ignore_ascii_case(word));
+                let rest = if named.is_some() { rest.trim() } else { name };
+                named.is_none_or(|p| p == protocol) && rest.parse() == Ok(SocketAddr::new(address, port))
+            }
+            Self::Mark { mark, ipv6 } => {
+                let mut words = name.split(BETWEEN).filter(|word| !word.is_empty());
+                let is = |word: &str, one: &[&str]| one.iter().any(|one| word.eq_ignore_ascii_case(one));
+                let of = words.next().is_some_and(|word| is(word, &["fwmark", "fwm"]));
+                let same = words.next().and_then(|word| word.parse().ok()) == Some(mark.get());
+                let family = match words.next() {
+                    Some(word) => is(word, if ipv6 { &["6", "ipv6"] } else { &["4", "ipv4"] }),
+                    None => !ipv6,
+                };
+                of && same && family && words.next().is_none()
+            }
+        }
     }
 }
 
@@ -384,12 +403,16 @@ pub struct Server {
     /// QUIC: the id in connection ids that it makes; none: see [`Server::quic_id`]. Not
     /// IPVS's: ipvsadm rules leave it.
     pub server_id: Option<ServerId>,
+    /// It takes no new connections, whatever its weight, and clients' persistence ends: those
+    /// it has go on. Neither IPVS's nor the file's, but an operator's while the director runs:
+    /// [`Model::keep_drains`] carries it into the next Model.
+    pub draining: bool,
 }
 
 impl Server {
     /// A server with weight 1 and no thresholds.
     pub fn new(address: IpAddr, port: u16, method: Method) -> Self {
-        Self { address, port, method, weight: 1, upper: 0, lower: 0, server_id: None }
+        Self { address, port, method, weight: 1, upper: 0, lower: 0, server_id: None, draining: false }
     }
     /// Its id in QUIC's connection ids: the last four bytes of its address, if it has no other.
     pub fn quic_id(&self) -> ServerId {
@@ -400,6 +423,10 @@ impl Server {
             };
             ServerId(last)
         })
+    }
+    /// Whether it is meant to take new connections.
+    pub fn takes(&self) -> bool {
+        self.weight > 0 && !self.draining
     }
     /// Its identity in its service.
     pub fn identity(&self) -> (IpAddr, u16) {
@@ -430,6 +457,9 @@ pub struct Service {
     /// The servers' ids in QUIC's connection ids say whose clients are whose; UDP only. Not
     /// IPVS's: as `vip`.
     pub quic: bool,
+    /// A server that comes, or returns, takes its share of new connections little by little, in
+    /// this time. Not IPVS's: as `vip`.
+    pub slow_start: Option<Duration>,
     /// Who holds the virtual address. Not IPVS's: [`Model::edit_service`] and
     /// plans set it, ipvsadm rules leave it.
     pub vip: VipPolicy,
@@ -449,6 +479,7 @@ impl Service {
             persistence: None,
             stateless: false,
             quic: false,
+            slow_start: None,
             vip: VipPolicy::Operator,
             servers: Vec::new(),
         }
@@ -582,6 +613,16 @@ impl Model {
         let at = service.servers.iter().position(|s| s.identity() == (address, port));
         service.servers.remove(at.ok_or(IpvsError::NoSuchServer)?);
         Ok(())
+    }
+    /// What is drained in the Model in force stays so in this one, which comes from a file
+    /// that knows nothing of it, as long as the server is there.
+    pub fn keep_drains(&mut self, of: &Self) {
+        for service in &mut self.services {
+            let Some(old) = of.service(&service.key) else { continue };
+            for server in &mut service.servers {
+                server.draining |= old.server(server.address, server.port).is_some_and(|old| old.draining);
+            }
+        }
     }
     /// Removes all services.
     pub fn clear(&mut self) {

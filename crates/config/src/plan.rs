@@ -155,7 +155,7 @@ fn servers(old: &Service, new: &Service, ops: &mut Vec<Op>) {
         .iter()
         .filter(|s| old.server(s.address, s.port) != Some(s))
         .map(|s| Op::EditServer { service, server: *s })
-        .partition(|op| matches!(op, Op::EditServer { server, .. } if server.weight == 0));
+        .partition(|op| matches!(op, Op::EditServer { server, .. } if !server.takes()));
     ops.extend(edited);
     for server in rest {
         let (address, port) = server.identity();
@@ -250,6 +250,9 @@ fn describe_service(s: &Service) -> String {
     if s.quic {
         out += " quic";
     }
+    if let Some(time) = s.slow_start {
+        out += &format!(" slow start {}", crate::file::duration::format(time));
+    }
     if s.vip == crate::model::VipPolicy::Manage {
         out += " vip managed";
     }
@@ -270,6 +273,9 @@ fn describe_server(s: &Server) -> String {
     }
     if let Some(id) = s.server_id {
         out += &format!(" server_id {id}");
+    }
+    if s.draining {
+        out += " draining";
     }
     out
 }

@@ -44,7 +44,7 @@ fn server(key: ServiceKey) -> impl Strategy<Value = Server> {
                 true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n) + 1).into(),
             };
             let port = if method == Method::Nat || key.mark() != 0 { port } else { key.port() };
-            Server { address, port, method, weight, upper: a.max(b), lower: a.min(b), server_id: None }
+            Server { address, port, method, weight, upper: a.max(b), lower: a.min(b), server_id: None, draining: false }
         },
     )
 }
@@ -65,10 +65,11 @@ fn service(key: ServiceKey) -> impl Strategy<Value = Service> {
     };
     let flags = any::<(bool, bool, bool)>();
     let servers = prop::collection::vec(server(key), 0..6);
-    let own = (any::<(bool, bool)>(), prop::option::of(0..4u32));
+    let slow_start = prop::option::of((1..=86_400_000u64).prop_map(|ms| Duration::from_millis(ms.max(1000))));
+    let own = (any::<(bool, bool)>(), prop::option::of(0..4u32), slow_start);
     (prop::sample::select(Scheduler::ALL), flags, any::<bool>(), persistence, any::<bool>(), servers, own).prop_map(
         move |(scheduler, (fallback, port, third), one_packet, persistence, manage, mut servers, own)| {
-            let ((stateless, quic), id) = own;
+            let ((stateless, quic), id, slow_start) = own;
             let udp = key.protocol() == Some(Protocol::Udp);
             let quic = quic && udp && persistence.is_none();
             let mut seen = std::collections::HashSet::new();
@@ -87,6 +88,10 @@ fn service(key: ServiceKey) -> impl Strategy<Value = Service> {
                 persistence,
                 stateless: stateless && !udp && persistence.is_none() && scheduler.hashes(),
                 quic,
+                slow_start: slow_start.filter(|_| {
+                    use Scheduler::{Nq, Sed, Twos, Wlc, Wrr};
+                    [Wrr, Wlc, Sed, Nq, Twos].contains(&scheduler)
+                }),
                 vip: if manage && key.mark() == 0 { VipPolicy::Manage } else { VipPolicy::Operator },
                 servers,
             }

@@ -277,6 +277,15 @@ pub mod server_flag {
     pub const DRAINING: u32 = 8;
     /// Its address is IPv6 (in a tunnel that need not be its service's family).
     pub const IPV6: u32 = 4;
+    /// The weight that it is configured with is 0: of a drained one `weight` does not tell.
+    pub const WEIGHTLESS: u32 = 16;
+
+    /// The flags' high half: of a server that starts slowly, the share of the weight that it is
+    /// configured with, in parts of 2^16; 0: all of it.
+    #[must_use]
+    pub const fn of_share(share: u16) -> u32 {
+        (if share == 0 { 1 } else { share } as u32) << 16
+    }
 }
 
 /// A real server of one virtual service.
@@ -295,7 +304,8 @@ pub struct Server {
     pub method: u8,
     /// IP protocol of its service.
     pub protocol: u8,
-    /// Weight; 0: quiesced.
+    /// Weight for the schedulers; 0: quiesced, or drained. What it is configured with:
+    /// [`Server::configured_weight`].
     pub weight: S32,
     /// Bits of [`server_flag`].
     pub flags: S32,
@@ -305,10 +315,27 @@ pub struct Server {
     pub upper: u32,
     /// Threshold under which they come again.
     pub lower: u32,
-    /// The last weight that was not 0, by which user space fills mh's tables; packets do not look at it.
+    /// The last configured weight that was not 0, by which user space fills mh's tables; packets do not look at it.
     pub last_weight: u32,
     /// 1 from the connection that reaches `upper` until enough have ended: packets write it.
     pub full: S32,
+}
+
+impl Server {
+    /// The weight that it is configured with.
+    #[must_use]
+    pub fn configured_weight(&self) -> u32 {
+        let flags = self.flags.load();
+        let none = self.weight.load() == 0 && flags & server_flag::DRAINING == 0;
+        if none || flags & server_flag::WEIGHTLESS != 0 { 0 } else { self.last_weight }
+    }
+    /// Of a server that starts slowly: the share of that weight which schedulers see, in parts
+    /// of 2^16.
+    #[must_use]
+    pub fn share(&self) -> Option<u16> {
+        let share = (self.flags.load() >> 16) as u16;
+        (share != 0).then_some(share)
+    }
 }
 
 /// States of a [`NextHop`].

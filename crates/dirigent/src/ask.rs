@@ -3,7 +3,7 @@
 use crate::client;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
-use dirigent_api::{Changed, Connections, Service, Stats, Status, path};
+use dirigent_api::{Changed, Connections, Drained, ServerName, Service, Stats, Status, path};
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
 use serde::de::DeserializeOwned;
@@ -54,6 +54,14 @@ impl Target {
     /// Has the daemon do something.
     pub async fn change(&self, path: &str) -> Result<Option<Changed>> {
         client::call(&self.socket, Method::POST, path).await
+    }
+    /// Has the daemon begin or end the drain of a server.
+    pub async fn drain(&self, name: &ServerName, drain: bool) -> Result<Drained> {
+        let path = if drain { path::DRAIN } else { path::UNDRAIN };
+        let remedy = "start it with `dirigent run --config FILE`; what is drained it keeps so";
+        let absent =
+            || Failure::new(self.socket.display().to_string(), "no daemon listens, which a drain needs", remedy);
+        client::tell(&self.socket, path, name).await?.ok_or_else(absent)
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str, pinned: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {

@@ -24,12 +24,14 @@ Examples:
   dirigent check --config /etc/dirigent.toml    all mistakes at once, nothing changed
   dirigent run --config /etc/dirigent.toml      the daemon, in the foreground
   dirigent service list                         virtual services and their servers
+  dirigent server drain 192.0.2.10:80 10.0.0.2  take a server out, without breaking a connection
   dirigent stats --drops                        packets lost, and why
   dirigent stop --detach                        the only way to stop forwarding
   dirigent lab up --servers 3                   a network to try it in
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the configuration is invalid,
-4 the kernel lacks a feature, or this user lacks the rights.";
+4 the kernel lacks a feature, or this user lacks the rights,
+5 what was waited for did not come in time.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -59,7 +61,7 @@ Example:
     Service(ListCommand),
     /// Real servers
     #[command(subcommand, arg_required_else_help = true)]
-    Server(ListCommand),
+    Server(ServerCommand),
     /// Connections
     #[command(subcommand, arg_required_else_help = true)]
     Connection(ConnectionCommand),
@@ -290,6 +292,66 @@ pub struct PrintArgs {
 pub enum ListCommand {
     /// List them
     List(PrintArgs),
+}
+
+/// Commands on real servers.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// List them
+    List(PrintArgs),
+    /// Give a server no new connections, and wait until those that it has are gone
+    #[command(after_help = "\
+Examples:
+  dirigent server drain 192.0.2.10:80 10.0.0.2:8080
+  dirigent server drain tcp:192.0.2.10:80 10.0.0.2 --timeout 10m
+  dirigent server drain fwmark:7 10.0.0.2 --no-wait
+
+Existing connections go on. Clients with persistence get another server. The configured weight stays, and so does
+the drain, whatever becomes of this command or the daemon, until `dirigent server undrain` or the server is removed.
+Exit codes: 0 no connection is left, 5 the timeout came first: stderr says what is left, and the drain goes on.")]
+    Drain(DrainArgs),
+    /// Give a server new connections again
+    #[command(after_help = "\
+Example:
+  dirigent server undrain 192.0.2.10:80 10.0.0.2:8080")]
+    Undrain {
+        /// Which one.
+        #[command(flatten)]
+        server: ServerArgs,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+}
+
+/// Which real server of which virtual service.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// [PROTOCOL:]ADDRESS:PORT, or fwmark:MARK[:6]
+    pub service: String,
+    /// ADDRESS[:PORT]
+    pub server: String,
+}
+
+/// How to drain.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Wait no longer than this, like 90s, 10m or 1h [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<std::time::Duration>,
+    /// Do not wait
+    #[arg(long, conflicts_with = "timeout")]
+    pub no_wait: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+fn duration(word: &str) -> Result<std::time::Duration, String> {
+    dirigent_config::file::duration::parse(word).ok_or_else(|| "write a number with its unit: 90s, 10m, 1h".to_owned())
 }
 
 /// Commands on connections.

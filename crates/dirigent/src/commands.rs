@@ -1,10 +1,10 @@
 //! The commands that ask or change a director that runs.
 
 use crate::ask::Target;
-use crate::cli::{Command, ConnectionCommand, ListCommand, PrintArgs};
+use crate::cli::{Command, ConnectionCommand, ListCommand, PrintArgs, ServerCommand};
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
-use crate::{daemon, print};
+use crate::{daemon, drain, print};
 use dirigent_api::{Changed, Problem, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
@@ -21,7 +21,12 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
     match command {
         Command::Check { config, print } => check(&config.config, instance, print),
         Command::Service(ListCommand::List(as_)) => show(&target.services().await?, as_, |s| print::services(s)),
-        Command::Server(ListCommand::List(as_)) => {
+        Command::Server(ServerCommand::Drain(args)) => drain::run(&target, &args).await,
+        Command::Server(ServerCommand::Undrain { server, print: as_ }) => {
+            let done = target.drain(&drain::name(&server), false).await?;
+            show(&done, as_, |done| told(&done.changed))
+        }
+        Command::Server(ServerCommand::List(as_)) => {
             let services = target.services().await?;
             if as_.json {
                 let servers: Vec<_> = services.into_iter().flat_map(|s| s.servers).collect();
@@ -56,7 +61,8 @@ fn show<T: Serialize>(value: &T, as_: PrintArgs, text: impl Fn(&T) -> String) ->
     if as_.json { print::json(value) } else { print::text(&text(value)) }
 }
 
-fn told(changed: &Changed) -> String {
+/// What a change did, for people.
+pub fn told(changed: &Changed) -> String {
     if changed.operations.is_empty() && changed.notes.is_empty() {
         return "nothing to do\n".to_owned();
     }

@@ -14,6 +14,8 @@ pub mod code {
     pub const INVALID: u8 = 3;
     /// The kernel lacks a feature, or this user the rights.
     pub const KERNEL: u8 = 4;
+    /// What was waited for did not come in time.
+    pub const TIMEOUT: u8 = 5;
 }
 
 /// A failed command.

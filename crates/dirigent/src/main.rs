@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod commands;
 mod daemon;
+mod drain;
 mod failure;
 mod import;
 mod lab;

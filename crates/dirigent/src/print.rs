@@ -108,6 +108,17 @@ fn counters(c: &Counters) -> [String; 5] {
     ]
 }
 
+/// The configured weight, and behind it the effective one where that differs.
+fn weight(server: &dirigent_api::Server) -> String {
+    let effective = server.effective_weight;
+    match server.state.as_str() {
+        "draining" => format!("{} (0)", server.weight),
+        _ if server.state == "removed" || effective == f64::from(server.weight) => server.weight.to_string(),
+        _ if effective >= 100.0 => format!("{} ({effective:.0})", server.weight),
+        _ => format!("{} ({effective:.2})", server.weight),
+    }
+}
+
 /// Virtual services, each with its servers below it.
 pub fn services(services: &[Service]) -> String {
     let mut rows = Vec::new();
@@ -135,7 +146,7 @@ pub fn services(services: &[Service]) -> String {
         ]);
         for s in &service.servers {
             let name = format!("  → {}", s.address);
-            let (weight, active, inactive) = (s.weight.to_string(), s.active.to_string(), s.inactive.to_string());
+            let (weight, active, inactive) = (weight(s), s.active.to_string(), s.inactive.to_string());
             rows.push(vec![name, String::new(), s.method.clone(), weight, active, inactive, s.state.clone()]);
         }
     }
@@ -155,7 +166,7 @@ pub fn services(services: &[Service]) -> String {
 pub fn servers(services: &[Service]) -> String {
     let row = |s: &dirigent_api::Server| {
         let thresholds = if s.upper == 0 { "-".into() } else { format!("{}/{}", s.lower, s.upper) };
-        let (weight, active, inactive) = (s.weight.to_string(), s.active.to_string(), s.inactive.to_string());
+        let (weight, active, inactive) = (weight(s), s.active.to_string(), s.inactive.to_string());
         let hop = format!("{} {}", s.next_hop.state, s.next_hop.mac);
         let (address, method, service) = (s.address.clone(), s.method.clone(), s.service.clone());
         vec![address, service, method, weight, thresholds, active, inactive, s.state.clone(), hop]

@@ -168,11 +168,14 @@ impl Reader {
 
     fn server(&self, index: u32, record: &records::Server, service: &str, tally: &Tally) -> Result<Server> {
         let (active, inactive) = record.connections();
-        let (weight, flags) = (record.weight.load(), record.flags.load());
+        let (weight, flags) = (record.configured_weight(), record.flags.load());
+        let share = record.share();
         let state = match flags {
             flags if flags & server_flag::AVAILABLE == 0 => "removed",
+            flags if flags & server_flag::DRAINING != 0 => "draining",
             _ if weight == 0 => "quiesced",
             _ if record.full.load() != 0 => "overloaded",
+            _ if share.is_some() => "starting",
             _ => "available",
         };
         Ok(Server {
@@ -185,10 +188,17 @@ impl Reader {
             }
             .to_owned(),
             weight,
+            effective_weight: match share {
+                _ if matches!(state, "removed" | "draining") => 0.0,
+                // No more digits than the share has.
+                Some(share) => (f64::from(weight) * f64::from(share) / 65.536).round() / 1000.0,
+                None => weight.into(),
+            },
             upper: record.upper,
             lower: record.lower,
             active,
             inactive,
+            templates: record.persistent.load(),
             state: state.to_owned(),
             next_hop: self.next_hop(index)?,
             counters: tally.servers.get(&index).map(counters).unwrap_or_default(),

@@ -4,10 +4,8 @@
 
 mod common;
 
-use common::TestLab;
-use std::io::Read;
+use common::{TestLab, read_slowly};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,18 +23,6 @@ fn hashed(lab: &TestLab, stateless: bool) {
     lab.dirigent(&["reload"]);
 }
 
-/// What a transfer brings, read in three seconds and more: curl's own limit lets megabytes come at once.
-fn read_slowly(mut transfer: Child) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let (mut from, mut got) = (transfer.stdout.take().unwrap(), Vec::new());
-        while std::io::copy(&mut from.by_ref().take(32 << 10), &mut got).unwrap() > 0 {
-            std::thread::sleep(Duration::from_millis(16));
-        }
-        transfer.wait().unwrap();
-        got
-    })
-}
-
 /// Transfers of both families, in whose middle the director is removed with all it knows and started anew: how many
 /// come to their end, whole.
 fn transfers_through_a_new_director(stateless: bool, path: &[&str]) -> usize {
@@ -50,7 +36,7 @@ fn transfers_through_a_new_director(stateless: bool, path: &[&str]) -> usize {
         .map(|n| {
             let host = ["192.0.2.10", "[2001:db8::10]"][n % 2];
             let get = ["curl", "-sSg", "--max-time", "40", &format!("http://{host}/file")];
-            read_slowly(lab.start("client", &get))
+            read_slowly(lab.start("client", &get), Duration::from_millis(16))
         })
         .collect();
     std::thread::sleep(Duration::from_millis(1000));

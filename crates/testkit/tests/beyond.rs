@@ -330,3 +330,75 @@ fn random_quic_headers_go_where_they_say(executor: &mut dyn Executor, bed: &Bed)
     println!("{name}: {met:?} of no server, one, two");
     assert!(met.iter().all(|n| *n > usize::from(rounds) / 20), "{met:?}");
 }
+
+/// A SYN or what follows it, of this port of a client.
+fn from_port(v6: bool, sport: u16, flags: u8) -> Vec<u8> {
+    let (src, dst) = (client(v6, 9), vip(v6));
+    let tcp = Tcp { sport, dport: 80, flags, seq: 1, ack: 1, payload: b"x" };
+    frame(src, dst, proto::TCP, &build::tcp(src, dst, &tcp))
+}
+
+/// Begins or ends the drain of the server of that number.
+fn drain(executor: &mut dyn Executor, model: &mut Model, v6: bool, server: u8, draining: bool) {
+    let old = model.clone();
+    let service = old.services().iter().find(|s| s.key.is_ipv6() == v6).unwrap();
+    let address: IpAddr = if v6 { format!("fd00:1::1{server}") } else { format!("10.1.0.1{server}") }.parse().unwrap();
+    let server = *service.servers.iter().find(|s| s.address == address).unwrap();
+    model.edit_server(&service.key, dirigent_config::Server { draining, ..server }).unwrap();
+    executor.change(&Plan::between(&old, model)).unwrap();
+}
+
+/// Its connections go on, new ones go elsewhere, and its persistent clients with them, for good.
+#[test]
+fn a_drained_server_keeps_what_it_has_and_gets_no_more() {
+    let bed = Bed::with_servers(3, &[]).unwrap();
+    let servers = |of: &str, port: u16| -> String {
+        let one = |n| format!("[[service.server]]\naddress = \"{}:{port}\"\nmethod = \"dr\"\n", of.replace('N', n));
+        ["1", "2", "3"].map(one).concat()
+    };
+    let service = |vip: &str, further: &str, of: &str| {
+        format!("[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:80\"\n{further}\n{}", servers(of, 80))
+    };
+    let (syn, data) = (flag::SYN, flag::ACK | flag::PSH);
+    for executor in &mut executors() {
+        let name = executor.name();
+        let executor = &mut **executor;
+        for further in ["", "[service.persistence]", "scheduler = \"mh\"\n[service.persistence]"] {
+            for v6 in [false, true] {
+                let both =
+                    service("192.0.2.10", further, "10.1.0.1N") + &service("[2001:db8::10]", further, "[fd00:1::1N]");
+                let mut model = model(&both);
+                executor.set_up(&bed, &model).unwrap();
+                let own = goes_to(executor, &from_port(v6, 1000, syn)).unwrap();
+                drain(executor, &mut model, v6, own, true);
+                let what = format!("{name} {further:?} IPv6 {v6}: server {own}");
+                let next = goes_to(executor, &from_port(v6, 1001, syn)).unwrap();
+                assert_ne!(next, own, "{what}");
+                for port in 1002..1030 {
+                    let to = goes_to(executor, &from_port(v6, port, syn)).unwrap();
+                    assert!(if further.is_empty() { to != own } else { to == next }, "{what}: {to} after {next}");
+                }
+                for (port, to) in [(1000, own), (1001, next), (1000, own)] {
+                    assert_eq!(goes_to(executor, &from_port(v6, port, data)), Some(to), "{what}");
+                }
+                drain(executor, &mut model, v6, own, false);
+                let back: Vec<_> =
+                    (1030..1100).filter_map(|port| goes_to(executor, &from_port(v6, port, syn))).collect();
+                assert_eq!(back.len(), 70);
+                assert!(
+                    if further.is_empty() { back.contains(&own) } else { !back.contains(&own) },
+                    "{what}: {back:?}"
+                );
+                assert_eq!(goes_to(executor, &from_port(v6, 1000, data)), Some(own), "{what}");
+            }
+        }
+        // QUIC: by the id of the server, an entry or none.
+        let mut model = quic("");
+        executor.set_up(&bed, &model).unwrap();
+        drain(executor, &mut model, false, 1, true);
+        let one = [&[0x40][..], &cid(0x48, [0xc0, 0xff, 0xee, 0], &[9; 4]), &[0x77; 30]].concat();
+        assert_eq!(goes_to(executor, &quic_frame(false, 2000, &one)), Some(1), "{name}");
+        // The other one has weight 0.
+        assert_eq!(goes_to(executor, &quic_frame(false, 2001, &long(0xc3, 1, &[7; 8]))), None, "{name}");
+    }
+}

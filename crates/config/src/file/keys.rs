@@ -142,6 +142,7 @@ pub const SERVICE: Table = Table {
         key("one_packet", "boolean", "false"),
         key("stateless", "boolean", "false"),
         key("quic", "boolean", "false"),
+        key("slow_start", "duration", "none"),
         key("vip", "string", "\"operator\""),
         key("persistence", "table", "none"),
         key("server", "list of tables", "none"),

@@ -147,6 +147,9 @@ fn service(s: &Service, out: &mut String) {
             line(out, key, true);
         }
     }
+    if let Some(time) = s.slow_start {
+        line(out, "slow_start", quoted(&duration::format(time)));
+    }
     if s.vip == VipPolicy::Manage {
         line(out, "vip", quoted(s.vip.name()));
     }

@@ -151,6 +151,11 @@ fn bad_files() {
         (around("quic = true"), "8:8: virtual service tcp 192.0.2.10:80 cannot be one of quic: it is not UDP; remove quic, or use protocol = \"udp\" without persistence and one_packet".into()),
         (around("protocol = \"udp\"\nquic = true\none_packet = true"), "9:8: virtual service udp 192.0.2.10:80 cannot be one of quic: one-packet scheduling knows no connections; remove quic, or use protocol = \"udp\" without persistence and one_packet".into()),
         (around("protocol = \"udp\"\nquic = true\n[service.persistence]"), "9:8: virtual service udp 192.0.2.10:80 cannot be one of quic: persistence would send a client that moved by its new address; remove quic, or use protocol = \"udp\" without persistence and one_packet".into()),
+        (around("slow_start = \"30s\""), "8:14: virtual service tcp 192.0.2.10:80 cannot start servers slowly by scheduler rr: it does not look at weights; remove slow_start, or use scheduler wrr, wlc, sed, nq or twos".into()),
+        (around("scheduler = \"mh\"\nslow_start = \"30s\""), "9:14: virtual service tcp 192.0.2.10:80 cannot start servers slowly by scheduler mh: each step of a weight would send clients of other servers elsewhere; remove slow_start, or use scheduler wrr, wlc, sed, nq or twos".into()),
+        (around("scheduler = \"ovf\"\nslow_start = \"30s\""), "9:14: virtual service tcp 192.0.2.10:80 cannot start servers slowly by scheduler ovf: to it a weight is a rank or a limit, not a share; remove slow_start, or use scheduler wrr, wlc, sed, nq or twos".into()),
+        (around("scheduler = \"wlc\"\nslow_start = \"100ms\""), "9:14: slow_start of 100ms; use 1s to 1d".into()),
+        (around("slow_start = 30"), "8:14: slow_start is an integer, not a duration; write a number with its unit: \"500ms\", \"300s\", \"15m\", \"2h\", \"1d\"".into()),
         (server("server_id = \"0a000002\""), "8:13: server_id in a virtual service without quic; remove it, or set quic = true".into()),
         (server("server_id = \"0a0002\""), "8:13: server_id is \"0a0002\"; write four bytes as eight hexadecimal digits, like \"0a000002\"".into()),
         // Servers.

@@ -47,6 +47,27 @@ fn orders() {
 }
 
 #[test]
+fn drains_outlast_a_file_that_knows_nothing_of_them() {
+    let mut old = one(&[(1, 1), (2, 1), (3, 0)]);
+    for n in [1, 3] {
+        let server = *old.services()[0].server([10, 0, 0, n].into(), 8080).unwrap();
+        old.edit_server(&key(), Server { draining: true, ..server }).unwrap();
+    }
+    let mut new = one(&[(2, 1), (3, 7), (1, 1), (4, 1)]);
+    new.keep_drains(&old);
+    let draining = |m: &Model| m.services()[0].servers.iter().map(|s| (s.draining, s.takes())).collect::<Vec<_>>();
+    assert_eq!(draining(&new), [(false, true), (true, false), (true, false), (false, true)]);
+    // Of servers that stay in their places, who ceases to take connections comes last.
+    let mut drained = one(&[(1, 1), (2, 5)]);
+    let server = *drained.services()[0].server([10, 0, 0, 1].into(), 8080).unwrap();
+    drained.edit_server(&key(), Server { draining: true, ..server }).unwrap();
+    let edit = |text: &str| format!("edit server {text} of tcp 192.0.2.10:80");
+    let ops = ["10.0.0.2:8080 method nat weight 5", "10.0.0.1:8080 method nat weight 1 draining"].map(edit);
+    assert_eq!(texts(&one(&[(1, 1), (2, 1)]), &drained), ops);
+    assert!(!crate::file::to_toml(&drained).contains("drain"));
+}
+
+#[test]
 fn marks_change_between_their_services() {
     let by_mark = |mark| ServiceKey::Mark { mark: std::num::NonZeroU32::new(mark).unwrap(), ipv6: false };
     let model = |mark| {

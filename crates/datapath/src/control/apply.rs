@@ -19,6 +19,7 @@ use super::defence;
 use super::known::KnownServers;
 use super::lists;
 use super::marks::Marks;
+use super::pace::{Paced, Paces};
 use super::slots::{Region, Slots};
 use super::store::{Spot, Store, words};
 use super::tally;
@@ -70,6 +71,7 @@ pub struct Control<S> {
     pub(super) trash: Trash,
     pub(super) known: KnownServers,
     pub(super) marks: Marks,
+    pub(super) paces: Paces,
     /// What [`Control::set_local_nets`] said last.
     pub(super) local_nets: BTreeSet<LocalNet>,
     /// Pages of memory that are free or hold buffers, as last said.
@@ -118,6 +120,7 @@ impl<S: Store> Control<S> {
             trash: Trash::default(),
             known: KnownServers::default(),
             marks: Marks::default(),
+            paces: Paces::default(),
             local_nets: BTreeSet::new(),
             available: None,
             hops: HashMap::new(),
@@ -143,6 +146,13 @@ impl<S: Store> Control<S> {
 
     /// Does a Plan, in order. If an operation fails, those before it are taken back.
     pub fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
+        self.paces.begin(&self.model);
+        let done = self.apply_all(plan);
+        self.paces.end(&self.model);
+        done
+    }
+
+    fn apply_all(&mut self, plan: &Plan) -> Result<(), Error> {
         let before = self.model.clone();
         for op in &plan.ops {
             if let Err(source) = self.apply_op(op) {
@@ -222,7 +232,7 @@ impl<S: Store> Control<S> {
         if list_changed {
             self.store.set_list(held.index, u64::from(list.base) << 32 | u64::from(list.len))?;
         }
-        let (wrr_max, wrr_step) = lists::wrr(wanted.servers.iter().map(|s| s.weight));
+        let (wrr_max, wrr_step) = lists::wrr(self.paces.of(wanted).iter().map(|p| p.weight));
         let rules = Service {
             scheduler,
             flags: lists::flags(wanted),
@@ -281,8 +291,9 @@ impl<S: Store> Control<S> {
 
     /// Writes what a service is going to refer to, where no packet looks yet.
     fn prepare(&mut self, held: &Held, wanted: &WantedService, restart: bool, made: &mut Made) -> Result<(), Error> {
-        for server in wanted.servers_in_list_order() {
-            let member = self.settle_server(held, &wanted.key, server)?;
+        let paced = self.paces.of(wanted);
+        for (server, paced) in wanted.servers.iter().zip(&paced).rev() {
+            let member = self.settle_server(held, &wanted.key, server, paced)?;
             if !held.members.contains(&member) {
                 made.fresh.push(member);
             }
@@ -296,10 +307,11 @@ impl<S: Store> Control<S> {
         }
         if let Some(table) = wanted.scheduler.table() {
             made.table = held.table;
-            // sh's and dh's are of one size.
-            let rebound = self.store.service(held.index)?.scheduler != wanted.scheduler as u32;
+            // sh's and dh's are of one size. Who takes a drained server's part depends on the service's flags.
+            let rebound = self.store.service(held.index)?.scheduler != wanted.scheduler as u32
+                || wanted.servers.iter().any(|s| s.draining);
             if restart || list_changed || rebound || held.table.len != table.size {
-                made.table = self.table_region(table, &made.members)?;
+                made.table = self.table_region(table, &made.members, wanted.scheduler_flags.fallback)?;
                 made.regions.push(made.table);
             }
         }
@@ -328,7 +340,13 @@ impl<S: Store> Control<S> {
     }
 
     /// Writes a server's record; a new one's index comes from the trash or is new.
-    fn settle_server(&mut self, held: &Held, key: &ServiceKey, wanted: &Wanted) -> Result<Member, Error> {
+    fn settle_server(
+        &mut self,
+        held: &Held,
+        key: &ServiceKey,
+        wanted: &Wanted,
+        paced: &Paced,
+    ) -> Result<Member, Error> {
         let (address, port) = wanted.identity();
         let there = held.members.iter().find(|m| (m.address, m.port) == (address, port)).copied();
         let index = match there {
@@ -358,8 +376,10 @@ impl<S: Store> Control<S> {
                 Method::Tun(_) => kind::TUN_REQUEST,
             },
             protocol: key.protocol().map_or(0, Protocol::number),
-            weight: S32::new(wanted.weight),
-            flags: S32::new(server_flag::AVAILABLE | if address.is_ipv6() { server_flag::IPV6 } else { 0 }),
+            weight: S32::new(paced.weight),
+            flags: S32::new(
+                server_flag::AVAILABLE | paced.flags | if address.is_ipv6() { server_flag::IPV6 } else { 0 },
+            ),
             service: held.index,
             upper: wanted.upper,
             lower: wanted.lower,
@@ -386,14 +406,23 @@ impl<S: Store> Control<S> {
         Ok(region)
     }
 
-    fn table_region(&mut self, table: Table, members: &[Member]) -> Result<Region, Error> {
+    fn table_region(&mut self, table: Table, members: &[Member], fallback: bool) -> Result<Region, Error> {
         let mut servers = Vec::with_capacity(members.len());
+        let (mut takers, mut drained) = (HashMap::new(), HashMap::new());
         for member in members {
             let server = self.store.server(member.index)?;
-            let weights = (server.weight.load(), server.last_weight);
+            let weights = (server.configured_weight(), server.last_weight);
             servers.push((member.index, member.address, member.port, weights));
+            let draining = server.flags.load() & server_flag::DRAINING != 0;
+            (if draining { &mut drained } else { &mut takers }).insert(member.index, server.weight.load());
         }
-        self.new_region(lists::table(table, servers.into_iter()))
+        let mut slots = lists::table(table, servers.into_iter());
+        // With a fallback the packet path looks further by itself.
+        if !fallback {
+            takers.retain(|_, weight| *weight > 0);
+            lists::hand_on(&mut slots, |server| drained.contains_key(&server), |server| takers.contains_key(&server));
+        }
+        self.new_region(slots)
     }
 
     /// lblc and lblcr forget these destinations' servers.

@@ -80,6 +80,15 @@ pub fn table(of: Table, servers: impl Iterator<Item = (u32, IpAddr, u16, (u32, u
     slots
 }
 
+/// Gives the slots of drained servers to those that take connections, in the shares that these
+/// have already: nobody else's slot changes. Where nobody takes any, nothing does.
+pub fn hand_on(slots: &mut [u32], drained: impl Fn(u32) -> bool, takes: impl Fn(u32) -> bool) {
+    let heirs: Vec<u32> = slots.iter().copied().filter(|server| takes(*server)).collect();
+    for (slot, heir) in slots.iter_mut().filter(|slot| drained(**slot)).zip(heirs.iter().cycle()) {
+        *slot = *heir;
+    }
+}
+
 /// The ids of a QUIC service's servers with their indexes, as the packet path searches them:
 /// how many, then an id and a server each, in order. What two servers have, which a change may pass through,
 /// is nobody's.
@@ -99,6 +108,16 @@ mod tests {
     fn ids_are_in_order_and_nobody_shares_one() {
         assert_eq!(ids([(9, 1), (2, 3), (7, 0), (9, 2), (u32::MAX, 5)].into_iter()), [3, 2, 3, 7, 0, u32::MAX, 5]);
         assert_eq!(ids(std::iter::empty()), [0]);
+    }
+
+    #[test]
+    fn slots_are_handed_on_in_the_heirs_shares() {
+        let mut slots = [1, 1, 2, 1, 3, 2, 1, 1, FREE];
+        hand_on(&mut slots, |s| s == 1, |s| s == 2 || s == 3);
+        assert_eq!(slots, [2, 3, 2, 2, 3, 2, 2, 3, FREE]);
+        let all = slots;
+        hand_on(&mut slots, |s| s == 2, |_| false);
+        assert_eq!(slots, all);
     }
 
     #[test]

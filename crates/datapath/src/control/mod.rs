@@ -15,6 +15,7 @@ mod lists;
 mod marks;
 mod memory;
 mod notes;
+mod pace;
 mod shapes;
 mod slots;
 mod store;

@@ -26,7 +26,8 @@ fn region(list: u64) -> Region {
 }
 
 impl<S: Store> Control<S> {
-    /// Takes over the tables, empty or not, and makes them say what the Model does.
+    /// Takes over the tables, empty or not, and makes them say what the Model does. Servers that
+    /// are drained in them stay so, and those that start slowly go on.
     pub fn open(store: S, model: &Model) -> Result<Self, Error> {
         let mut control = Self::empty(store);
         control.find_services()?;
@@ -34,9 +35,11 @@ impl<S: Store> Control<S> {
         control.find_trash()?;
         let stale: Vec<Spot> = control.store.known()?.into_iter().map(|(spot, _)| spot).collect();
         control.model = model.clone();
+        control.find_paces()?;
         for service in model.services() {
             control.settle(&service.key, false)?;
         }
+        control.paces.end(&control.model);
         let left: Vec<ServiceKey> = control.held.keys().filter(|k| model.service(k).is_none()).copied().collect();
         for key in left {
             control.settle(&key, false)?;
@@ -75,6 +78,22 @@ impl<S: Store> Control<S> {
             self.slots.take(ids);
             self.used_services.insert(index);
             self.held.insert(key, Held { index, list, table, ids, members });
+        }
+        Ok(())
+    }
+
+    /// What the tables know of weights, and a configuration does not.
+    fn find_paces(&mut self) -> Result<(), Error> {
+        for (key, held) in &self.held {
+            for member in &held.members {
+                let record = self.store.server(member.index)?;
+                self.paces.found(*key, member, &record);
+                let wanted = self.model.service(key).and_then(|s| s.server(member.address, member.port));
+                if let Some(wanted) = wanted.filter(|_| record.flags.load() & server_flag::DRAINING != 0) {
+                    let server = dirigent_config::Server { draining: true, ..*wanted };
+                    self.model.edit_server(key, server)?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,11 +1,14 @@
 //! Models written into tables in memory: what stands there after every operation.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use dirigent_config::{Command, Method, Model, Op, Plan, Service as WantedService, ServiceKey};
+use dirigent_config::{
+    Command, Method, Model, Op, Plan, Scheduler, Server as WantedServer, Service as WantedService, ServiceKey,
+};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{
-    Conn, MarkRule, NextHop, Place, hop, kind, mark_flag, server_flag, service_flag, setting,
+    Conn, MarkRule, NextHop, Place, Server, hop, kind, mark_flag, server_flag, service_flag, setting,
 };
 use dirigent_director::schedule::{Client, schedule};
 use dirigent_director::shared::S32;
@@ -267,12 +270,21 @@ fn assert_consistent(control: &Control<MemoryTables>) {
         let found: Vec<_> = store.slots((list >> 32) as u32, list as u32).unwrap();
         let found: Vec<_> = found.into_iter().map(|i| Store::server(store, i).unwrap()).collect();
         let identity = |s: &dirigent_director::records::Server| {
-            (address(&s.addr, wanted.key.is_ipv6()), s.port.get(), s.weight.load(), s.method == 1)
+            (address(&s.addr, wanted.key.is_ipv6()), s.port.get(), s.configured_weight(), s.method == 1)
         };
         let expected: Vec<_> =
             wanted.servers_in_list_order().map(|s| (s.address, s.port, s.weight, s.method == Method::Nat)).collect();
         assert_eq!(found.iter().map(identity).collect::<Vec<_>>(), expected);
-        assert!(found.iter().all(|s| s.flags.load() == server_flag::AVAILABLE && s.service == index));
+        assert!(found.iter().all(|s| s.flags.load() & server_flag::AVAILABLE != 0 && s.service == index));
+        for (record, wanted) in found.iter().zip(wanted.servers_in_list_order()) {
+            assert_eq!(record.flags.load() & server_flag::DRAINING != 0, wanted.draining);
+            assert_eq!(record.weight.load() > 0, wanted.takes());
+        }
+        if found.iter().all(|s| s.share().is_none()) {
+            let exact =
+                |(record, wanted): (&Server, &WantedServer)| wanted.draining || record.weight.load() == wanted.weight;
+            assert!(found.iter().zip(wanted.servers_in_list_order()).all(exact));
+        }
         assert_eq!(record.flags & service_flag::ONE_PACKET != 0, wanted.one_packet);
         assert_eq!(record.flags & service_flag::BY_MARK != 0, wanted.key.mark() != 0);
         assert_eq!((record.mark, record.port.get()), (wanted.key.mark(), wanted.key.port()));
@@ -301,7 +313,7 @@ fn mark_key(mark: u32) -> ServiceKey {
 }
 
 fn any_model() -> impl Strategy<Value = Model> {
-    let server = (1u8..6, 0u32..4, any::<bool>());
+    let server = (1u8..6, 0u32..4, any::<bool>(), proptest::bool::weighted(0.2));
     let schedulers = proptest::sample::select(dirigent_config::Scheduler::ALL);
     let service = (1u8..4, any::<bool>(), schedulers, any::<bool>(), proptest::collection::vec(server, 0..5));
     proptest::collection::vec(service, 0..4).prop_map(|services| {
@@ -313,14 +325,16 @@ fn any_model() -> impl Strategy<Value = Model> {
                 _ => ServiceKey::Address { protocol, address: IpAddr::from([192, 0, 2, vip]), port: 80 },
             };
             let (one_packet, quic) = (one_packet && udp, !one_packet && udp && vip != 3);
-            let service = WantedService { scheduler, one_packet, quic, ..WantedService::new(key) };
+            let slowly = [Scheduler::Wrr, Scheduler::Wlc, Scheduler::Twos].contains(&scheduler);
+            let slow_start = slowly.then_some(Duration::from_secs(10));
+            let service = WantedService { scheduler, one_packet, quic, slow_start, ..WantedService::new(key) };
             if model.add_service(service).is_err() {
                 continue;
             }
-            for (last, weight, dr) in servers {
+            for (last, weight, dr, draining) in servers {
                 let method = if dr { Method::Dr } else { Method::Nat };
-                let server = dirigent_config::Server::new(IpAddr::from([10, 0, 0, last]), 80, method);
-                let _ = model.add_server(&key, dirigent_config::Server { weight, ..server });
+                let server = WantedServer::new(IpAddr::from([10, 0, 0, last]), 80, method);
+                let _ = model.add_server(&key, WantedServer { weight, draining, ..server });
             }
         }
         model
@@ -757,4 +771,196 @@ fn sysctls_reach_the_record_that_packets_look_at() {
     assert_eq!(defended(&control), (true, 2));
     control.set_available(1024).unwrap();
     assert_eq!(defended(&control), (false, 0));
+}
+
+/// The Model with one server drained, or not any more.
+fn drained(control: &Control<MemoryTables>, last: u8, draining: bool) -> Model {
+    let mut model = control.model().clone();
+    let service = model.services()[0].clone();
+    let server = *service.server(IpAddr::from([10, 0, 0, last]), 80).unwrap();
+    model.edit_server(&service.key, WantedServer { draining, ..server }).unwrap();
+    model
+}
+
+fn record(control: &Control<MemoryTables>, last: u8) -> Server {
+    let key = control.model().services()[0].key;
+    let index = control.server_status(&key, IpAddr::from([10, 0, 0, last]), 80).unwrap().unwrap().index;
+    Store::server(control.store(), index).unwrap()
+}
+
+/// With every scheduler, also those that would refuse a quiesced server's clients: nobody comes
+/// to a drained server, all others stay where they were, and all is as before when it ends.
+#[test]
+fn a_drained_server_is_chosen_by_no_scheduler() {
+    for scheduler in Scheduler::ALL.iter().map(|s| s.name()) {
+        for weight in ["1", "7"] {
+            let add = |last: u8| format!("-a -t 192.0.2.1:80 -r 10.0.0.{last}:80 -m -w {weight}");
+            let lines = ["-A -t 192.0.2.1:80 -s ".to_owned() + scheduler, add(1), add(2), add(3)];
+            let mut control = open(&model(&lines.each_ref().map(String::as_str)));
+            let key = control.model().services()[0].key;
+            let of_clients = |control: &Control<MemoryTables>| -> Vec<_> {
+                (0..200).map(|client| goes_to(control, &key, client * 77)).collect()
+            };
+            let before = of_clients(&control);
+            let drained_one = IpAddr::from([10, 0, 0, 2]);
+            let two = Some(drained_one);
+            control.change_to(&drained(&control, 2, true)).unwrap();
+            let during = of_clients(&control);
+            assert!(during.iter().all(|to| to.is_some() && *to != two), "{scheduler}: {during:?}");
+            let hashes = control.model().services()[0].scheduler.hashes();
+            if hashes && scheduler != "dh" {
+                let both = before.iter().zip(&during);
+                assert!(both.clone().all(|(was, is)| *was == two || was == is), "{scheduler}");
+                let heirs: std::collections::HashSet<_> = both.filter(|(was, _)| **was == two).map(|b| b.1).collect();
+                assert_eq!(heirs.len(), 2, "{scheduler}: both others take of its clients");
+            }
+            // A daemon that comes anew finds it drained; its configuration says nothing of it.
+            let file = drained(&control, 2, false);
+            let mut control = Control::open(control.into_store(), &file).unwrap();
+            assert!(control.model().services()[0].server(drained_one, 80).unwrap().draining);
+            assert_eq!(record(&control, 2).configured_weight(), weight.parse::<u32>().unwrap());
+            assert!(of_clients(&control).iter().all(|to| to.is_some() && *to != two), "{scheduler}");
+            control.change_to(&file).unwrap();
+            if hashes {
+                assert_eq!(of_clients(&control), before, "{scheduler}");
+            }
+            assert_eq!(record(&control, 2).flags.load(), server_flag::AVAILABLE);
+            assert_nothing_leaks(&control);
+        }
+    }
+}
+
+/// The packet path looks further by itself: a connection that a stateless service does not know
+/// still finds a drained server by its hash.
+#[test]
+fn a_fallback_leaves_a_drained_servers_slots() {
+    let mut control = open(&model(&[
+        "-A -t 192.0.2.1:80 -s mh -b mh-fallback",
+        "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m",
+        "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m",
+    ]));
+    let key = control.model().services()[0].key;
+    let ask = |control: &Control<MemoryTables>, addr, resumes| {
+        let store = control.store();
+        let service = &store.services[control.held[&key].index as usize];
+        schedule(store, service, &Client { addr, resumes, ..Client::default() }).map(|s| last_byte(store, s))
+    };
+    let of_two: Vec<u32> = (0..100).filter(|client| ask(&control, *client, false) == Some(2)).collect();
+    control.change_to(&drained(&control, 2, true)).unwrap();
+    assert!(!of_two.is_empty());
+    for client in of_two {
+        assert_eq!((ask(&control, client, false), ask(&control, client, true)), (Some(1), Some(2)));
+    }
+}
+
+/// A plan that puts servers into another order removes and adds them: they are drained before
+/// and after, and only a server that really left returns undrained.
+#[test]
+fn a_drain_ends_with_its_server() {
+    let mut control = open(&model(&RR));
+    control.change_to(&drained(&control, 1, true)).unwrap();
+    let mut other = model(&[RR[0], RR[3], RR[1], RR[2]]);
+    other.keep_drains(control.model());
+    control.change_to(&other).unwrap();
+    assert_consistent(&control);
+    assert!(!picks(&control, 6).contains(&1));
+    change(&mut control, &["-e -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 9"]);
+    assert!(!picks(&control, 6).contains(&1));
+    assert_eq!(record(&control, 1).configured_weight(), 9);
+    change(&mut control, &["-e -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 0"]);
+    assert_eq!(record(&control, 1).configured_weight(), 0);
+    change(&mut control, &["-d -t 192.0.2.1:80 -r 10.0.0.1:80", "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m"]);
+    assert!(picks(&control, 6).contains(&1));
+}
+
+/// A service that starts its servers slowly, in ten seconds.
+fn slowly(scheduler: &str, weights: &[(u8, u32)]) -> Model {
+    let mut model = model(&[&format!("-A -t 192.0.2.1:80 -s {scheduler}")]);
+    let mut service = model.services()[0].clone();
+    service.slow_start = Some(Duration::from_secs(10));
+    model.edit_service(&service).unwrap();
+    for (last, weight) in weights {
+        rules(&mut model, &[&format!("-a -t 192.0.2.1:80 -r 10.0.0.{last}:80 -m -w {weight}")]);
+    }
+    model
+}
+
+/// The share of new connections, in hundredths, that a server gets.
+fn hundredths(control: &Control<MemoryTables>, last: u8) -> usize {
+    picks(control, 2000).iter().filter(|p| **p == last).count() / 20
+}
+
+#[test]
+fn a_server_that_comes_starts_slowly() {
+    const SECOND: Duration = Duration::from_secs(1);
+    for (scheduler, weight) in [("wrr", 1), ("wrr", 100), ("twos", 1), ("twos", i32::MAX as u32)] {
+        let about = |control: &Control<MemoryTables>, share: usize, what| {
+            let (found, near) = (hundredths(control, 3), if scheduler == "twos" { 4 } else { 1 });
+            assert!(found.abs_diff(share) <= near, "{scheduler} {weight} {what}: {found} of 100, not {share}");
+        };
+        // All at once: nobody is there to spare another.
+        let mut control = open(&slowly(scheduler, &[(1, weight), (2, weight)]));
+        assert_eq!(record(&control, 1).weight.load(), weight);
+        control.change_to(&slowly(scheduler, &[(1, weight), (2, weight), (3, weight)])).unwrap();
+        assert!(hundredths(&control, 3) <= 5, "{scheduler} {weight}");
+        assert_consistent(&control);
+        for _ in 0..5 {
+            control.pace(SECOND).unwrap();
+        }
+        // 17 of 32 parts of its weight.
+        about(&control, 21, "half of the time");
+        // The next daemon goes on from there, and another order of the servers changes nothing.
+        let wanted = control.model().clone();
+        let mut control = Control::open(control.into_store(), &wanted).unwrap();
+        assert_eq!(record(&control, 3).share().map(|share| share / 655), Some(53));
+        control.change_to(&slowly(scheduler, &[(3, weight), (2, weight), (1, weight)])).unwrap();
+        about(&control, 21, "after both");
+        // A new weight keeps the share.
+        if weight == 100 {
+            control.change_to(&slowly(scheduler, &[(3, 300), (2, 100), (1, 100)])).unwrap();
+            assert_eq!([1, 2, 3].map(|n| record(&control, n).weight.load()), [100, 100, 159]);
+            control.change_to(&slowly(scheduler, &[(3, 100), (2, 100), (1, 100)])).unwrap();
+        }
+        (0..4).for_each(|_| control.pace(SECOND).unwrap());
+        about(&control, 31, "nine tenths of the time");
+        (0..2).for_each(|_| control.pace(SECOND).unwrap());
+        about(&control, 33, "all of the time");
+        let weights = [1, 2, 3].map(|n| (record(&control, n).weight.load(), record(&control, n).share()));
+        assert_eq!(weights, [(weight, None); 3]);
+        // Whoever returns begins anew: from weight 0, and from a drain.
+        control.change_to(&slowly(scheduler, &[(3, 0), (2, weight), (1, weight)])).unwrap();
+        control.change_to(&slowly(scheduler, &[(3, weight), (2, weight), (1, weight)])).unwrap();
+        assert!(hundredths(&control, 3) <= 5, "{scheduler} {weight}");
+        control.change_to(&drained(&control, 2, true)).unwrap();
+        assert_eq!(hundredths(&control, 2), 0);
+        control.change_to(&drained(&control, 2, false)).unwrap();
+        let share = |control: &Control<MemoryTables>, last| record(control, last).share();
+        assert!(share(&control, 2).is_some() && share(&control, 1).is_none());
+        // Without the option all weights are whole at once.
+        let mut service = control.model().services()[0].clone();
+        service.slow_start = None;
+        control.apply(&Plan { ops: vec![Op::EditService(service.without_servers())] }).unwrap();
+        assert_eq!([1, 2, 3].map(|n| record(&control, n).weight.load()), [weight; 3]);
+    }
+}
+
+/// A day's slow start grows too, and a second's is not longer than a second.
+#[test]
+fn slow_starts_last_as_long_as_they_shall() {
+    for time in [86_400, 1] {
+        let with = |weights: &[(u8, u32)]| {
+            let mut model = slowly("wlc", weights);
+            let service = WantedService { slow_start: Some(Duration::from_secs(time)), ..model.services()[0].clone() };
+            model.edit_service(&service).unwrap();
+            model
+        };
+        let mut control = open(&with(&[(1, 1)]));
+        control.change_to(&with(&[(1, 1), (2, 1)])).unwrap();
+        (0..1000).for_each(|_| control.pace(Duration::from_secs(time) / 100_000).unwrap());
+        assert_eq!(record(&control, 2).share().map(|share| share / 655), Some(7));
+        control.pace(Duration::from_millis(time * 980)).unwrap();
+        assert!(record(&control, 2).share().is_some(), "{time} s");
+        control.pace(Duration::from_millis(time * 11)).unwrap();
+        assert!(record(&control, 2).share().is_none(), "{time} s");
+    }
 }

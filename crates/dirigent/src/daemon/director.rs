@@ -6,12 +6,12 @@ use super::rates::{Rates, Watch};
 use super::size::Size;
 use super::tables::{Sweeper, Tables};
 use super::vip::{self, Vips};
-use super::{network, remove, snapshot};
+use super::{naming, network, remove, snapshot};
 use crate::failure::{Failure, Result};
 use crate::print::count;
 use crate::report::{self, Reader};
-use dirigent_api::{Changed, Daemon, Problem, Status};
-use dirigent_config::{Model, Plan, ServiceKey, Settings};
+use dirigent_api::{Changed, Daemon, Drained, Problem, ServerName, Status};
+use dirigent_config::{Model, Plan, Settings};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
@@ -132,18 +132,12 @@ impl Director {
 
     /// Zeroes all counters, or those of the service of this name and its servers.
     pub fn zero(&mut self, name: Option<&str>) -> Result<Changed> {
-        let key = name.map(|name| self.service_of(name)).transpose()?;
+        let service = name.map(|name| naming::service(self.tables.model(), name)).transpose()?;
+        let key = service.map(|service| service.key);
         self.tables.zero(key.as_ref(), &self.rates)?;
         let what =
             key.map_or_else(|| "all counters".to_owned(), |key| format!("the counters of {key} and its servers"));
         Ok(Changed { operations: vec![format!("zeroed {what}")], notes: Vec::new() })
-    }
-
-    /// The service that is called so.
-    fn service_of(&self, name: &str) -> Result<ServiceKey> {
-        let services = self.tables.model().services();
-        let found = services.iter().find(|service| service.key.is_called(name)).map(|service| service.key);
-        found.ok_or_else(|| Failure::new(name, "there is no such service", "`dirigent service list` names them"))
     }
 
     /// What it does, for the log.
@@ -216,6 +210,9 @@ impl Director {
         if let Err(failure) = self.tables.defend() {
             tracing::error!("defence against floods: {failure}");
         }
+        if let Err(failure) = self.tables.pace() {
+            tracing::error!("weights of servers that start slowly: {failure}");
+        }
     }
 
     /// New virtual addresses are announced on all interfaces in use.
@@ -233,9 +230,28 @@ impl Director {
     }
 
     fn load_again(&mut self) -> Result<Changed> {
-        let new = config::load(&self.file, self.named.clone())?;
+        let mut new = config::load(&self.file, self.named.clone())?;
+        new.keep_drains(self.tables.model());
+        self.change_to(&new)
+    }
+
+    /// Begins or ends the drain of a server.
+    pub fn drain(&mut self, name: &ServerName, drain: bool) -> Result<Drained> {
+        let mut new = self.tables.model().clone();
+        let (key, server) = naming::find(&new, name)?;
+        new.edit_server(&key, dirigent_config::Server { draining: drain, ..server })
+            .map_err(dirigent_datapath::control::Error::from)?;
+        let mut changed = self.change_to(&new)?;
+        let alone = |s: &dirigent_config::Service| !s.servers.iter().any(dirigent_config::Server::takes);
+        if drain && new.service(&key).is_some_and(alone) {
+            changed.notes.push(format!("no server of {key} takes new connections now: its clients are refused"));
+        }
+        Ok(Drained { name: naming::listed(&key, &server), changed })
+    }
+
+    fn change_to(&mut self, new: &Model) -> Result<Changed> {
         let old = self.tables.model().clone();
-        let plan = Plan::between(&old, &new);
+        let plan = Plan::between(&old, new);
         let operations: Vec<_> = plan.ops.iter().map(ToString::to_string).collect();
         let interfaces_differ =
             old.settings().interfaces != new.settings().interfaces || old.settings().mode != new.settings().mode;

@@ -4,6 +4,7 @@ pub mod config;
 mod director;
 mod interfaces;
 mod lock;
+mod naming;
 mod network;
 pub mod rates;
 mod server;
@@ -124,6 +125,13 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
         }
         Ask::Zero(service, to) => {
             let _ = to.send(director.zero(service.as_deref()));
+        }
+        Ask::Drain(name, drain, to) => {
+            let done = director.drain(&name, drain);
+            for line in done.iter().flat_map(|done| &done.changed.operations) {
+                tracing::info!("asked for: {line}");
+            }
+            let _ = to.send(done);
         }
         Ask::Detach(to) => {
             let done = director.detach();

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use dirigent_api::{Changed, Connections, Service, Stats, Status, path};
+use dirigent_api::{Changed, Connections, Drained, ServerName, Service, Stats, Status, path};
 use dirigent_datapath::kernel::Instance;
 use serde::Deserialize;
 use std::os::unix::fs::PermissionsExt;
@@ -32,6 +32,8 @@ pub enum Ask {
     Reload(oneshot::Sender<Result<Changed>>),
     /// Zero the counters of everything or of the service of this name.
     Zero(Option<String>, oneshot::Sender<Result<Changed>>),
+    /// Begin (true) or end the drain of a server.
+    Drain(ServerName, bool, oneshot::Sender<Result<Drained>>),
     /// Remove everything, and end.
     Detach(oneshot::Sender<Result<Changed>>),
 }
@@ -114,6 +116,8 @@ pub fn serve(listener: UnixListener, instance: Instance, rates: Rates, asks: mps
         .route(path::STATS, get(stats))
         .route(path::ZERO, post(zero))
         .route(path::RELOAD, post(reload))
+        .route(path::DRAIN, post(drain))
+        .route(path::UNDRAIN, post(undrain))
         .route(path::DETACH, post(detach))
         .with_state(Shared { asks, instance, rates });
     let service = routes.into_make_service_with_connect_info::<Peer>();
@@ -185,6 +189,18 @@ async fn zero(
 async fn reload(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer<Changed> {
     may_change(peer)?;
     shared.ask(Ask::Reload).await.map(Json)
+}
+
+type Peered = ConnectInfo<Peer>;
+
+async fn drain(State(shared): State<Shared>, ConnectInfo(peer): Peered, body: Json<ServerName>) -> Answer<Drained> {
+    may_change(peer)?;
+    shared.ask(|to| Ask::Drain(body.0, true, to)).await.map(Json)
+}
+
+async fn undrain(State(shared): State<Shared>, ConnectInfo(peer): Peered, body: Json<ServerName>) -> Answer<Drained> {
+    may_change(peer)?;
+    shared.ask(|to| Ask::Drain(body.0, false, to)).await.map(Json)
 }
 
 async fn detach(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer<Changed> {

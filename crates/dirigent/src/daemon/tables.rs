@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two chunks of the sweep, and between two sweeps of small tables.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -28,13 +28,15 @@ pub struct Tables {
     control: Control<KernelStore>,
     local: BTreeSet<IpAddr>,
     links: BTreeMap<u32, LinkFacts>,
+    /// When weights last grew.
+    paced: Instant,
 }
 
 impl Tables {
     /// Takes them over, and makes them say what the Model does.
     pub fn open(kernel: &Kernel, model: &Model) -> Result<Self> {
         let control = Control::open(KernelStore::new(kernel)?, model)?;
-        let mut tables = Self { control, local: BTreeSet::new(), links: BTreeMap::new() };
+        let mut tables = Self { control, local: BTreeSet::new(), links: BTreeMap::new(), paced: Instant::now() };
         tables.local = tables.control.store().locals()?.into_iter().collect();
         // Of an earlier daemon: unused until they are found in use again.
         for index in 1..LINKS {
@@ -123,6 +125,13 @@ impl Tables {
             self.control.set_available(size::available_pages()?)?;
         }
         Ok(())
+    }
+
+    /// Lets the weights of servers that start slowly grow.
+    pub fn pace(&mut self) -> Result<()> {
+        let passed = self.paced.elapsed();
+        self.paced += passed;
+        Ok(self.control.pace(passed)?)
     }
 
     /// Frees what removed servers held, when their last connection is gone.

@@ -6,12 +6,27 @@ pub mod traffic;
 use dirigent_datapath::kernel::{Instance, detach_all};
 use dirigent_net::lab::{DIRECTORY, Lab, LabGuard};
 use dirigent_net::netns::Namespace;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const BIN: &str = env!("CARGO_BIN_EXE_dirigent");
+
+/// What a transfer to stdout brings, of which 32 KiB are read at once, with a pause before the next: curl's own limit
+/// lets megabytes come at once.
+pub fn read_slowly(mut transfer: Child, pause: Duration) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let (mut from, mut got) = (transfer.stdout.take().unwrap(), Vec::new());
+        while std::io::copy(&mut from.by_ref().take(32 << 10), &mut got).unwrap() > 0 {
+            std::thread::sleep(pause);
+        }
+        transfer.wait().unwrap();
+        got
+    })
+}
 
 pub struct TestLab {
     lab: LabGuard,

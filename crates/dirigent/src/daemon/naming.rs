@@ -1,0 +1,132 @@
+//! Services and servers as people name them.
+
+use crate::failure::{Failure, Result};
+use dirigent_api::ServerName;
+use dirigent_config::{Model, Server, Service, ServiceKey};
+use std::net::{IpAddr, SocketAddr};
+
+/// The service that is meant.
+pub fn service<'m>(model: &'m Model, name: &str) -> Result<&'m Service> {
+    let all = |services: &[&Service]| services.iter().map(|s| s.key.to_string()).collect::<Vec<_>>().join(", ");
+    let services: Vec<_> = model.services().iter().filter(|s| s.key.is_called(name)).collect();
+    match services.as_slice() {
+        [service] => Ok(*service),
+        [] => {
+            let there: Vec<_> = model.services().iter().collect();
+            let remedy = format!("`dirigent service list` names them: {}", all(&there));
+            Err(Failure::new(name, "there is no such service", remedy))
+        }
+        several => {
+            let remedy = "put its protocol in front, like tcp:192.0.2.10:80";
+            Err(Failure::new(name, format!("that may be any of {}", all(several)), remedy))
+        }
+    }
+}
+
+/// The server that is meant.
+pub fn find(model: &Model, name: &ServerName) -> Result<(ServiceKey, Server)> {
+    let service = service(model, &name.service)?;
+    let word = name.server.trim();
+    let whole: Option<SocketAddr> = word.parse().ok();
+    let bare: Option<IpAddr> = word.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    let meant = |s: &&Server| {
+        whole.is_some_and(|whole| s.identity() == (whole.ip(), whole.port())) || bare.is_some_and(|ip| s.address == ip)
+    };
+    let servers: Vec<_> = service.servers.iter().filter(meant).collect();
+    let names = |servers: &[&Server]| servers.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
+    match servers.as_slice() {
+        [server] => Ok((service.key, **server)),
+        [] => {
+            let there: Vec<_> = service.servers.iter().collect();
+            let remedy = format!("name one of these: {}", names(&there));
+            Err(Failure::new(word, format!("{} has no such real server", service.key), remedy))
+        }
+        several => Err(Failure::new(word, format!("that may be any of {}", names(several)), "name its port too")),
+    }
+}
+
+/// The names of a server and its service in lists.
+pub fn listed(key: &ServiceKey, server: &Server) -> ServerName {
+    let service = match *key {
+        ServiceKey::Address { .. } => key.to_string(),
+        ServiceKey::Mark { mark, ipv6 } => {
+            let family = if ipv6 { 6 } else { 4 };
+            dirigent_api::Service { fwmark: Some(mark.get()), family, ..Default::default() }.name()
+        }
+    };
+    ServerName { service, server: server.name() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "version = 1
+[[service]]
+protocol = \"tcp\"
+address = \"192.0.2.10:53\"
+[[service.server]]
+address = \"10.0.0.2:53\"
+[[service.server]]
+address = \"10.0.0.3:53\"
+[[service.server]]
+address = \"10.0.0.3:5353\"
+[[service]]
+protocol = \"udp\"
+address = \"192.0.2.10:53\"
+[[service]]
+protocol = \"tcp\"
+address = \"[2001:db8::10]:80\"
+[[service.server]]
+address = \"[fd00::2]:80\"
+[[service]]
+fwmark = 7
+[[service.server]]
+address = \"10.0.0.9\"
+[[service]]
+fwmark = 7
+family = 6
+[[service.server]]
+address = \"fd00::9\"
+";
+
+    #[test]
+    fn servers_are_found_by_any_name() {
+        let model = dirigent_config::file::parse("f", FILE).unwrap();
+        let find = |service: &str, server: &str| {
+            let name = ServerName { service: service.into(), server: server.into() };
+            super::find(&model, &name).map(|(key, server)| listed(&key, &server))
+        };
+        let tcp = ServerName { service: "tcp 192.0.2.10:53".into(), server: "10.0.0.2:53".into() };
+        for name in ["tcp:192.0.2.10:53", "TCP 192.0.2.10:53", "tcp/192.0.2.10:53"] {
+            for server in ["10.0.0.2", "10.0.0.2:53"] {
+                assert_eq!(find(name, server).unwrap(), tcp);
+            }
+        }
+        let six = ServerName { service: "tcp [2001:db8::10]:80".into(), server: "[fd00::2]:80".into() };
+        for name in ["[2001:db8::10]:80", "tcp:[2001:db8:0::10]:80"] {
+            for server in ["fd00::2", "[fd00::2]", "[fd00:0::2]:80"] {
+                assert_eq!(find(name, server).unwrap(), six);
+            }
+        }
+        for (name, server, listed) in [
+            ("fwmark:7", "10.0.0.9", "FWM  7"),
+            ("fwmark 7", "10.0.0.9:0", "FWM  7"),
+            ("FWM  7 IPv6", "fd00::9", "FWM  7 IPv6"),
+            ("fwmark:7:6", "fd00::9", "FWM  7 IPv6"),
+            ("fwmark/7:IPv4", "10.0.0.9", "FWM  7"),
+        ] {
+            assert_eq!(find(name, server).unwrap().service, listed);
+        }
+        for (name, server, said) in [
+            ("192.0.2.10:53", "10.0.0.2", "that may be any of tcp 192.0.2.10:53, udp 192.0.2.10:53"),
+            ("192.0.2.11:53", "10.0.0.2", "there is no such service"),
+            ("sctp:192.0.2.10:53", "10.0.0.2", "there is no such service"),
+            ("fwmark:8", "10.0.0.9", "there is no such service"),
+            ("tcp:192.0.2.10:53", "10.0.0.3", "that may be any of 10.0.0.3:53, 10.0.0.3:5353"),
+            ("tcp:192.0.2.10:53", "10.0.0.4", "tcp 192.0.2.10:53 has no such real server"),
+        ] {
+            assert_eq!(find(name, server).unwrap_err().problems[0].what, said);
+        }
+    }
+}
