@@ -220,6 +220,13 @@ fn answers<F: Family>(reply: &Tuple<F::Addr>, conn: &Conn<F::Addr>, request: &Tu
         && (reply.dst, reply.dport) == (request.src, request.sport)
 }
 
+/// Whether the entry under `reply` is that of the answers to `request`, and not left over.
+#[inline(always)]
+pub fn is_young_reply_of<F: Family, T: Tables>(t: &T, reply: &Tuple<F::Addr>, request: &Tuple<F::Addr>) -> bool {
+    let (Some(settings), Some(entry)) = (t.settings(), F::conn(t, reply)) else { return false };
+    answers::<F>(reply, entry, request) && !looks_idle(settings, reply.proto(), entry, t.now())
+}
+
 /// Whether the entry, by its own last packet, may be past its timeout.
 #[inline(always)]
 pub fn looks_idle<A>(settings: &Settings, protocol: u8, conn: &Conn<A>, now: u32) -> bool {

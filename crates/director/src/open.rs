@@ -388,9 +388,10 @@ pub fn bind<F: Family, T: Tables>(
         match F::insert(t, reply, conn) {
             Insert::Exists => {
                 undo(t, wish.server, word);
-                // Either another connection has this reply tuple, or another CPU
-                // is opening this very connection.
-                return if F::conn(t, key).is_some() { Bound::There } else { Bound::Taken };
+                // Either another connection has this reply tuple, or another CPU is opening
+                // this very connection: its other entry is there when the packet has come round.
+                let ours = F::conn(t, key).is_some() || conn::is_young_reply_of::<F, T>(t, reply, key);
+                return if ours { Bound::There } else { Bound::Taken };
             }
             Insert::Full => Insert::Full,
             Insert::Done => {

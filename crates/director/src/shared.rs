@@ -97,18 +97,22 @@ mod imp {
         }
         /// Reads the word.
         pub fn load(&self) -> u64 {
+            super::point();
             self.0.load(Ordering::Relaxed)
         }
         /// Writes the word.
         pub fn store(&self, v: u64) {
+            super::point();
             self.0.store(v, Ordering::Relaxed);
         }
         /// Adds, wrapping.
         pub fn add(&self, v: u64) {
+            super::point();
             self.0.fetch_add(v, Ordering::AcqRel);
         }
         /// Writes `new` if the word is `old`; says whether it was.
         pub fn swap_if(&self, old: u64, new: u64) -> bool {
+            super::point();
             self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         }
     }
@@ -124,11 +128,43 @@ mod imp {
         }
         /// Reads the word.
         pub fn load(&self) -> u32 {
+            super::point();
             self.0.load(Ordering::Relaxed)
         }
         /// Writes the word.
         pub fn store(&self, v: u32) {
+            super::point();
             self.0.store(v, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Where another CPU may come in between.
+#[cfg(not(target_arch = "bpf"))]
+#[inline(always)]
+fn point() {
+    #[cfg(feature = "model")]
+    model::point();
+}
+
+/// For tests: what is called before each access to a shared word, so that all that happens
+/// between CPUs can be made to happen.
+#[cfg(feature = "model")]
+pub mod model {
+    extern crate std;
+    use core::cell::Cell;
+
+    std::thread_local! {
+        static POINT: Cell<Option<fn()>> = const { Cell::new(None) };
+    }
+
+    /// From now on this thread calls it.
+    pub fn at_each_access(call: Option<fn()>) {
+        POINT.set(call);
+    }
+    pub(super) fn point() {
+        if let Some(call) = POINT.get() {
+            call();
         }
     }
 }
