@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint golden live bench fuzz random lab
+.PHONY: help setup demo test lint golden live races bench fuzz random lab
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -34,6 +34,9 @@ fuzz: ## fuzz the packet path for TIME=60 seconds (needs a nightly Rust)
 
 random: ## FRAMES=10000000 random packets in memory, on XDP and on tc, which must agree (as root)
 	@scripts/random.sh "$(or $(FRAMES),10000000)"
+
+races: ## PACKETS=10000000 on two CPUs while connections come and go (as root)
+	@scripts/races.sh "$(or $(PACKETS),10000000)"
 
 lab: ## a lab of network namespaces; ARGS="up --mode nat --family 4 --servers 3"
 	@scripts/lab.sh $(ARGS)

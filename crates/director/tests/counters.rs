@@ -6,7 +6,7 @@
 mod support;
 
 use dirigent_director::conn::{self, Expiry};
-use dirigent_director::family::{V4, V6};
+use dirigent_director::family::{Family, V4, V6};
 use dirigent_director::records::{Candidate, Place, Tuple, hop, kind, server_flag};
 use dirigent_director::tables::Route;
 use dirigent_director::verdict::Reason;
@@ -94,12 +94,54 @@ fn reply(v6: bool, client: u8, port: u16, protocol: u8, flags: u8, server: u8) -
     }
 }
 
+/// A client's connection: its tag, its server, and whether its time is over.
+fn bound(m: &Memory, v6: bool, client: u8, port: u16, protocol: u8) -> Option<(u64, u32, bool)> {
+    fn of<F: Family>(m: &Memory, key: &Tuple<F::Addr>) -> Option<(u64, u32, bool)> {
+        let entry = F::conn(m, key)?;
+        let idle = |conn| conn::looks_idle(&m.settings, key.proto(), conn, m.now);
+        let over = idle(entry) && F::conn(m, &conn::partner::<F>(key, entry)).is_none_or(idle);
+        Some((entry.word().0 >> 32, entry.server, over))
+    }
+    let (sport, dport) = (Be16::new(port), Be16::new(VPORT));
+    if v6 {
+        let (src, dst) = (Addr6::new(client6(client)), Addr6::new(VIP6));
+        return of::<V6>(m, &Tuple::new(protocol, src, sport, dst, dport));
+    }
+    of::<V4>(m, &Tuple::new(protocol, Addr4::new(client4(client)), sport, Addr4::new(VIP4), dport))
+}
+
+/// No connection changes its server while that one lives, and its packets go there.
+fn keeps_its_server(
+    m: &Memory,
+    before: Option<(u64, u32, bool)>,
+    after: Option<(u64, u32, bool)>,
+    (v6, flags): (bool, u8),
+    out: &[u8],
+) {
+    let (tag, server, _) = after.expect("a packet that was forwarded has a connection");
+    if let Some((was, from, over)) = before {
+        let lives = m.servers[from as usize].flags.load() & server_flag::AVAILABLE != 0;
+        let begins_anew = over || !lives || flags & 0x02 != 0;
+        assert!(was == tag || begins_anew, "a connection of server {from} is one of {server} now");
+        assert!(was != tag || from == server);
+    }
+    let record = &m.servers[server as usize];
+    if record.method == kind::NAT_REQUEST {
+        let words = if v6 { &record.addr[..] } else { &record.addr[..2] };
+        let address: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let at = if v6 { 14 + 24 } else { 14 + 16 };
+        assert_eq!(out[at..at + address.len()], address, "its packet went elsewhere");
+    }
+}
+
 /// Does it.
 fn apply(m: &mut Memory, op: &Op) {
     match *op {
         Op::Request { v6, client, port, protocol, flags } => {
+            let before = bound(m, v6, client, port, protocol);
             let (verdict, out) = m.run(&request(v6, client, port, protocol, flags), CLIENT_LINK);
             if verdict.reason == Reason::Request {
+                keeps_its_server(m, before, bound(m, v6, client, port, protocol), (v6, flags), &out);
                 assert!(checksums_hold(&out), "{op:?}: wrong checksums in {out:02x?}");
             }
         }

@@ -43,9 +43,14 @@ struct World {
     running: Option<Running>,
 }
 
-struct Running {
+/// Loaded programs in a bed's namespace. Several CPUs may run them at once.
+pub struct Programs {
     bed: Bed,
     kernel: Kernel,
+}
+
+struct Running {
+    programs: Programs,
     control: Control<KernelStore>,
     /// Packets by reason.
     counts: Vec<u64>,
@@ -201,7 +206,7 @@ impl World {
     /// that is there is emptied, and moves to another namespace if the bed differs.
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
         let (bed, kernel, store) = match self.running.take() {
-            Some(Running { bed: old, kernel, control, .. }) => {
+            Some(Running { programs: Programs { bed: old, kernel }, control, .. }) => {
                 let mut store = tables::empty(control)?;
                 for side in Side::ALL {
                     store.put_link(old.ifindex(side), &Link::default()).map_err(text)?;
@@ -209,17 +214,14 @@ impl World {
                 (if old.same_as(bed) { old } else { namespace(bed)? }, kernel, store)
             }
             None => {
-                let bed = namespace(bed)?;
-                let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16)];
-                let options = LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes };
-                let kernel = Kernel::load(&options).map_err(text)?;
+                let Programs { bed, kernel } = Programs::load(bed)?;
                 let store = KernelStore::new(&kernel).map_err(text)?;
                 (bed, kernel, store)
             }
         };
         let control = tables::set_up(store, &bed, model)?;
         let counts = control.store().reasons().map_err(text)?;
-        self.running = Some(Running { bed, kernel, control, counts });
+        self.running = Some(Running { programs: Programs { bed, kernel }, control, counts });
         Ok(())
     }
     fn running(&mut self) -> Result<&mut Running, String> {
@@ -227,11 +229,7 @@ impl World {
     }
     fn does(&mut self, side: Side, frame: &[u8]) -> Result<Does, String> {
         let path = self.path;
-        let running = self.running()?;
-        match path {
-            Path::Xdp => running.xdp(side, frame),
-            Path::Tc => running.tc(side, frame),
-        }
+        self.running()?.programs.does(path, side, frame)
     }
     fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String> {
         let does = self.does(side, frame)?;
@@ -265,6 +263,34 @@ impl Running {
         let before = std::mem::replace(&mut self.counts, counts);
         let rose = |reason: &&Reason| self.counts.get(**reason as usize) != before.get(**reason as usize);
         Ok(Reason::ALL.iter().filter(rose).find(|reason| **reason != Reason::HandedToTc).copied())
+    }
+}
+
+impl Programs {
+    /// Loads them with small tables, in a namespace that the calling thread then is in.
+    fn load(bed: &Bed) -> Result<Self, String> {
+        let bed = namespace(bed)?;
+        let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16)];
+        let options = LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes };
+        Ok(Self { bed, kernel: Kernel::load(&options).map_err(text)? })
+    }
+    /// A director as the Model says, on this bed, for the calling thread and those that it starts.
+    pub fn direct(bed: &Bed, model: &Model) -> Result<(Self, Control<KernelStore>), String> {
+        let programs = Self::load(bed)?;
+        let store = KernelStore::new(&programs.kernel).map_err(text)?;
+        let control = tables::set_up(store, &programs.bed, model)?;
+        Ok((programs, control))
+    }
+    /// The bed, with its interfaces' numbers.
+    pub fn bed(&self) -> &Bed {
+        &self.bed
+    }
+    /// What they do with a frame.
+    pub fn does(&self, path: Path, side: Side, frame: &[u8]) -> Result<Does, String> {
+        match path {
+            Path::Xdp => self.xdp(side, frame),
+            Path::Tc => self.tc(side, frame),
+        }
     }
     fn xdp(&self, side: Side, frame: &[u8]) -> Result<Does, String> {
         const DROP: u32 = 1;
@@ -335,7 +361,7 @@ impl Executor for InKernel {
     fn change(&mut self, plan: &Plan) -> Result<(), String> {
         let plan = plan.clone();
         self.ask(move |world| {
-            let Running { bed, control, .. } = world.running()?;
+            let Running { programs: Programs { bed, .. }, control, .. } = world.running()?;
             tables::change(control, bed, &plan)
         })
     }

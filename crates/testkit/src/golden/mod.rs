@@ -23,7 +23,7 @@ pub mod sched;
 pub mod script;
 pub mod setup;
 pub mod states;
-pub(crate) mod tables;
+pub mod tables;
 pub mod tunnel;
 pub mod xmit;
 
