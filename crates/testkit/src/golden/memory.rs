@@ -3,7 +3,7 @@
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::Control;
 use dirigent_datapath::control::tally::Tally;
-use dirigent_datapath::memory::{self, Incoming, MemoryTables, Outcome};
+use dirigent_datapath::memory::{self, Capacity, Incoming, MemoryTables, Outcome};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{NextHop, tunnel};
 use dirigent_director::{Action, Verdict};
@@ -33,13 +33,18 @@ pub enum Plays {
 #[derive(Default)]
 pub struct Memory {
     plays: Plays,
+    room: Capacity,
     running: Option<(Bed, Control<MemoryTables>)>,
 }
 
 impl Memory {
     /// One that plays these parts.
     pub fn playing(plays: Plays) -> Self {
-        Self { plays, running: None }
+        Self { plays, ..Self::default() }
+    }
+    /// One whose tables hold so much.
+    pub fn with_room(room: Capacity) -> Self {
+        Self { room, ..Self::default() }
     }
     /// The tables, once there is a set-up.
     pub fn tables(&mut self) -> Option<&mut MemoryTables> {
@@ -88,7 +93,7 @@ impl Executor for Memory {
         "memory"
     }
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String> {
-        let mut tables = MemoryTables::default();
+        let mut tables = MemoryTables::new(&self.room);
         tables.routes = bed.routes.clone();
         let control = tables::set_up(tables, bed, model)?;
         self.running = Some((bed.clone(), control));
