@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint golden live races bench fuzz random lab
+.PHONY: help setup demo test lint golden live races spread bench fuzz random lab
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -37,6 +37,9 @@ random: ## FRAMES=10000000 random packets in memory, on XDP and on tc, which mus
 
 races: ## PACKETS=10000000 on two CPUs while connections come and go (as root)
 	@scripts/races.sh "$(or $(PACKETS),10000000)"
+
+spread: ## draw docs/schedulers.svg anew: how each scheduler spreads load, from real runs
+	@cargo run --quiet --release -p dirigent-testkit --bin spread -- docs/schedulers.svg
 
 lab: ## a lab of network namespaces; ARGS="up --mode nat --family 4 --servers 3"
 	@scripts/lab.sh $(ARGS)

@@ -118,7 +118,7 @@ fn keeps_its_server(
     (v6, flags): (bool, u8),
     out: &[u8],
 ) {
-    let (tag, server, _) = after.expect("a packet that was forwarded has a connection");
+    let Some((tag, server, _)) = after else { panic!("a packet that was forwarded has a connection") };
     if let Some((was, from, over)) = before {
         let lives = m.servers[from as usize].flags.load() & server_flag::AVAILABLE != 0;
         let begins_anew = over || !lives || flags & 0x02 != 0;

@@ -1,6 +1,6 @@
 //! Tools of the tests: frames built by hand ([`packet`]), read field by field
-//! ([`decode`]), the runner of the recordings of the real kernel ([`golden`]), and the
-//! packet path's speed ([`bench`]).
+//! ([`decode`]), the runner of the recordings of the real kernel ([`golden`]), the packet
+//! path's speed ([`bench`]), and how schedulers spread load ([`spread`]).
 //!
 //! Unlike the rest of the project this crate may panic: it is never in service.
 
@@ -8,3 +8,4 @@ pub mod bench;
 pub mod decode;
 pub mod golden;
 pub mod packet;
+pub mod spread;
