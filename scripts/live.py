@@ -3,7 +3,6 @@ writes recordings in the form of golden/sched.  live.py SEED COUNT: scenario num
 is the same whatever COUNT is.  Run by scripts/live.sh."""
 import os
 import sys
-import time
 
 import bed
 from pkt import ACK, FIN, RST, SYN
@@ -61,6 +60,7 @@ class Scenario:
                              ("expire_quiescent_template", (0, 1)), ("sloppy_tcp", (0, 1))):
             if r.below(4) == 0:
                 sysctls[name] = pick(values)
+        self.nodest = sysctls.get("expire_nodest_conn") == 1
         self.listed = set(range(1, self.servers + 1))
         self.run = Run("live-%d-%d-%s" % (seed, number, scheduler), scheduler, weights, sched_flags=pick(flags),
                        svc_opts=" ".join(options), dest_opts=limits, proto=self.proto, mode=mode, v6=self.v6,
@@ -118,7 +118,8 @@ class Scenario:
             i = self.server()
             if i in self.listed:
                 self.run.remove(i)
-                time.sleep(0.2)  # until expire_nodest_conn's sweep is over
+                if self.nodest:  # until its sweep is over
+                    self.run.sleep(SHORT)
                 self.listed.discard(i)
             else:
                 self.run.add(i, self.pick(WEIGHTS))

@@ -70,6 +70,26 @@ impl Op {
         }
     }
 
+    /// The service that it is about.
+    pub fn service(&self) -> Option<ServiceKey> {
+        match self {
+            Self::SetSettings(_) | Self::SetMarks(_) => None,
+            Self::AddService(service) | Self::EditService(service) => Some(service.key),
+            Self::RemoveService(key) => Some(*key),
+            Self::AddServer { service, .. } | Self::EditServer { service, .. } | Self::RemoveServer { service, .. } => {
+                Some(*service)
+            }
+        }
+    }
+
+    /// Whether `next` adds a server where this one adds the service or another server: both
+    /// can be seen at once.
+    pub fn is_continued_by(&self, next: &Self) -> bool {
+        matches!(self, Self::AddService(_) | Self::AddServer { .. })
+            && matches!(next, Self::AddServer { .. })
+            && self.service() == next.service()
+    }
+
     /// What takes it back, given the Model just before it: several operations
     /// where one is not enough to restore servers and their order. Empty if the
     /// operation would have been refused.

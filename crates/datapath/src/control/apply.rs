@@ -154,10 +154,10 @@ impl<S: Store> Control<S> {
 
     fn apply_all(&mut self, plan: &Plan) -> Result<(), Error> {
         let before = self.model.clone();
-        for op in &plan.ops {
-            if let Err(source) = self.apply_op(op) {
+        for ops in plan.ops.chunk_by(Op::is_continued_by) {
+            if let Err(source) = self.apply_ops(ops) {
                 let back = Plan::between(&self.model, &before);
-                let undone = back.ops.iter().try_for_each(|op| self.apply_op(op));
+                let undone = back.ops.chunk_by(Op::is_continued_by).try_for_each(|ops| self.apply_ops(ops));
                 return Err(match undone {
                     Ok(()) => source,
                     Err(undo) => Error::NotUndone { source: Box::new(source), undo: Box::new(undo) },
@@ -172,49 +172,44 @@ impl<S: Store> Control<S> {
         self.apply(&Plan::between(&self.model, model))
     }
 
-    /// One operation. If it fails, the tables are as before it.
-    fn apply_op(&mut self, op: &Op) -> Result<(), Error> {
+    /// One operation; or a service that comes with all of its servers, which packets see at
+    /// once. If it fails, the tables are as before it.
+    fn apply_ops(&mut self, ops: &[Op]) -> Result<(), Error> {
         let mut model = self.model.clone();
-        op.apply(&mut model)?;
+        ops.iter().try_for_each(|op| op.apply(&mut model))?;
         let before = std::mem::replace(&mut self.model, model);
-        let key = match op {
-            Op::SetSettings(_) | Op::SetMarks(_) => None,
-            Op::AddService(service) | Op::EditService(service) => Some(service.key),
-            Op::RemoveService(key) => Some(*key),
-            Op::AddServer { service, .. } | Op::EditServer { service, .. } | Op::RemoveServer { service, .. } => {
-                Some(*service)
-            }
-        };
-        let restart = matches!(op, Op::AddServer { .. } | Op::EditServer { .. } | Op::RemoveServer { .. });
-        let done = key.map_or(Ok(()), |key| self.settle(&key, restart)).and_then(|()| self.settle_settings());
+        let key = ops.first().and_then(Op::service);
+        let of_servers = |op: &Op| matches!(op, Op::AddServer { .. } | Op::EditServer { .. } | Op::RemoveServer { .. });
+        let changes = ops.iter().filter(|op| of_servers(op)).count();
+        let done = key.map_or(Ok(()), |key| self.settle(&key, changes)).and_then(|()| self.settle_settings());
         if done.is_err() {
             self.model = before;
             // Best effort: the first error is the one to tell.
             if let Some(key) = key {
-                let _ = self.settle(&key, false);
+                let _ = self.settle(&key, 0);
             }
             let _ = self.settle_settings();
         }
         done
     }
 
-    /// Makes the tables say of one service what the Model does. `restart`: a server came,
-    /// went or was edited, upon which wrr starts its round at the head.
-    pub(super) fn settle(&mut self, key: &ServiceKey, restart: bool) -> Result<(), Error> {
+    /// Makes the tables say of one service what the Model does. `changes`: so many servers came,
+    /// went or were edited, upon which wrr starts its round at the head.
+    pub(super) fn settle(&mut self, key: &ServiceKey, changes: usize) -> Result<(), Error> {
         match self.model.service(key).cloned() {
-            Some(wanted) => self.settle_service(&wanted, restart),
+            Some(wanted) => self.settle_service(&wanted, changes),
             None => self.remove_service(key),
         }
     }
 
-    fn settle_service(&mut self, wanted: &WantedService, restart: bool) -> Result<(), Error> {
+    fn settle_service(&mut self, wanted: &WantedService, changes: usize) -> Result<(), Error> {
         let key = wanted.key;
         let (mut held, new) = match self.held.get(&key) {
             Some(held) => (held.clone(), false),
             None => (Held { index: self.new_service(&key)?, ..Held::default() }, true),
         };
         let mut made = Made::default();
-        if let Err(error) = self.prepare(&held, wanted, restart, &mut made) {
+        if let Err(error) = self.prepare(&held, wanted, changes > 0, &mut made) {
             for member in made.fresh {
                 self.discard(key, held.index, member)?;
             }
@@ -232,7 +227,8 @@ impl<S: Store> Control<S> {
         if list_changed {
             self.store.set_list(held.index, u64::from(list.base) << 32 | u64::from(list.len))?;
         }
-        let (wrr_max, wrr_step) = lists::wrr(self.paces.of(wanted).iter().map(|p| p.weight));
+        let weights: Vec<u32> = self.paces.of(wanted).iter().map(|p| p.weight).collect();
+        let (wrr_max, wrr_step) = lists::wrr(weights.iter().copied());
         let rules = Service {
             scheduler,
             flags: lists::flags(wanted),
@@ -253,9 +249,10 @@ impl<S: Store> Control<S> {
             let was = self.store.service(held.index)?.cursor.load();
             let (at, weight) = ((was >> 32) as u32, was as u32);
             let cursor = match (rebound, is_wrr) {
-                (true, true) => u64::from(wrr_max),
+                (true, true) if changes == 0 => u64::from(wrr_max),
+                (true, true) => u64::from(lists::wrr_round(0, &weights, changes)),
                 (true, false) => 0,
-                (false, true) if restart || list_changed => u64::from(lists::wrr_weight(weight, (wrr_max, wrr_step))),
+                (false, true) if changes > 0 || list_changed => u64::from(lists::wrr_round(weight, &weights, changes)),
                 (false, true) => was,
                 (false, false) => u64::from(lists::rr_position(at, &held.members, &members)) << 32 | u64::from(weight),
             };

@@ -43,9 +43,24 @@ pub fn wrr(weights: impl Iterator<Item = u32>) -> (u32, u32) {
     (largest.saturating_sub(divisor - 1), divisor)
 }
 
+/// wrr's current weight after the last `changes` of these servers came, or one went or was
+/// edited: as if each had come by itself.
+pub fn wrr_round(current: u32, weights: &[u32], changes: usize) -> u32 {
+    let first = weights.len().saturating_sub(changes.max(1) - 1).max(1);
+    let (mut divisor, mut largest, mut current) = (0, 0, current);
+    for (n, weight) in (1..).zip(weights) {
+        (divisor, largest) = (gcd(divisor, *weight), largest.max(*weight));
+        if n >= first {
+            let step = divisor.max(1);
+            current = wrr_weight(current, (largest.saturating_sub(step - 1), step));
+        }
+    }
+    if weights.is_empty() { wrr_weight(current, (0, 1)) } else { current }
+}
+
 /// wrr's current weight after a server came, went or was edited (the round starts at
 /// the head again, at the same weight).
-pub fn wrr_weight(current: u32, (max, step): (u32, u32)) -> u32 {
+fn wrr_weight(current: u32, (max, step): (u32, u32)) -> u32 {
     if current == 0 || current > max {
         max
     } else if step > 1 {

@@ -124,6 +124,6 @@ impl<S: Store> Control<S> {
         }
         self.paces.shares.retain(|_, share| *share < WHOLE);
         // No restart: wrr, begun anew each second, would favour the head of its list.
-        services.into_iter().try_for_each(|key| self.settle(&key, false))
+        services.into_iter().try_for_each(|key| self.settle(&key, 0))
     }
 }

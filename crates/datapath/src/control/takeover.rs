@@ -37,12 +37,12 @@ impl<S: Store> Control<S> {
         control.model = model.clone();
         control.find_paces()?;
         for service in model.services() {
-            control.settle(&service.key, false)?;
+            control.settle(&service.key, 0)?;
         }
         control.paces.end(&control.model);
         let left: Vec<ServiceKey> = control.held.keys().filter(|k| model.service(k).is_none()).copied().collect();
         for key in left {
-            control.settle(&key, false)?;
+            control.settle(&key, 0)?;
         }
         for spot in stale {
             if !control.known.has(&spot) {

@@ -208,12 +208,6 @@ impl Run<'_> {
 
     fn change(&mut self, after: Model, plan: Option<Plan>) -> Result<Option<Went>, String> {
         self.executor.change(&plan.unwrap_or_else(|| Plan::between(&self.model, &after)))?;
-        if after.settings().expire_nodest_conn {
-            // Both sweep soon after a removal: long before the next step. Templates go after their
-            // connections.
-            self.executor.sweep_after(0)?;
-            self.executor.sweep_after(0)?;
-        }
         self.model = after;
         Ok(None)
     }
