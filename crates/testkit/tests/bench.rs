@@ -4,7 +4,7 @@
 use dirigent_testkit::bench::{Options, cases, page, run};
 
 fn small() -> Options {
-    Options { rounds: 2, packets: 500, connections: 256, cpu: 0 }
+    Options { rounds: 2, packets: 500, connections: 256, cpu: 0, servers: 16 }
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn every_case_is_measured_and_every_packet_keeps_to_its_path() {
 #[test]
 fn a_packet_that_leaves_its_path_fails_the_run() {
     // 2,000 new connections, and tables for 256 known ones: four times as many.
-    let options = Options { rounds: 1, packets: 10_000, connections: 256, cpu: 0 };
+    let options = Options { rounds: 1, packets: 10_000, connections: 256, cpu: 0, servers: 16 };
     let error = run(&options, "dr v4 wrr tcp new", &mut |_, _, _| ()).unwrap_err();
     assert!(error.starts_with("dr v4 wrr tcp new: ") && error.contains("left their path"), "{error}");
 }

@@ -1,10 +1,11 @@
 //! What is measured: the floors, and every case of reference/performance.md §3 with its
 //! goal, for each method, direction and family.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dirigent_config::Model;
 use dirigent_director::Reason;
+use dirigent_director::schedule::Scheduler;
 
 use super::Options;
 use super::instance::FRAME;
@@ -14,6 +15,38 @@ use crate::packet::{IpOptions, Tcp, eth, flag, ip, proto, tcp, udp};
 
 /// Servers of the cases that schedule.
 pub const SERVERS: u8 = 16;
+
+/// With how many servers each scheduler opens connections.
+pub const SERVERS_OF_SCHEDULERS: [u32; 4] = [1, 16, 256, 4096];
+/// What tells the instances of these cases: their services stand side by side in few.
+const SCHEDULERS: &str = "schedulers";
+/// Services of 4096 servers that fit into the table of servers.
+const LARGE: usize = 3;
+
+/// Each scheduler with each number of servers: its instance, and the service's port there.
+fn scheduled(options: &Options) -> impl Iterator<Item = (Scheduler, u32, String, u16)> {
+    let counts = SERVERS_OF_SCHEDULERS.into_iter().filter(|count| *count <= options.servers);
+    let each = counts.flat_map(|count| Scheduler::ALL.iter().enumerate().map(move |(n, s)| (n, *s, count)));
+    each.map(|(n, scheduler, count)| {
+        let of = if count > 256 { format!("{SCHEDULERS} {}", n / LARGE) } else { SCHEDULERS.to_owned() };
+        (scheduler, count, of, 8000 + count as u16 + n as u16 * 16)
+    })
+}
+
+/// Services for the cases of this instance, by direct routing.
+fn schedulers(name: &str, options: &Options) -> Model {
+    let mut lines = Vec::new();
+    for (scheduler, count, _, port) in scheduled(options).filter(|(_, _, of, _)| of == name) {
+        let place = SocketAddr::new(vip(false), port);
+        lines.push(format!("-A -t {place} -s {}", scheduler.name()));
+        for n in 1..=count {
+            let server = Ipv4Addr::from(0x0a02_0000 + n);
+            // More than there will be connections: ovf refuses what is beyond them.
+            lines.push(format!("-a -t {place} -r {server}:{port} -g -w {}", 10_000_000 * (1 + n % 3)));
+        }
+    }
+    models::model(std::iter::empty(), lines.iter().map(String::as_str)).unwrap_or_else(|e| panic!("{e:?}"))
+}
 
 /// Floors by which a run shows that the machine and the method are sound:
 /// hot floor / macswap lies between these.
@@ -45,8 +78,9 @@ pub struct Case {
     pub packets: Packets,
     /// What it is held against; nothing: it is a floor.
     pub goals: Vec<Goal>,
-    /// Whether each packet opens a connection.
-    new: bool,
+    /// Of how many packets that others have it gets one: where each opens a connection, which
+    /// stays until the end.
+    fewer: u32,
 }
 
 impl Case {
@@ -55,10 +89,10 @@ impl Case {
     pub fn needs(&self, floor: &Self) -> bool {
         self.goals.iter().any(|goal| goal.floor == floor.name)
     }
-    /// Packets of a round: new connections stay until the end, so there are fewer.
+    /// Packets of a round.
     #[must_use]
     pub fn packets(&self, options: &Options) -> u32 {
-        if self.new { options.packets / 5 } else { options.packets }
+        (options.packets / self.fewer).max(1)
     }
 }
 
@@ -241,6 +275,12 @@ fn sizes(v6: bool, entries: u32) -> Vec<(&'static str, u32)> {
 #[must_use]
 pub fn setup(name: &str, options: &Options) -> Setup {
     let n = options.connections;
+    if name.starts_with(SCHEDULERS) {
+        let model = schedulers(name, options);
+        let connections = options.packets / FEW * options.rounds as u32 * model.services().len() as u32;
+        let map_sizes = sizes(false, connections + 64);
+        return Setup { map_sizes, model: Some(model), floor_services: Vec::new(), before: Vec::new() };
+    }
     if name.starts_with("floors") {
         let service = u64::from(u16::from_ne_bytes([192, 0]))
             | u64::from(u16::from_ne_bytes([2, 10])) << 16
@@ -315,9 +355,13 @@ pub const GOALS: &[(&str, &[f64])] = &[
 /// The page's floors.
 pub const FLOORS: &[&str] = &["wrapper only", "macswap", "ipip only", "hot floor", "cold floor", "insert floor"];
 
+/// [`Case::fewer`] of new connections, and of those by scheduler, of which there are many.
+const NEW: u32 = 5;
+const FEW: u32 = 50;
+
 fn floor(name: &str, of: &str, program: &'static str, packets: Packets) -> Case {
-    let new = name.contains("insert");
-    Case { name: name.into(), row: None, of: of.into(), program, packets, goals: Vec::new(), new }
+    let fewer = if name.contains("insert") { NEW } else { 1 };
+    Case { name: name.into(), row: None, of: of.into(), program, packets, goals: Vec::new(), fewer }
 }
 
 fn at_most(floor: &'static str, factor: f64) -> Goal {
@@ -362,7 +406,7 @@ pub fn all(options: &Options) -> Vec<Case> {
             let many = if connections > 1 { "512K" } else { "1" };
             let name = format!("{of} {} {direction}, {many}", protocol.name());
             let of = of.clone();
-            all.push(Case { name, row: Some(row), of, program: "bench_director", packets, goals, new: false });
+            all.push(Case { name, row: Some(row), of, program: "bench_director", packets, goals, fewer: 1 });
         };
         for back in [false, true] {
             if back && method != Method::Nat {
@@ -393,7 +437,23 @@ pub fn all(options: &Options) -> Vec<Case> {
             program: "bench_director",
             packets: request(method, v6, Protocol::Tcp, flag::SYN, 1 << 30),
             goals: vec![at_most("insert floor", factor), Goal { floor: "insert floor, hash", factor: None }],
-            new: true,
+            fewer: NEW,
+        });
+    }
+    for (scheduler, count, of, port) in scheduled(options) {
+        let frame = frame(Protocol::Tcp, (client(false), 1024).into(), (vip(false), port).into(), flag::SYN);
+        let packets = request(Method::Dr, false, Protocol::Tcp, flag::SYN, 1 << 30);
+        all.push(Case {
+            name: format!("{} of {count} tcp new", scheduler.name()),
+            row: None,
+            of,
+            program: "bench_director",
+            packets: Packets { frame, ..packets },
+            goals: vec![
+                Goal { floor: "insert floor", factor: None },
+                Goal { floor: "insert floor, hash", factor: None },
+            ],
+            fewer: FEW,
         });
     }
     for v6 in [false, true] {
@@ -405,7 +465,7 @@ pub fn all(options: &Options) -> Vec<Case> {
             program: "bench_director",
             packets: stray(v6, 1),
             goals: vec![at_most("hot floor", 0.6)],
-            new: false,
+            fewer: 1,
         });
     }
     all

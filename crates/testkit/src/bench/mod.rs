@@ -31,11 +31,13 @@ pub struct Options {
     pub connections: u32,
     /// The CPU that all runs on.
     pub cpu: usize,
+    /// Most servers that schedulers are measured with.
+    pub servers: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rounds: 150, packets: 20_000, connections: 1 << 19, cpu: 1 }
+        Self { rounds: 150, packets: 20_000, connections: 1 << 19, cpu: 1, servers: 4096 }
     }
 }
 
@@ -58,7 +60,11 @@ fn pin(cpu: usize) -> Result<(), String> {
 /// what is under way and how much of it is done, of how much.
 pub fn run(options: &Options, only: &str, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Report, String> {
     pin(options.cpu)?;
-    let routes = ["route add 100.64.0.0/10 via 10.1.0.99 dev r0", "-6 route add 2001:db8:c::/96 via fd00:1::99 dev r0"];
+    let routes = [
+        "route add 100.64.0.0/10 via 10.1.0.99 dev r0",
+        "route add 10.2.0.0/16 via 10.1.0.99 dev r0",
+        "-6 route add 2001:db8:c::/96 via fd00:1::99 dev r0",
+    ];
     let bed = namespace(&Bed::of(cases::SERVERS, 1500, 1500, &routes.map(String::from))?)?;
     let catalogue = cases::all(options);
     let wanted: Vec<&Case> = catalogue.iter().filter(|case| case.name.contains(only)).collect();
