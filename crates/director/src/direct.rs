@@ -144,24 +144,29 @@ const LOOK_FURTHER: u32 = setting::KNOW_SERVERS | setting::FTP | setting::ANY_PO
 /// The easy case, nearly always: a whole packet of a known, live connection.
 #[inline(always)]
 fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
-    let later = Stage::Slow.verdict::<F>();
-    let ip = F::read_plain(p, L3).ok_or(later)?;
+    let ip = F::read_plain(p, L3).ok_or_else(|| later::<F, T>(t))?;
     let flow = match ip.protocol {
-        proto::TCP | proto::UDP => whole::<F, P>(p, &ip).ok_or(later)?,
+        proto::TCP | proto::UDP => whole::<F, P>(p, &ip).ok_or_else(|| later::<F, T>(t))?,
         other if other == F::ICMP => return Err(Stage::Icmp.verdict::<F>()),
-        _ => return Err(later),
+        _ => return Err(later::<F, T>(t)),
     };
     let settings = t.settings().ok_or(Verdict::pass(Reason::NotConfigured))?;
     match F::conn(t, &flow.key) {
-        Some(conn) if ftp::speaks::<F>(&flow, conn) => Err(Stage::Ftp.verdict::<F>()),
-        Some(conn) if !is_over::<F, P, T>(t, settings, &flow, conn) => {
+        Some(conn) if !ftp::speaks::<F>(&flow, conn) && !is_over::<F, P, T>(t, settings, &flow, conn) => {
             Ok(if conn.is_reply() { forward::reply(p, t, &flow, conn) } else { forward::request(p, t, &flow, conn) })
         }
-        Some(_) => Err(later),
-        None if open::service::<F, T>(t, &flow.key).is_some() => Err(later),
-        None if settings.flags & LOOK_FURTHER != 0 || settings.mark_rules != 0 => Err(later),
+        Some(_) => Err(later::<F, T>(t)),
+        None if open::service::<F, T>(t, &flow.key).is_some() => Err(later::<F, T>(t)),
+        None if settings.flags & LOOK_FURTHER != 0 || settings.mark_rules != 0 => Err(later::<F, T>(t)),
         None => Err(Verdict::pass(Reason::NoService)),
     }
+}
+
+/// A packet that is not easy. What an earlier packet's stages left says nothing of this one.
+#[inline(always)]
+fn later<F: Family, T: Tables>(t: &T) -> Verdict {
+    t.stash(0);
+    Stage::Slow.verdict::<F>()
 }
 
 /// The ports of a whole packet with a whole transport header.
@@ -243,6 +248,10 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
         }
         return unknown::<F, T>(t, settings);
     };
+    if !P::SCTP && ftp::speaks::<F>(&w.flow, conn) && t.stashed() != ftp::HEARD {
+        t.stash(ftp::HEARD);
+        return Stage::Ftp.verdict::<F>();
+    }
     if is_over::<F, P, T>(t, settings, &w.flow, conn) {
         return Stage::Over.verdict::<F>();
     }

@@ -358,6 +358,10 @@ pub fn flag<A>(key: &Tuple<A>) -> u8 {
     if key.dport == Be16::new(CONTROL) && key.protocol == [proto::TCP, 0, 0, 0] { conn_flag::FTP } else { 0 }
 }
 
+/// What [`crate::direct::Stage::Slow`] leaves for itself when it sends a packet to
+/// [`crate::direct::Stage::Ftp`], from where it comes back: no other stage's word.
+pub const HEARD: u64 = u64::MAX;
+
 /// Whether a packet may say something: of a control connection, with something in it.
 #[inline(always)]
 pub fn speaks<F: Family>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {

@@ -142,6 +142,44 @@ const LISTEN: u8 = State::Listen as u8;
 const SYN_RECV: u8 = State::SynRecv as u8;
 const ESTABLISHED: u8 = State::Established as u8;
 
+/// The same frame with IP options, or with an extension header: neither says anything.
+fn with_options(v6: bool, frame: &[u8]) -> Vec<u8> {
+    let (mut out, more) = (frame.to_vec(), if v6 { [6, 0, 1, 4, 0, 0, 0, 0] } else { [1, 1, 1, 1, 1, 1, 1, 0] });
+    let at = if v6 { 54 } else { 34 };
+    out.splice(at..at, more);
+    if v6 {
+        out[19] += 8;
+        out[20] = 60;
+    } else {
+        out[14] += 2;
+        out[17] += 8;
+        out[24..26].fill(0);
+        let check = !checksum::sum_bytes(&out[14..42]);
+        out[24..26].copy_from_slice(&check.to_ne_bytes());
+    }
+    out
+}
+
+/// Whatever headers stand before it, what is said on a control connection is heard.
+#[test]
+fn headers_that_are_seldom_hide_nothing() {
+    for v6 in [false, true] {
+        let m = &mut director(21, false);
+        log_in(m, v6, 21);
+        let (text, vport) = if v6 {
+            ("229 Entering Extended Passive Mode (|||5000|)\r\n".to_owned(), 5000)
+        } else {
+            let [a, b, c, d] = server4(0);
+            (format!("227 Entering Passive Mode ({a},{b},{c},{d},19,136).\r\n"), 5000)
+        };
+        let plain = packet(v6, (End::Server(21), End::Client(CLIENT)), ACK, &text);
+        let (verdict, out) = m.run(&with_options(v6, &plain), SERVER_LINK);
+        assert_eq!(verdict.action, Action::Transmit, "{verdict:?}");
+        assert_eq!(entry(m, v6, 0, vport).map(|(state, ..)| state), Some(LISTEN), "v6: {v6}");
+        assert!(v6 || String::from_utf8_lossy(&out).contains("192,0,2,"), "{}", String::from_utf8_lossy(&out));
+    }
+}
+
 #[test]
 fn passive_data_goes_to_the_server_of_its_control_connection() {
     for (v6, persistent, port) in [(false, false, 21), (true, false, 21), (false, true, 21), (true, true, 2121)] {

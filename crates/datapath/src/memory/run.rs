@@ -122,6 +122,7 @@ pub fn run(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
 /// stages. The outcome must be the same; a test says so.
 pub fn run_slow(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
     let mut frame = Frame::<true, true>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
+    t.stash(0);
     let verdict = match t.link(frame.ingress()).map(|link| link.mac) {
         None => Verdict::pass(Reason::UnusedLink),
         Some(mac) => match parse::ethernet(&mut frame, mac) {
