@@ -2,7 +2,7 @@
 //! one packet that comes on both, and a recount after all of it. Needs root and two CPUs.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -187,7 +187,7 @@ fn connections_come_and_go_beside_forwarding_on_tc() {
     in_namespace(|| connections_come_and_go(Path::Tc));
 }
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 21] = [
     "-A -t 192.0.2.10:80 -s rr",
     "-a -t 192.0.2.10:80 -r 10.1.0.11:8080 -m",
     "-a -t 192.0.2.10:80 -r 10.1.0.12:8080 -m",
@@ -197,22 +197,55 @@ const SERVICES: [&str; 9] = [
     "-A -u 192.0.2.12:80 -s wrr",
     "-a -u 192.0.2.12:80 -r 10.1.0.11:80 -g -w 2",
     "-a -u 192.0.2.12:80 -r 10.1.0.12:80 -g",
+    "-A -t [2001:db8::10]:80 -s rr",
+    "-a -t [2001:db8::10]:80 -r [fd00:1::11]:8080 -m",
+    "-a -t [2001:db8::10]:80 -r [fd00:1::12]:8080 -m",
+    "-A -t [2001:db8::11]:80 -s rr -p 60",
+    "-a -t [2001:db8::11]:80 -r [fd00:1::11]:80 -g",
+    "-a -t [2001:db8::11]:80 -r [fd00:1::12]:80 -g",
+    "-A -u [2001:db8::12]:80 -s wrr",
+    "-a -u [2001:db8::12]:80 -r [fd00:1::11]:80 -m",
+    "-a -u [2001:db8::12]:80 -r [fd00:1::12]:80 -m",
+    "-A -u 192.0.2.11:80 -s rr -p 60",
+    "-a -u 192.0.2.11:80 -r 10.1.0.11:80 -m",
+    "-a -u 192.0.2.11:80 -r 10.1.0.12:80 -m",
 ];
 
-/// The same first packet on two CPUs at the same instant: one connection, one server.
+/// Of these: protocol, virtual address, and the servers' port where answers come by here.
+const PLACES: [(u8, &str, u16); 7] = [
+    (proto::TCP, "192.0.2.10", 8080),
+    (proto::TCP, "192.0.2.11", 80),
+    (proto::UDP, "192.0.2.12", 0),
+    (proto::TCP, "2001:db8::10", 8080),
+    (proto::TCP, "2001:db8::11", 0),
+    (proto::UDP, "2001:db8::12", 80),
+    (proto::UDP, "192.0.2.11", 80),
+];
+
+/// A client of that family with an address of its own.
+fn somebody(v6: bool, n: u32) -> (IpAddr, u16) {
+    let address = match v6 {
+        false => Ipv4Addr::from(0xc633_6400 + n).into(),
+        true => Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 1, n as u16).into(),
+    };
+    (address, 20_000)
+}
+
+/// The same first packet on two CPUs at the same instant: one connection, one server. Each client
+/// is new: where a service is persistent they race for its template too.
 fn one_packet_on_two_cpus(path: Path) {
-    const RACES: u32 = 1500;
+    const RACES: u32 = 300 * PLACES.len() as u32;
     let (programs, mut control) = Programs::direct(&Bed::with_servers(2, &[]).unwrap(), &model(&SERVICES)).unwrap();
     let gate = Barrier::new(2);
     let racer = |cpu: usize| {
         pin(cpu);
         let race = |n: u32| {
-            let (service, protocol) = [(10, proto::TCP), (11, proto::TCP), (12, proto::UDP)][(n % 3) as usize];
-            let frame = frame(client(n), vip(service), protocol, flag::SYN, Side::C);
+            let (protocol, address, _) = PLACES[n as usize % PLACES.len()];
+            let vip: IpAddr = address.parse().unwrap();
+            let frame = frame(somebody(vip.is_ipv6(), n), (vip, 80), protocol, flag::SYN, Side::C);
             gate.wait();
             match programs.does(path, Side::C, &frame).unwrap() {
-                // By direct routing the server is told by its MAC.
-                Does::Out(Side::R, out) => Some(if protocol == proto::UDP { out[5] + 10 } else { out[33] }),
+                Does::Out(Side::R, out) => Some(out),
                 _ => None,
             }
         };
@@ -224,7 +257,7 @@ fn one_packet_on_two_cpus(path: Path) {
         (one, other)
     });
     for (n, (one, other)) in one.iter().zip(&other).enumerate() {
-        assert!(one.is_some() && one == other, "race {n}: {one:?} and {other:?}");
+        assert!(one.is_some() && one == other, "race {n}: {one:02x?} and {other:02x?}");
     }
     let tally = tables::tally(&control).unwrap();
     assert_eq!((tally.total.conns, tally.total.in_packets), (RACES.into(), u64::from(RACES) * 2));
@@ -232,6 +265,8 @@ fn one_packet_on_two_cpus(path: Path) {
     assert_eq!(loads, RACES);
     let rows = tables::rows(&control).unwrap();
     assert_eq!(rows.iter().filter(|row| !row[3].ends_with(":0")).count() as u32, RACES);
+    // Of three services each client has a template, and no more than one.
+    assert_eq!(rows.iter().filter(|row| row[3].ends_with(":0")).count() as u32, RACES / PLACES.len() as u32 * 3);
     control.change_to(&Model::default()).unwrap();
     tables::empty(control).unwrap();
 }
@@ -263,17 +298,22 @@ fn counters_equal_a_recount_after_two_cpus() {
                 (seed >> 8) % below
             };
             for _ in 0..packets() / 2 {
-                let (n, service) = (draw(12), [10, 10, 11, 12][draw(4) as usize]);
-                let protocol = if service == 12 { proto::UDP } else { proto::TCP };
+                let (n, (protocol, address, port)) = (draw(12), PLACES[draw(PLACES.len() as u32) as usize]);
+                let vip: IpAddr = address.parse().unwrap();
+                let who = somebody(vip.is_ipv6(), n / 4);
+                let (who, server) = ((who.0, who.1 + (n % 4) as u16), 11 + draw(2) as u8);
                 let flags =
                     [flag::SYN, flag::ACK, flag::FIN | flag::ACK, flag::RST, flag::SYN | flag::ACK][draw(5) as usize];
                 let path = if draw(2) == 0 { Path::Xdp } else { Path::Tc };
                 let (side, from, to) = match draw(3) {
-                    0 if service != 12 => {
-                        let port = if service == 10 { 8080 } else { 80 };
-                        (Side::R, ([10, 1, 0, 11 + draw(2) as u8].into(), port), client(n))
+                    0 if port != 0 => {
+                        let server: IpAddr = match vip {
+                            IpAddr::V4(_) => [10, 1, 0, server].into(),
+                            IpAddr::V6(_) => format!("fd00:1::{server}").parse().unwrap(),
+                        };
+                        (Side::R, (server, port), who)
                     }
-                    _ => (Side::C, client(n), vip(service)),
+                    _ => (Side::C, who, (vip, 80)),
                 };
                 programs.does(path, side, &frame(from, to, protocol, flags, side)).unwrap();
             }
@@ -286,17 +326,19 @@ fn counters_equal_a_recount_after_two_cpus() {
                     let mut after = before.clone();
                     apply(
                         &mut after,
-                        match round % 5 {
+                        match round % 7 {
                             0 => &["-d -t 192.0.2.10:80 -r 10.1.0.11:8080"][..],
                             1 => &["-e -t 192.0.2.11:80 -r 10.1.0.12:80 -m -w 0"],
                             2 => &["-e -u 192.0.2.12:80 -r 10.1.0.11:80 -g -w 5 -x 2"],
                             3 => &["-D -t 192.0.2.11:80"],
+                            4 => &["-d -t [2001:db8::11]:80 -r [fd00:1::12]:80"],
+                            5 => &["-e -t [2001:db8::10]:80 -r [fd00:1::11]:8080 -m -x 3 -y 1"],
                             _ => &[],
                         },
                     );
                     let plan = Plan::between(control.model(), &after);
                     tables::change(&mut control, programs.bed(), &plan).unwrap();
-                    tables::sweep_after(&mut control, [0, 1, 30, 200][(round / 5 % 4) as usize]).unwrap();
+                    tables::sweep_after(&mut control, [0, 1, 30, 200][(round / 7 % 4) as usize]).unwrap();
                     round += 1;
                 }
                 (round, control)
