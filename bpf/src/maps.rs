@@ -9,6 +9,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::macros::btf_map;
+use dirigent_director::conn::Held;
 use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
@@ -290,18 +291,18 @@ impl Tables for KernelTables {
         unsafe { CONNS6.get(key) }
     }
     #[inline(always)]
-    fn template4(&self, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<&Conn<Addr4>> {
+    fn template4(&self, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<Held<'_, Addr4>> {
         // SAFETY: a per-CPU element, all of which `make` writes; then as `conn4`.
         let key = KEY4.get_ptr_mut(0).map(|key| unsafe { &mut *key })?;
         make(key);
-        self.conn4(key)
+        Held::of(self.conn4(key)?, key)
     }
     #[inline(always)]
-    fn template6(&self, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<&Conn<Addr6>> {
+    fn template6(&self, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<Held<'_, Addr6>> {
         // SAFETY: as `template4`.
         let key = KEY6.get_ptr_mut(0).map(|key| unsafe { &mut *key })?;
         make(key);
-        self.conn6(key)
+        Held::of(self.conn6(key)?, key)
     }
     #[inline(always)]
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {

@@ -5,17 +5,18 @@
 //! moves the server's counters; removal is such a change too (to [`Word::DEAD`]),
 //! so it is counted once however many CPUs, and user space's sweep, try it.
 
-use crate::family::{Family, V4, V6};
+use crate::family::{Address, Family, V4, V6};
 use crate::packet::Packet;
 use crate::persist::{self, Whose};
 use crate::records::{Candidate, Conn, Server, Settings, Tuple, conn_flag, kind, setting};
 use crate::sctp;
-use crate::tables::Tables;
+use crate::shared::S64;
+use crate::tables::{Insert, Tables};
 use crate::tcp::{self, Direction, Event};
 use dirigent_wire::{Addr4, TcpHeader, ip::proto};
 
-/// The word of a connection: state (8 bits), flags (8), zero (16), a random tag
-/// (32) that makes words of different connections differ, so that a change meant
+/// The word of a connection: state (8 bits), flags (8), a [`seal`] of its key (16), a
+/// random tag (32) that makes words of different connections differ, so that a change meant
 /// for an entry that was replaced meanwhile fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Word(pub u64);
@@ -25,6 +26,7 @@ impl Word {
     const DEAD: u64 = 1 << 9;
     /// Of a reply entry: its template knows that there was an answer.
     const NOTED: u64 = 1 << 10;
+    const SEAL: u64 = 0xffff_0000;
 
     /// A new connection's word.
     #[inline(always)]
@@ -50,6 +52,20 @@ impl Word {
     #[inline(always)]
     fn noted(self) -> bool {
         self.0 & Self::NOTED != 0
+    }
+    #[inline(always)]
+    fn seal(self) -> u64 {
+        self.0 & Self::SEAL
+    }
+    /// The tag.
+    #[inline(always)]
+    pub fn tag(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+    /// Whether both are of one entry, whatever its state.
+    #[inline(always)]
+    pub(crate) fn is_of(self, other: Self) -> bool {
+        self.0 >> 16 == other.0 >> 16
     }
     #[inline(always)]
     fn with(self, state: u8, active: bool) -> Self {
@@ -123,6 +139,86 @@ impl Server {
     fn move_connection(&self, to_active: bool) {
         self.load.add(load::of(to_active).wrapping_sub(load::of(!to_active)));
     }
+}
+
+/// An entry in hand, with the word that told it is the key's. The table gives a removed
+/// entry's memory to the next connection at once, though other CPUs may still hold a reference:
+/// so changes of the word begin with this one, and what was read beside it counts only if the
+/// entry [`lasts`](Held::lasts). Whoever removes an entry marks it dead before.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'t, A> {
+    /// The entry.
+    pub entry: &'t Conn<A>,
+    /// Its word.
+    pub word: Word,
+}
+
+impl<A> core::ops::Deref for Held<'_, A> {
+    type Target = Conn<A>;
+    #[inline(always)]
+    fn deref(&self) -> &Conn<A> {
+        self.entry
+    }
+}
+
+impl<'t, A: Address> Held<'t, A> {
+    /// An entry that is in no table, so that nobody else has it, or that the word tells.
+    #[inline(always)]
+    pub fn own(entry: &'t Conn<A>) -> Self {
+        Self { entry, word: entry.word() }
+    }
+    /// The entry, if it is that of `key` (still).
+    #[inline(always)]
+    pub fn of(entry: &'t Conn<A>, key: &Tuple<A>) -> Option<Self> {
+        let held = Self::own(entry);
+        (seal(key) == held.word.seal()).then_some(held)
+    }
+}
+
+impl<A> Held<'_, A> {
+    /// Whether all that was read of the entry until now was its own.
+    #[inline(always)]
+    pub fn lasts(&self) -> bool {
+        let word = self.entry.word();
+        word.is_of(self.word) && !word.dead()
+    }
+}
+
+/// Bits that tell an entry's key from others: but for one in 65,536.
+#[inline(always)]
+fn seal<A: Address>(key: &Tuple<A>) -> u64 {
+    // Odd, so that no bit is lost, and irregular, so that each moves the uppermost ones.
+    const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9];
+    let [protocol, template, ..] = key.protocol;
+    let addresses = pair(key.src.digest(), key.dst.digest());
+    let ports = u32::from(key.sport.raw()) | u32::from(key.dport.raw()) << 16;
+    let rest = pair(ports, u32::from(protocol) | u32::from(template) << 8);
+    let [a, b] = FACTORS;
+    addresses.wrapping_mul(a).wrapping_add(rest.wrapping_mul(b)) >> 48 << 16
+}
+
+#[inline(always)]
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// The entry of `key`.
+#[inline(always)]
+pub fn held<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>) -> Option<Held<'t, F::Addr>> {
+    F::conn(t, key).and_then(|entry| Held::of(entry, key))
+}
+
+/// The entry of `key`, if it is the other one of this connection: both have its tag.
+#[inline(always)]
+pub fn other<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>, of: Word) -> Option<Held<'t, F::Addr>> {
+    F::conn(t, key).map(Held::own).filter(|held| held.word.tag() == of.tag())
+}
+
+/// Enters a connection, or a template, under `key`. (Not inlined: kernel 6.1's stack is short.)
+#[inline(never)]
+pub fn insert<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, conn: &mut Conn<F::Addr>) -> Insert {
+    conn.word = S64::new(conn.word.load() & !Word::SEAL | seal(key));
+    F::insert(t, key, conn)
 }
 
 impl<A> Conn<A> {
@@ -223,20 +319,20 @@ fn answers<F: Family>(reply: &Tuple<F::Addr>, conn: &Conn<F::Addr>, request: &Tu
 /// Whether the entry under `reply` is that of the answers to `request`, and not left over.
 #[inline(always)]
 pub fn is_young_reply_of<F: Family, T: Tables>(t: &T, reply: &Tuple<F::Addr>, request: &Tuple<F::Addr>) -> bool {
-    let (Some(settings), Some(entry)) = (t.settings(), F::conn(t, reply)) else { return false };
-    answers::<F>(reply, entry, request) && !looks_idle(settings, reply.proto(), entry, t.now())
+    let (Some(settings), Some(entry)) = (t.settings(), held::<F, T>(t, reply)) else { return false };
+    answers::<F>(reply, &entry, request) && !looks_idle(settings, reply.proto(), &entry, t.now())
 }
 
 /// Whether the entry, by its own last packet, may be past its timeout.
 #[inline(always)]
-pub fn looks_idle<A>(settings: &Settings, protocol: u8, conn: &Conn<A>, now: u32) -> bool {
-    age(now, conn.last_seen.load()) >= timeout(settings, protocol, conn.word().state())
+pub fn looks_idle<A>(settings: &Settings, protocol: u8, conn: &Held<'_, A>, now: u32) -> bool {
+    age(now, conn.last_seen.load()) >= timeout(settings, protocol, conn.word.state())
 }
 
 /// The same, of SCTP or not.
 #[inline(always)]
-pub fn looks_over<A, P: Packet>(settings: &Settings, protocol: u8, conn: &Conn<A>, now: u32) -> bool {
-    let state = conn.word().state();
+pub fn looks_over<A, P: Packet>(settings: &Settings, protocol: u8, conn: &Held<'_, A>, now: u32) -> bool {
+    let state = conn.word.state();
     let timeout = match P::SCTP {
         true => association_timeout(settings, state),
         false => plain_timeout(settings, protocol, state),
@@ -261,11 +357,11 @@ pub enum Expiry {
 /// for idle candidates: one protocol, one winner.
 #[inline(never)]
 pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool) -> Expiry {
-    let Some(found) = F::conn(t, key) else { return Expiry::Absent };
+    let Some(found) = held::<F, T>(t, key) else { return Expiry::Absent };
     if found.kind == kind::TEMPLATE {
         return persist::expire::<F, T>(t, key, force);
     }
-    let other = partner::<F>(key, found);
+    let other = partner::<F>(key, &found);
     if found.is_reply() { retire::<F, T>(t, &other, key, force) } else { retire::<F, T>(t, key, &other, force) }
 }
 
@@ -274,34 +370,53 @@ pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool
 #[inline(always)]
 fn abandon<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>) -> Expiry {
     let Some(settings) = t.settings() else { return Expiry::Alive };
-    let Some(entry) = F::conn(t, reply) else { return Expiry::Absent };
-    if !answers::<F>(reply, entry, request) || !looks_idle(settings, reply.proto(), entry, t.now()) {
+    let Some(entry) = held::<F, T>(t, reply) else { return Expiry::Absent };
+    if !answers::<F>(reply, &entry, request) || !looks_idle(settings, reply.proto(), &entry, t.now()) {
+        return Expiry::Alive;
+    }
+    if !bury(entry) {
         return Expiry::Alive;
     }
     F::remove(t, reply);
     Expiry::Gone
 }
 
+/// Marks an entry dead whose word decides nothing: who does removes it.
+#[inline(always)]
+pub fn bury<A>(held: Held<'_, A>) -> bool {
+    let mut word = held.word;
+    let mut n = 0;
+    while n < TRIES && word.is_of(held.word) && !word.dead() {
+        if held.entry.word.swap_if(word.0, word.0 | Word::DEAD) {
+            return true;
+        }
+        word = held.entry.word();
+        n += 1;
+    }
+    false
+}
+
 /// Expires the connection with these two keys.
 #[inline(never)]
 fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tuple<F::Addr>, force: bool) -> Expiry {
     let now = t.now();
-    let Some(conn) = F::conn(t, request) else { return abandon::<F, T>(t, request, reply) };
-    if !answered_by::<F>(request, conn, reply) {
+    let Some(conn) = held::<F, T>(t, request) else { return abandon::<F, T>(t, request, reply) };
+    if !answered_by::<F>(request, &conn, reply) {
         return abandon::<F, T>(t, request, reply);
     }
-    let word = conn.word();
+    let Held { entry, word } = conn;
     if word.dead() {
         return Expiry::Absent;
     }
-    let (paired, whose) = (paired(conn.kind), Whose::of(conn));
+    let server = entry.server;
+    let (paired, whose) = (paired(conn.kind), Whose::of(entry));
     if !force {
         let Some(settings) = t.settings() else { return Expiry::Alive };
         // A control connection of FTP may be silent as long as its data flows.
-        if conn.link().connections() != 0 {
+        if entry.link().connections() != 0 {
             return Expiry::Alive;
         }
-        let mut idle = age(now, conn.last_seen.load());
+        let mut idle = age(now, entry.last_seen.load());
         if paired && let Some(copy) = F::conn(t, reply) {
             idle = idle.min(age(now, copy.last_seen.load()));
         }
@@ -309,13 +424,13 @@ fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tup
             return Expiry::Alive;
         }
     }
-    if !conn.word.swap_if(word.0, word.0 | Word::DEAD) {
+    if !entry.word.swap_if(word.0, word.0 | Word::DEAD) {
         return Expiry::Alive; // a packet, or another expiry, was faster
     }
-    if let Some(server) = t.server(conn.server) {
+    if let Some(server) = t.server(server) {
         server.remove_connection(word.active());
     }
-    if paired {
+    if paired && other::<F, T>(t, reply, word).is_some_and(bury) {
         F::remove(t, reply);
     }
     F::remove(t, request);
@@ -371,36 +486,38 @@ impl Machine for Sctp {
 }
 
 /// Moves the connection's state by `event` and the server's counters with it.
-/// Says whether it changed.
+/// Gives the new word, if it changed.
 #[inline(always)]
-fn step<F: Family, T: Tables, M: Machine>(t: &T, conn: &Conn<F::Addr>, direction: Direction, event: M::Event) -> bool {
+fn step<T: Tables, M: Machine, A>(t: &T, conn: &Held<'_, A>, direction: Direction, event: M::Event) -> Option<Word> {
     let secure = t.settings().is_some_and(|settings| settings.flags & setting::SECURE_TCP != 0);
     let row = M::row(secure, direction, event);
+    let mut word = conn.word;
     let mut n = 0;
     while n < TRIES {
-        let word = conn.word();
         let next = tcp::read(row, word.state());
-        if next == word.state() || word.dead() {
-            return false;
+        if next == word.state() || word.dead() || !word.is_of(conn.word) {
+            return None;
         }
-        let active = M::active(next);
-        if conn.word.swap_if(word.0, word.with(next, active).0) {
+        let (active, server) = (M::active(next), conn.server);
+        let new = word.with(next, active);
+        if conn.entry.word.swap_if(word.0, new.0) {
             if active != word.active()
-                && let Some(server) = t.server(conn.server)
+                && let Some(server) = t.server(server)
             {
                 server.move_connection(active);
             }
-            return true;
+            return Some(new);
         }
+        word = conn.entry.word();
         n += 1;
     }
-    false
+    None
 }
 
 /// State change by a packet that `key` is the tuple of; `said` is what it says:
 /// [`crate::parse::Transport::flags`].
 #[inline(always)]
-pub fn on_packet<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, said: u8) {
+pub fn on_packet<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Held<'_, F::Addr>, said: u8) {
     if P::SCTP {
         on_association::<F, P, T>(t, key, conn, said);
     } else if key.proto() == proto::TCP {
@@ -413,14 +530,14 @@ pub fn on_packet<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, c
 /// Whether a packet has more to do than the easy path can: a template is to be told that a
 /// connection of it is established, or answered.
 #[inline(always)]
-pub fn tells_template<A: Copy>(key: &Tuple<A>, conn: &Conn<A>, said: u8) -> bool {
+pub fn tells_template<A: Copy>(key: &Tuple<A>, conn: &Held<'_, A>, said: u8) -> bool {
     if conn.flags & conn_flag::CONTROLLED == 0 {
         return false;
     }
     if key.proto() != proto::TCP {
         return unanswered(conn);
     }
-    let state = conn.word().state();
+    let state = conn.word.state();
     state != tcp::State::Established as u8
         && tcp::next(whence(conn.kind), Event::of(said), state) == tcp::State::Established as u8
 }
@@ -438,10 +555,10 @@ fn whence(kind: u8) -> Direction {
 /// State change by a TCP segment. Pure data and acknowledgements in a settled state need
 /// nothing but the reply entry's copy of the state.
 #[inline(always)]
-fn on_segment<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, flags: u8) {
+fn on_segment<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Held<'_, F::Addr>, flags: u8) {
     const DECISIVE: u8 = TcpHeader::SYN | TcpHeader::FIN | TcpHeader::RST;
     let (direction, event) = (whence(conn.kind), Event::of(flags));
-    let state = conn.word().state();
+    let state = conn.word.state();
     if direction != Direction::Out {
         if tcp::next(direction, event, state) != state {
             changed::<F, P, T, Tcp>(t, key, conn, direction, event);
@@ -452,42 +569,43 @@ fn on_segment<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn
         return;
     }
     let request = partner::<F>(key, conn);
-    if let Some(master) = F::conn(t, &request) {
-        changed::<F, P, T, Tcp>(t, &request, master, direction, event);
+    if let Some(master) = other::<F, T>(t, &request, conn.word) {
+        changed::<F, P, T, Tcp>(t, &request, &master, direction, event);
     }
 }
 
 /// Whether this is a reply entry of a persistent UDP service without an answer so far.
 #[inline(always)]
-fn unanswered<A>(conn: &Conn<A>) -> bool {
-    conn.flags & conn_flag::CONTROLLED != 0 && conn.is_reply() && !conn.word().noted()
+fn unanswered<A>(conn: &Held<'_, A>) -> bool {
+    conn.flags & conn_flag::CONTROLLED != 0 && conn.kind == kind::NAT_REPLY && !conn.word.noted()
 }
 
 /// The first answer assures the template.
 #[inline(never)]
-fn note_answer<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>) {
-    let word = conn.word();
-    if conn.word.swap_if(word.0, word.0 | Word::NOTED) {
-        persist::assure::<F, T>(t, &partner::<F>(key, conn), &Whose::of(conn));
+fn note_answer<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Held<'_, F::Addr>) {
+    let whose = Whose::of(conn);
+    let request = partner::<F>(key, conn);
+    if conn.entry.word.swap_if(conn.word.0, conn.word.0 | Word::NOTED) {
+        persist::assure::<F, T>(t, &request, &whose);
     }
 }
 
 /// State change by an SCTP packet, of either side.
 #[inline(always)]
-fn on_association<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Conn<F::Addr>, event: u8) {
+fn on_association<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Held<'_, F::Addr>, event: u8) {
     let direction = whence(conn.kind);
     if direction != Direction::Out {
         changed::<F, P, T, Sctp>(t, key, conn, direction, event);
         return;
     }
-    let state = conn.word().state();
+    let state = conn.word.state();
     // Data in a settled state, by the copy of the state, which may lag.
     if event == sctp::event::DATA && sctp::next(direction, event, state) == state {
         return;
     }
     let request = partner::<F>(key, conn);
-    if let Some(master) = F::conn(t, &request) {
-        changed::<F, P, T, Sctp>(t, &request, master, direction, event);
+    if let Some(master) = other::<F, T>(t, &request, conn.word) {
+        changed::<F, P, T, Sctp>(t, &request, &master, direction, event);
     }
 }
 
@@ -496,22 +614,25 @@ fn on_association<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, 
 fn changed<F: Family, P: Packet, T: Tables, M: Machine>(
     t: &T,
     request: &Tuple<F::Addr>,
-    conn: &Conn<F::Addr>,
+    conn: &Held<'_, F::Addr>,
     direction: Direction,
     event: M::Event,
 ) {
-    if !step::<F, T, M>(t, conn, direction, event) {
-        return;
+    // While the word is the same, so is all else.
+    let kind = conn.kind;
+    let Some(word) = step::<T, M, F::Addr>(t, conn, direction, event) else { return };
+    if !P::EASY && conn.flags & conn_flag::CONTROLLED != 0 && word.state() == M::ESTABLISHED {
+        let whose = Whose::of(conn);
+        if conn.lasts() {
+            persist::assure::<F, T>(t, request, &whose);
+        }
     }
-    if !P::EASY && conn.flags & conn_flag::CONTROLLED != 0 && conn.word().state() == M::ESTABLISHED {
-        persist::assure::<F, T>(t, request, &Whose::of(conn));
-    }
-    if !paired(conn.kind) {
+    if !paired(kind) {
         return;
     }
     let reply = partner::<F>(request, conn);
-    if let Some(copy) = F::conn(t, &reply) {
-        copy.word.store(conn.word.load());
+    if let Some(copy) = other::<F, T>(t, &reply, word) {
+        copy.entry.word.swap_if(copy.word.0, copy.word.with(word.state(), word.active()).0);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The packet path from its first byte to its verdict. Read this file first.
 
-use crate::conn;
+use crate::conn::{self, Held};
 use crate::cut::{self, Parting, Pieces};
 use crate::errors;
 use crate::family::{Family, L3, V4, V6};
@@ -151,9 +151,9 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
         _ => return Err(later::<F, T>(t)),
     };
     let settings = t.settings().ok_or(Verdict::pass(Reason::NotConfigured))?;
-    match F::conn(t, &flow.key) {
-        Some(conn) if !ftp::speaks::<F>(&flow, conn) && !is_over::<F, P, T>(t, settings, &flow, conn) => {
-            Ok(if conn.is_reply() { forward::reply(p, t, &flow, conn) } else { forward::request(p, t, &flow, conn) })
+    match conn::held::<F, T>(t, &flow.key) {
+        Some(conn) if !ftp::speaks::<F>(&flow, &conn) && !is_over::<F, P, T>(t, settings, &flow, &conn) => {
+            Ok(if conn.is_reply() { forward::reply(p, t, &flow, &conn) } else { forward::request(p, t, &flow, &conn) })
         }
         Some(_) => Err(later::<F, T>(t)),
         None if open::service::<F, T>(t, &flow.key).is_some() => Err(later::<F, T>(t)),
@@ -242,7 +242,7 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
         return Verdict::pass(Reason::Malformed);
     }
     let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
-    let Some(conn) = F::conn(t, &w.flow.key) else {
+    let Some(conn) = &conn::held::<F, T>(t, &w.flow.key) else {
         if !P::SCTP && ftp::may_claim::<F>(settings.flags, &w.flow) {
             return Stage::Claim.verdict::<F>();
         }
@@ -292,13 +292,13 @@ pub fn over<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
     settle(read_any(p, t, w).map(|()| {
         let flow = &w.flow;
         let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
-        let at_once = F::conn(t, &flow.key).is_some_and(|conn| match flow.key.proto() {
-            proto::SCTP => ends::<F, Association<'_, P>, T>(t, settings, flow, conn),
-            _ => ends::<F, P, T>(t, settings, flow, conn),
+        let at_once = conn::held::<F, T>(t, &flow.key).is_some_and(|conn| match flow.key.proto() {
+            proto::SCTP => ends::<F, Association<'_, P>, T>(t, settings, flow, &conn),
+            _ => ends::<F, P, T>(t, settings, flow, &conn),
         });
         let alive = conn::expire::<F, T>(t, &flow.key, at_once) == conn::Expiry::Alive;
         // So that it is not found over again.
-        if alive && let Some(conn) = F::conn(t, &flow.key) {
+        if alive && let Some(conn) = conn::held::<F, T>(t, &flow.key) {
             conn.last_seen.store(t.now());
         }
         Stage::Slow.verdict::<F>()
@@ -402,10 +402,10 @@ pub fn leave_sctp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut
         if w.flow.ip.fragment != Fragment::Whole {
             return Verdict::pass(Reason::OtherProtocol);
         }
-        match F::conn(t, &w.flow.key) {
+        match conn::held::<F, T>(t, &w.flow.key) {
             Some(conn) if conn.is_reply() => {
-                w.flow.l4.header = sctp::crc_change(conn, &w.flow);
-                forward::local_reply(&mut Association(p), t, &w.flow, conn)
+                w.flow.l4.header = sctp::crc_change(&conn, &w.flow);
+                forward::local_reply(&mut Association(p), t, &w.flow, &conn)
             }
             _ => own_client::<F, T>(t, &w.flow.key),
         }
@@ -541,7 +541,12 @@ fn read_ports<F: ReadIp, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>
 /// Whether the packet finds its connection at the end: past its timeout, or ended by this
 /// very packet.
 #[inline(always)]
-fn is_over<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
+fn is_over<F: Family, P: Packet, T: Tables>(
+    t: &T,
+    settings: &Settings,
+    flow: &Flow<F>,
+    conn: &Held<'_, F::Addr>,
+) -> bool {
     // Which of them does end it, a later stage finds out: that is none of the easy ones.
     let ended = if P::EASY { begins::<F, P>(flow, conn) } else { ends::<F, P, T>(t, settings, flow, conn) };
     ended || conn::looks_over::<_, P>(settings, flow.key.proto(), conn, t.now())
@@ -562,7 +567,7 @@ fn begins<F: Family, P: Packet>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
 /// IPVS drops such a SYN where netfilter knows it, and waits for the next. (Not inlined: the
 /// verifier would go through all that follows once for each way through it.)
 #[inline(never)]
-fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
+fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, conn: &Held<'_, F::Addr>) -> bool {
     let begins = begins::<F, P>(flow, conn);
     if settings.flags & setting::EXPIRE_NODEST != 0 && !conn.is_reply() {
         let removed = t.next_hop(conn.server).is_some_and(|next| next.state.load() == hop::REMOVED);
@@ -575,11 +580,11 @@ fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow
 
 /// Whether a new SYN or INIT of this connection opens another (`conn_reuse_mode`).
 #[inline(always)]
-fn reopens<F: Family, P: Packet>(settings: &Settings, conn: &Conn<F::Addr>) -> bool {
+fn reopens<F: Family, P: Packet>(settings: &Settings, conn: &Held<'_, F::Addr>) -> bool {
     if settings.flags & setting::REUSE == 0 || conn.flags & (conn_flag::CONTROLLED | conn_flag::FTP_DATA) != 0 {
         return false;
     }
-    let state = conn.word().state();
+    let state = conn.word.state();
     if P::SCTP {
         return state == sctp::State::Closed as u8;
     }
@@ -622,9 +627,9 @@ fn leave_ip<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<V
         return Err(Stage::Sctp.verdict::<F>());
     }
     let flow = whole::<F, P>(p, &ip).ok_or(Verdict::pass(Reason::OtherProtocol))?;
-    match F::conn(t, &flow.key) {
+    match conn::held::<F, T>(t, &flow.key) {
         // UDP over IPv4 may go without a checksum; translated it may stay so.
-        Some(conn) if conn.is_reply() => Ok(forward::local_reply(p, t, &flow, conn)),
+        Some(conn) if conn.is_reply() => Ok(forward::local_reply(p, t, &flow, &conn)),
         _ => Err(own_client::<F, T>(t, &flow.key)),
     }
 }

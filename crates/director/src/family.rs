@@ -1,6 +1,7 @@
 //! The two address families behind one interface: everything in which IPv4 and
 //! IPv6 differ. The rest of the packet path is written once, over [`Family`].
 
+use crate::conn::Held;
 use crate::packet::Packet;
 use crate::records::{Conn, Datagram, Known, Link, Piece, Place, Tuple};
 use crate::tables::{Insert, Route, Tables};
@@ -26,6 +27,8 @@ pub trait Address: Copy + PartialEq + Default + core::fmt::Debug + 'static {
     /// IPVS's fold for hashing: the IPv4 address, or the four IPv6 words
     /// exclusive-ored, in host order.
     fn hash_fold(&self) -> u32;
+    /// Four bytes that tell most from each other: hosts, networks, and marks in their place.
+    fn digest(&self) -> u32;
     /// Whether no packet can come from there (RFC 6890, RFC 4291): loopback,
     /// multicast, unspecified, reserved.
     fn impossible_source(&self) -> bool;
@@ -64,6 +67,11 @@ impl Address for Addr4 {
     #[inline(always)]
     fn hash_fold(&self) -> u32 {
         self.number()
+    }
+    #[inline(always)]
+    fn digest(&self) -> u32 {
+        let [a, b] = self.0;
+        (a as u32) << 16 | b as u32
     }
     #[inline(always)]
     fn impossible_source(&self) -> bool {
@@ -111,6 +119,11 @@ impl Address for Addr6 {
         (hi as u32) << 16 | lo as u32
     }
     #[inline(always)]
+    fn digest(&self) -> u32 {
+        let [a, b, c, d, _, _, g, h] = self.0;
+        ((a ^ c ^ g) as u32) << 16 | (b ^ d ^ h) as u32
+    }
+    #[inline(always)]
     fn impossible_source(&self) -> bool {
         let [a, b, c, d, e, f, g, h] = self.0;
         let unspecified_or_loopback = a | b | c | d | e | f | g == 0 && u16::from_be(h) <= 1;
@@ -153,7 +166,7 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     fn conn<'t, T: Tables>(t: &'t T, key: &Tuple<Self::Addr>) -> Option<&'t Conn<Self::Addr>>;
     /// The entry of the key that `make` writes, which is nobody's tuple: a template. (The key
     /// is not on the stack, of which kernel 6.1 has none left where this is asked.)
-    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Self::Addr>)) -> Option<&Conn<Self::Addr>>;
+    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Self::Addr>)) -> Option<Held<'_, Self::Addr>>;
     /// Adds an entry.
     fn insert<T: Tables>(t: &mut T, key: &Tuple<Self::Addr>, conn: &Conn<Self::Addr>) -> Insert;
     /// Removes an entry.
@@ -221,7 +234,7 @@ impl Family for V4 {
         t.conn4(key)
     }
     #[inline(always)]
-    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<&Conn<Addr4>> {
+    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<Held<'_, Addr4>> {
         t.template4(make)
     }
     #[inline(always)]
@@ -326,7 +339,7 @@ impl Family for V6 {
         t.conn6(key)
     }
     #[inline(always)]
-    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<&Conn<Addr6>> {
+    fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<Held<'_, Addr6>> {
         t.template6(make)
     }
     #[inline(always)]

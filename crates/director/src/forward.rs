@@ -1,7 +1,7 @@
 //! Sending a connection's packet on: the route, TTL and MTU rules
 //! (ipvs-semantics §2.1, packet-rules §2.2), then the rewrite of NAT (§2.2, 2.3).
 
-use crate::conn;
+use crate::conn::{self, Held};
 use crate::cut::Parting;
 use crate::direct::{Flow, Stage};
 use crate::errors::{self, Notice};
@@ -169,8 +169,9 @@ fn wire_len<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> u32 {
 
 /// A client's packet to its real server.
 #[inline(always)]
-pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
-    let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
+pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Held<'_, F::Addr>) -> Verdict {
+    let server = conn.server;
+    let Some(next) = t.next_hop(server) else { return Verdict::drop(Reason::ServerRemoved) };
     let state = next.state.load();
     let len = wire_len::<F, P>(p, flow);
     let mut long = len > next.room() && hop::leads(state);
@@ -220,9 +221,12 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
     if P::EASY || flow.ip.fragment != Fragment::Later {
         conn::on_packet::<F, P, T>(t, &flow.key, conn, flow.l4.flags);
     }
-    conn.touch(t.now());
-    t.count(conn.server, false, flow.ip.len);
     let rewrite = Rewrite::of(conn);
+    if !conn.lasts() {
+        return later::<F>();
+    }
+    conn.touch(t.now());
+    t.count(server, false, flow.ip.len);
     if !P::EASY {
         match state {
             hop::RESOLVED | hop::NO_NEIGHBOUR => {}
@@ -247,7 +251,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
     if !P::EASY && long && !cut {
         return errors::refuse::<F, T>(t, Notice::TooBig, next.room());
     }
-    let mut way = Way::to(next, conn.server);
+    let mut way = Way::to(next, server);
     if cut {
         way.cut = next.path_mtu();
     }
@@ -381,7 +385,7 @@ fn routed_source<F: Family, T: Tables>(t: &T, flow: &Flow<F>, vip: F::Addr) -> F
 
 /// A server's packet to its client.
 #[inline(always)]
-pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
+pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Held<'_, F::Addr>) -> Verdict {
     if flow.ip.ttl <= 1 {
         return Verdict::pass(Reason::ReplyExpires);
     }
@@ -408,9 +412,13 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
     if P::EASY || flow.ip.fragment != Fragment::Later {
         conn::on_packet::<F, P, T>(t, &flow.key, conn, flow.l4.flags);
     }
+    let (server, rewrite) = (conn.server, Rewrite::of(conn));
+    if !conn.lasts() {
+        return later::<F>();
+    }
     conn.touch(t.now());
-    t.count(conn.server, true, flow.ip.len);
-    if !F::decrement_ttl(p) || !Rewrite::of(conn).apply(p, flow) {
+    t.count(server, true, flow.ip.len);
+    if !F::decrement_ttl(p) || !rewrite.apply(p, flow) {
         return failed();
     }
     way.send::<F, P, T>(p, t, Reason::Reply)
@@ -419,14 +427,23 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
 /// An answer of a real server on this host, on its way out: translated in
 /// place, the host's own route and TTL stand.
 #[inline(always)]
-pub fn local_reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, conn: &Conn<F::Addr>) -> Verdict {
+pub fn local_reply<F: Family, P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    flow: &Flow<F>,
+    conn: &Held<'_, F::Addr>,
+) -> Verdict {
     if P::SCTP && sctp::unfinished(p, flow) == Unfinished::Segments {
         return Verdict::drop(Reason::SctpOffload);
     }
     conn::on_packet::<F, P, T>(t, &flow.key, conn, flow.l4.flags);
+    let (server, rewrite) = (conn.server, Rewrite::of(conn));
+    if !conn.lasts() {
+        return Verdict::pass(Reason::NoService);
+    }
     conn.touch(t.now());
-    t.count(conn.server, true, flow.ip.len);
-    if !Rewrite::of(conn).apply(p, flow) {
+    t.count(server, true, flow.ip.len);
+    if !rewrite.apply(p, flow) {
         return failed();
     }
     Verdict::of(Action::Deliver, Reason::LocalReply)

@@ -385,20 +385,22 @@ fn wish<A>(control: &Conn<A>, (cport, vport): (Be16, Be16), port: Be16, ingress:
 #[inline(always)]
 pub fn listen<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
     let Work { flow, conn, reply: key, line, .. } = w;
-    let Some(found) = F::conn(t, &flow.key) else { return Ok(()) };
+    let Some(found) = conn::held::<F, T>(t, &flow.key) else { return Ok(()) };
     let (reply, header) = (found.is_reply(), flow.l4.header);
-    if !speaks::<F>(flow, found) || header < 20 || flow.ip.fragment != Fragment::Whole {
+    if !speaks::<F>(flow, &found) || header < 20 || flow.ip.fragment != Fragment::Whole {
         return Ok(());
     }
     let at = flow.ip.l4 + (header & 0x3c) as usize;
     let len = flow.ip.l4_len().wrapping_sub(header);
     let len = if len > LINE as u32 { LINE as u32 } else { len };
     // The request entry is the connection.
-    *key = if reply { conn::partner::<F>(&flow.key, found) } else { flow.key };
-    let Some(control) = F::conn(t, key) else { return Ok(()) };
-    if control.word().state() != State::Established as u8 || !p.load(at, len, line) {
+    *key = if reply { conn::partner::<F>(&flow.key, &found) } else { flow.key };
+    let Some(control) = conn::held::<F, T>(t, key) else { return Ok(()) };
+    if control.word.state() != State::Established as u8 || !p.load(at, len, line) {
         return Ok(());
     }
+    // Verified once from here, not once for each way that led here.
+    let (reply, len) = (t.forget(reply.into()) != 0, t.forget(len));
     let (ports, vip) = ((key.sport, key.dport), key.dst);
     let below = |port: Be16| Be16::new(port.get().wrapping_sub(1));
     let said = read(t, line, len, reply, F::V6);
@@ -407,13 +409,16 @@ pub fn listen<F: Family, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Wor
         What::Nothing => return Ok(()),
         What::Active => {
             (key.sport, key.dport) = (port, below(key.dport));
-            wish(control, ports, below(control.port), p.ingress())
+            wish(&control, ports, below(control.port), p.ingress())
         }
         What::Extended | What::Passive => {
             (key.sport, key.dport) = (Be16::new(0), port);
-            wish(control, ports, port, p.ingress())
+            wish(&control, ports, port, p.ingress())
         }
     };
+    if !control.lasts() {
+        return Ok(());
+    }
     let key = *key;
     let passive = t.forget(u32::from(said.what == What::Passive));
     expect::<F, T>(t, &key, wish, conn, &mut w.reply)?;
@@ -437,9 +442,9 @@ fn expect<F: Family, T: Tables>(
     conn: &mut Conn<F::Addr>,
     reply: &mut Tuple<F::Addr>,
 ) -> Decision<()> {
-    if let Some(there) = F::conn(t, key) {
+    if let Some(there) = conn::held::<F, T>(t, key) {
         // Said again, or decided again by tc.
-        if there.server == wish.server && there.word().state() == State::Listen as u8 && !open::idle::<F, T>(t, key) {
+        if there.server == wish.server && there.word.state() == State::Listen as u8 && !open::idle::<F, T>(t, key) {
             there.last_seen.store(t.now());
             return Ok(());
         }
@@ -483,13 +488,14 @@ pub fn may_claim<F: Family>(flags: u32, flow: &Flow<F>) -> bool {
 pub fn claim<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<bool> {
     let Work { flow, conn, reply: key, .. } = w;
     *key = Tuple::new(proto::TCP, flow.key.src, Be16::new(0), flow.key.dst, flow.key.dport);
-    let Some(found) = F::conn(t, key) else { return Ok(false) };
+    let Some(found) = conn::held::<F, T>(t, key) else { return Ok(false) };
     if found.flags & conn_flag::FTP_DATA == 0 || open::idle::<F, T>(t, key) {
         return Ok(false);
     }
-    let ports = (Be16::new((found.mask >> 16) as u16), Be16::new(found.mask as u16));
-    let mut wish = wish(found, ports, found.port, p.ingress());
-    if conn::expire::<F, T>(t, key, true) != Expiry::Gone {
+    let mask = found.mask;
+    let ports = (Be16::new((mask >> 16) as u16), Be16::new(mask as u16));
+    let mut wish = wish(&found, ports, found.port, p.ingress());
+    if !found.lasts() || conn::expire::<F, T>(t, key, true) != Expiry::Gone {
         return Err(Verdict::drop(Reason::Raced));
     }
     enter::<F, T>(t, &flow.key, &mut wish, conn, key).map(|()| true)

@@ -1,13 +1,14 @@
 //! ICMP errors about a connection's packets, relayed to whom they concern
 //! (ipvs-semantics §7, corrected by packet-rules §2.1).
 
+use crate::conn::{self, Held};
 use crate::direct::{Flow, MAX_L4, Stage, Work};
 use crate::family::{Family, L3};
-use crate::forward::{self, Way};
+use crate::forward::{self, Rewrite, Way};
 use crate::open::{self, addr_delta};
 use crate::packet::{L4, Packet};
 use crate::parse::{Fragment, Ip, ReadIp};
-use crate::records::{Conn, Tuple, hop, kind, setting};
+use crate::records::{Tuple, hop, setting};
 use crate::tables::Tables;
 use crate::verdict::{Action, Decision, Reason, Verdict};
 use dirigent_wire::{Be16, IcmpHeader, Ipv6Header, Ports, checksum, icmp, ip::proto};
@@ -54,8 +55,8 @@ pub fn relate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>
     // What a tunnel spreads its flows by.
     w.flow.key = w.message.key;
     let message = &w.message;
-    let conn = match F::conn(t, &message.key) {
-        Some(conn) if !conn.word().dead() => conn,
+    let conn = &match conn::held::<F, T>(t, &message.key) {
+        Some(conn) if !conn.word.dead() => conn,
         _ if at == Where::Entering && tunnelled::<F, T>(t, message) => return Err(Stage::TunnelError.verdict::<F>()),
         _ if at == Where::Entering && schedules(t) => return Err(Stage::IcmpOpen.verdict::<F>()),
         _ => return Err(unrelated),
@@ -150,25 +151,25 @@ pub(crate) fn intact<F: Family, P: Packet>(p: &P, ip: &Ip<F::Addr>) -> bool {
 /// Rewrites outer and quoted addresses and the quoted port. Request direction:
 /// outer destination and quoted source; reply direction the other two.
 #[inline(always)]
-fn rewrite<F: Family, P: Packet>(p: &mut P, m: &Message<F>, conn: &Conn<F::Addr>) -> bool {
+fn rewrite<F: Family, P: Packet>(p: &mut P, m: &Message<F>, new: &Rewrite<F::Addr>) -> bool {
     let (src, dst) = (F::SRC_AT, F::SRC_AT + size_of::<F::Addr>());
-    let (outer, inner, old) = if conn.is_reply() { (src, dst, m.ip.src) } else { (dst, src, m.ip.dst) };
-    let outer_delta = addr_delta(&old, &conn.addr);
+    let (outer, inner, old) = if new.source { (src, dst, m.ip.src) } else { (dst, src, m.ip.dst) };
+    let outer_delta = addr_delta(&old, &new.addr);
     let Some(ports) = p.get_mut::<Ports>(m.ports) else { return false };
-    if conn.is_reply() {
-        ports.dst = conn.port;
+    if new.source {
+        ports.dst = new.port;
     } else {
-        ports.src = conn.port;
+        ports.src = new.port;
     }
-    if !F::write_addr(p, m.quoted, inner, conn.addr, conn.addr_delta)
-        || !F::write_addr(p, L3, outer, conn.addr, outer_delta)
+    if !F::write_addr(p, m.quoted, inner, new.addr, new.addr_delta)
+        || !F::write_addr(p, L3, outer, new.addr, outer_delta)
     {
         return false;
     }
     // The quoted IPv4 header sums to the same as before, its own checksum
     // included; IPv6 has none, and its ICMP covers the pseudo header.
     let (outer_delta, inner_delta) =
-        if F::V6 { (outer_delta, checksum::add(conn.addr_delta, conn.port_delta)) } else { (0, conn.port_delta) };
+        if F::V6 { (outer_delta, checksum::add(new.addr_delta, new.port_delta)) } else { (0, new.port_delta) };
     p.patch_l4(m.ip.l4 + CHECK, outer_delta, inner_delta, L4::Tcp, F::V6)
 }
 
@@ -181,10 +182,13 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     t: &T,
     flow: &Flow<F>,
     m: &Message<F>,
-    conn: &Conn<F::Addr>,
+    conn: &Held<'_, F::Addr>,
 ) -> Verdict {
-    let nat = conn.kind == kind::NAT_REQUEST;
-    let Some(next) = t.next_hop(conn.server) else { return Verdict::drop(Reason::ServerRemoved) };
+    let (server, new) = (conn.server, Rewrite::of(conn));
+    if !conn.lasts() {
+        return Verdict::drop(Reason::Raced);
+    }
+    let Some(next) = t.next_hop(server) else { return Verdict::drop(Reason::ServerRemoved) };
     let state = next.state.load();
     let long = m.ip.len > next.room() && hop::leads(state);
     if state == hop::REMOVED {
@@ -196,10 +200,10 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     if F::V6 && long && m.ip.ttl > 1 {
         return too_long(t, m, next.room());
     }
-    if nat && !intact::<F, P>(p, &m.ip) {
+    if new.nat && !intact::<F, P>(p, &m.ip) {
         return Verdict::drop(Reason::IcmpChecksum);
     }
-    t.count(conn.server, false, m.ip.len);
+    t.count(server, false, m.ip.len);
     let dead_end = match state {
         hop::LOCAL => false,
         hop::RESOLVED | hop::NO_NEIGHBOUR => m.ip.ttl <= 1,
@@ -208,7 +212,7 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     if dead_end {
         return Verdict::drop(Reason::NoErrorAboutIcmp);
     }
-    if nat && !rewrite(p, m, conn) {
+    if new.nat && !rewrite(p, m, &new) {
         return Verdict::drop(Reason::RewriteFailed);
     }
     if state == hop::LOCAL {
@@ -219,7 +223,7 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     }
     // An error is cut whether DF forbids it or not: nobody would hear of its loss.
     let cut = if long { next.path_mtu() } else { 0 };
-    let way = Way { cut, ..Way::to(next, conn.server) };
+    let way = Way { cut, ..Way::to(next, server) };
     forward::dispatch(p, t, flow, next, way, Reason::IcmpRequest)
 }
 
@@ -258,11 +262,15 @@ pub fn shorten<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F
 }
 
 #[inline(always)]
-fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
+fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Held<'_, F::Addr>) -> Verdict {
     if m.ip.ttl <= 1 {
         return Verdict::drop(Reason::NoErrorAboutIcmp);
     }
-    let way = match forward::way_out::<F, P, T>(p, t, &conn.addr, &m.ip.dst, m.ip.len, !F::V6, conn.client_link) {
+    let (server, link, new) = (conn.server, conn.client_link, Rewrite::of(conn));
+    if !conn.lasts() {
+        return Verdict::drop(Reason::Raced);
+    }
+    let way = match forward::way_out::<F, P, T>(p, t, &new.addr, &m.ip.dst, m.ip.len, !F::V6, link) {
         Ok(way) => way,
         Err(v) if v.reason == Reason::ReplyTooBig && !P::LAST => {
             return Verdict::of(Action::HandOver, Reason::HandedToTc);
@@ -273,8 +281,8 @@ fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     if !intact::<F, P>(p, &m.ip) {
         return Verdict::drop(Reason::IcmpChecksum);
     }
-    t.count(conn.server, true, m.ip.len);
-    if !F::decrement_ttl(p) || !rewrite(p, m, conn) {
+    t.count(server, true, m.ip.len);
+    if !F::decrement_ttl(p) || !rewrite(p, m, &new) {
         return Verdict::drop(Reason::RewriteFailed);
     }
     way.send::<F, P, T>(p, t, Reason::IcmpReply)
@@ -282,9 +290,13 @@ fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
 
 /// An error of this host's own stack about a request to its local server.
 #[inline(always)]
-fn leaving<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Conn<F::Addr>) -> Verdict {
-    t.count(conn.server, true, m.ip.len);
-    if rewrite(p, m, conn) {
+fn leaving<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, conn: &Held<'_, F::Addr>) -> Verdict {
+    let (server, new) = (conn.server, Rewrite::of(conn));
+    if !conn.lasts() {
+        return Verdict::pass(Reason::IcmpUnrelated);
+    }
+    t.count(server, true, m.ip.len);
+    if rewrite(p, m, &new) {
         Verdict::of(Action::Deliver, Reason::LocalReply)
     } else {
         Verdict::drop(Reason::RewriteFailed)

@@ -1,7 +1,7 @@
 //! New connections: may this packet open one, with which server, and the two
 //! entries of a NAT connection as one step.
 
-use crate::conn::{self, Expiry, Word};
+use crate::conn::{self, Expiry, Held, Word};
 use crate::direct::{Flow, Stage, Work};
 use crate::errors::{self, Notice};
 use crate::family::{Address, Family};
@@ -378,14 +378,14 @@ pub fn bind<F: Family, T: Tables>(
     }
     let paired = conn::paired(conn.kind);
     let bound = if !paired {
-        F::insert(t, key, conn)
+        conn::insert::<F, T>(t, key, conn)
     } else if conn.addr == key.src {
         undo(t, wish.server, word);
         return Bound::Refused(Verdict::drop(Reason::ServerIsClient));
     } else {
         *reply = conn::partner::<F>(key, conn);
         turn_to_reply::<F>(conn, key, wish.ingress);
-        match F::insert(t, reply, conn) {
+        match conn::insert::<F, T>(t, reply, conn) {
             Insert::Exists => {
                 undo(t, wish.server, word);
                 // Either another connection has this reply tuple, or another CPU is opening
@@ -398,10 +398,12 @@ pub fn bind<F: Family, T: Tables>(
                 if let Some(server) = t.server(wish.server) {
                     fill_request::<F>(conn, key, server, wish.port, &wish.whose);
                 }
-                match F::insert(t, key, conn) {
+                match conn::insert::<F, T>(t, key, conn) {
                     Insert::Done => Insert::Done,
                     failed => {
-                        F::remove(t, reply);
+                        if conn::other::<F, T>(t, reply, word).is_some_and(conn::bury) {
+                            F::remove(t, reply);
+                        }
                         failed
                     }
                 }
@@ -437,8 +439,8 @@ fn undo<T: Tables>(t: &T, number: u32, word: Word) {
 /// Whether the entry under this key may be past its timeout.
 #[inline(always)]
 pub fn idle<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> bool {
-    let (Some(settings), Some(entry)) = (t.settings(), F::conn(t, key)) else { return true };
-    conn::looks_idle(settings, key.proto(), entry, t.now())
+    let (Some(settings), Some(entry)) = (t.settings(), conn::held::<F, T>(t, key)) else { return true };
+    conn::looks_idle(settings, key.proto(), &entry, t.now())
 }
 
 /// To have what is in the way of the answers of this wish's server looked at.
@@ -473,7 +475,7 @@ pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Wor
     let own = service.flags & service_flag::PERSISTENT == 0 || service.port == flow.key.dport;
     let port = if own { Be16::new(0) } else { flow.key.dport };
     fill_request::<F>(conn, &flow.key, server, port, &Whose::default());
-    let verdict = forward::request(p, t, flow, conn);
+    let verdict = forward::request(p, t, flow, &Held::own(conn));
     if verdict.action != Action::HandOver {
         t.count_conn(conn.server);
     } else if let Some(service) = t.service(conn.service) {

@@ -4,7 +4,7 @@
 //! A template lies in the table of connections, under a key that no packet has. Its connections
 //! know what is in that key, and its tag; it knows how many they are.
 
-use crate::conn::{Expiry, Word, age};
+use crate::conn::{self, Expiry, Held, Word, age};
 use crate::direct::{Stage, Work};
 use crate::family::{Address, Family};
 use crate::ftp;
@@ -180,8 +180,8 @@ pub fn remaining(age: u32, timeout: u32, hz: u32) -> u32 {
 
 #[inline(always)]
 fn find<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> Found {
-    let (Some(settings), Some(entry)) = (t.settings(), F::conn(t, key)) else { return Found::Nothing };
-    if over(settings, entry, t.now()) {
+    let (Some(settings), Some(entry)) = (t.settings(), conn::held::<F, T>(t, key)) else { return Found::Nothing };
+    if over(settings, &entry, t.now()) {
         return Found::Over;
     }
     let Some(server) = t.server(entry.server) else { return Found::Useless };
@@ -190,7 +190,9 @@ fn find<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>) -> Found {
     if flags & server_flag::AVAILABLE == 0 || flags & server_flag::DRAINING != 0 || quiesced {
         return Found::Useless;
     }
-    Found::Usable { server: entry.server, tag: entry.link().tag() }
+    // Else another is there by now.
+    let (server, tag) = (entry.server, entry.word.tag());
+    if entry.link().tag() == tag { Found::Usable { server, tag } } else { Found::Nothing }
 }
 
 /// Counts a connection by its template, if that still is the one with this tag.
@@ -239,7 +241,12 @@ pub fn adopt<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, whose: &mut Whos
         let new = if link.gone() { u64::from(t.random() | 1) << 32 } else { link.0 } + 1;
         if entry.link.swap_if(link.0, new) {
             whose.tag = Link(new).tag();
-            return true;
+            // Or it went meanwhile, and another connection is there.
+            let ours = entry.lasts();
+            if !ours {
+                disown(&entry, whose.tag);
+            }
+            return ours;
         }
         n += 1;
     }
@@ -264,37 +271,35 @@ fn disown<A>(entry: &Conn<A>, tag: u32) {
 pub fn release<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, whose: &Whose) {
     if whose.flags & conn_flag::FTP_DATA != 0 {
         if let Some(entry) = F::template(t, |to| whose.write(key, to)) {
-            disown(entry, whose.tag);
+            disown(&entry, whose.tag);
         }
         return;
     }
     let Some(settings) = t.settings() else { return };
     let now = t.now();
     if let Some(entry) = F::template(t, |to| whose.write(key, to))
-        && detach(entry, whose.tag, settings, now)
+        && detach(&entry, whose.tag, settings, now)
     {
         return;
     }
     if let Some(entry) = F::template(t, |to| whose.write_aside(key, to)) {
-        detach(entry, whose.tag, settings, now);
+        detach(&entry, whose.tag, settings, now);
     }
 }
 
 /// A connection of `key` is established: its template is assured.
 #[inline(always)]
 pub fn assure<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, whose: &Whose) {
-    let own = F::template(t, |to| whose.write(key, to)).filter(|entry| entry.link().tag() == whose.tag);
-    if let Some(entry) = own.or_else(|| F::template(t, |to| whose.write_aside(key, to)))
-        && entry.link().tag() == whose.tag
-    {
-        set_assured(entry);
+    let own = F::template(t, |to| whose.write(key, to)).filter(|entry| entry.word.tag() == whose.tag);
+    if let Some(entry) = own.or_else(|| F::template(t, |to| whose.write_aside(key, to))) {
+        set_assured(&entry, whose.tag);
     }
 }
 
 #[inline(always)]
-fn set_assured<A>(entry: &Conn<A>) {
+fn set_assured<A>(entry: &Conn<A>, tag: u32) {
     let word = entry.word();
-    if word.state() == state::NONE {
+    if word.tag() == tag && word.state() == state::NONE {
         entry.word.swap_if(word.0, word.0 | u64::from(state::ASSURED));
     }
 }
@@ -303,9 +308,9 @@ fn set_assured<A>(entry: &Conn<A>) {
 #[inline(always)]
 pub fn expire<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, force: bool) -> Expiry {
     let Some(settings) = t.settings() else { return Expiry::Alive };
-    let Some(entry) = F::conn(t, key) else { return Expiry::Absent };
+    let Some(Held { entry, word }) = conn::held::<F, T>(t, key) else { return Expiry::Absent };
     let link = entry.link();
-    if link.gone() {
+    if link.gone() || link.tag() != word.tag() {
         return Expiry::Absent;
     }
     if !(over(settings, entry, t.now()) || force) || link.connections() != 0 || !entry.link.swap_if(link.0, 0) {
@@ -329,15 +334,15 @@ fn leave<T: Tables>(t: &T, server: u32) {
 /// find it. What another CPU changes meanwhile leaves it where it is: whoever wanted the key tries again.
 #[inline(always)]
 fn put_aside<F: Family, T: Tables>(t: &mut T, key: &mut Tuple<F::Addr>, copy: &mut Conn<F::Addr>) {
-    let Some(entry) = F::conn(t, key) else { return };
-    *copy = entry.clone();
+    let Some(held) = conn::held::<F, T>(t, key) else { return };
+    *copy = held.entry.clone();
     let (link, ports) = (copy.link(), (key.sport, key.dport));
-    if link.gone() {
+    if link.gone() || link.tag() != held.word.tag() || held.link().tag() != link.tag() {
         return;
     }
     copy.port = Be16::new(ASIDE);
     (key.sport, key.dport) = aside(link.tag());
-    let there = match F::insert(t, key, copy) {
+    let there = match conn::insert::<F, T>(t, key, copy) {
         Insert::Done => true,
         // No room, or one of the same bits of tag is there: its connections go on without a template.
         Insert::Exists | Insert::Full => false,
@@ -410,7 +415,7 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
     entry.packets.store(entry.packets.load().wrapping_add(1));
     // Without a SYN (sloppy_tcp, stateless) it begins so.
     if wish.state == tcp::State::Established as u8 {
-        set_assured(entry);
+        set_assured(entry, wish.whose.tag);
     }
     if wish.one_packet {
         t.keep(service_cursor(t, wish.service));
@@ -440,7 +445,7 @@ pub fn assign<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>) -> Decision<()> 
     fill::<F>(conn, (number, server), (index, service.persistence), &whose, t.now());
     server.persistent.add(1);
     server.close_if_full();
-    let inserted = F::insert(t, template, conn);
+    let inserted = conn::insert::<F, T>(t, template, conn);
     if inserted != Insert::Done {
         leave(t, number);
     }

@@ -11,7 +11,7 @@ use dirigent_wire::{Be16, Mac};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of every layout in this file.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Which way between client and server: the key of a connection entry is the
 /// packet's own tuple, so NAT has one entry for each direction.
@@ -826,8 +826,8 @@ mod tests {
     /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
     /// are then refused instead of misread.
     #[test]
-    fn layouts_of_version_3() {
-        assert_eq!(LAYOUT_VERSION, 3);
+    fn layouts_of_version_4() {
+        assert_eq!(LAYOUT_VERSION, 4);
         let conn4 = [
             offset_of!(Conn<Addr4>, last_seen),
             offset_of!(Conn<Addr4>, server),

@@ -1,6 +1,7 @@
 //! What the packet path remembers, and the time. BPF maps in the kernel, plain
 //! collections in the in-memory executor.
 
+use crate::conn::Held;
 use crate::records::{
     Conn, Datagram, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service, Settings, Tuple,
 };
@@ -76,16 +77,16 @@ pub trait Tables {
     /// The entry of an IPv6 packet's tuple.
     fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>>;
     /// The IPv4 entry of the key that `make` writes, from zero.
-    fn template4(&self, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<&Conn<Addr4>> {
+    fn template4(&self, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<Held<'_, Addr4>> {
         let mut key = Tuple::default();
         make(&mut key);
-        self.conn4(&key)
+        Held::of(self.conn4(&key)?, &key)
     }
     /// The IPv6 entry of the key that `make` writes, from zero.
-    fn template6(&self, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<&Conn<Addr6>> {
+    fn template6(&self, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<Held<'_, Addr6>> {
         let mut key = Tuple::default();
         make(&mut key);
-        self.conn6(&key)
+        Held::of(self.conn6(&key)?, &key)
     }
     /// Adds an IPv4 entry.
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert;

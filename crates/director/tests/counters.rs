@@ -5,7 +5,7 @@
 
 mod support;
 
-use dirigent_director::conn::{self, Expiry};
+use dirigent_director::conn::{self, Expiry, Held};
 use dirigent_director::family::{Family, V4, V6};
 use dirigent_director::records::{Candidate, Place, Tuple, hop, kind, server_flag};
 use dirigent_director::tables::Route;
@@ -98,7 +98,7 @@ fn reply(v6: bool, client: u8, port: u16, protocol: u8, flags: u8, server: u8) -
 fn bound(m: &Memory, v6: bool, client: u8, port: u16, protocol: u8) -> Option<(u64, u32, bool)> {
     fn of<F: Family>(m: &Memory, key: &Tuple<F::Addr>) -> Option<(u64, u32, bool)> {
         let entry = F::conn(m, key)?;
-        let idle = |conn| conn::looks_idle(&m.settings, key.proto(), conn, m.now);
+        let idle = |conn| conn::looks_idle(&m.settings, key.proto(), &Held::own(conn), m.now);
         let over = idle(entry) && F::conn(m, &conn::partner::<F>(key, entry)).is_none_or(idle);
         Some((entry.word().0 >> 32, entry.server, over))
     }

@@ -16,11 +16,13 @@ use dirigent_director::records::{
 };
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
+use dirigent_director::tcp::State;
 use dirigent_director::verdict::{Action, Reason};
 use dirigent_wire::{Addr4, Addr6, Be16};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use support::{CLIENT_LINK, Frame, Memory, SERVER_LINK, SERVER_PORT, Spec, VIP4, VPORT, client4, frame4, server4};
 
@@ -29,6 +31,8 @@ type Entries = Mutex<HashMap<Tuple<Addr4>, &'static Conn<Addr4>>>;
 /// What all CPUs share.
 struct Shared {
     entries: Entries,
+    /// Elements that are free again, the last one first: as the kernel's preallocated ones.
+    free: Mutex<Vec<&'static Conn<Addr4>>>,
     room: usize,
     now: AtomicU32,
     service: Service,
@@ -38,6 +42,33 @@ struct Shared {
     link: Link,
     way_back: Route,
     errors: S64,
+}
+
+impl Shared {
+    /// An element with this content. It may have been another's, and whoever looked that one up
+    /// may still hold it, and see any part of the new content before any other.
+    #[expect(unsafe_code, reason = "as the kernel does it")]
+    fn element(&self, conn: &Conn<Addr4>, seed: u32) -> &'static Conn<Addr4> {
+        const WORDS: usize = size_of::<Conn<Addr4>>() / 8;
+        // What Rust rightly forbids, Miri notices: there an element is used once.
+        let free = if cfg!(miri) { None } else { self.free.lock().unwrap().pop() };
+        let Some(free) = free else {
+            let element: &'static UnsafeCell<_> = Box::leak(Box::new(UnsafeCell::new(conn.clone())));
+            // SAFETY: it is never freed.
+            return unsafe { &*element.get() };
+        };
+        // SAFETY: of the same size, without padding.
+        let content: [u64; WORDS] = unsafe { std::mem::transmute(conn.clone()) };
+        let words = std::ptr::from_ref(free).cast::<AtomicU64>();
+        for n in 0..WORDS {
+            point();
+            let n = (n + seed as usize) % WORDS;
+            // SAFETY: within the element; words in it may change at any time, which the compiler
+            // assumes of all of it where one may.
+            unsafe { (*words.add(n)).store(content[n], Ordering::Relaxed) };
+        }
+        free
+    }
 }
 
 /// Whose turn it is.
@@ -121,6 +152,8 @@ struct Cpu {
     stash: Cell<u64>,
     kept: Cell<u64>,
     seed: Cell<u32>,
+    /// The server of the last packet that was counted.
+    counted: Cell<Option<u32>>,
 }
 
 impl Cpu {
@@ -177,24 +210,27 @@ impl Tables for Cpu {
     }
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
         point();
-        // Leaked: whoever looked it up may still hold it when it is removed.
-        let conn = Box::leak(Box::new(conn.clone()));
+        let element = self.shared.element(conn, self.random());
         let mut entries = self.shared.entries.lock().unwrap();
-        if entries.contains_key(key) {
-            return Insert::Exists;
+        let full = entries.len() >= self.shared.room;
+        match entries.entry(*key) {
+            Entry::Vacant(place) if !full => {
+                place.insert(element);
+                Insert::Done
+            }
+            place => {
+                self.shared.free.lock().unwrap().push(element);
+                if matches!(place, Entry::Occupied(_)) { Insert::Exists } else { Insert::Full }
+            }
         }
-        if entries.len() >= self.shared.room {
-            return Insert::Full;
-        }
-        entries.insert(*key, conn);
-        Insert::Done
     }
     fn insert6(&mut self, _: &Tuple<Addr6>, _: &Conn<Addr6>) -> Insert {
         Insert::Full
     }
     fn remove4(&mut self, key: &Tuple<Addr4>) {
         point();
-        self.shared.entries.lock().unwrap().remove(key);
+        let removed = self.shared.entries.lock().unwrap().remove(key);
+        self.shared.free.lock().unwrap().extend(removed);
     }
     fn remove6(&mut self, _: &Tuple<Addr6>) {}
     fn service4(&self, at: &Place<Addr4>) -> Option<u32> {
@@ -261,7 +297,9 @@ impl Tables for Cpu {
         Route::None
     }
     fn count_conn(&self, _: u32) {}
-    fn count(&self, _: u32, _: bool, _: u32) {}
+    fn count(&self, server: u32, _: bool, _: u32) {
+        self.counted.set(Some(server));
+    }
     fn error_budget(&self, _: u32) -> Option<&S64> {
         Some(&self.shared.errors)
     }
@@ -361,6 +399,7 @@ fn shared(scheduler: u32, method: u8, persistent: bool, room: usize) -> Arc<Shar
     }
     Arc::new(Shared {
         entries: Entries::default(),
+        free: Mutex::default(),
         room,
         now: AtomicU32::new(u32::MAX - 100_000),
         service,
@@ -379,6 +418,7 @@ fn cpus(shared: &Arc<Shared>, count: u32, seed: u32) -> Vec<Cpu> {
         stash: Cell::new(0),
         kept: Cell::new(0),
         seed: Cell::new(seed.wrapping_mul(7919).wrapping_add(n * 104_729)),
+        counted: Cell::new(None),
     };
     (0..count).map(cpu).collect()
 }
@@ -436,4 +476,58 @@ fn two_cpus_racing_one_packet_make_one_connection() {
         let wrong = recount(&shared, method);
         assert!(wrong.is_empty(), "run {run}: {wrong:#?}");
     }
+}
+
+/// A connection ends and another takes its element, while a CPU has it in hand for a packet: that
+/// one goes to its own server, or nowhere, and moves neither the other's state nor any counter.
+#[test]
+fn an_element_that_is_used_again_sends_nothing_astray() {
+    const FLAGS: [u8; 4] = [0x10, 0x11, 0x04, 0x12];
+    let mut forwarded = 0;
+    for run in 0..RUNS * 16 {
+        let (method, from_server) =
+            [(kind::NAT_REQUEST, false), (kind::DR_REQUEST, false), (kind::NAT_REQUEST, true)][(run / 2 % 3) as usize];
+        let shared = shared(0, method, false, 1000);
+        let mut all = cpus(&shared, 2, run);
+        let (ttl, payload, protocol, vip) = (64, 0, 6, (VIP4, VPORT));
+        let request = |n: u8, flags| frame4(Spec { src: (client4(n), 1000), dst: vip, protocol, flags, ttl, payload });
+        all[0].run(&request(1, 0x02), CLIENT_LINK).unwrap();
+        let server = all[0].counted.take().unwrap();
+        let src = (server4(server as u8), SERVER_PORT);
+        let answer = |flags| frame4(Spec { src, dst: (client4(1), 1000), protocol, flags, ttl, payload });
+        let flags = FLAGS[(run / 6 % 4) as usize];
+        let (one, other) = all.split_at_mut(1);
+        let (one, other) = (&mut one[0], &mut other[0]);
+        let mut went = Err(Reason::NoService);
+        let forward = || {
+            went = match from_server {
+                true => one.run(&answer(flags), SERVER_LINK),
+                false => one.run(&request(1, flags), CLIENT_LINK),
+            }
+        };
+        let key = |n| Tuple::new(6, Addr4::new(client4(n)), Be16::new(1000), Addr4::new(VIP4), Be16::new(VPORT));
+        let replace = || {
+            let _ = conn::expire::<V4, _>(other, &key(1), true);
+            other.run(&request(2, 0x02), CLIENT_LINK).unwrap();
+        };
+        interleave(run, 1 + run % 3, vec![Box::new(forward), Box::new(replace)]);
+        let about = format!("run {run}, flags {flags:#x}, from the server: {from_server}");
+        if let Ok(to) = went {
+            forwarded += 1;
+            // One that says SYN may have come when its connection was gone, and opened another.
+            let opened = shared.entries.lock().unwrap().get(&key(1)).map(|conn| conn.server);
+            let server = opened.filter(|_| flags & 0x02 != 0).unwrap_or(server);
+            let goes_to = match (method, from_server) {
+                (_, true) => client4(1),
+                (kind::NAT_REQUEST, _) => server4(server as u8),
+                _ => VIP4,
+            };
+            assert_eq!((to, all[0].counted.get()), (goes_to, Some(server)), "{about}");
+        }
+        let state = shared.entries.lock().unwrap()[&key(2)].word().state();
+        assert_eq!(state, State::SynRecv as u8, "{about}");
+        let wrong = recount(&shared, method);
+        assert!(wrong.is_empty(), "{about}: {wrong:#?}");
+    }
+    assert!(forwarded > RUNS, "{forwarded}");
 }

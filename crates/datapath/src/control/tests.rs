@@ -587,7 +587,8 @@ fn prefixes_are_local_always_or_by_mark() {
 
 #[test]
 fn idle_connections_are_swept_and_counted_out() {
-    use dirigent_director::conn::Word;
+    use dirigent_director::conn::{self, Word};
+    use dirigent_director::family::V4;
     use dirigent_director::shared::S64;
     let mut control = open(&model(&RR));
     let tables = control.store_mut();
@@ -604,17 +605,11 @@ fn idle_connections_are_swept_and_counted_out() {
         let word = Word::new(1, true, u32::from(last)).0;
         let server = dirigent_wire::Addr4::new([10, 0, 0, 1]);
         let port = dirigent_wire::Be16::new(80);
-        let request = Conn {
-            word: S64::new(word),
-            last_seen: S32::new(seen),
-            addr: server,
-            port,
-            kind: kind::NAT_REQUEST,
-            ..Conn::default()
-        };
+        let request = Conn { word: S64::new(word), last_seen: S32::new(seen), addr: server, port, ..Conn::default() };
         let reply = flow(last).reply(IpAddr::from([10, 0, 0, 1]), 80);
-        tables.insert4(&flow(last).tuple4().unwrap(), &request);
-        tables.insert4(&reply.tuple4().unwrap(), &Conn { kind: kind::NAT_REPLY, ..request.clone() });
+        for (flow, kind) in [(flow(last), kind::NAT_REQUEST), (reply, kind::NAT_REPLY)] {
+            conn::insert::<V4, _>(tables, &flow.tuple4().unwrap(), &mut Conn { kind, ..request.clone() });
+        }
     }
     tables.servers[0].load.store(2 << 32);
     let mut seen = Vec::new();
@@ -631,12 +626,13 @@ fn idle_connections_are_swept_and_counted_out() {
 /// A connection in direct routing on the first server, of a client's port: so many seconds
 /// silent, after so many packets.
 fn connected(tables: &mut MemoryTables, sport: u16, protocol: u8, state: u8, silent_s: u32, packets: u32) -> Flow {
-    use dirigent_director::conn::Word;
+    use dirigent_director::conn::{self, Word};
+    use dirigent_director::family::V4;
     use dirigent_director::records::{Conn, kind};
     use dirigent_director::shared::S64;
     let (src, dst) = (IpAddr::from([198, 51, 100, 1]), IpAddr::from([192, 0, 2, 1]));
     let flow = Flow { template: 0, protocol, src, sport, dst, dport: 80 };
-    let request = Conn {
+    let mut request = Conn {
         // Tags are random in the packet path.
         word: S64::new(Word::new(state, false, u32::from(sport).wrapping_mul(0x9e37_79b1)).0),
         last_seen: S32::new(tables.now.wrapping_sub(silent_s * 250)),
@@ -646,7 +642,7 @@ fn connected(tables: &mut MemoryTables, sport: u16, protocol: u8, state: u8, sil
         kind: kind::DR_REQUEST,
         ..Conn::default()
     };
-    tables.insert4(&flow.tuple4().unwrap(), &request);
+    conn::insert::<V4, _>(tables, &flow.tuple4().unwrap(), &mut request);
     tables.servers[0].load.add(1);
     flow
 }
