@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# make bench: nanoseconds a packet on XDP against floors measured in the same run. Takes
-# some minutes; `--only WORDS` measures some cases only.
+# make bench: nanoseconds a packet on XDP against floors measured in the same run, then ten
+# million live connections. Takes some minutes; `--only WORDS` measures some cases only, and
+# `--live N` only N live connections.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
@@ -13,4 +14,16 @@ if [ -f "$page" ]; then
 else
     echo "SKIPPED: whether each case of $page is measured: it is not beside this clone"
 fi
-exec cargo run --quiet --release -p dirigent-testkit --bin bench -- --json target/bench/latest.json "$@"
+bench() {
+    cargo run --quiet --release -p dirigent-testkit --bin bench -- "$@"
+}
+case " $* " in
+*" --live "*) bench --json target/bench/live.json "$@" ;;
+*" --only "*) bench --json target/bench/latest.json "$@" ;;
+*)
+    failed=0
+    bench --json target/bench/latest.json "$@" || failed=$?
+    bench --json target/bench/live.json --live 10000000
+    exit "$failed"
+    ;;
+esac

@@ -1,7 +1,7 @@
 //! `make bench` in small: every case runs, every packet keeps to its path. Times are not
 //! looked at here.
 
-use dirigent_testkit::bench::{Options, cases, page, run};
+use dirigent_testkit::bench::{Options, cases, live, page, run};
 
 fn small() -> Options {
     Options { rounds: 2, packets: 500, connections: 256, cpu: 0, servers: 16 }
@@ -18,6 +18,21 @@ fn every_case_is_measured_and_every_packet_keeps_to_its_path() {
         assert_eq!(row.ratio.is_none(), case.goals.is_empty(), "{row:?}");
     }
     assert!(steps > 2, "nothing was said of the progress");
+}
+
+#[test]
+fn live_connections_are_opened_swept_forwarded_and_ended() {
+    let mut steps = Vec::new();
+    let live = live::run(&small(), 5000, &mut |what, _, _| steps.push(what.to_owned())).unwrap();
+    assert_eq!((live.connections, live.idle, live.rounds), (5000, 0, 2));
+    // Two elements of 128 bytes, at least.
+    assert!(live.bytes_a_connection > 256.0 && live.bytes_a_connection < 1024.0, "{live}");
+    let times = [live.filled_s, live.sweep_s, live.paced_sweep_s, live.ended_s, live.alone_ns, live.beside_ns];
+    assert!(times.iter().all(|time| *time > 0.0), "{live}");
+    steps.dedup();
+    assert_eq!(steps.len(), 5, "{steps:?}");
+    let error = live::run(&small(), 1 << 28, &mut |_, _, _| ()).unwrap_err();
+    assert!(error.contains("--live"), "{error}");
 }
 
 #[test]

@@ -271,6 +271,37 @@ fn sizes(v6: bool, entries: u32) -> Vec<(&'static str, u32)> {
     vec![("CONNS4", four), ("CONNS6", six), ("SLOTS", 1 << 18), ("FLOOR_LRU", 1), ("FLOOR_HASH", 1)]
 }
 
+/// How many connections the table has room for, where so many are live.
+#[must_use]
+pub fn live_room(connections: u32) -> u32 {
+    connections.saturating_add(connections / 8).max(64)
+}
+
+/// Kernel memory that each live connection takes, or somewhat less: two elements of 128 bytes, and
+/// what finds them.
+pub const LIVE_BYTES: u64 = 320;
+
+/// A director with room for so many connections, and what opens and establishes them.
+#[must_use]
+pub fn live(connections: u32) -> (Setup, [Packets; 3]) {
+    let n = connections.next_power_of_two();
+    let map_sizes = sizes(false, 2 * live_room(connections));
+    let model = Some(model(Method::Nat, false, "rr", 1));
+    let setup = Setup { map_sizes, model, floor_services: Vec::new(), before: Vec::new() };
+    let fill = [
+        request(Method::Nat, false, Protocol::Tcp, flag::SYN, n),
+        reply(false, Protocol::Tcp, flag::SYN | flag::ACK, n),
+        live_request(connections),
+    ];
+    (setup, fill)
+}
+
+/// What clients of so many connections send.
+#[must_use]
+pub fn live_request(connections: u32) -> Packets {
+    request(Method::Nat, false, Protocol::Tcp, flag::ACK, connections.next_power_of_two())
+}
+
 /// How an instance is made, by its name.
 #[must_use]
 pub fn setup(name: &str, options: &Options) -> Setup {

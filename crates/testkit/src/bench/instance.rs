@@ -43,8 +43,13 @@ impl Instance {
         Ok(instance)
     }
 
+    /// The object.
+    pub(super) fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
     /// Sends `count` packets, which must all end as expected: nanoseconds a packet.
-    fn send(
+    pub(super) fn send(
         &mut self,
         program: &str,
         packets: &Packets,

@@ -8,6 +8,7 @@
 
 pub mod cases;
 pub mod instance;
+pub mod live;
 pub mod page;
 pub mod report;
 
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 pub use cases::{Case, Goal};
 pub use instance::Instance;
+pub use live::Live;
 pub use report::Report;
 
 use crate::golden::kernel::namespace;
@@ -55,17 +57,28 @@ fn pin(cpu: usize) -> Result<(), String> {
     }
 }
 
-/// Runs all cases whose name holds `only`, and the floors they are held against. The
-/// calling thread gets a network namespace of its own and stays in it. `progress` is told
-/// what is under way and how much of it is done, of how much.
-pub fn run(options: &Options, only: &str, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Report, String> {
-    pin(options.cpu)?;
+/// The middle one.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A network namespace of this thread's own, with routes to clients and servers.
+fn own_namespace() -> Result<Bed, String> {
     let routes = [
         "route add 100.64.0.0/10 via 10.1.0.99 dev r0",
         "route add 10.2.0.0/16 via 10.1.0.99 dev r0",
         "-6 route add 2001:db8:c::/96 via fd00:1::99 dev r0",
     ];
-    let bed = namespace(&Bed::of(cases::SERVERS, 1500, 1500, &routes.map(String::from))?)?;
+    namespace(&Bed::of(cases::SERVERS, 1500, 1500, &routes.map(String::from))?)
+}
+
+/// Runs all cases whose name holds `only`, and the floors they are held against. The
+/// calling thread gets a network namespace of its own and stays in it. `progress` is told
+/// what is under way and how much of it is done, of how much.
+pub fn run(options: &Options, only: &str, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Report, String> {
+    pin(options.cpu)?;
+    let bed = own_namespace()?;
     let catalogue = cases::all(options);
     let wanted: Vec<&Case> = catalogue.iter().filter(|case| case.name.contains(only)).collect();
     let floors: Vec<&Case> = catalogue

@@ -5,16 +5,19 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dirigent_testkit::bench::{Options, cases, page, run};
+use dirigent_testkit::bench::{Options, cases, live, page, run};
+use serde::Serialize;
 
 const USAGE: &str =
     "usage: bench [--rounds N] [--packets N] [--connections N] [--cpu N] [--only WORDS] [--json FILE] [--page FILE]
+       bench --live N [--rounds N] [--packets N] [--cpu N] [--json FILE]
   measures the packet path on XDP against floors in the same run (needs root)
   --rounds       rounds of each case, interleaved (150)
   --packets      packets of a round (20000)
   --connections  connections of the cases with many, a power of two (524288)
   --cpu          the CPU that all runs on (1)
   --only         only cases whose name holds these words, and their floors
+  --live         so many live connections by NAT: memory, sweep, forwarding beside it
   --json         writes name, min_ns, median_ns, floor, ratio and goal of each case
   --page         reference/performance.md: each of its cases must be measured
   1 if a case is missing, a packet left its path, or the floors are not sound";
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
 
 fn bench() -> Result<ExitCode, String> {
     let mut options = Options::default();
-    let (mut only, mut json, mut from) = (String::new(), None, None);
+    let (mut only, mut json, mut from, mut alive) = (String::new(), None, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         if matches!(argument.as_str(), "-h" | "--help") {
@@ -45,6 +48,7 @@ fn bench() -> Result<ExitCode, String> {
             "--packets" => options.packets = number(value()?)?.max(10),
             "--connections" => options.connections = number(value()?)?,
             "--cpu" => options.cpu = number(value()?)? as usize,
+            "--live" => alive = Some(number(value()?)?),
             "--only" => only = value()?,
             "--json" => json = Some(value()?),
             "--page" => from = Some(value()?),
@@ -54,27 +58,46 @@ fn bench() -> Result<ExitCode, String> {
     if !options.connections.is_power_of_two() {
         return Err(format!("--connections {}: not a power of two", options.connections));
     }
+    if let Some(connections) = alive {
+        if connections < options.packets || connections > 1 << 28 {
+            return Err(format!("--live {connections}: not from {} (--packets) to {}", options.packets, 1 << 28));
+        }
+        let report = live::run(&options, connections, &mut progress())?;
+        clear();
+        print!("{report}");
+        write(json.as_deref(), &report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut faults = match &from {
         Some(path) => page::differences(&std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?),
         None => Vec::new(),
     };
     let report = run(&options, &only, &mut progress())?;
-    eprint!("{}", if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" });
+    clear();
     print!("{report}");
     let expected: Vec<_> = cases::all(&options).into_iter().filter(|case| case.name.contains(&only)).collect();
     faults.extend(report.faults(&expected));
-    if let Some(path) = json {
-        if let Some(directory) = Path::new(&path).parent() {
-            std::fs::create_dir_all(directory).map_err(|e| format!("{path}: {e}"))?;
-        }
-        let text = serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?;
-        std::fs::write(&path, text + "\n").map_err(|e| format!("{path}: {e}"))?;
-        println!("written to {path}");
-    }
+    write(json.as_deref(), &report)?;
     for fault in &faults {
         eprintln!("bench: {fault}");
     }
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Ends the line of the progress.
+fn clear() {
+    eprint!("{}", if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" });
+}
+
+fn write(path: Option<&str>, report: &impl Serialize) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    if let Some(directory) = Path::new(path).parent() {
+        std::fs::create_dir_all(directory).map_err(|e| format!("{path}: {e}"))?;
+    }
+    let text = serde_json::to_string_pretty(report).map_err(|e| e.to_string())?;
+    std::fs::write(path, text + "\n").map_err(|e| format!("{path}: {e}"))?;
+    println!("written to {path}");
+    Ok(())
 }
 
 /// On a terminal a line that is written over, else a line every ten seconds.
