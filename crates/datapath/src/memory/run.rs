@@ -3,7 +3,7 @@
 use dirigent_director::direct::{self, Stage, Work};
 use dirigent_director::family::{V4, V6};
 use dirigent_director::packet::Packet as _;
-use dirigent_director::parse::{self, Payload};
+use dirigent_director::parse::Payload;
 use dirigent_director::tables::Tables as _;
 use dirigent_director::{Action, Reason, Verdict};
 

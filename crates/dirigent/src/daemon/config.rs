@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Result, code};
 use dirigent_api::Problem;
 use dirigent_config::{Model, Violation, VipPolicy, file};
+use dirigent_net::links::RouteEntry;
 use dirigent_net::{Snapshot, vip};
 use std::collections::BTreeSet;
 use std::fs;
@@ -56,7 +57,27 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
             all.push(Problem::new(format!("interface {name}"), "it does not exist", remedy));
         }
     }
+    all.extend(unled(model, snapshot));
     all
+}
+
+/// A device for marks that no rule leads to, once it is there.
+fn unled(model: &Model, snapshot: &Snapshot) -> Option<Problem> {
+    let name = model.settings().mark_device.as_ref()?;
+    let device = snapshot.link_named(name)?.index;
+    let mut routes = snapshot.routes.iter().filter(|route| route.hops.iter().any(|hop| hop.ifindex == device));
+    let leads = |route: &RouteEntry| {
+        let of = (route.destination.0.is_ipv6(), route.table);
+        snapshot.rules.iter().any(|rule| (rule.ipv6, rule.table) == of)
+    };
+    if routes.any(leads) {
+        return None;
+    }
+    let remedy = format!(
+        "for each mark: `ip rule add fwmark MARK iif INTERFACE lookup 107`, and `ip route add default dev {name} table \
+         107`; with `ip -6` for IPv6"
+    );
+    Some(Problem::new(format!("mark_device {name}"), "no rule and route lead packets to it", remedy))
 }
 
 /// Virtual addresses that nobody here holds, and that the daemon does not manage.
