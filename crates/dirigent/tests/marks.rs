@@ -221,12 +221,19 @@ fn netfilters_marks_lead_to_services(path: &[&str]) {
     let state = || lab.dirigent(&["status"]).0;
     assert!(state().contains("interface td-marks-in: tc"), "{}", state());
     assert!(state().contains("problem: mark_device td-marks: no rule and route lead packets to it"), "{}", state());
+    let says = |what: &str, holds: bool| {
+        let begun = Instant::now();
+        while state().contains(what) != holds {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{}", state());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
     lab.sh("director", NETFILTER);
-    let begun = Instant::now();
-    while state().contains("problem:") {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{}", state());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    says("problem:", false);
+    lab.sh("director", "ip rule add fwmark 12 lookup 107");
+    says("a rule that looks up table 107 leads packets to it whatever interface they come by", true);
+    lab.sh("director", "ip rule del fwmark 12 lookup 107");
+    says("problem:", false);
     lab.sh("server1", "ip address add 192.0.2.203/32 dev lo");
     let number = || lab.sh("director", "cat /sys/class/net/td-marks/ifindex /sys/class/net/td-marks-in/ifindex");
     let device = number();
@@ -273,12 +280,16 @@ fn netfilters_marks_lead_to_services(path: &[&str]) {
         assert_eq!(String::from_utf8_lossy(&output.stdout).split_whitespace().next(), Some(sum.as_str()));
     }
     assert!(state().contains("took over") && !state().contains("problem:"), "{}", state());
-    // It goes with its setting, comes again under another name, and goes with the director.
+    // It goes with its setting, also where that changed meanwhile, and with the director.
     let there = || lab.sh("director", "ls -m /sys/class/net");
+    lab.kill_daemon();
+    lab.write_config(&with("td-other"));
+    lab.start_daemon();
+    assert!(there().contains("td-other-in") && !there().contains("td-marks"), "{}", there());
     lab.write_config(&before);
     lab.dirigent(&["reload"]);
     assert!(!there().contains("td-"), "{}", there());
-    assert!(!state().contains("td-marks"), "{}", state());
+    assert!(!state().contains("td-other"), "{}", state());
     let fails = "curl -sS --max-time 2 http://192.0.2.200:8080/ >/dev/null 2>&1 || echo failed";
     assert_eq!(lab.sh("client", fails), "failed");
     lab.write_config(&with("td-other"));

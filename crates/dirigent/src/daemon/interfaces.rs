@@ -135,7 +135,10 @@ impl Interfaces {
         let (of_marks, names): (Vec<_>, Vec<_>) =
             all.values().map(|(n, _)| n.as_str()).partition(|name| of_marks(name));
         let mut attached = kernel.attach(&with(&names, mode), TcKind::Auto)?;
-        attached.extend(kernel.attach(&with(&of_marks, Mode::Tc), TcKind::Auto)?);
+        for attachment in kernel.attach(&with(&of_marks, Mode::Tc), TcKind::Auto)? {
+            let reason = format!("{}: tc, because XDP sees no marks", attachment.interface);
+            attached.push(Attachment { reason, ..attachment });
+        }
         for attachment in attached {
             let why = all.get(&attachment.ifindex).map(|(_, why)| why.clone()).unwrap_or_default();
             for reason in &why {
