@@ -197,7 +197,7 @@ impl Director {
         self.interfaces.follow(&mut self.kernel, &self.instance, self.tables.model(), &snapshot, strictly)?;
         let xdp = with_xdp(&self.instance)?;
         self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, marked.as_deref(), &snapshot))?;
-        self.release_mark_device()
+        if strictly { self.release_mark_device() } else { Ok(()) }
     }
 
     /// The device that marks lead packets to, with room for whatever comes by the interfaces in use.
