@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use dirigent_director::Reason;
+use dirigent_director::records::link_flag;
 use dirigent_director::tables::Tables;
 
 use crate::maps::{KernelTables, count_reasons};
@@ -47,7 +48,7 @@ fn lost(ctx: &RawTracePointContext, n: i32) -> u32 {
         return 0;
     }
     let tables = KernelTables { ctx: core::ptr::null_mut() };
-    if tables.link(read(device, setting(0))).is_some_and(|link| link.xdp != 0) {
+    if tables.link(read(device, setting(0))).is_some_and(|link| link.flags & link_flag::XDP != 0) {
         count_reasons(Reason::TransmitFailed, n as u64);
     }
     0

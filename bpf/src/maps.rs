@@ -82,9 +82,9 @@ static MARK_RULES: Array<MarkRule, { 2 * MAX_MARK_RULES as usize }> = Array::new
 #[btf_map]
 static NOTES: LruHashMap<Noted, Note, 65536> = LruHashMap::new();
 
-/// Words of the packet under way: one the verifier forgets, two for a later stage.
+/// Words of the packet under way: one the verifier forgets, two for a later stage, its mark.
 #[btf_map]
-static SCRATCH: PerCpuArray<u64, 3> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<u64, 4> = PerCpuArray::new();
 
 /// A key that is looked for, and not to lie on the stack.
 #[btf_map]
@@ -263,6 +263,18 @@ impl Tables for KernelTables {
     fn kept(&self) -> u64 {
         // SAFETY: a per-CPU element.
         SCRATCH.get_ptr_mut(2).map_or(0, |word| unsafe { *word })
+    }
+    #[inline(always)]
+    fn lead(&self, mark: u32) {
+        if let Some(word) = SCRATCH.get_ptr_mut(3) {
+            // SAFETY: a per-CPU element.
+            unsafe { *word = u64::from(mark) };
+        }
+    }
+    #[inline(always)]
+    fn led(&self) -> u32 {
+        // SAFETY: a per-CPU element.
+        SCRATCH.get_ptr_mut(3).map_or(0, |word| unsafe { *word as u32 })
     }
     #[inline(always)]
     fn random(&self) -> u32 {

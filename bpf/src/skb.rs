@@ -58,6 +58,16 @@ impl<const E: bool> Packet for Skb<E> {
         unsafe { if (*self.ctx).vlan_present != 0 { Some((*self.ctx).vlan_tci as u16) } else { None } }
     }
     #[inline(always)]
+    fn take_mark(&mut self) -> u32 {
+        // SAFETY: ctx is the program's.
+        unsafe {
+            let at = &raw mut (*self.ctx).mark;
+            let mark = at.read_volatile();
+            at.write_volatile(0);
+            mark
+        }
+    }
+    #[inline(always)]
     fn get<H: Header>(&self, off: usize) -> Option<&H> {
         // SAFETY: it lies in the packet; nothing moves the packet while it is borrowed.
         header::<Self, H>(self.ctx.cast(), off).map(|at| unsafe { &*at })

@@ -17,7 +17,7 @@ use dirigent_director::endpoint::{TERMS_VERSION, Terms};
 use dirigent_wire::{Be16, Mac, checksum};
 use ends::{Ends, hold};
 use libfuzzer_sys::fuzz_target;
-use memory::Frame;
+use memory::{Frame, Incoming};
 
 fuzz_target!(|data: &[u8]| {
     let Some((how, frame)) = data.split_first() else { return };
@@ -43,7 +43,10 @@ fuzz_target!(|data: &[u8]| {
     let director6 = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     let ends = Ends { terms: Some(terms), vips: ([192, 0, 2, 10], vip6), directors: ([10, 0, 0, 1], director6) };
     let (gso, tag) = (if on(4) { 1400 } else { 0 }, on(5).then_some(0));
-    let make = |bytes: &[u8]| Frame::<true, true>::new(bytes, 2, gso, tag).later();
+    let make = |frame: &[u8]| {
+        let packet = Incoming { frame, ingress: 2, gso_size: gso, stripped_tag: tag, mark: 0 };
+        Frame::<true, true>::new(&packet).later()
+    };
     hold(&ends, &frame, on(0), make, |frame| frame.bytes().to_vec());
 });
 

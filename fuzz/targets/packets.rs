@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
         }
         let ingress = if how & 1 == 0 { CLIENT_SIDE } else { SERVER_SIDE };
         let gso_size = if how & 8 == 0 { 0 } else { 1400 };
-        let packet = Incoming { frame: &frame, ingress, gso_size, stripped_tag: None };
+        let packet = Incoming { frame: &frame, ingress, gso_size, ..Incoming::default() };
         if how & 4 != 0 {
             check(&frame, &leave(&mut main, &packet));
             leave(&mut tc, &packet);

@@ -131,6 +131,7 @@ impl Reader<'_> {
             instance: text("instance", report).unwrap_or(default.instance),
             interfaces: interfaces(&t, report),
             mode: t.choice("mode", &Mode::ALL.map(|m| (m.name(), m)), report).unwrap_or_default(),
+            mark_device: text("mark_device", report),
             connections: t.integer("connections", 1, MAX_CONNECTIONS, report),
             schedule_icmp: t.boolean("schedule_icmp", report).unwrap_or(default.schedule_icmp),
             nat_icmp_send: t.boolean("nat_icmp_send", report).unwrap_or(default.nat_icmp_send),

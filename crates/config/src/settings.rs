@@ -257,6 +257,8 @@ pub struct Settings {
     pub interfaces: Option<Vec<String>>,
     /// Where the packet path runs.
     pub mode: Mode,
+    /// A device that the daemon makes, for `ip rule fwmark` to lead packets to; None: none.
+    pub mark_device: Option<String>,
     /// Connections there is room for, 1 to [`MAX_CONNECTIONS`]; None (default):
     /// the smaller of 1 Mi and what 1/16 of memory holds.
     pub connections: Option<u64>,
@@ -300,6 +302,7 @@ impl Default for Settings {
             instance: "main".into(),
             interfaces: None,
             mode: Mode::Auto,
+            mark_device: None,
             connections: None,
             schedule_icmp: false,
             nat_icmp_send: false,
@@ -342,6 +345,11 @@ impl Settings {
     pub fn numbers(&self) -> impl Iterator<Item = (&'static str, u32, u32)> {
         let reuse = ("conn_reuse_mode", self.conn_reuse_mode.into(), Self::MAX_REUSE_MODE.into());
         [reuse].into_iter().chain(self.defence.by_key())
+    }
+
+    /// The end of [`Settings::mark_device`] that the director is on: the same name with `-in`.
+    pub fn mark_device_inside(&self) -> Option<String> {
+        self.mark_device.as_ref().map(|name| format!("{name}-in"))
     }
 
     /// The control socket: as set, or `/run/dirigent/INSTANCE.sock`.
@@ -424,6 +432,16 @@ impl Settings {
                 } else if !seen.insert(name) {
                     bad("interfaces", format!("names {name:?} twice"), "name it once");
                 }
+            }
+        }
+        if let (Some(name), Some(inside)) = (&self.mark_device, self.mark_device_inside()) {
+            let named = |name| self.interfaces.iter().flatten().any(|other| other == name);
+            if !interface_name(&inside) {
+                let remedy = "use at most 12 letters, digits, - and _";
+                bad("mark_device", format!("{name:?} cannot be a device beside one called {inside:?}"), remedy);
+            } else if named(name) || named(&inside) {
+                let remedy = "leave it out of interfaces: the director is on it anyway";
+                bad("mark_device", format!("{name:?} is among the interfaces too"), remedy);
             }
         }
         if let Some(n) = self.connections

@@ -114,12 +114,26 @@ fn settings() -> impl Strategy<Value = Settings> {
         ErrorLimits { rate, burst, destination_rate, destination_burst }
     });
     let socket = prop::option::of("/[ -~äß\u{1}]{0,20}");
-    let rest =
-        (prop::sample::select(&Mode::ALL[..]), prop::option::of(1..=MAX_CONNECTIONS), any::<[bool; 9]>(), defence);
+    let mark_device = prop::option::of("[A-Z][a-z0-9._-]{0,11}");
+    let rest = (
+        prop::sample::select(&Mode::ALL[..]),
+        mark_device,
+        prop::option::of(1..=MAX_CONNECTIONS),
+        any::<[bool; 9]>(),
+        defence,
+    );
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
     (name, interfaces, rest, timeouts, errors, socket, prop::option::of(name)).prop_map(
-        |(instance, interfaces, (mode, connections, switches, defence), timeouts, errors, socket, group)| {
+        |(
+            instance,
+            interfaces,
+            (mode, mark_device, connections, switches, defence),
+            timeouts,
+            errors,
+            socket,
+            group,
+        )| {
             let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc, others @ ..] = switches;
             let [expire_nodest_conn, expire_quiescent_template, sloppy_tcp, sloppy_sctp, cache_bypass] = others;
             let ([conn_reuse_mode, drop_entry, drop_packet, secure_tcp], amemthresh, am_droprate) = defence;
@@ -127,6 +141,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 instance,
                 interfaces,
                 mode,
+                mark_device,
                 connections,
                 schedule_icmp,
                 nat_icmp_send,

@@ -285,6 +285,107 @@ fn marks_and_prefixes_are_in_the_maps() {
     });
 }
 
+/// A SYN from 198.51.100.7 to this port of 198.18.0.1, or the same in IPv6.
+fn syn(v6: bool, port: u8) -> Vec<u8> {
+    const TCP: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0];
+    let ports = [0x10, 0, 0x1f, port];
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    if v6 {
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+        for last in [7, 1] {
+            frame.extend([0x20, 1, 0xd, 0xb8, 0, last, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+        }
+    } else {
+        frame.extend([8, 0, 0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 198, 51, 100, 7, 198, 18, 0, 1]);
+        let check = !dirigent_wire::checksum::sum_bytes(&frame[14..34]);
+        frame[24..26].copy_from_slice(&check.to_ne_bytes());
+    }
+    [frame, ports.to_vec(), TCP.to_vec()].concat()
+}
+
+/// Packets that netfilter has marked, by the link that marks lead to and by another: tc and memory say the same, and
+/// tc leaves a mark where it has not led here.
+#[test]
+fn marked_packets_fare_the_same_on_tc_and_in_memory() {
+    use dirigent_datapath::control::{Control, KernelStore, Store};
+    use dirigent_datapath::memory::{Capacity, Incoming, MemoryTables, run_slow, run_tc};
+    use dirigent_director::records::{Link, NextHop, hop, link_flag};
+    use dirigent_director::{Action, Reason, shared::S32};
+    use dirigent_wire::Mac;
+    const SERVICES: &str = r#"
+version = 1
+director = { mark_device = "m" }
+[[service]]
+fwmark = 7
+server = [{ address = "10.0.0.2" }]
+[[service]]
+fwmark = 7
+family = 6
+server = [{ address = "fd00::2" }]
+"#;
+    fn set_up<S: Store>(store: S, marked: u32, other: u32) -> Control<S> {
+        let model = dirigent_config::file::parse("f", SERVICES).unwrap();
+        let mut control = Control::open(store, &model).unwrap();
+        let mac = Mac::new([2, 0, 0, 0, 0, 1]);
+        let way = NextHop {
+            state: S32::new(hop::RESOLVED),
+            ifindex: other,
+            mtu: 1500,
+            src: mac,
+            dst: Mac::new([2, 0, 0, 0, 0, 3]),
+            ..NextHop::default()
+        };
+        for server in ["10.0.0.2", "fd00::2"] {
+            control.set_next_hop(server.parse().unwrap(), &way).unwrap();
+        }
+        for (ifindex, flags) in [(marked, link_flag::MARKED), (other, 0)] {
+            control.store_mut().put_link(ifindex, &Link { mac, used: 1, flags, ..Link::default() }).unwrap();
+        }
+        control
+    }
+    /// The reason that was counted since, of which there is one.
+    fn reason<S: Store>(control: &Control<S>, before: &[u64]) -> Reason {
+        let counts = control.store().reasons().unwrap();
+        let mut rose = Reason::ALL.iter().filter(|reason| counts[**reason as usize] != before[**reason as usize]);
+        let found = *rose.next().unwrap();
+        assert_eq!(rose.next(), None);
+        found
+    }
+    in_namespace(|| {
+        let marked = veth();
+        let other: u32 = sh("ip -o link show v1").split(':').next().unwrap().trim().parse().unwrap();
+        let kernel = unpinned();
+        let in_kernel = set_up(KernelStore::new(&kernel).unwrap(), marked, other);
+        let [mut in_memory, mut all_slow] =
+            [(); 2].map(|()| set_up(MemoryTables::new(&Capacity::default()), marked, other));
+        let mut port = 0;
+        for v6 in [false, true] {
+            for (ifindex, mark, wanted, left) in [
+                (marked, 7, Reason::Request, 0),
+                (marked, 0, Reason::NoService, 0),
+                (marked, 8, Reason::NoService, 0),
+                (other, 7, Reason::NoService, 7),
+                (marked, 7, Reason::Request, 0),
+            ] {
+                port += 1;
+                let frame = syn(v6, port);
+                let before = in_kernel.store().reasons().unwrap();
+                let context = SkbContext { ifindex, ingress_ifindex: ifindex, mark, ..SkbContext::default() };
+                let ran = kernel.run_tc(Direction::Ingress, &context, &frame).unwrap();
+                let what = format!("IPv6 {v6}, interface {ifindex}, mark {mark}");
+                assert_eq!((reason(&in_kernel, &before), ran.context.mark), (wanted, left), "{what}");
+                let packet = Incoming { frame: &frame, ingress: ifindex, mark, ..Incoming::default() };
+                let outcome = run_tc(in_memory.store_mut(), &packet);
+                assert_eq!((outcome.verdict.reason, outcome.mark), (wanted, left), "{what}");
+                assert_eq!(run_slow(all_slow.store_mut(), &packet), outcome, "{what}");
+                assert_eq!(ran.frame, outcome.frame, "{what}");
+                let action = if wanted == Reason::Request { (7, Action::Transmit) } else { (u32::MAX, Action::Pass) };
+                assert_eq!((ran.action, outcome.verdict.action), action, "{what}");
+            }
+        }
+    });
+}
+
 #[test]
 fn auto_on_a_virtual_device_is_tc_and_says_why() {
     in_namespace(|| {

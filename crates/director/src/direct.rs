@@ -14,7 +14,7 @@ use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
 use crate::persist;
 use crate::pieces;
 use crate::quic;
-use crate::records::{Conn, Settings, Tuple, conn_flag, hop, setting};
+use crate::records::{Conn, Link, Settings, Tuple, conn_flag, hop, setting};
 use crate::relay;
 use crate::schedule::Client;
 use crate::sctp::{self, Association};
@@ -132,14 +132,21 @@ pub fn direct<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Verdict {
 #[inline(always)]
 fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
     let link = t.link(p.ingress()).ok_or(Verdict::pass(Reason::UnusedLink))?;
-    match parse::ethernet(p, link.mac)? {
+    match ethernet(p, t, link)? {
         Payload::Ipv4 => easy::<V4, P, T>(p, t),
         Payload::Ipv6 => easy::<V6, P, T>(p, t),
     }
 }
 
+/// What came by a link: without its mark if that led it here.
+#[inline(always)]
+pub fn ethernet<P: Packet, T: Tables>(p: &mut P, t: &T, link: &Link) -> Decision<Payload> {
+    mark::take(p, t, link);
+    parse::ethernet(p, link.mac)
+}
+
 /// Where a packet of no connection and no service of its own may be somebody's yet.
-const LOOK_FURTHER: u32 = setting::KNOW_SERVERS | setting::FTP | setting::ANY_PORT;
+const LOOK_FURTHER: u32 = setting::KNOW_SERVERS | setting::FTP | setting::ANY_PORT | setting::LED;
 
 /// The easy case, nearly always: a whole packet of a known, live connection.
 #[inline(always)]
@@ -265,7 +272,8 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
 #[inline(always)]
 fn unknown<F: Family, T: Tables>(t: &T, settings: &Settings) -> Verdict {
     t.stash(0);
-    if settings.mark_rules == 0 { Stage::Open } else { Stage::Mark }.verdict::<F>()
+    let marked = settings.mark_rules != 0 || settings.flags & setting::LED != 0;
+    if marked { Stage::Mark } else { Stage::Open }.verdict::<F>()
 }
 
 /// [`Stage::Ftp`]: the packet then goes on as any other.

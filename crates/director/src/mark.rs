@@ -1,10 +1,11 @@
 //! Firewall marks. Neither XDP nor tc sees the marks that netfilter sets later, so the
-//! director has rules of its own.
+//! director has rules of its own. For what only netfilter can tell there is a device that
+//! `ip rule fwmark` leads packets to.
 
 use crate::direct::Flow;
 use crate::family::{Address, Family};
 use crate::packet::Packet;
-use crate::records::{MarkRule, mark_flag};
+use crate::records::{Link, MarkRule, link_flag, mark_flag};
 use crate::tables::{Step, Tables};
 
 /// The packet as the rules see it, and its mark so far.
@@ -53,11 +54,28 @@ impl<F: Family> Walk<'_, F> {
     }
 }
 
-/// The packet's mark by the rules in force; 0: none.
+/// Takes a packet's mark from it where that has led it here: what goes on with it, to the
+/// stack or another link, would be led here again.
+#[inline(always)]
+pub fn take<P: Packet, T: Tables>(p: &mut P, t: &T, link: &Link) {
+    if P::LAST && link.flags & link_flag::MARKED != 0 {
+        t.lead(p.take_mark());
+    }
+}
+
+/// Whether its mark has led the packet here: it is for this host whatever its address.
+#[inline(always)]
+pub fn led_here<P: Packet, T: Tables>(p: &P, t: &T) -> bool {
+    P::LAST && t.link(p.ingress()).is_some_and(|link| link.flags & link_flag::MARKED != 0)
+}
+
+/// The packet's mark: netfilter's where that has led it here, and what the rules in force
+/// make of it; 0: none.
 #[inline(always)]
 pub fn of<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> u32 {
     let rules = t.settings().map_or(0, |settings| settings.mark_rules);
-    let mut walk = Walk { base: rules >> 16, ingress: p.ingress(), flow, mark: 0 };
+    let mark = if led_here(p, t) { t.led() } else { 0 };
+    let mut walk = Walk { base: rules >> 16, ingress: p.ingress(), flow, mark };
     t.walk(rules & 0xffff, &mut walk);
     walk.mark
 }

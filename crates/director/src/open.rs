@@ -7,6 +7,7 @@ use crate::errors::{self, Notice};
 use crate::family::{Address, Family};
 use crate::forward;
 use crate::ftp;
+use crate::mark;
 use crate::packet::Packet;
 use crate::parse::Fragment;
 use crate::persist::Whose;
@@ -137,7 +138,8 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
         // Of a one-packet service it cannot follow its first.
         return Err(Verdict::drop(Reason::FragNoFirst));
     }
-    if !F::local(t, &key.dst) && (word as u32 == 0 || !F::local_by_mark(t, &key.dst)) {
+    let by_mark = || F::local_by_mark(t, &key.dst) || mark::led_here(p, t);
+    if !F::local(t, &key.dst) && (word as u32 == 0 || !by_mark()) {
         return Err(Verdict::pass(Reason::NotHeld));
     }
     if key.src.impossible_source() || F::local(t, &key.src) {

@@ -36,6 +36,10 @@ pub trait Packet {
     fn ingress(&self) -> u32;
     /// A VLAN tag that the device took out of the frame.
     fn stripped_tag(&self) -> Option<u16>;
+    /// The mark that netfilter has given it, which is then taken from it; 0: none, or it is not to be had.
+    fn take_mark(&mut self) -> u32 {
+        0
+    }
 
     /// The header at `off`, if it lies within the bytes that can be read.
     fn get<H: Header>(&self, off: usize) -> Option<&H>;

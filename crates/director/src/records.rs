@@ -420,8 +420,16 @@ pub struct Link {
     pub addr4: [u16; 2],
     /// The same for IPv6.
     pub addr6: [u16; 8],
-    /// 1 when the director's XDP program takes its packets: what XDP loses there is the director's loss.
-    pub xdp: u32,
+    /// Bits of [`link_flag`].
+    pub flags: u32,
+}
+
+/// Bits of [`Link::flags`].
+pub mod link_flag {
+    /// The director's XDP program takes its packets: what XDP loses there is the director's loss.
+    pub const XDP: u32 = 1;
+    /// What comes by it was led here by a mark that netfilter gave it.
+    pub const MARKED: u32 = 2;
 }
 
 /// Number of entries of the link table: interface numbers above are refused.
@@ -463,6 +471,8 @@ pub mod setting {
     pub const LOCAL_NETS: u32 = 32768;
     /// User space drops connections that look like a flood's (IPVS `drop_entry`); packets do not look at it.
     pub const DROP_ENTRY: u32 = 65536;
+    /// Packets may come that a mark of netfilter's has led here.
+    pub const LED: u32 = 131_072;
 }
 
 /// Bits that stand with a local prefix. The longest prefix that has an address says them for
@@ -852,7 +862,7 @@ mod tests {
             offset_of!(NextHop, peer),
         ];
         assert_eq!(hop, [24, 26, 28, 32, 48]);
-        assert_eq!([offset_of!(Link, used), offset_of!(Link, xdp)], [6, 28]);
+        assert_eq!([offset_of!(Link, used), offset_of!(Link, flags)], [6, 28]);
         assert_eq!([offset_of!(Settings, tcp_timeouts), offset_of!(Settings, udp_timeout)], [16, 80]);
     }
 }

@@ -38,6 +38,10 @@ impl<P: Packet> Packet for Association<'_, P> {
         self.0.stripped_tag()
     }
     #[inline(always)]
+    fn take_mark(&mut self) -> u32 {
+        self.0.take_mark()
+    }
+    #[inline(always)]
     fn get<H: Header>(&self, off: usize) -> Option<&H> {
         self.0.get(off)
     }

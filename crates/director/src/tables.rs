@@ -65,6 +65,10 @@ pub trait Tables {
     fn keep(&self, word: u64);
     /// The second word.
     fn kept(&self) -> u64;
+    /// Notes the mark that led the packet here.
+    fn lead(&self, mark: u32);
+    /// That mark: of packets by a link with [`crate::records::link_flag::MARKED`].
+    fn led(&self) -> u32;
     /// 32 random bits.
     fn random(&self) -> u32;
     /// The director's settings; `None` until it is configured.

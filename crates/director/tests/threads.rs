@@ -192,6 +192,10 @@ impl Tables for Cpu {
     fn kept(&self) -> u64 {
         self.kept.get()
     }
+    fn lead(&self, _: u32) {}
+    fn led(&self) -> u32 {
+        0
+    }
     fn random(&self) -> u32 {
         self.draw() << 8 ^ self.draw()
     }

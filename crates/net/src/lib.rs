@@ -13,6 +13,7 @@ pub mod ethtool;
 pub mod hops;
 pub mod lab;
 pub mod links;
+pub mod mark_device;
 pub mod netns;
 pub mod nexthop;
 mod nl;

@@ -42,6 +42,8 @@ pub struct TableRule {
     pub table: u32,
     /// Not all packets: by firewall mark, interface, address or the like.
     pub some: bool,
+    /// Only packets that come in by an interface.
+    pub by_interface: bool,
 }
 
 impl std::fmt::Display for SourceRule {
@@ -117,7 +119,7 @@ fn parse_table_rule(body: &[u8]) -> Option<TableRule> {
     let (to, from, tos) = (*body.get(1)?, *body.get(2)?, *body.get(3)?);
     let chooses = CHOICES.iter().any(|choice| find(*choice).is_some());
     let some = chooses || (to, from, tos) != (0, 0, 0) || read_u32(body, 8)? & FIB_RULE_INVERT != 0;
-    Some(TableRule { ipv6, table, some })
+    Some(TableRule { ipv6, table, some, by_interface: find(FRA_IIFNAME).is_some() })
 }
 
 #[cfg(test)]
@@ -140,14 +142,17 @@ mod tests {
         let marked = rule_of(100).message(libc::RTM_NEWRULE, 0).attr_u32(FRA_FWMARK, 7).finish(1);
         assert_eq!(parse_rule(&marked[16..]), None, "it chooses by more");
         let table_rule = |bytes: &[u8]| parse_table_rule(&bytes[16..]);
-        assert_eq!(table_rule(&marked), Some(TableRule { ipv6: false, table: 100, some: true }));
+        let read = |table, some| Some(TableRule { ipv6: false, table, some, by_interface: false });
+        assert_eq!(table_rule(&marked), read(100, true));
+        let by_interface = rule_of(100).message(libc::RTM_NEWRULE, 0).attr_str(FRA_IIFNAME, "c0").finish(1);
+        assert!(table_rule(&by_interface).unwrap().by_interface);
         let from = rule_of(70_000).message(libc::RTM_NEWRULE, 0).finish(1);
-        assert_eq!(table_rule(&from), Some(TableRule { ipv6: false, table: 70_000, some: true }));
+        assert_eq!(table_rule(&from), read(70_000, true));
         let mut all = from.clone();
         all[18] = 0;
-        assert_eq!(table_rule(&all), Some(TableRule { ipv6: false, table: 70_000, some: false }));
+        assert_eq!(table_rule(&all), read(70_000, false));
         all[24] = FIB_RULE_INVERT as u8;
-        assert_eq!(table_rule(&all), Some(TableRule { ipv6: false, table: 70_000, some: true }));
+        assert_eq!(table_rule(&all), read(70_000, true));
         // A network, and a rule that says no table.
         let mut bytes = rule_of(100).message(libc::RTM_NEWRULE, 0).finish(1);
         bytes[18] = 24;

@@ -77,6 +77,13 @@ impl Watcher {
         Ok(&self.snapshot)
     }
 
+    /// Reads everything anew, after a change of one's own that the snapshot is to have at once.
+    pub fn refresh(&mut self) -> Result<()> {
+        self.snapshot = Snapshot::read(&mut self.netlink)?;
+        self.routes_stale = false;
+        Ok(())
+    }
+
     /// Waits until something changes and returns all changes reported so far, without repetitions. May be cancelled: a
     /// change not returned is returned by the next call.
     pub async fn changes(&mut self) -> Result<Vec<Change>> {
@@ -89,8 +96,7 @@ impl Watcher {
             let changes = match drained {
                 Ok(()) => self.take_in(&raw),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.snapshot = Snapshot::read(&mut self.netlink)?;
-                    self.routes_stale = false;
+                    self.refresh()?;
                     vec![Change::Everything]
                 }
                 Err(source) => return Err(Error::System { place: "reading changes of the network".into(), source }),

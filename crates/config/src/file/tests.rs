@@ -81,6 +81,8 @@ fn bad_files() {
         (director("interfaces = 1"), "3:14: interfaces is an integer, not a list; put it in brackets: interfaces = […]".into()),
         (director("mode = \"xpd\""), "3:8: mode is \"xpd\"; did you mean \"xdp\"?".into()),
         (director("mode = \"fast\""), "3:8: mode is \"fast\"; use \"auto\", \"xdp\", \"xdp-generic\", \"tc\"".into()),
+        (director("mark_device = \"thirteenchars\""), "3:15: mark_device \"thirteenchars\" cannot be a device beside one called \"thirteenchars-in\"; use at most 12 letters, digits, - and _".into()),
+        (director("interfaces = [\"m-in\"]\nmark_device = \"m\""), "4:15: mark_device \"m\" is among the interfaces too; leave it out of interfaces: the director is on it anyway".into()),
         (director("connections = 0"), "3:15: connections is 0; use a whole number from 1 to 16777216, without quotes".into()),
         (director("connections = -1"), "3:15: connections is -1; use a whole number from 1 to 16777216, without quotes".into()),
         (director("connections = 1.5"), "3:15: connections is a fraction, not an integer; use a whole number from 1 to 16777216, without quotes".into()),
@@ -207,6 +209,7 @@ version = 1
 instance = "edge-1"
 interfaces = ["eth0", "eth1.5"]
 mode = "xdp"
+mark_device = "dirigent-mk"
 connections = 2_000_000
 schedule_icmp = true
 nat_icmp_send = true
@@ -246,6 +249,10 @@ address = "[fd00::3]:5353"
     assert_eq!(s.instance, "edge-1");
     assert_eq!(s.interfaces.as_deref().unwrap(), ["eth0", "eth1.5"]);
     assert_eq!((s.mode, s.connections), (Mode::Xdp, Some(2_000_000)));
+    assert_eq!(
+        (s.mark_device.as_deref(), s.mark_device_inside().as_deref()),
+        (Some("dirigent-mk"), Some("dirigent-mk-in"))
+    );
     assert_eq!((s.schedule_icmp, s.nat_icmp_send, s.snat_reroute), (true, true, false));
     assert_eq!((s.socket_path().as_str(), s.group.as_deref()), ("/run/x.sock", Some("ops")));
     assert_eq!(s.timeouts.tcp.established, Duration::from_secs(7200));

@@ -596,6 +596,7 @@ fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> S
             | bit(of.sloppy_tcp, setting::SLOPPY_TCP)
             | bit(of.sloppy_sctp, setting::SLOPPY_SCTP)
             | bit(of.cache_bypass, setting::CACHE_BYPASS)
+            | bit(of.mark_device.is_some(), setting::LED)
             | bit(of.conn_reuse_mode != 0, setting::REUSE)
             | bit(of.conn_reuse_mode & 2 != 0, setting::REUSE_FIN_WAIT)
             | presence,

@@ -343,7 +343,7 @@ pub fn hop_words(n: &NextHop) -> [u32; 16] {
 /// A link's words.
 pub fn link_words(link: &Link) -> [u16; 16] {
     let (Mac([a, b, c]), [d, e], [f, g, h, i, j, k, l, m]) = (link.mac, link.addr4, link.addr6);
-    let (n, o) = half_words(link.xdp);
+    let (n, o) = half_words(link.flags);
     [a, b, c, link.used, d, e, f, g, h, i, j, k, l, m, n, o]
 }
 

@@ -6,6 +6,8 @@ use dirigent_director::tunnel::Outer;
 use dirigent_wire::{Be16, Header, checksum, eth::EthHeads};
 use zerocopy::IntoBytes as _;
 
+use super::Incoming;
+
 /// Room in front of a frame, for what is added there.
 const HEADROOM: usize = 256;
 
@@ -64,21 +66,23 @@ pub struct Frame<const EASY: bool, const LAST: bool> {
     ingress: u32,
     gso_size: u32,
     stripped_tag: Option<u16>,
+    mark: u32,
     /// Copies left to a later run, with their words.
     pub(super) forks: Vec<(u64, Vec<u8>)>,
 }
 
 impl<const LAST: bool> Frame<true, LAST> {
-    /// A frame that came in by an interface. `gso_size` and `stripped_tag`: see [`Packet`].
+    /// A frame as it came in.
     #[must_use]
-    pub fn new(bytes: &[u8], ingress: u32, gso_size: u32, stripped_tag: Option<u16>) -> Self {
-        Self { buffer: Buffer::new(bytes), ingress, gso_size, stripped_tag, forks: Vec::new() }
+    pub fn new(packet: &Incoming<'_>) -> Self {
+        let Incoming { frame, ingress, gso_size, stripped_tag, mark } = *packet;
+        Self { buffer: Buffer::new(frame), ingress, gso_size, stripped_tag, mark, forks: Vec::new() }
     }
     /// The same frame in a later stage.
     #[must_use]
     pub fn later(self) -> Frame<false, LAST> {
-        let Self { buffer, ingress, gso_size, stripped_tag, forks } = self;
-        Frame { buffer, ingress, gso_size, stripped_tag, forks }
+        let Self { buffer, ingress, gso_size, stripped_tag, mark, forks } = self;
+        Frame { buffer, ingress, gso_size, stripped_tag, mark, forks }
     }
 }
 
@@ -87,6 +91,11 @@ impl<const EASY: bool, const LAST: bool> Frame<EASY, LAST> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.buffer.bytes()
+    }
+    /// Its mark.
+    #[must_use]
+    pub fn mark(&self) -> u32 {
+        self.mark
     }
 }
 
@@ -105,6 +114,10 @@ impl<const E: bool, const L: bool> Packet for Frame<E, L> {
     }
     fn stripped_tag(&self) -> Option<u16> {
         self.stripped_tag
+    }
+    /// As tc: XDP cannot.
+    fn take_mark(&mut self) -> u32 {
+        if L { std::mem::take(&mut self.mark) } else { 0 }
     }
     fn get<H: Header>(&self, off: usize) -> Option<&H> {
         let bytes = self.buffer.bytes().get(off..off.checked_add(H::LEN)?)?;

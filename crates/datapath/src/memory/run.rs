@@ -3,7 +3,7 @@
 use dirigent_director::direct::{self, Stage, Work};
 use dirigent_director::family::{V4, V6};
 use dirigent_director::packet::Packet as _;
-use dirigent_director::parse::{self, Payload};
+use dirigent_director::parse::Payload;
 use dirigent_director::tables::Tables as _;
 use dirigent_director::{Action, Reason, Verdict};
 
@@ -20,6 +20,8 @@ pub struct Incoming<'a> {
     pub gso_size: u32,
     /// A VLAN tag that the device took out.
     pub stripped_tag: Option<u16>,
+    /// What netfilter has marked it with; 0: nothing.
+    pub mark: u32,
 }
 
 /// Which program decided.
@@ -38,6 +40,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// The frame afterwards.
     pub frame: Vec<u8>,
+    /// Its mark afterwards.
+    pub mark: u32,
     /// Who decided.
     pub by: Ran,
     /// Of a packet that was cut, the pieces after the first, in order.
@@ -74,10 +78,10 @@ fn outcome<const LAST: bool>(
     by: Ran,
 ) -> Outcome {
     t.count_reason(verdict.reason);
-    let mut out = Outcome { verdict, frame: frame.bytes().to_vec(), by, more: Vec::new() };
+    let mut out = Outcome { verdict, frame: frame.bytes().to_vec(), mark: frame.mark(), by, more: Vec::new() };
     for (word, rest) in frame.forks {
         t.stash(word);
-        let rest = Frame::<true, LAST>::new(&rest, ingress, 0, None);
+        let rest = Frame::<true, LAST>::new(&Incoming { frame: &rest, ingress, ..Incoming::default() });
         let v6 = rest.bytes().get(12..14) == Some([0x86, 0xdd].as_slice());
         let begin = Verdict::out(Action::Continue, Reason::LaterStage, Stage::Rest.number(v6));
         let ended = stages(rest, t, begin, direct::resume);
@@ -89,7 +93,7 @@ fn outcome<const LAST: bool>(
 }
 
 fn enter<const LAST: bool>(t: &mut MemoryTables, packet: &Incoming<'_>, by: Ran) -> Outcome {
-    let mut frame = Frame::<true, LAST>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
+    let mut frame = Frame::<true, LAST>::new(packet);
     let verdict = direct::direct(&mut frame, t);
     let ended = stages(frame, t, verdict, direct::resume);
     outcome(t, ended, packet.ingress, by)
@@ -121,11 +125,11 @@ pub fn run(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
 /// As [`run_tc`], with nothing taken for easy: every IP packet goes through the later
 /// stages. The outcome must be the same; a test says so.
 pub fn run_slow(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
-    let mut frame = Frame::<true, true>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
+    let mut frame = Frame::<true, true>::new(packet);
     t.stash(0);
-    let verdict = match t.link(frame.ingress()).map(|link| link.mac) {
+    let verdict = match t.link(frame.ingress()).cloned() {
         None => Verdict::pass(Reason::UnusedLink),
-        Some(mac) => match parse::ethernet(&mut frame, mac) {
+        Some(link) => match direct::ethernet(&mut frame, t, &link) {
             Err(verdict) => verdict,
             Ok(Payload::Ipv4) => Stage::Slow.verdict::<V4>(),
             Ok(Payload::Ipv6) => Stage::Slow.verdict::<V6>(),
@@ -137,7 +141,7 @@ pub fn run_slow(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
 
 /// A packet that this host itself sends, at tc egress.
 pub fn leave(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
-    let mut frame = Frame::<true, true>::new(packet.frame, packet.ingress, packet.gso_size, packet.stripped_tag);
+    let mut frame = Frame::<true, true>::new(packet);
     let verdict = direct::leave(&mut frame, t);
     const SCTP: u32 = Stage::Sctp as u32;
     let (verdict, frame) = stages(frame, t, verdict, |frame, t, number| match (number / 2, number % 2) {
@@ -150,5 +154,5 @@ pub fn leave(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
     if matches!(verdict.action, Action::Drop | Action::Deliver) {
         t.count_reason(verdict.reason);
     }
-    Outcome { verdict, frame: frame.bytes().to_vec(), by: Ran::Tc, more: Vec::new() }
+    Outcome { verdict, frame: frame.bytes().to_vec(), mark: frame.mark(), by: Ran::Tc, more: Vec::new() }
 }

@@ -89,6 +89,7 @@ pub struct MemoryTables {
     pub(crate) notes: RefCell<HashMap<Noted, Note>>,
     stashed: Cell<u64>,
     kept: Cell<u64>,
+    led: Cell<u32>,
     random: Cell<u32>,
 }
 
@@ -133,6 +134,7 @@ impl MemoryTables {
             notes: RefCell::default(),
             stashed: Cell::new(0),
             kept: Cell::new(0),
+            led: Cell::new(0),
             random: Cell::new(0x2545_f491),
         }
     }
@@ -202,6 +204,12 @@ impl Tables for MemoryTables {
     }
     fn kept(&self) -> u64 {
         self.kept.get()
+    }
+    fn lead(&self, mark: u32) {
+        self.led.set(mark);
+    }
+    fn led(&self) -> u32 {
+        self.led.get()
     }
     /// Xorshift: the same numbers in every run.
     fn random(&self) -> u32 {

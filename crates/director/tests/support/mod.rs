@@ -10,7 +10,7 @@ use dirigent_director::ftp::Line;
 use dirigent_director::packet::Packet;
 use dirigent_director::records::{
     Conn, Counters, Datagram, ERROR_WORDS, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service,
-    Settings, Tuple, hop, kind, server_flag,
+    Settings, Tuple, hop, kind, link_flag, server_flag,
 };
 use dirigent_director::shared::{S32, S64};
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -23,7 +23,8 @@ use zerocopy::IntoBytes as _;
 
 pub const CLIENT_LINK: u32 = 2;
 pub const SERVER_LINK: u32 = 3;
-/// The director's MAC on both links.
+pub const MARK_LINK: u32 = 4;
+/// The director's MAC on all links.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const VIP4: [u8; 4] = [192, 0, 2, 10];
 pub const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
@@ -56,6 +57,8 @@ pub struct Frame<const EASY: bool> {
     ingress: u32,
     /// Bytes of each segment that the device will make of it; 0: none.
     pub gso_size: u32,
+    /// What netfilter has marked it with.
+    pub mark: u32,
     /// Copies left to [`dirigent_director::direct::Stage::Rest`], with their words.
     pub forks: Vec<(u64, Vec<u8>)>,
 }
@@ -66,7 +69,7 @@ impl<const E: bool> Frame<E> {
     pub fn new(bytes: &[u8], ingress: u32) -> Self {
         let end = HEADROOM + bytes.len();
         let words = vec![0; end.div_ceil(8)];
-        let mut frame = Self { words, start: HEADROOM, end, ingress, gso_size: 0, forks: Vec::new() };
+        let mut frame = Self { words, start: HEADROOM, end, ingress, gso_size: 0, mark: 0, forks: Vec::new() };
         frame.words.as_mut_bytes()[HEADROOM..end].copy_from_slice(bytes);
         frame
     }
@@ -74,8 +77,8 @@ impl<const E: bool> Frame<E> {
         &self.words.as_bytes()[self.start..self.end]
     }
     pub fn later(self) -> Frame<false> {
-        let Self { words, start, end, ingress, gso_size, forks } = self;
-        Frame { words, start, end, ingress, gso_size, forks }
+        let Self { words, start, end, ingress, gso_size, mark, forks } = self;
+        Frame { words, start, end, ingress, gso_size, mark, forks }
     }
 }
 
@@ -94,6 +97,9 @@ impl<const E: bool> Packet for Frame<E> {
     }
     fn stripped_tag(&self) -> Option<u16> {
         None
+    }
+    fn take_mark(&mut self) -> u32 {
+        std::mem::take(&mut self.mark)
     }
     fn get<H: Header>(&self, off: usize) -> Option<&H> {
         H::ref_from_bytes(self.bytes().get(off..off + H::LEN)?).ok()
@@ -176,6 +182,9 @@ pub struct Memory {
     pub local4: HashSet<Addr4>,
     pub local6: HashSet<Addr6>,
     pub link: Link,
+    pub mark_rules: Vec<MarkRule>,
+    /// What comes by it was led there by its mark.
+    pub mark_link: Link,
     pub counters: RefCell<Vec<Counters>>,
     pub errors: Vec<S64>,
     pub way_back: Route,
@@ -183,6 +192,7 @@ pub struct Memory {
     pub routed_from: Cell<[u16; 8]>,
     stash: Cell<u64>,
     kept: Cell<u64>,
+    led: Cell<u32>,
     seed: Cell<u32>,
 }
 
@@ -210,12 +220,15 @@ impl Memory {
             local4: HashSet::from([Addr4::new(VIP4)]),
             local6: HashSet::from([Addr6::new(VIP6)]),
             link: Link { mac, used: 1, ..Link::default() },
+            mark_rules: Vec::new(),
+            mark_link: Link { mac, used: 1, flags: link_flag::MARKED, ..Link::default() },
             counters: RefCell::default(),
             errors: (0..ERROR_WORDS).map(|_| S64::new(0)).collect(),
             way_back: Route::To { ifindex: CLIENT_LINK, src: mac, dst: Mac::new([2, 0, 0, 0, 0, 0xfe]) },
             routed_from: Cell::default(),
             stash: Cell::new(0),
             kept: Cell::new(0),
+            led: Cell::new(0),
             seed: Cell::new(1),
         };
         for (v6, protocol) in [(false, 6), (false, 17), (true, 6), (true, 17), (false, 132), (true, 132)] {
@@ -272,8 +285,15 @@ impl Memory {
     }
     /// The same for what stands for several segments.
     pub fn run_segments(&mut self, frame: &[u8], ingress: u32, gso_size: u32) -> (Verdict, Vec<u8>) {
-        let mut first = Frame::<true>::new(frame, ingress);
-        first.gso_size = gso_size;
+        let (verdict, frame) = self.finish(Frame { gso_size, ..Frame::new(frame, ingress) });
+        (verdict, frame.bytes().to_vec())
+    }
+    /// The same for what netfilter has marked: the verdict, and the mark that is left.
+    pub fn run_marked(&mut self, frame: &[u8], ingress: u32, mark: u32) -> (Verdict, u32) {
+        let (verdict, frame) = self.finish(Frame { mark, ..Frame::new(frame, ingress) });
+        (verdict, frame.mark)
+    }
+    fn finish(&mut self, mut first: Frame<true>) -> (Verdict, Frame<false>) {
         let mut verdict = direct(&mut first, self);
         let mut later = first.later();
         let mut stages = 0;
@@ -282,7 +302,7 @@ impl Memory {
             assert!(stages < 33, "more tail calls than the kernel allows");
             verdict = resume(&mut later, self, verdict.ifindex);
         }
-        (verdict, later.bytes().to_vec())
+        (verdict, later)
     }
 
     /// (active, inactive) of each server, counted anew from the entries; and every
@@ -344,6 +364,12 @@ impl Tables for Memory {
     fn kept(&self) -> u64 {
         self.kept.get()
     }
+    fn lead(&self, mark: u32) {
+        self.led.set(mark);
+    }
+    fn led(&self) -> u32 {
+        self.led.get()
+    }
     fn random(&self) -> u32 {
         self.seed.set(self.seed.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
         self.seed.get()
@@ -352,7 +378,11 @@ impl Tables for Memory {
         Some(&self.settings)
     }
     fn link(&self, ifindex: u32) -> Option<&Link> {
-        [CLIENT_LINK, SERVER_LINK].contains(&ifindex).then_some(&self.link)
+        match ifindex {
+            CLIENT_LINK | SERVER_LINK => Some(&self.link),
+            MARK_LINK => Some(&self.mark_link),
+            _ => None,
+        }
     }
     fn conn4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
         self.conns4.get(key)
@@ -427,8 +457,8 @@ impl Tables for Memory {
         false
     }
     fn forget_note(&self, _: &Noted) {}
-    fn mark_rule(&self, _: u32) -> Option<&MarkRule> {
-        None
+    fn mark_rule(&self, index: u32) -> Option<&MarkRule> {
+        self.mark_rules.get(index as usize)
     }
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
         (0..n).find(|i| !step.step(self, *i));

@@ -3,7 +3,8 @@
 use crate::failure::{Failure, Result, code};
 use dirigent_api::Problem;
 use dirigent_config::{Model, Violation, VipPolicy, file};
-use dirigent_net::{Snapshot, vip};
+use dirigent_net::links::RouteEntry;
+use dirigent_net::{Snapshot, TableRule, vip};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
@@ -56,7 +57,35 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
             all.push(Problem::new(format!("interface {name}"), "it does not exist", remedy));
         }
     }
+    all.extend(unled(model, snapshot));
     all
+}
+
+/// What is wrong with the rules that lead to a device for marks, once it is there.
+fn unled(model: &Model, snapshot: &Snapshot) -> Option<Problem> {
+    let name = model.settings().mark_device.as_ref()?;
+    let device = snapshot.link_named(name)?.index;
+    let over_it = |route: &&RouteEntry| route.hops.iter().any(|hop| hop.ifindex == device);
+    let lead = |rule: &&TableRule| {
+        let mut routes = snapshot.routes.iter().filter(over_it);
+        routes.any(|route| (route.destination.0.is_ipv6(), route.table) == (rule.ipv6, rule.table))
+    };
+    let rules: Vec<_> = snapshot.rules.iter().filter(lead).collect();
+    let place = format!("mark_device {name}");
+    if rules.is_empty() {
+        let remedy = format!(
+            "for each mark: `ip rule add fwmark MARK iif INTERFACE lookup 107`, and `ip route add default dev {name} \
+             table 107`; with `ip -6` for IPv6"
+        );
+        return Some(Problem::new(place, "no rule and route lead packets to it", remedy));
+    }
+    let rule = rules.iter().find(|rule| !rule.by_interface)?;
+    let what = format!(
+        "a rule that looks up table {} leads packets to it whatever interface they come by: what the director leaves to \
+         the host comes back, if netfilter marks it again, until its TTL is used up",
+        rule.table
+    );
+    Some(Problem::new(place, what, "give the rule the clients' interface: `ip rule add fwmark MARK iif INTERFACE …`"))
 }
 
 /// Virtual addresses that nobody here holds, and that the daemon does not manage.

@@ -15,9 +15,13 @@ use dirigent_config::{Model, Plan, Settings};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
+use dirigent_net::mark_device::{self, MarkDevice};
 use dirigent_net::{Change, HopKeeper, Update};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// The MTU of a device beside none other.
+const ETHERNET_MTU: u32 = 1500;
 
 /// A director with its daemon.
 pub struct Director {
@@ -102,6 +106,7 @@ impl Director {
 
     fn begin(&mut self) -> Result<()> {
         self.set_destinations()?;
+        self.release_mark_device()?;
         if self.kernel.took_over() {
             let now = snapshot(self.network.watcher())?;
             self.interfaces.take_over(&mut self.kernel, &self.instance, self.tables.model(), &now)?;
@@ -179,6 +184,7 @@ impl Director {
 
     /// This host's addresses, and the interfaces: known to the tables before programs see their packets.
     fn follow_network(&mut self, strictly: bool) -> Result<()> {
+        self.hold_mark_device()?;
         let snapshot = snapshot(self.network.watcher())?;
         self.tables.set_local(network::local(&snapshot, &config::virtual_addresses(self.tables.model())))?;
         self.tables.set_local_nets(&snapshot.local_nets())?;
@@ -186,10 +192,42 @@ impl Director {
         self.tables.set_interfaces(names.collect())?;
         let planned = self.interfaces.planned(self.tables.model(), &snapshot);
         let xdp = with_xdp(&self.instance)?;
-        self.tables.set_links(network::links(&planned, &xdp, &snapshot))?;
+        let marked = self.tables.model().settings().mark_device_inside();
+        self.tables.set_links(network::links(&planned, &xdp, marked.as_deref(), &snapshot))?;
         self.interfaces.follow(&mut self.kernel, &self.instance, self.tables.model(), &snapshot, strictly)?;
         let xdp = with_xdp(&self.instance)?;
-        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, &snapshot))
+        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, marked.as_deref(), &snapshot))?;
+        if strictly { self.release_mark_device() } else { Ok(()) }
+    }
+
+    /// The device that marks lead packets to, with room for whatever comes by the interfaces in use.
+    fn hold_mark_device(&mut self) -> Result<()> {
+        let settings = self.tables.model().settings();
+        let (Some(name), Some(inside)) = (settings.mark_device.clone(), settings.mark_device_inside()) else {
+            return Ok(());
+        };
+        let snapshot = snapshot(self.network.watcher())?;
+        let used = self.interfaces.planned(self.tables.model(), &snapshot);
+        let used = snapshot.links.values().filter(|link| used.contains(&link.index) && link.name != inside);
+        let mtu = used.map(|link| link.mtu).max().unwrap_or(ETHERNET_MTU);
+        let device = MarkDevice { name: &name, inside: &inside, instance: self.instance.name() };
+        if device.hold(mtu)? {
+            tracing::info!("made the device {name} for `ip rule fwmark`, whose packets come out of {inside}");
+            self.network.watcher().refresh()?;
+        }
+        Ok(())
+    }
+
+    /// Removes a device of that kind that is not wanted.
+    fn release_mark_device(&mut self) -> Result<()> {
+        let gone = mark_device::release(self.instance.name(), self.tables.model().settings().mark_device.as_deref())?;
+        for name in &gone {
+            tracing::info!("removed the device {name}, which is not wanted any more");
+        }
+        if !gone.is_empty() {
+            self.network.watcher().refresh()?;
+        }
+        Ok(())
     }
 
     fn set_destinations(&mut self) -> Result<()> {
@@ -218,7 +256,9 @@ impl Director {
     /// New virtual addresses are announced on all interfaces in use.
     pub fn announce(&mut self) {
         if self.vips.is_due() {
-            self.vips.announce(self.interfaces.all().map(|(_, used)| used.attachment.interface.as_str()));
+            let inside = self.tables.model().settings().mark_device_inside();
+            let all = self.interfaces.all().map(|(_, used)| used.attachment.interface.as_str());
+            self.vips.announce(all.filter(|name| Some(*name) != inside.as_deref()));
         }
     }
 
@@ -253,8 +293,11 @@ impl Director {
         let old = self.tables.model().clone();
         let plan = Plan::between(&old, new);
         let operations: Vec<_> = plan.ops.iter().map(ToString::to_string).collect();
-        let interfaces_differ =
-            old.settings().interfaces != new.settings().interfaces || old.settings().mode != new.settings().mode;
+        let by = |model: &Model| {
+            let Settings { interfaces, mode, mark_device, .. } = model.settings().clone();
+            (interfaces, mode, mark_device)
+        };
+        let interfaces_differ = by(&old) != by(new);
         if let Err(mut failure) = self.go(&plan, interfaces_differ) {
             let back = Plan::between(self.tables.model(), &old);
             if let Err(second) = self.go(&back, interfaces_differ) {

@@ -87,7 +87,7 @@ impl Interfaces {
         // Those of an earlier daemon have its programs still.
         let stale = self.used.values().any(|used| used.attachment.reason.is_empty());
         if new || stale || strictly {
-            self.attach(kernel, model.settings().mode, wanted, strictly)?;
+            self.attach(kernel, model, wanted, strictly)?;
         }
         if strictly {
             self.leave_others(kernel, instance, &stay)?;
@@ -121,7 +121,7 @@ impl Interfaces {
     fn attach(
         &mut self,
         kernel: &mut Kernel,
-        mode: Mode,
+        model: &Model,
         wanted: BTreeMap<u32, (String, Vec<String>)>,
         strictly: bool,
     ) -> Result<()> {
@@ -129,8 +129,17 @@ impl Interfaces {
         for (index, used) in self.used.iter().filter(|_| !strictly) {
             all.entry(*index).or_insert_with(|| (used.attachment.interface.clone(), used.why.clone()));
         }
-        let names: Vec<_> = all.values().map(|(name, _)| (name.as_str(), mode)).collect();
-        for attachment in kernel.attach(&names, TcKind::Auto)? {
+        let (mode, inside) = (model.settings().mode, model.settings().mark_device_inside());
+        let of_marks = |name: &str| inside.as_deref() == Some(name);
+        // Apart: no packet leaves by it, and of marks tc alone knows.
+        let (of_marks, names): (Vec<_>, Vec<_>) =
+            all.values().map(|(n, _)| n.as_str()).partition(|name| of_marks(name));
+        let mut attached = kernel.attach(&with(&names, mode), TcKind::Auto)?;
+        for attachment in kernel.attach(&with(&of_marks, Mode::Tc), TcKind::Auto)? {
+            let reason = format!("{}: tc, because XDP sees no marks", attachment.interface);
+            attached.push(Attachment { reason, ..attachment });
+        }
+        for attachment in attached {
             let why = all.get(&attachment.ifindex).map(|(_, why)| why.clone()).unwrap_or_default();
             for reason in &why {
                 tracing::info!("interface {}: {reason}", attachment.interface);
@@ -143,8 +152,25 @@ impl Interfaces {
     }
 }
 
+fn with<'a>(names: &[&'a str], mode: Mode) -> Vec<(&'a str, Mode)> {
+    names.iter().map(|name| (*name, mode)).collect()
+}
+
 /// Number, name and reasons of each interface that the configuration asks for and that is there.
 fn wanted(model: &Model, snapshot: &Snapshot) -> BTreeMap<u32, (String, Vec<String>)> {
+    let mut all = asked_for(model, snapshot);
+    let settings = model.settings();
+    if let (Some(device), Some(inside)) = (&settings.mark_device, settings.mark_device_inside())
+        && let Some(link) = snapshot.link_named(&inside)
+    {
+        let why = format!("what `ip rule fwmark` leads to {device} comes out of it, and tc sees the mark");
+        all.insert(link.index, (inside, vec![why]));
+    }
+    all
+}
+
+/// The same without the end of the mark device.
+fn asked_for(model: &Model, snapshot: &Snapshot) -> BTreeMap<u32, (String, Vec<String>)> {
     if let Some(names) = &model.settings().interfaces {
         let there = names.iter().filter_map(|name| snapshot.link_named(name));
         return there

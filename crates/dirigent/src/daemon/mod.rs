@@ -19,7 +19,7 @@ use crate::print::count;
 use director::Director;
 use dirigent_api::Changed;
 use dirigent_datapath::kernel::{self, Instance};
-use dirigent_net::Watcher;
+use dirigent_net::{Watcher, mark_device};
 pub use interfaces::in_use;
 use server::Ask;
 use std::ops::ControlFlow;
@@ -67,9 +67,11 @@ async fn direct(started: Result<Director>, listener: UnixListener, socket: &Path
 
 /// Removes a director from the kernel: programs, tables, and the addresses that a daemon of its name added here.
 pub fn remove(instance: &Instance) -> Result<Changed> {
+    // First: without the programs what is led there would come back to it again and again.
+    let devices = mark_device::release(instance.name(), None)?;
+    let mut operations: Vec<_> = devices.iter().map(|name| format!("removed the device {name}")).collect();
     let gone = kernel::detach_all(instance)?;
-    let mut operations: Vec<_> =
-        gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)).collect();
+    operations.extend(gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)));
     operations.push("removed the maps, with all connections and counters".to_owned());
     operations.extend(vip::release_recorded(instance.name())?);
     Ok(Changed { operations, notes: Vec::new() })

@@ -1,6 +1,6 @@
 //! What the tables must know of the network: this host's addresses, and the interfaces in use.
 
-use dirigent_net::{Mac, Snapshot};
+use dirigent_net::{Link, Mac, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,12 +15,21 @@ pub struct LinkFacts {
     pub v6: Option<Ipv6Addr>,
     /// Whether our XDP program takes its packets.
     pub xdp: bool,
+    /// Whether its packets were led there by netfilter's marks.
+    pub marked: bool,
 }
 
-/// These interfaces, as far as they are there; on those of `xdp` our XDP program is attached.
-pub fn links(used: &BTreeSet<u32>, xdp: &BTreeSet<u32>, snapshot: &Snapshot) -> BTreeMap<u32, LinkFacts> {
+/// These interfaces, as far as they are there; on those of `xdp` our XDP program is attached, and netfilter's marks lead
+/// packets to the one called `marked`.
+pub fn links(
+    used: &BTreeSet<u32>,
+    xdp: &BTreeSet<u32>,
+    marked: Option<&str>,
+    snapshot: &Snapshot,
+) -> BTreeMap<u32, LinkFacts> {
     let used = snapshot.links.values().filter(|link| used.contains(&link.index));
-    let facts = |index: u32, mac: Option<Mac>| {
+    let facts = |Link { index, mac, name, .. }: &Link| {
+        let (index, marked) = (*index, Some(name.as_str()) == marked);
         // The kernel lists an interface's primary address first.
         let of = |ipv6: bool| {
             let mut own = snapshot.addresses.iter().filter(|a| a.ifindex == index && a.ip.is_ipv6() == ipv6);
@@ -28,9 +37,9 @@ pub fn links(used: &BTreeSet<u32>, xdp: &BTreeSet<u32>, snapshot: &Snapshot) -> 
         };
         let v4 = of(false).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
         let v6 = of(true).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
-        LinkFacts { mac: mac.unwrap_or_default(), v4, v6, xdp: xdp.contains(&index) }
+        LinkFacts { mac: mac.unwrap_or_default(), v4, v6, xdp: xdp.contains(&index), marked }
     };
-    used.map(|link| (link.index, facts(link.index, link.mac))).collect()
+    used.map(|link| (link.index, facts(link))).collect()
 }
 
 /// This host's addresses, and of the virtual ones those that a local route delivers here and those that are managed:

@@ -9,7 +9,7 @@ use dirigent_datapath::control::words;
 use dirigent_datapath::control::{Control, KernelStore, Store, Sweep};
 use dirigent_datapath::kernel::Kernel;
 use dirigent_datapath::memory::LocalNet;
-use dirigent_director::records::{LINKS, Link, NextHop, hop, tunnel};
+use dirigent_director::records::{LINKS, Link, NextHop, hop, link_flag, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_net::NextHopState;
 use dirigent_wire::{Addr4, Addr6, Mac};
@@ -40,7 +40,7 @@ impl Tables {
         tables.local = tables.control.store().locals()?.into_iter().collect();
         // Of an earlier daemon: unused until they are found in use again.
         for index in 1..LINKS {
-            tables.links.insert(index, LinkFacts { mac: [0; 6], v4: None, v6: None, xdp: false });
+            tables.links.insert(index, LinkFacts { mac: [0; 6], v4: None, v6: None, xdp: false, marked: false });
         }
         Ok(tables)
     }
@@ -143,7 +143,9 @@ impl Tables {
 fn record(facts: &LinkFacts) -> Link {
     let Addr4(addr4) = Addr4::new(facts.v4.map_or([0; 4], |ip| ip.octets()));
     let Addr6(addr6) = Addr6::new(facts.v6.map_or([0; 16], |ip| ip.octets()));
-    Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, xdp: facts.xdp.into() }
+    let bit = |set, bit| if set { bit } else { 0 };
+    let flags = bit(facts.xdp, link_flag::XDP) | bit(facts.marked, link_flag::MARKED);
+    Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, flags }
 }
 
 /// The thread that expires idle connections; it ends when this is dropped.

@@ -171,6 +171,14 @@ impl Netlink {
         self.ask(Message::new(libc::RTM_NEWLINK, CHANGE, &header), &|| format!("setting interface {name} {word}"))
     }
 
+    /// Says that a device, which must be down, has no neighbours: frames out of it are for its own hardware address.
+    pub fn set_no_arp(&mut self, name: &str) -> Result<()> {
+        let index = self.index_of(name)?;
+        let flag = libc::IFF_NOARP as u32;
+        let message = Message::new(libc::RTM_NEWLINK, CHANGE, &link_header(index, flag, flag));
+        self.ask(message, &|| format!("taking ARP off interface {name}"))
+    }
+
     /// Makes `name` a port of the bridge `master`.
     pub fn set_master(&mut self, name: &str, master: &str) -> Result<()> {
         let master_index = self.index_of(master)?;
