@@ -31,4 +31,4 @@ pub use connections::{Connection, connections};
 pub use error::Error;
 pub use kernel::KernelStore;
 pub use store::{Due, Entry, Expired, Flow, Room, Spot, Store, words};
-pub use sweep::{Sweep, Swept};
+pub use sweep::{PAUSE, Sweep, Swept};

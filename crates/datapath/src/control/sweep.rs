@@ -9,6 +9,9 @@ use dirigent_wire::ip::proto;
 use super::Error;
 use super::store::{Due, Entry, Expired, Store};
 
+/// How long the daemon pauses after each few thousand entries of a sweep.
+pub const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// What a sweep did.
 pub type Swept = Expired;
 

@@ -6,7 +6,7 @@ use super::size;
 use crate::failure::Result;
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::words;
-use dirigent_datapath::control::{Control, KernelStore, Store, Sweep};
+use dirigent_datapath::control::{Control, KernelStore, PAUSE, Store, Sweep};
 use dirigent_datapath::kernel::Kernel;
 use dirigent_datapath::memory::LocalNet;
 use dirigent_director::records::{LINKS, Link, NextHop, hop, link_flag, tunnel};
@@ -19,8 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two chunks of the sweep, and between two sweeps of small tables.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two sweeps.
 const ROUND: Duration = Duration::from_millis(250);
 
 /// The tables of one director.

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dirigent_datapath::control::{KernelStore, Store as _, Sweep};
+use dirigent_datapath::control::{KernelStore, PAUSE, Store as _, Sweep};
 use serde::Serialize;
 
 use super::cases;
@@ -14,9 +14,6 @@ use super::instance::Instance;
 use super::{Options, median, own_namespace, pin};
 use crate::golden::Side;
 use crate::golden::tables::text;
-
-/// As the daemon pauses after each few thousand entries.
-pub const PAUSE: Duration = Duration::from_millis(5);
 
 /// What forwarding may cost beside the sweep, of what it costs without.
 pub const GOAL: f64 = 1.10;
@@ -158,7 +155,7 @@ fn beside_the_sweep(
     let other = usize::from(options.cpu == 0);
     std::thread::scope(|scope| {
         let sweeper = scope.spawn(move || {
-            pin(other)?;
+            pin(other).map_err(|e| format!("{e}: forwarding beside the sweep wants two CPUs"))?;
             let mut sweep = Sweep::default();
             while turn.load(Ordering::Acquire) != turn::END {
                 let mut rest = || {
