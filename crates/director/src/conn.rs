@@ -210,7 +210,7 @@ pub fn held<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>) -> Option<
 
 /// The entry of `key`, if it is the other one of this connection: both have its tag.
 #[inline(always)]
-pub fn other<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>, of: Word) -> Option<Held<'t, F::Addr>> {
+fn other<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>, of: Word) -> Option<Held<'t, F::Addr>> {
     F::conn(t, key).map(Held::own).filter(|held| held.word.tag() == of.tag())
 }
 
@@ -383,7 +383,7 @@ fn abandon<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tu
 
 /// Marks an entry dead whose word decides nothing: who does removes it.
 #[inline(always)]
-pub fn bury<A>(held: Held<'_, A>) -> bool {
+fn bury<A>(held: Held<'_, A>) -> bool {
     let mut word = held.word;
     let mut n = 0;
     while n < TRIES && word.is_of(held.word) && !word.dead() {
@@ -394,6 +394,14 @@ pub fn bury<A>(held: Held<'_, A>) -> bool {
         n += 1;
     }
     false
+}
+
+/// Removes the reply entry of this connection, unless somebody else does.
+#[inline(always)]
+pub fn remove_other<F: Family, T: Tables>(t: &mut T, reply: &Tuple<F::Addr>, of: Word) {
+    if other::<F, T>(t, reply, of).is_some_and(bury) {
+        F::remove(t, reply);
+    }
 }
 
 /// Expires the connection with these two keys.
@@ -430,8 +438,8 @@ fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tup
     if let Some(server) = t.server(server) {
         server.remove_connection(word.active());
     }
-    if paired && other::<F, T>(t, reply, word).is_some_and(bury) {
-        F::remove(t, reply);
+    if paired {
+        remove_other::<F, T>(t, reply, word);
     }
     F::remove(t, request);
     if whose.controlled() {
@@ -577,7 +585,7 @@ fn on_segment<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn
 /// Whether this is a reply entry of a persistent UDP service without an answer so far.
 #[inline(always)]
 fn unanswered<A>(conn: &Held<'_, A>) -> bool {
-    conn.flags & conn_flag::CONTROLLED != 0 && conn.kind == kind::NAT_REPLY && !conn.word.noted()
+    conn.flags & conn_flag::CONTROLLED != 0 && conn.is_reply() && !conn.word.noted()
 }
 
 /// The first answer assures the template.

@@ -403,9 +403,7 @@ pub fn bind<F: Family, T: Tables>(
                 match conn::insert::<F, T>(t, key, conn) {
                     Insert::Done => Insert::Done,
                     failed => {
-                        if conn::other::<F, T>(t, reply, word).is_some_and(conn::bury) {
-                            F::remove(t, reply);
-                        }
+                        conn::remove_other::<F, T>(t, reply, word);
                         failed
                     }
                 }

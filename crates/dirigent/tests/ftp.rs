@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::TestLab;
+use common::{TestLab, checksum};
 use std::process::{Child, Command};
 
 /// The ways of a client of IPv4, as curl's options. With the second curl connects to the
@@ -64,11 +64,6 @@ impl Drop for Servers {
     }
 }
 
-fn sum(path: &std::path::Path) -> String {
-    let output = Command::new("sha256sum").arg(path).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap().to_owned()
-}
-
 fn files_come_and_go(path: &[&str]) {
     let lab = TestLab::up(&[&["--servers", "2"], path].concat());
     let servers = Servers::start(&lab);
@@ -94,11 +89,11 @@ fn files_come_and_go(path: &[&str]) {
             let (from, to) = (format!("ftp://{vip}/file"), lab.file("got"));
             let get = [&curl[..], options, &["-o", to.to_str().unwrap(), &from]].concat();
             lab.on("client", &get);
-            assert_eq!(sum(&to), wanted, "{way} from {vip}");
+            assert_eq!(checksum(&to), wanted, "{way} from {vip}");
             n += 1;
             let into = format!("ftp://{vip}/in/{n}");
             lab.on("client", &[&curl[..], options, &["-T", source.to_str().unwrap(), &into]].concat());
-            assert_eq!(sum(&lab.file("ftp").join(format!("in/{n}"))), wanted, "{way} to {vip}");
+            assert_eq!(checksum(&lab.file("ftp").join(format!("in/{n}"))), wanted, "{way} to {vip}");
         }
     }
     for reason in ["ftp_no_room", "ftp_data", "reply_key_taken", "rewrite_failed", "raced"] {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{TestLab, read_slowly};
+use common::{TestLab, checksum, read_slowly};
 use dirigent_datapath::control::{KernelStore, Store};
 use dirigent_datapath::kernel::Instance;
 use dirigent_director::records::MarkRule;
@@ -278,8 +278,7 @@ fn netfilters_marks_lead_to_services(path: &[&str]) {
     for transfer in transfers {
         let got = lab.file("got");
         std::fs::write(&got, transfer.join().unwrap()).unwrap();
-        let output = std::process::Command::new("sha256sum").arg(&got).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).split_whitespace().next(), Some(sum.as_str()));
+        assert_eq!(checksum(&got), sum);
     }
     assert!(state().contains("took over") && !state().contains("problem:"), "{}", state());
     // It goes with its setting, also where that changed meanwhile, and with the director.

@@ -15,6 +15,12 @@ use std::time::{Duration, Instant};
 
 const BIN: &str = env!("CARGO_BIN_EXE_dirigent");
 
+/// SHA-256 of a file, in hexadecimal.
+pub fn checksum(path: &Path) -> String {
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap().to_owned()
+}
+
 /// What a transfer to stdout brings, of which 32 KiB are read at once, with a pause before the next: curl's own limit
 /// lets megabytes come at once.
 pub fn read_slowly(mut transfer: Child, pause: Duration) -> JoinHandle<Vec<u8>> {
@@ -160,8 +166,7 @@ impl TestLab {
         };
         let content: Vec<u8> = (0..bytes / 8).flat_map(|_| next()).collect();
         std::fs::write(&path, content).unwrap();
-        let output = Command::new("sha256sum").arg(&path).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap().to_owned()
+        checksum(&path)
     }
 
     pub fn kill_daemon(&self) {

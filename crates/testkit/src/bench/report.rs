@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::cases::{self, Case};
+use super::median;
 
 /// One measurement against one floor; a floor's own has none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,7 +39,7 @@ impl Report {
             .map(|(case, mut times)| {
                 times.sort_by(f64::total_cmp);
                 let min = times.first().copied().unwrap_or(f64::NAN);
-                (case, min, times.get(times.len() / 2).copied().unwrap_or(f64::NAN))
+                (case, min, median(times))
             })
             .collect();
         let mut rows = Vec::new();
