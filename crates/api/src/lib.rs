@@ -41,6 +41,9 @@ impl fmt::Display for Problem {
 pub struct Refusal {
     /// Whether the configuration is at fault, not the system.
     pub invalid: bool,
+    /// Whether the configuration is not the one that the change was meant for any more (status 409).
+    #[serde(default)]
+    pub stale: bool,
     /// All that is wrong.
     pub problems: Vec<Problem>,
 }
@@ -71,8 +74,14 @@ pub struct Daemon {
     pub pid: u32,
     /// Seconds since it took up its work.
     pub uptime_s: u64,
-    /// The configuration file.
+    /// The configuration file; empty: there is none.
     pub config: String,
+    /// Goes up by one with each change of what is configured.
+    #[serde(default)]
+    pub generation: u64,
+    /// What was changed at runtime, each with what the file says.
+    #[serde(default)]
+    pub drift: Vec<String>,
     /// Whether it took over the programs and maps of an earlier one.
     pub took_over: bool,
 }
@@ -329,9 +338,91 @@ pub struct Drain {
     pub seconds: u64,
 }
 
+/// On which terms a change is made: parameters of the address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Guard {
+    /// The generation that it is meant for: refused with status 409 if another is in force.
+    pub generation: Option<u64>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// A configuration as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// What messages call it: the file's name.
+    pub name: String,
+    /// dirigent.toml, or whatever `dirigent run --config` takes.
+    pub text: String,
+}
+
+/// What is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Goes up by one with each change.
+    pub generation: u64,
+    /// The configuration file; none: everything comes at runtime.
+    pub file: Option<String>,
+    /// What was changed at runtime, each with what the file says.
+    pub drift: Vec<String>,
+    /// As dirigent.toml.
+    pub text: String,
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// The generation that it made.
+    pub generation: u64,
+    /// When, in seconds since 1970 (UTC).
+    pub time_s: u64,
+    /// Who: a user and process, or a signal.
+    pub by: String,
+    /// What was asked for.
+    pub what: String,
+    /// The operations in order, one sentence each; of many only the first.
+    pub operations: Vec<String>,
+    /// So many more there were.
+    pub more: usize,
+    /// Whether it can be taken back.
+    pub undo: bool,
+}
+
+/// Rules as ipvsadm takes them, with numbers for all names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpvsadmLines {
+    /// `-A -t 192.0.2.10:80 -s rr`, one after the other.
+    pub lines: Vec<String>,
+    /// As in [`Guard`].
+    #[serde(default)]
+    pub generation: Option<u64>,
+}
+
+/// What became of rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpvsadmDone {
+    /// The generation afterwards.
+    pub generation: u64,
+    /// Those that were refused; all others were done.
+    pub refused: Vec<IpvsadmRefused>,
+}
+
+/// A rule that was refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpvsadmRefused {
+    /// Which, from 0.
+    pub line: usize,
+    /// What the kernel would say: `Service already exists`.
+    pub what: String,
+}
+
 /// What a change did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
+    /// The generation in force; with [`Guard::dry_run`] the one that it would be made to.
+    #[serde(default)]
+    pub generation: u64,
     /// The operations in order, one sentence each; empty: there was nothing to do.
     pub operations: Vec<String>,
     /// What it could not change without a restart.

@@ -10,8 +10,21 @@ pub const CONNECTIONS: &str = "/v1/connections";
 pub const STATS: &str = "/v1/stats";
 /// POST: zeroes the counters, or those of one service and its servers, `?service=NAME`; [`crate::Changed`].
 pub const ZERO: &str = "/v1/stats/zero";
-/// POST: reads the configuration again; [`crate::Changed`].
+/// POST: reads the file again; [`crate::Changed`]. `?replace=true` drops what was changed at runtime. As every change it
+/// takes [`crate::Guard`].
 pub const RELOAD: &str = "/v1/reload";
+/// GET: [`crate::Configuration`]; `?layer=file` for what the file says.
+pub const CONFIG: &str = "/v1/config";
+/// POST [`crate::Document`]: services, mark rules and settings become what it says; [`crate::Changed`].
+pub const APPLY: &str = "/v1/config/apply";
+/// GET: a list of [`crate::Past`], the latest first; `?limit=N`.
+pub const HISTORY: &str = "/v1/config/history";
+/// POST: back to what a generation was, `?to=N`, or to before the last change; [`crate::Changed`].
+pub const ROLLBACK: &str = "/v1/config/rollback";
+/// POST: what was changed at runtime is kept over a reboot too; [`crate::Changed`].
+pub const SAVE: &str = "/v1/config/save";
+/// POST [`crate::IpvsadmLines`]: does what ipvsadm's rules say, one after the other; [`crate::IpvsadmDone`].
+pub const IPVSADM: &str = "/v1/ipvsadm";
 /// POST [`crate::ServerName`]: no new connections for it; [`crate::Drained`].
 pub const DRAIN: &str = "/v1/drain";
 /// POST [`crate::ServerName`]: the opposite; [`crate::Drained`].

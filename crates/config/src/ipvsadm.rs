@@ -143,8 +143,7 @@ impl Command {
 
 impl Command {
     /// What it does to the tables of a director with this Model. Not always what stands
-    /// between the Models before and after: an edited server restarts wrr's round although
-    /// nothing changed about it.
+    /// between the Models before and after: see [`Command::edits`].
     pub fn plan(&self, model: &Model) -> Result<Plan, IpvsError> {
         let mut after = model.clone();
         self.apply(&mut after)?;
@@ -154,6 +153,22 @@ impl Command {
             }
             _ => Ok(Plan::between(model, &after)),
         }
+    }
+    /// The server that it edits. Its operation has to be done even if nothing changes about it:
+    /// wrr starts its round anew.
+    pub fn edits(&self) -> Option<(ServiceKey, IpAddr, u16)> {
+        match self {
+            Self::EditServer(rule) => Some((rule.service, rule.server.address, rule.server.port)),
+            _ => None,
+        }
+    }
+    /// Whether it takes something away. What is added after that is new, with counters of its own.
+    pub fn removes(&self) -> bool {
+        matches!(self, Self::DeleteService(_) | Self::Clear | Self::DeleteServer { .. })
+    }
+    /// Whether it adds something.
+    pub fn adds(&self) -> bool {
+        matches!(self, Self::AddService(_) | Self::AddServer(_))
     }
 }
 

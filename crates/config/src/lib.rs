@@ -14,6 +14,7 @@ pub mod error;
 pub mod file;
 pub mod import;
 pub mod ipvsadm;
+pub mod layers;
 pub mod mark;
 pub mod model;
 pub mod plan;
@@ -23,6 +24,7 @@ mod testing;
 
 pub use error::{Diagnostic, Diagnostics, IpvsError, OptionError, Unsupported, Violation};
 pub use ipvsadm::Command;
+pub use layers::Overlay;
 pub use mark::{MarkRule, Ports, Prefix, Test};
 pub use model::{
     Method, Model, Netmask, Persistence, Protocol, Scheduler, SchedulerFlags, Server, ServerId, Service, ServiceKey,

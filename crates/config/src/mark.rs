@@ -5,6 +5,7 @@
 
 use crate::error::Violation;
 use crate::settings::interface_name;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,7 +27,7 @@ pub const PROTOCOLS: [(&str, u8); 10] = [
 ];
 
 /// One thing that a rule asks of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Test<T> {
     /// What it compares with.
     pub is: T,
@@ -46,7 +47,7 @@ impl<T> Test<T> {
 }
 
 /// Addresses that begin alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Prefix {
     address: IpAddr,
     length: u8,
@@ -101,7 +102,7 @@ impl fmt::Display for Prefix {
 }
 
 /// Ports from one to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ports {
     first: u16,
     last: u16,
@@ -140,7 +141,7 @@ impl fmt::Display for Ports {
 /// A rule. Rules are gone through in order, and each that a packet passes all tests of changes
 /// its mark, which is 0 at first: bits of `mask` are cleared, then those of `set` are flipped
 /// (iptables' `--set-xmark`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MarkRule {
     /// It is for IPv6 packets, else for IPv4.
     pub ipv6: bool,

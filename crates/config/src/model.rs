@@ -4,6 +4,7 @@ use crate::check;
 use crate::error::{IpvsError, Violation};
 use crate::mark::MarkRule;
 use crate::settings::Settings;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -19,7 +20,7 @@ pub const DEFAULT_PERSISTENCE_S: u32 = 360;
 pub const MAX_SLOW_START: Duration = Duration::from_secs(24 * 3600);
 
 /// Transport protocol of a virtual service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP, 6.
     Tcp,
@@ -64,7 +65,7 @@ pub(crate) fn join(address: IpAddr, port: u16) -> String {
 
 /// Identity of a virtual service. Ordered as `ipvsadm -L` sorts them: those of addresses by
 /// family, protocol, address, port; then those of firewall marks, by mark and family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ServiceKey {
     /// By address.
     Address {
@@ -175,8 +176,22 @@ impl fmt::Display for ServiceKey {
 
 pub use dirigent_director::schedule::Scheduler;
 
+/// A scheduler as its name: the type is the packet path's, which knows no serde.
+mod scheduler {
+    use super::Scheduler;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(scheduler: &Scheduler, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(scheduler.name())
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Scheduler, D::Error> {
+        let name = String::deserialize(from)?;
+        Scheduler::from_name(&name).ok_or_else(|| D::Error::custom(format!("there is no scheduler {name:?}")))
+    }
+}
+
 /// Flags whose meaning is the scheduler's (IPVS SCHED1 to SCHED3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SchedulerFlags {
     /// flag-1; sh-fallback, mh-fallback: clients of an unavailable server go to another.
     pub fallback: bool,
@@ -229,7 +244,7 @@ impl SchedulerFlags {
 }
 
 /// Which part of a client's address persistence looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Netmask {
     /// Bits of an IPv4 address; holes are allowed, as in IPVS.
     V4(Ipv4Addr),
@@ -254,7 +269,7 @@ impl fmt::Display for Netmask {
 }
 
 /// A client's connections go to the server of its earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Persistence {
     /// Seconds after the last connection, 1 to [`MAX_PERSISTENCE_S`].
     pub timeout_s: u32,
@@ -263,7 +278,7 @@ pub struct Persistence {
 }
 
 /// Who puts the virtual address on an interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VipPolicy {
     /// The operator, or failover; the default.
     #[default]
@@ -283,7 +298,7 @@ impl VipPolicy {
 }
 
 /// Header around a tunnelled packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TunnelKind {
     /// IP in IP.
     Ipip,
@@ -308,7 +323,7 @@ impl TunnelKind {
 }
 
 /// Checksum of the outer header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TunnelChecksum {
     /// None; the default, and ipip's only one.
     #[default]
@@ -331,7 +346,7 @@ impl TunnelChecksum {
 }
 
 /// How a tunnel to a real server is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tunnel {
     /// Header.
     pub kind: TunnelKind,
@@ -346,7 +361,7 @@ impl Default for Tunnel {
 }
 
 /// How packets get to a real server, and its answers back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Method {
     /// Addresses and ports rewritten; answers come back through the director.
     Nat,
@@ -368,7 +383,7 @@ impl Method {
 }
 
 /// What stands for a server in QUIC's connection ids: four bytes, the first the highest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServerId(pub u32);
 
 impl ServerId {
@@ -386,7 +401,7 @@ impl fmt::Display for ServerId {
 }
 
 /// A real server of one virtual service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Server {
     /// Address; with port its identity in the service.
     pub address: IpAddr,
@@ -404,8 +419,7 @@ pub struct Server {
     /// IPVS's: ipvsadm rules leave it.
     pub server_id: Option<ServerId>,
     /// It takes no new connections, whatever its weight, and clients' persistence ends: those
-    /// it has go on. Neither IPVS's nor the file's, but an operator's while the director runs:
-    /// [`Model::keep_drains`] carries it into the next Model.
+    /// it has go on. Neither IPVS's nor the file's, but an operator's while the director runs.
     pub draining: bool,
 }
 
@@ -439,11 +453,12 @@ impl Server {
 }
 
 /// A virtual service with its real servers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Identity.
     pub key: ServiceKey,
     /// Scheduler.
+    #[serde(with = "scheduler")]
     pub scheduler: Scheduler,
     /// Its flags.
     pub scheduler_flags: SchedulerFlags,
@@ -578,6 +593,17 @@ impl Model {
         }
         verdict
     }
+    /// Adds a service with its servers, or replaces the one of that key with its servers.
+    pub fn put_service(&mut self, service: Service) -> Result<(), IpvsError> {
+        let mut violations = check::service(&service);
+        violations.extend(check::ids(&service).map(|(_, violation)| violation));
+        first(violations)?;
+        match self.services.binary_search_by(|s| s.key.cmp(&service.key)) {
+            Ok(at) => self.services.get_mut(at).into_iter().for_each(|old| *old = service.clone()),
+            Err(at) => self.services.insert(at, service),
+        }
+        Ok(())
+    }
     /// Removes a service and its servers.
     pub fn remove_service(&mut self, key: &ServiceKey) -> Result<(), IpvsError> {
         let at = self.position(key).map_err(|_| IpvsError::NoSuchService)?;
@@ -613,16 +639,6 @@ impl Model {
         let at = service.servers.iter().position(|s| s.identity() == (address, port));
         service.servers.remove(at.ok_or(IpvsError::NoSuchServer)?);
         Ok(())
-    }
-    /// What is drained in the Model in force stays so in this one, which comes from a file
-    /// that knows nothing of it, as long as the server is there.
-    pub fn keep_drains(&mut self, of: &Self) {
-        for service in &mut self.services {
-            let Some(old) = of.service(&service.key) else { continue };
-            for server in &mut service.servers {
-                server.draining |= old.server(server.address, server.port).is_some_and(|old| old.draining);
-            }
-        }
     }
     /// Removes all services.
     pub fn clear(&mut self) {

@@ -12,13 +12,14 @@ use crate::error::IpvsError;
 use crate::mark::MarkRule;
 use crate::model::{Model, Server, Service, ServiceKey};
 use crate::settings::Settings;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 /// One table operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Replaces the settings.
     SetSettings(Box<Settings>),

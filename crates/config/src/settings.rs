@@ -2,6 +2,7 @@
 
 use crate::error::Violation;
 use crate::model::MAX_PERSISTENCE_S;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ pub const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(MAX_PERSISTENCE_S as u64);
 
 /// Where the packet path runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// Native XDP where it can work, otherwise tc; the default.
     #[default]
@@ -42,7 +43,7 @@ impl Mode {
 
 /// Time after its last packet that a TCP connection is kept, by its state
 /// (IPVS's names and defaults).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpTimeouts {
     /// NONE, 3 s: a connection before its first state.
     pub none: Duration,
@@ -115,7 +116,7 @@ impl Default for TcpTimeouts {
 
 /// Time after its last packet that an SCTP association is kept, by IPVS's number of its
 /// state: 0 NONE, 1 INIT1, … 8 ESTABLISHED, … 13 CLOSED.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SctpTimeouts(pub [Duration; 14]);
 
 impl SctpTimeouts {
@@ -146,7 +147,7 @@ impl Default for SctpTimeouts {
 
 /// Time after its last packet that a connection is kept. A change applies to
 /// existing connections too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// TCP, by state.
     pub tcp: TcpTimeouts,
@@ -184,7 +185,7 @@ impl Default for Timeouts {
 
 /// Defence against floods (ipvs-semantics §3.7). The modes are IPVS's: 0 off; 1 and 2 on
 /// while memory is scarce; 3 always on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Defence {
     /// Connections that look like a flood's are dropped; 0.
     pub drop_entry: u8,
@@ -228,7 +229,7 @@ impl Defence {
 }
 
 /// How many ICMP errors the director makes itself at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorLimits {
     /// Per second in total, 1000; 0: no limit.
     pub rate: u32,
@@ -247,7 +248,7 @@ impl Default for ErrorLimits {
 }
 
 /// Settings of one director.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Name of this director on its host: holds its pins, socket and lock.
     /// `main` by default; a letter, then letters, digits, `-`, `_`, 32 in all.

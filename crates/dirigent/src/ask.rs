@@ -3,9 +3,12 @@
 use crate::client;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
-use dirigent_api::{Changed, Connections, Drained, ServerName, Service, Stats, Status, path};
+use dirigent_api::{
+    Changed, Configuration, Connections, Drained, Guard, Past, ServerName, Service, Stats, Status, path,
+};
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 
@@ -54,6 +57,40 @@ impl Target {
     /// Has the daemon do something.
     pub async fn change(&self, path: &str) -> Result<Option<Changed>> {
         client::call(&self.socket, Method::POST, path).await
+    }
+    /// What is configured, or only what the file says. The daemon knows it, and nobody else.
+    pub async fn configuration(&self, file: bool) -> Result<Configuration> {
+        let path = if file { format!("{}?layer=file", path::CONFIG) } else { path::CONFIG.to_owned() };
+        client::call(&self.socket, Method::GET, &path).await?.ok_or_else(|| self.no_daemon())
+    }
+    /// The latest changes.
+    pub async fn history(&self, limit: usize) -> Result<Vec<Past>> {
+        let path = format!("{}?limit={limit}", path::HISTORY);
+        client::call(&self.socket, Method::GET, &path).await?.ok_or_else(|| self.no_daemon())
+    }
+    /// Has the daemon change what is configured.
+    pub async fn reconfigure(
+        &self,
+        path: &str,
+        parameters: &[(&str, Option<String>)],
+        guard: Guard,
+        body: &impl Serialize,
+    ) -> Result<Changed> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("dry_run", &guard.dry_run.to_string());
+        let generation = ("generation", guard.generation.map(|n| n.to_string()));
+        for (name, value) in parameters.iter().chain([&generation]) {
+            value.iter().for_each(|value| _ = query.append_pair(name, value));
+        }
+        let path = format!("{path}?{}", query.finish());
+        client::tell(&self.socket, &path, body).await?.ok_or_else(|| self.no_daemon())
+    }
+    fn no_daemon(&self) -> Failure {
+        if !Instance::new(&self.instance).is_ok_and(|instance| instance.exists()) {
+            return self.absent();
+        }
+        let remedy = "start it with `dirigent run`, or name another with --instance or --socket";
+        Failure::new(self.socket.display().to_string(), "no daemon listens, which this needs", remedy)
     }
     /// Has the daemon begin or end the drain of a server.
     pub async fn drain(&self, name: &ServerName, drain: bool) -> Result<Drained> {

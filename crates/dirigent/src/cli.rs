@@ -31,7 +31,8 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the configuration is invalid,
 4 the kernel lacks a feature, or this user lacks the rights,
-5 what was waited for did not come in time.";
+5 what was waited for did not come in time,
+6 the configuration is another one than the change was meant for.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -41,9 +42,10 @@ pub enum Command {
 Examples:
   dirigent run --config /etc/dirigent.toml
   dirigent run --config test.toml --instance test
+  dirigent run --empty
 
 SIGHUP reads the configuration again. SIGTERM ends the daemon and leaves forwarding in place; a new daemon takes it over.")]
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Check a configuration file: all mistakes at once, each with line and remedy
     #[command(after_help = "\
 Example:
@@ -89,8 +91,22 @@ Examples:
     },
     /// How the director is doing: interfaces, room, addresses, problems
     Status(PrintArgs),
-    /// Have the daemon read its configuration again
-    Reload(PrintArgs),
+    /// Have the daemon read its file again; what was changed at runtime stays
+    #[command(after_help = "\
+Examples:
+  dirigent reload
+  dirigent reload --replace --dry-run    what would happen if runtime changes were dropped")]
+    Reload {
+        /// Drop what was changed at runtime: nothing but the file holds
+        #[arg(long)]
+        replace: bool,
+        /// On which terms.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// What is configured, how it came so, and how to change it as a whole
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(ConfigCommand),
     /// Remove the director: programs, connections, counters and managed addresses
     #[command(after_help = "\
 Example:
@@ -271,12 +287,111 @@ pub struct RealserverUndo {
     pub print: PrintArgs,
 }
 
+/// What to run.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", required_unless_present = "empty")]
+    pub config: Option<PathBuf>,
+    /// Begin without a file: everything comes at runtime, by ipvsadm's rules, `dirigent config apply` or the API
+    #[arg(long, conflicts_with = "config")]
+    pub empty: bool,
+}
+
 /// A configuration file.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
     /// The configuration file, dirigent.toml
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// On which terms a change is made.
+#[derive(Debug, Clone, Args)]
+pub struct ChangeArgs {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only if this generation is in force: else nothing is done, and the exit code is 6
+    #[arg(long, value_name = "N")]
+    pub generation: Option<u64>,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// Commands on what is configured.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print it as dirigent.toml: the file's, with all that was changed at runtime
+    Show {
+        /// Only what the file says
+        #[arg(long)]
+        file: bool,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// What was changed at runtime; with FILE, what applying it would do
+    #[command(after_help = "\
+Examples:
+  dirigent config diff               runtime changes, each with what the file says
+  dirigent config diff new.toml      the operations that `config apply new.toml` would do
+
+Exit codes: 0 there is no difference, 1 there is.")]
+    Diff {
+        /// A configuration; - is stdin
+        file: Option<PathBuf>,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Make services, mark rules and settings what a file says, in one transaction
+    #[command(after_help = "\
+Examples:
+  dirigent config apply new.toml              shows the operations, and asks
+  dirigent config apply new.toml --yes
+  dirigent config apply - --dry-run < new.toml
+
+What differs from the daemon's own file is a runtime change: it stays over a restart, and over a reboot with `config save`.")]
+    Apply {
+        /// A configuration; - is stdin
+        file: PathBuf,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+        /// On which terms.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// The changes that were made, the latest first
+    History {
+        /// No more than this many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Take back the last change, or all after a generation
+    #[command(after_help = "\
+Examples:
+  dirigent config rollback            to what was before the last change
+  dirigent config rollback 17         to what generation 17 was
+
+That is a change, too, with a generation of its own: it can be taken back.")]
+    Rollback {
+        /// The generation
+        to: Option<u64>,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+        /// On which terms.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Keep what was changed at runtime over a reboot, too
+    Save(ChangeArgs),
 }
 
 /// How to print.

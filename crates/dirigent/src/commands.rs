@@ -4,7 +4,7 @@ use crate::ask::Target;
 use crate::cli::{Command, ConnectionCommand, ListCommand, PrintArgs, ServerCommand};
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
-use crate::{daemon, drain, print};
+use crate::{configure, daemon, drain, print};
 use dirigent_api::{Changed, Problem, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
@@ -48,10 +48,11 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
         Command::Stats { rate: true, print: as_, .. } => rates(&target.stats().await?, as_),
         Command::Stats { drops, print: as_, .. } => stats(&target, drops, as_).await,
         Command::Status(as_) => show(&target.status().await?, as_, print::status),
-        Command::Reload(as_) => match target.change(path::RELOAD).await? {
-            Some(changed) => show(&changed, as_, told),
-            None => Err(target.absent()),
-        },
+        Command::Reload { replace, change: args } => {
+            let extra = [("replace", replace.then(|| "true".to_owned()))];
+            configure::told(&target, path::RELOAD, &extra, &(), &args).await
+        }
+        Command::Config(command) => configure::run(&target, &command).await,
         Command::Stop(stop) => show(&detach(&target).await?, stop.print, told),
         Command::Run(_) | Command::Lab(_) | Command::Realserver(_) | Command::Import(_) => Ok(()),
     }
@@ -103,7 +104,7 @@ struct Checked {
 }
 
 fn check(file: &Path, instance: Option<String>, as_: PrintArgs) -> Result<()> {
-    let model = match config::load(file, instance) {
+    let model = match config::layer(Some(file), instance) {
         Ok(model) => model,
         Err(failure) => {
             if as_.json {

@@ -16,6 +16,8 @@ pub mod code {
     pub const KERNEL: u8 = 4;
     /// What was waited for did not come in time.
     pub const TIMEOUT: u8 = 5;
+    /// The configuration is not the one any more that the change was meant for.
+    pub const STALE: u8 = 6;
 }
 
 /// A failed command.
@@ -44,7 +46,8 @@ impl Failure {
     }
     /// The same as the body of an answer.
     pub fn refusal(&self) -> Refusal {
-        Refusal { invalid: self.code == code::INVALID, problems: self.problems.clone() }
+        let (invalid, stale) = (self.code == code::INVALID, self.code == code::STALE);
+        Refusal { invalid, stale, problems: self.problems.clone() }
     }
 }
 
@@ -62,7 +65,12 @@ impl fmt::Display for Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { code: if refusal.invalid { code::INVALID } else { code::FAILED }, problems: refusal.problems }
+        let code = match (refusal.invalid, refusal.stale) {
+            (true, _) => code::INVALID,
+            (_, true) => code::STALE,
+            _ => code::FAILED,
+        };
+        Self { code, problems: refusal.problems }
     }
 }
 

@@ -8,6 +8,7 @@ mod ask;
 mod cli;
 mod client;
 mod commands;
+mod configure;
 mod daemon;
 mod drain;
 mod failure;
@@ -53,7 +54,7 @@ fn log(daemon: bool) {
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
     let Cli { instance, socket, command } = cli;
     match command {
-        Command::Run(config) => daemon::run(&config.config, instance, socket).await?,
+        Command::Run(config) => daemon::run(config.config.as_deref(), instance, socket).await?,
         Command::Lab(command) => return lab::run(command).await,
         Command::Realserver(command) => return realserver::run(command),
         Command::Import(command) => return import::run(&command),

@@ -349,7 +349,7 @@ fn statuses_say_the_same(lab: &TestLab) {
 
 fn reloads_say_the_same(lab: &TestLab) {
     assert_eq!(lab.dirigent(&["reload"]).0, "nothing to do\n");
-    assert_eq!(lab.json(&["reload", "--json"]), json!({"operations": [], "notes": []}));
+    assert_eq!(lab.json(&["reload", "--json"]), json!({"generation": 1, "operations": [], "notes": []}));
     let lighter = CONFIG.replacen("weight = 3", "weight = 2", 1).replace("connections = 4096", "connections = 5000");
     lab.write_config(&lighter);
     let (text, said) = lab.dirigent(&["reload"]);

@@ -48,13 +48,13 @@ fn orders() {
 
 #[test]
 fn drains_outlast_a_file_that_knows_nothing_of_them() {
-    let mut old = one(&[(1, 1), (2, 1), (3, 0)]);
+    let file = one(&[(1, 1), (2, 1), (3, 0)]);
+    let mut old = file.clone();
     for n in [1, 3] {
         let server = *old.services()[0].server([10, 0, 0, n].into(), 8080).unwrap();
         old.edit_server(&key(), Server { draining: true, ..server }).unwrap();
     }
-    let mut new = one(&[(2, 1), (3, 7), (1, 1), (4, 1)]);
-    new.keep_drains(&old);
+    let (new, _) = crate::Overlay::between(&file, &old).apply(&one(&[(2, 1), (3, 7), (1, 1), (4, 1)]));
     let draining = |m: &Model| m.services()[0].servers.iter().map(|s| (s.draining, s.takes())).collect::<Vec<_>>();
     assert_eq!(draining(&new), [(false, true), (true, false), (true, false), (false, true)]);
     // Of servers that stay in their places, who ceases to take connections comes last.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use dirigent_config::{
-    Command, Method, Model, Op, Plan, Scheduler, Server as WantedServer, Service as WantedService, ServiceKey,
+    Command, Method, Model, Op, Overlay, Plan, Scheduler, Server as WantedServer, Service as WantedService, ServiceKey,
 };
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{
@@ -855,8 +855,8 @@ fn a_fallback_leaves_a_drained_servers_slots() {
 fn a_drain_ends_with_its_server() {
     let mut control = open(&model(&RR));
     control.change_to(&drained(&control, 1, true)).unwrap();
-    let mut other = model(&[RR[0], RR[3], RR[1], RR[2]]);
-    other.keep_drains(control.model());
+    let overlay = Overlay::between(&model(&RR), control.model());
+    let (other, _) = overlay.apply(&model(&[RR[0], RR[3], RR[1], RR[2]]));
     control.change_to(&other).unwrap();
     assert_consistent(&control);
     assert!(!picks(&control, 6).contains(&1));

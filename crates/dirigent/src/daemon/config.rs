@@ -10,11 +10,24 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// The Model of a file; a name on the command line wins over the file's.
-pub fn load(path: &Path, instance: Option<String>) -> Result<Model> {
-    let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|e| Failure::io(name.clone(), &e))?;
-    let mut model = file::parse(&name, &text)?;
+/// What the file says; without one nothing but defaults. A name on the command line wins over the file's.
+pub fn layer(path: Option<&Path>, instance: Option<String>) -> Result<Model> {
+    let model = match path {
+        Some(path) => {
+            let name = path.display().to_string();
+            parse(&name, &fs::read_to_string(path).map_err(|e| Failure::io(name.clone(), &e))?)?
+        }
+        None => Model::default(),
+    };
+    named(model, instance)
+}
+
+/// The Model of a text.
+pub fn parse(name: &str, text: &str) -> Result<Model> {
+    Ok(file::parse(name, text)?)
+}
+
+fn named(mut model: Model, instance: Option<String>) -> Result<Model> {
     if let Some(instance) = instance {
         let settings = dirigent_config::Settings { instance, ..model.settings().clone() };
         model.set_settings(settings).map_err(|e| {

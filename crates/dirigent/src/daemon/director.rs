@@ -1,7 +1,12 @@
 //! The director that a daemon holds: the Model in force, the kernel's tables and programs, and the network around them.
 
+mod change;
+
+pub use change::Asked;
+
 use super::config;
 use super::interfaces::{Interfaces, with_xdp};
+use super::kept::Kept;
 use super::rates::{Rates, Watch};
 use super::size::Size;
 use super::tables::{Sweeper, Tables};
@@ -10,7 +15,7 @@ use super::{naming, network, remove, snapshot};
 use crate::failure::{Failure, Result};
 use crate::print::count;
 use crate::report::{self, Reader};
-use dirigent_api::{Changed, Daemon, Drained, Problem, ServerName, Status};
+use dirigent_api::{Changed, Daemon, Problem, Status};
 use dirigent_config::{Model, Plan, Settings};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
@@ -27,9 +32,15 @@ const ETHERNET_MTU: u32 = 1500;
 pub struct Director {
     /// The network, whose changes are waited for.
     pub network: HopKeeper,
-    file: PathBuf,
+    /// The configuration file; none: everything comes at runtime.
+    path: Option<PathBuf>,
     /// The name from the command line, which wins over the file's.
     named: Option<String>,
+    /// What the file says: the lowest layer.
+    file: Model,
+    /// Goes up with each change.
+    generation: u64,
+    kept: Kept,
     instance: Instance,
     kernel: Kernel,
     tables: Tables,
@@ -49,8 +60,8 @@ pub struct Director {
 
 impl Director {
     /// Loads or takes over, writes the tables, and only then attaches: the first packet finds everything in place.
-    pub async fn start(file: &Path, named: Option<String>, model: Model) -> Result<Self> {
-        let settings = model.settings();
+    pub async fn start(path: Option<&Path>, named: Option<String>, file: Model) -> Result<Self> {
+        let settings = file.settings();
         let instance = Instance::new(&settings.instance)?;
         let size = Size::of(settings.connections)?;
         let maps = size.maps();
@@ -70,13 +81,19 @@ impl Director {
         if kernel.took_over() {
             tracing::info!("took over the programs and maps of {}, with their connections", instance.name());
         }
+        let kept = Kept::of(instance.name());
+        let begun = change::Begun::from(&kept, &file, kernel.took_over())?;
         let vips = Vips::open(instance.name())?;
         let mut director = Self {
             network: HopKeeper::start()?,
-            file: file.to_owned(),
+            path: path.map(Path::to_owned),
             named,
+            began_with: file.settings().clone(),
+            file,
+            generation: begun.generation,
+            kept,
             vips,
-            tables: Tables::open(&kernel, &model)?,
+            tables: Tables::open(&kernel, &begun.model)?,
             sweeper: None,
             rates: Rates::default(),
             watch: None,
@@ -84,11 +101,10 @@ impl Director {
             kernel,
             interfaces: Interfaces::default(),
             since: Instant::now(),
-            began_with: model.settings().clone(),
             problem: None,
             refused: Vec::new(),
         };
-        if let Err(failure) = director.begin() {
+        if let Err(failure) = director.begin().and_then(|()| director.settle_in(begun)) {
             director.give_up();
             return Err(failure);
         }
@@ -142,7 +158,7 @@ impl Director {
         self.tables.zero(key.as_ref(), &self.rates)?;
         let what =
             key.map_or_else(|| "all counters".to_owned(), |key| format!("the counters of {key} and its servers"));
-        Ok(Changed { operations: vec![format!("zeroed {what}")], notes: Vec::new() })
+        Ok(Changed { generation: self.generation, operations: vec![format!("zeroed {what}")], notes: Vec::new() })
     }
 
     /// What it does, for the log.
@@ -262,66 +278,12 @@ impl Director {
         }
     }
 
-    /// From the Model in force to the file's. If anything fails, back to where it was.
-    pub fn reload(&mut self) -> Result<Changed> {
-        let outcome = self.load_again();
-        self.refused = outcome.as_ref().err().map_or_else(Vec::new, |failure| failure.problems.clone());
-        outcome
-    }
-
-    fn load_again(&mut self) -> Result<Changed> {
-        let mut new = config::load(&self.file, self.named.clone())?;
-        new.keep_drains(self.tables.model());
-        self.change_to(&new)
-    }
-
-    /// Begins or ends the drain of a server.
-    pub fn drain(&mut self, name: &ServerName, drain: bool) -> Result<Drained> {
-        let mut new = self.tables.model().clone();
-        let (key, server) = naming::find(&new, name)?;
-        new.edit_server(&key, dirigent_config::Server { draining: drain, ..server })
-            .map_err(dirigent_datapath::control::Error::from)?;
-        let mut changed = self.change_to(&new)?;
-        let alone = |s: &dirigent_config::Service| !s.servers.iter().any(dirigent_config::Server::takes);
-        if drain && new.service(&key).is_some_and(alone) {
-            changed.notes.push(format!("no server of {key} takes new connections now: its clients are refused"));
-        }
-        Ok(Drained { name: naming::listed(&key, &server), changed })
-    }
-
-    fn change_to(&mut self, new: &Model) -> Result<Changed> {
-        let old = self.tables.model().clone();
-        let plan = Plan::between(&old, new);
-        let operations: Vec<_> = plan.ops.iter().map(ToString::to_string).collect();
-        let by = |model: &Model| {
-            let Settings { interfaces, mode, mark_device, .. } = model.settings().clone();
-            (interfaces, mode, mark_device)
-        };
-        let interfaces_differ = by(&old) != by(new);
-        if let Err(mut failure) = self.go(&plan, interfaces_differ) {
-            let back = Plan::between(self.tables.model(), &old);
-            if let Err(second) = self.go(&back, interfaces_differ) {
-                failure.problems.extend(second.problems);
-            }
-            return Err(failure);
-        }
-        self.announce();
-        Ok(Changed { operations, notes: fixed(&self.began_with, new.settings()) })
-    }
-
     /// Carries a Plan out, with all that follows from it.
     fn go(&mut self, plan: &Plan, interfaces_differ: bool) -> Result<()> {
         self.tables.apply(plan)?;
         self.set_destinations()?;
         self.follow_network(interfaces_differ)?;
         self.vips.follow(self.tables.model())
-    }
-
-    /// Removes all from the kernel.
-    pub fn detach(&mut self) -> Result<Changed> {
-        self.sweeper = None;
-        self.watch = None;
-        remove(&self.instance)
     }
 
     fn problems(&mut self) -> Result<Vec<Problem>> {
@@ -337,7 +299,7 @@ impl Director {
         if !self.refused.is_empty() {
             let what = "the last reload was refused, and the configuration before it stays in force";
             let remedy = "correct what follows, and reload again";
-            problems.push(Problem::new(self.file.display().to_string(), what, remedy));
+            problems.push(Problem::new(self.place(), what, remedy));
             problems.extend(self.refused.iter().cloned());
         }
         Ok(problems)
@@ -357,7 +319,9 @@ impl Director {
             daemon: Some(Daemon {
                 pid: std::process::id(),
                 uptime_s: self.since.elapsed().as_secs(),
-                config: self.file.display().to_string(),
+                config: self.place(),
+                generation: self.generation,
+                drift: self.drift(),
                 took_over: self.kernel.took_over(),
             }),
             interfaces: self.interfaces.all().map(interface).collect(),
@@ -365,51 +329,5 @@ impl Director {
             problems: self.problems()?,
             ..reader.status()?
         })
-    }
-}
-
-/// Settings that only a new start brings about, and what it needs. A daemon that is ended by SIGTERM and started again
-/// takes its own tables over: only their size, and their name, stay as they are.
-fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
-    let restart = "takes effect when the daemon is ended (SIGTERM) and started again; forwarding goes on meanwhile";
-    let other = format!(
-        "takes effect when the daemon is started again: as a new director, beside which {0} goes on forwarding until \
-         `dirigent --instance {0} stop --detach`",
-        old.instance
-    );
-    let resize = "takes effect with `dirigent stop --detach`, which ends all connections, and a new start";
-    let differs = [
-        (old.instance != new.instance, "instance", other.as_str()),
-        (old.connections != new.connections, "connections", resize),
-        (old.socket != new.socket, "socket", restart),
-        (old.group != new.group, "group", restart),
-    ];
-    let changed = differs.into_iter().filter(|(differs, ..)| *differs);
-    changed.map(|(_, key, how)| format!("{key} {how}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_size_of_the_tables_needs_a_detach() {
-        let old = Settings::default();
-        assert!(fixed(&old, &old).is_empty());
-        let note = |new: Settings| {
-            let [note] = fixed(&old, &new).try_into().unwrap();
-            note
-        };
-        let size = note(Settings { connections: Some(5), ..old.clone() });
-        assert!(size.starts_with("connections ") && size.contains("`dirigent stop --detach`"), "{size}");
-        for restart in [
-            note(Settings { socket: Some("/run/x.sock".into()), ..old.clone() }),
-            note(Settings { group: Some("wheel".into()), ..old.clone() }),
-        ] {
-            assert!(restart.contains("SIGTERM") && !restart.contains("detach"), "{restart}");
-        }
-        // The tables of the old name are not those of the new one.
-        let name = note(Settings { instance: "other".into(), ..old.clone() });
-        assert!(name.contains("`dirigent --instance main stop --detach`"), "{name}");
     }
 }

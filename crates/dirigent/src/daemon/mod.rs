@@ -3,6 +3,7 @@
 pub mod config;
 mod director;
 mod interfaces;
+mod kept;
 mod lock;
 mod naming;
 mod network;
@@ -16,12 +17,12 @@ pub use lock::{Lock, lock_path};
 
 use crate::failure::{Failure, Result};
 use crate::print::count;
-use director::Director;
-use dirigent_api::Changed;
+use director::{Asked, Director};
+use dirigent_api::{Changed, Guard};
 use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::{Watcher, mark_device};
 pub use interfaces::in_use;
-use server::Ask;
+use server::{Ask, Change};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,11 +34,13 @@ use tokio::sync::mpsc;
 const TIDY: Duration = Duration::from_secs(1);
 /// Between two announcements of a new virtual address.
 const ANNOUNCE: Duration = Duration::from_millis(500);
+/// Operations of one change that the log tells.
+const TOLD: usize = 100;
 
 /// Runs the daemon until it is told to end.
-pub async fn run(file: &Path, instance: Option<String>, socket: Option<PathBuf>) -> Result<()> {
+pub async fn run(file: Option<&Path>, instance: Option<String>, socket: Option<PathBuf>) -> Result<()> {
     let mut signals = Signals::new()?;
-    let model = config::load(file, instance.clone())?;
+    let model = config::layer(file, instance.clone())?;
     let name = model.settings().instance.clone();
     let lock = Lock::take(&name)?;
     let socket = socket.unwrap_or_else(|| model.settings().socket_path().into());
@@ -74,7 +77,15 @@ pub fn remove(instance: &Instance) -> Result<Changed> {
     operations.extend(gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)));
     operations.push("removed the maps, with all connections and counters".to_owned());
     operations.extend(vip::release_recorded(instance.name())?);
-    Ok(Changed { operations, notes: Vec::new() })
+    kept::Kept::of(instance.name()).forget()?;
+    Ok(Changed { generation: 0, operations, notes: Vec::new() })
+}
+
+/// Forgets all that directors of that name ever were told at runtime, what was saved too.
+pub fn forget(instance: &str) -> Result<()> {
+    let kept = kept::Kept::of(instance);
+    kept.unsave()?;
+    kept.forget()
 }
 
 /// The daemon's own task.
@@ -96,7 +107,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
             _ = announce.tick() => director.announce(),
             _ = signals.hangup.recv() => {
                 // Said already.
-                let _ = reload(director);
+                let _ = told(director.reload(&Asked { by: "SIGHUP".into(), guard: Guard::default() }, false), "read the configuration again");
             }
             () = signals.end.asked() => {
                 tracing::info!(
@@ -122,14 +133,30 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
         Ask::Status(to) => {
             let _ = to.send(director.status());
         }
-        Ask::Reload(to) => {
-            let _ = to.send(reload(director));
+        Ask::Configuration { file, to } => {
+            let _ = to.send(Ok(director.configuration(file)));
+        }
+        Ask::History(limit, to) => {
+            let _ = to.send(director.history(limit));
+        }
+        Ask::Change(asked, change, to) => {
+            let did = change.to_string();
+            let outcome = match change {
+                Change::Reload { replace } => director.reload(&asked, replace),
+                Change::Apply(document) => director.apply_document(&asked, &document),
+                Change::RollBack { to } => director.roll_back(&asked, to),
+                Change::Save => director.save(&asked),
+            };
+            let _ = to.send(told(outcome, &did));
+        }
+        Ask::Ipvsadm(asked, lines, to) => {
+            let _ = to.send(director.ipvsadm(&asked, &lines));
         }
         Ask::Zero(service, to) => {
             let _ = to.send(director.zero(service.as_deref()));
         }
-        Ask::Drain(name, drain, to) => {
-            let done = director.drain(&name, drain);
+        Ask::Drain(asked, name, drain, to) => {
+            let done = director.drain(&asked, &name, drain);
             for line in done.iter().flat_map(|done| &done.changed.operations) {
                 tracing::info!("asked for: {line}");
             }
@@ -148,18 +175,19 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn reload(director: &mut Director) -> Result<Changed> {
-    let outcome = director.reload();
+/// Tells the log what became of a change.
+fn told(outcome: Result<Changed>, did: &str) -> Result<Changed> {
     match &outcome {
-        Ok(changed) if changed.operations.is_empty() => {
-            tracing::info!("read the configuration again: nothing to change")
-        }
+        Ok(changed) if changed.operations.is_empty() => tracing::info!("{did}: nothing to change"),
         Ok(changed) => {
-            tracing::info!("read the configuration again: {}", count(changed.operations.len(), "change"));
-            changed.operations.iter().for_each(|op| tracing::info!("{op}"));
+            tracing::info!("{did}: {}", count(changed.operations.len(), "change"));
+            changed.operations.iter().take(TOLD).for_each(|op| tracing::info!("{op}"));
+            if changed.operations.len() > TOLD {
+                tracing::info!("and {} more", changed.operations.len() - TOLD);
+            }
         }
         Err(failure) => {
-            tracing::error!("the configuration was not taken, the old one stays in force:");
+            tracing::error!("{did}: refused, the configuration before it stays in force:");
             failure.problems.iter().for_each(|problem| tracing::error!("{problem}"));
         }
     }

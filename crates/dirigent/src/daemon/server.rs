@@ -1,19 +1,24 @@
 //! The control socket: HTTP with JSON. Questions about tables are answered from the tables; everything that the daemon
 //! knows or does goes through its own task, one after the other.
 
+use super::director::Asked;
 use super::rates::Rates;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, code};
 use crate::report::Reader;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use dirigent_api::{Changed, Connections, Drained, ServerName, Service, Stats, Status, path};
+use dirigent_api::{
+    Changed, Configuration, Connections, Document, Drained, Guard, IpvsadmDone, IpvsadmLines, Past, ServerName,
+    Service, Stats, Status, path,
+};
 use dirigent_datapath::kernel::Instance;
 use serde::Deserialize;
+use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -23,19 +28,65 @@ use tokio::task::JoinHandle;
 
 /// How long the last answers may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Largest body of a request, bytes: 10,000 services with 10 servers each are 9 MB.
+const LARGEST: usize = 64 << 20;
+/// Changes that the history tells unless more are asked for.
+const HISTORY: usize = 100;
 
 /// What only the daemon's own task can answer.
 pub enum Ask {
     /// How it is doing.
     Status(oneshot::Sender<Result<Status>>),
-    /// Read the configuration again.
-    Reload(oneshot::Sender<Result<Changed>>),
+    /// What is configured, or what the file says.
+    Configuration {
+        /// The latter.
+        file: bool,
+        /// The answer.
+        to: oneshot::Sender<Result<Configuration>>,
+    },
+    /// So many of the latest changes.
+    History(usize, oneshot::Sender<Result<Vec<Past>>>),
+    /// Change what is configured.
+    Change(Asked, Change, oneshot::Sender<Result<Changed>>),
+    /// Do what rules of ipvsadm say.
+    Ipvsadm(Asked, Vec<String>, oneshot::Sender<Result<IpvsadmDone>>),
     /// Zero the counters of everything or of the service of this name.
     Zero(Option<String>, oneshot::Sender<Result<Changed>>),
     /// Begin (true) or end the drain of a server.
-    Drain(ServerName, bool, oneshot::Sender<Result<Drained>>),
+    Drain(Asked, ServerName, bool, oneshot::Sender<Result<Drained>>),
     /// Remove everything, and end.
     Detach(oneshot::Sender<Result<Changed>>),
+}
+
+/// A change of what is configured.
+pub enum Change {
+    /// Read the file again.
+    Reload {
+        /// Drop what was changed at runtime.
+        replace: bool,
+    },
+    /// Become what a document says.
+    Apply(Document),
+    /// Go back.
+    RollBack {
+        /// To this generation; none: to before the last change.
+        to: Option<u64>,
+    },
+    /// Keep what was changed at runtime over a reboot.
+    Save,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reload { replace: false } => f.write_str("read the configuration again"),
+            Self::Reload { replace: true } => f.write_str("read the configuration again, dropping runtime changes"),
+            Self::Apply(document) => write!(f, "applying {}", document.name),
+            Self::RollBack { to: Some(to) } => write!(f, "going back to generation {to}"),
+            Self::RollBack { to: None } => f.write_str("going back to before the last change"),
+            Self::Save => f.write_str("saving runtime changes"),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -49,18 +100,36 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct Peer {
     uid: Option<u32>,
+    pid: Option<i32>,
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let stream: &UnixStream = stream.io();
-        Self { uid: stream.peer_cred().ok().map(|c| c.uid()) }
+        let cred = stream.peer_cred().ok();
+        Self { uid: cred.map(|c| c.uid()), pid: cred.and_then(|c| c.pid()) }
+    }
+}
+
+impl Peer {
+    /// For the history.
+    fn name(self) -> String {
+        let user = |uid| nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+        let name = match self.uid {
+            Some(uid) => user(uid).map_or_else(|| format!("user {uid}"), |user| user.name),
+            None => "nobody known".to_owned(),
+        };
+        self.pid.map_or_else(|| name.clone(), |pid| format!("{name}, process {pid}"))
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (StatusCode::UNPROCESSABLE_ENTITY, Json(self.refusal())).into_response()
+        let status = match self.code {
+            code::STALE => StatusCode::CONFLICT,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        (status, Json(self.refusal())).into_response()
     }
 }
 
@@ -119,6 +188,13 @@ pub fn serve(listener: UnixListener, instance: Instance, rates: Rates, asks: mps
         .route(path::DRAIN, post(drain))
         .route(path::UNDRAIN, post(undrain))
         .route(path::DETACH, post(detach))
+        .route(path::CONFIG, get(configuration))
+        .route(path::HISTORY, get(history))
+        .route(path::APPLY, post(apply))
+        .route(path::ROLLBACK, post(roll_back))
+        .route(path::SAVE, post(save))
+        .route(path::IPVSADM, post(ipvsadm))
+        .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(Shared { asks, instance, rates });
     let service = routes.into_make_service_with_connect_info::<Peer>();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -186,21 +262,111 @@ async fn zero(
     shared.ask(|to| Ask::Zero(which.service, to)).await.map(Json)
 }
 
-async fn reload(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer<Changed> {
+/// Who asks for a change, and on which terms; refused if he may not.
+fn asked(peer: Peer, guard: Guard) -> Result<Asked> {
     may_change(peer)?;
-    shared.ask(Ask::Reload).await.map(Json)
+    Ok(Asked { by: peer.name(), guard })
 }
 
 type Peered = ConnectInfo<Peer>;
 
-async fn drain(State(shared): State<Shared>, ConnectInfo(peer): Peered, body: Json<ServerName>) -> Answer<Drained> {
-    may_change(peer)?;
-    shared.ask(|to| Ask::Drain(body.0, true, to)).await.map(Json)
+impl Shared {
+    async fn change(&self, guard: Guard, peer: Peer, change: Change) -> Answer<Changed> {
+        let asked = asked(peer, guard)?;
+        self.ask(|to| Ask::Change(asked, change, to)).await.map(Json)
+    }
 }
 
-async fn undrain(State(shared): State<Shared>, ConnectInfo(peer): Peered, body: Json<ServerName>) -> Answer<Drained> {
-    may_change(peer)?;
-    shared.ask(|to| Ask::Drain(body.0, false, to)).await.map(Json)
+#[derive(Deserialize)]
+struct Reload {
+    #[serde(default)]
+    replace: bool,
+}
+
+async fn reload(
+    State(shared): State<Shared>,
+    Query(Reload { replace }): Query<Reload>,
+    Query(guard): Query<Guard>,
+    ConnectInfo(peer): Peered,
+) -> Answer<Changed> {
+    shared.change(guard, peer, Change::Reload { replace }).await
+}
+
+async fn apply(
+    State(shared): State<Shared>,
+    Query(guard): Query<Guard>,
+    ConnectInfo(peer): Peered,
+    Json(document): Json<Document>,
+) -> Answer<Changed> {
+    shared.change(guard, peer, Change::Apply(document)).await
+}
+
+#[derive(Deserialize)]
+struct RollBack {
+    to: Option<u64>,
+}
+
+async fn roll_back(
+    State(shared): State<Shared>,
+    Query(RollBack { to }): Query<RollBack>,
+    Query(guard): Query<Guard>,
+    ConnectInfo(peer): Peered,
+) -> Answer<Changed> {
+    shared.change(guard, peer, Change::RollBack { to }).await
+}
+
+async fn save(State(shared): State<Shared>, Query(guard): Query<Guard>, ConnectInfo(peer): Peered) -> Answer<Changed> {
+    shared.change(guard, peer, Change::Save).await
+}
+
+#[derive(Deserialize)]
+struct Layer {
+    layer: Option<String>,
+}
+
+async fn configuration(State(shared): State<Shared>, Query(query): Query<Layer>) -> Answer<Configuration> {
+    let file = match query.layer.as_deref() {
+        None | Some("all") => false,
+        Some("file") => true,
+        Some(other) => {
+            let failure = Failure::new(format!("layer {other}"), "there is no such layer", "it is file or all");
+            return Err(Failure { code: code::INVALID, ..failure });
+        }
+    };
+    shared.ask(|to| Ask::Configuration { file, to }).await.map(Json)
+}
+
+async fn history(State(shared): State<Shared>, Query(query): Query<Limit>) -> Answer<Vec<Past>> {
+    shared.ask(|to| Ask::History(query.limit.unwrap_or(HISTORY), to)).await.map(Json)
+}
+
+async fn ipvsadm(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): Peered,
+    Json(IpvsadmLines { lines, generation }): Json<IpvsadmLines>,
+) -> Answer<IpvsadmDone> {
+    let asked = asked(peer, Guard { generation, dry_run: false })?;
+    shared.ask(|to| Ask::Ipvsadm(asked, lines, to)).await.map(Json)
+}
+
+async fn drain(
+    State(shared): State<Shared>,
+    Query(guard): Query<Guard>,
+    ConnectInfo(peer): Peered,
+    Json(name): Json<ServerName>,
+) -> Answer<Drained> {
+    let asked = asked(peer, guard)?;
+    shared.ask(|to| Ask::Drain(asked, name, true, to)).await.map(Json)
+}
+
+async fn undrain(
+    State(shared): State<Shared>,
+    Query(guard): Query<Guard>,
+    ConnectInfo(peer): Peered,
+    Json(name): Json<ServerName>,
+) -> Answer<Drained> {
+    let asked = asked(peer, guard)?;
+    shared.ask(|to| Ask::Drain(asked, name, false, to)).await.map(Json)
 }
 
 async fn detach(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer<Changed> {

@@ -242,6 +242,7 @@ fn down(name: &str) -> Result<()> {
             return Err(Failure::io(file.display().to_string(), &e));
         }
     }
+    crate::daemon::forget(name)?;
     println!("lab {name} is gone ({} processes ended)", report.ended);
     for (pid, program) in report.left {
         eprintln!("warning: process {pid} ({program}) still runs in what was the lab's network");

@@ -175,7 +175,12 @@ impl TestLab {
 
     pub fn start_daemon(&self) {
         let config = self.file("dirigent.toml");
-        let argv = [BIN, "run", "--config", config.to_str().unwrap(), "--instance", self.name()];
+        self.start_daemon_with(&["--config", config.to_str().unwrap()]);
+    }
+
+    /// The daemon with other arguments.
+    pub fn start_daemon_with(&self, args: &[&str]) {
+        let argv = [&[BIN, "run", "--instance", self.name()], args].concat();
         let daemon = self.lab.start("director", "daemon", &argv).unwrap();
         let begun = Instant::now();
         loop {
