@@ -6,6 +6,7 @@
 pub mod path;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Something is wrong: where, what, and what helps.
@@ -61,6 +62,9 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// Room for connections, of which NAT uses two entries each.
     pub connections: Room,
+    /// How long connections without packets last.
+    #[serde(default)]
+    pub timeouts: Timeouts,
     /// The virtual addresses.
     pub virtual_addresses: Vec<VirtualAddress>,
     /// What is wrong now.
@@ -204,6 +208,9 @@ pub struct Server {
     pub address: String,
     /// `nat`, `dr` or `tun`.
     pub method: String,
+    /// Of `tun`: what packets are inside of.
+    #[serde(default)]
+    pub tunnel: Option<Tunnel>,
     /// The weight that it is configured with; 0: no new connections.
     pub weight: u32,
     /// The weight by which it gets new connections now: less than `weight` while it starts
@@ -227,6 +234,17 @@ pub struct Server {
     pub counters: Counters,
     /// The same each second, a moving average as IPVS's; none without a daemon.
     pub rates: Option<Counters>,
+}
+
+/// What tunnelled packets are inside of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// `ipip`, `gre` or `gue`.
+    pub kind: String,
+    /// The server's UDP port, of `gue`.
+    pub port: Option<u16>,
+    /// `none`, `full` or `remote`.
+    pub checksum: String,
 }
 
 /// How frames reach a real server.
@@ -319,6 +337,17 @@ pub struct Drained {
     pub changed: Changed,
 }
 
+/// Timeouts as ipvsadm knows them, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// TCP ESTABLISHED.
+    pub tcp_s: u32,
+    /// TCP FIN_WAIT.
+    pub tcp_fin_s: u32,
+    /// UDP.
+    pub udp_s: u32,
+}
+
 /// How far a drain has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
@@ -368,6 +397,9 @@ pub struct Configuration {
     pub drift: Vec<String>,
     /// As dirigent.toml.
     pub text: String,
+    /// What IPVS's sysctls (`net.ipv4.vs.NAME`) would say.
+    #[serde(default)]
+    pub sysctl: BTreeMap<String, String>,
 }
 
 /// A change that was made.

@@ -4,18 +4,108 @@
 //! the line makes no sense (nothing was tried), and [`IpvsError`], when the
 //! Model refuses what a sound line asks for.
 
+pub mod list;
+pub mod names;
 mod options;
+pub mod proc;
 #[cfg(test)]
 mod tests;
 mod values;
 
 use crate::error::{IpvsError, OptionError, Unsupported};
-use crate::model::{Model, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey};
+use crate::model::{
+    Method, Model, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey, TunnelChecksum, TunnelKind,
+};
 use crate::plan::{Op, Plan};
 use options::Id;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 use values::Draft;
+
+/// What a whole command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// To change something.
+    Rule(Command),
+    /// `-L`.
+    List(List),
+    /// `-S`: rules that make the same table.
+    Save {
+        /// `-n`: without names.
+        numeric: bool,
+    },
+    /// `-R`: do the rules on stdin.
+    Restore,
+    /// `-Z`: counters begin at zero, of one service or all.
+    Zero(Option<ServiceKey>),
+    /// `--start-daemon`: synchronise connections.
+    StartDaemon {
+        /// The interface of its messages.
+        interface: String,
+    },
+    /// `--stop-daemon`.
+    StopDaemon,
+    /// `-h`.
+    Help,
+    /// `-v`.
+    Version,
+}
+
+/// What `-L` shall show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// `-n`: without names.
+    pub numeric: bool,
+    /// What.
+    pub shown: Shown,
+}
+
+/// What can be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The table, or one service of it.
+    Table {
+        /// None: all.
+        service: Option<ServiceKey>,
+        /// How.
+        layout: Layout,
+        /// False (`--nosort`): in the order in which the kernel has them.
+        sorted: bool,
+    },
+    /// `-c`.
+    Connections {
+        /// `--persistent-conn`: with columns for persistence engines.
+        engines: bool,
+    },
+    /// `--timeout`.
+    Timeouts,
+    /// `--daemon`.
+    Daemons,
+}
+
+/// The columns of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Method, weight, connections.
+    Plain,
+    /// Counters.
+    Stats {
+        /// Without K, M, G, T.
+        exact: bool,
+    },
+    /// How fast they grow.
+    Rate {
+        /// Likewise.
+        exact: bool,
+    },
+    /// Thresholds.
+    Thresholds,
+    /// Persistence templates.
+    Persistent,
+    /// What tunnels are made of.
+    Tunnels,
+}
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,12 +180,26 @@ impl Command {
         if words.is_empty() { Ok(None) } else { Self::from_args(&words).map(Some) }
     }
 
-    /// Reads the arguments of ipvsadm, its name not among them.
+    /// Reads the arguments of ipvsadm, its name not among them, which must be a rule without names.
     pub fn from_args(args: &[&str]) -> Result<Self, OptionError> {
+        match Invocation::from_args(args, &names::NoNames)? {
+            Invocation::Rule(command) => Ok(command),
+            _ => Err(usage("this command changes nothing")),
+        }
+    }
+}
+
+impl Invocation {
+    /// Reads the arguments of ipvsadm, its name not among them. None at all list the table.
+    pub fn from_args(args: &[&str], names: &dyn names::Names) -> Result<Self, OptionError> {
+        if args.is_empty() {
+            let shown = Shown::Table { service: None, layout: Layout::Plain, sorted: true };
+            return Ok(Self::List(List { numeric: false, shown }));
+        }
         let (given, rest) = options::split(args)?;
         let Some((first, others)) = given.split_first() else { return Err(options::try_help()) };
         let command = options::command(first).ok_or_else(options::try_help)?;
-        let mut draft = Draft::default();
+        let mut draft = Draft::new(names);
         for opt in others {
             if options::command(opt).is_some() {
                 return Err(usage(format!("invalid option `{}'", opt.written)));
@@ -110,9 +214,11 @@ impl Command {
         }
         draft.finish_flags()?;
         options::check(command, &draft.seen)?;
-        draft.build(first.id, times)
+        draft.build(first, times)
     }
+}
 
+impl Command {
     /// Does it to a Model, by IPVS's rules. Refuses what this version does not do.
     pub fn apply(&self, model: &mut Model) -> Result<(), IpvsError> {
         match self {
@@ -218,6 +324,85 @@ impl ServerRule {
     ) -> Result<(), IpvsError> {
         let server = self.server(model);
         change(model, &self.service, server)
+    }
+}
+
+/// With numbers for all names, as [`Command::parse`] reads it.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddService(rule) => write!(f, "-A {rule}"),
+            Self::EditService(rule) => write!(f, "-E {rule}"),
+            Self::DeleteService(key) => write!(f, "-D {}", Named(key)),
+            Self::Clear => f.write_str("-C"),
+            Self::AddServer(rule) => write!(f, "-a {rule}"),
+            Self::EditServer(rule) => write!(f, "-e {rule}"),
+            Self::DeleteServer { service, address, port } => {
+                write!(f, "-d {} -r {}", Named(service), crate::model::join(*address, *port))
+            }
+            Self::SetTimeouts { tcp, tcp_fin, udp } => write!(f, "--set {tcp} {tcp_fin} {udp}"),
+        }
+    }
+}
+
+/// A service as options name it.
+struct Named<'a>(&'a ServiceKey);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self.0 {
+            ServiceKey::Address { protocol, address, port } => {
+                let option = match protocol {
+                    crate::Protocol::Tcp => "-t",
+                    crate::Protocol::Udp => "-u",
+                    crate::Protocol::Sctp => "--sctp-service",
+                };
+                write!(f, "{option} {}", crate::model::join(address, port))
+            }
+            ServiceKey::Mark { mark, ipv6 } => write!(f, "-f {mark}{}", if ipv6 { " -6" } else { "" }),
+        }
+    }
+}
+
+impl fmt::Display for ServiceRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -s {}", Named(&self.service), self.scheduler)?;
+        if let Some(Persistence { timeout_s, mask }) = &self.persistence {
+            write!(f, " -p {timeout_s} -M {}", mask.to_string().trim_start_matches('/'))?;
+        }
+        if let Some(engine) = &self.engine {
+            write!(f, " --pe {engine}")?;
+        }
+        if self.one_packet {
+            f.write_str(" -o")?;
+        }
+        let flags = self.scheduler_flags;
+        let set = [(flags.fallback, "flag-1"), (flags.port, "flag-2"), (flags.third, "flag-3")];
+        let set: Vec<_> = set.into_iter().filter_map(|(set, name)| set.then_some(name)).collect();
+        if set.is_empty() { Ok(()) } else { write!(f, " -b {}", set.join(",")) }
+    }
+}
+
+impl fmt::Display for ServerRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Server { method, weight, upper, lower, .. } = &self.server;
+        write!(f, "{} -r {} ", Named(&self.service), self.server.name())?;
+        match method {
+            Method::Nat => f.write_str("-m")?,
+            Method::Dr => f.write_str("-g")?,
+            Method::Tun(tunnel) => {
+                write!(f, "-i --tun-type {}", tunnel.kind.name())?;
+                if let TunnelKind::Gue { port } = tunnel.kind {
+                    write!(f, " --tun-port {port}")?;
+                }
+                f.write_str(match tunnel.checksum {
+                    TunnelChecksum::None => "",
+                    TunnelChecksum::Full => " --tun-csum",
+                    TunnelChecksum::Remote => " --tun-remcsum",
+                })?;
+            }
+        }
+        write!(f, " -w {weight} -x {upper} -y {lower}")
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::Violation;
 use crate::model::MAX_PERSISTENCE_S;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// Most connections that can be asked for: 16 Mi.
@@ -407,6 +407,22 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// What IPVS's sysctls, by their names below `net.ipv4.vs`, would say; of those that have no meaning here only
+    /// those of one possible value.
+    pub fn ipvs_sysctls(&self) -> BTreeMap<String, String> {
+        let seconds = |time: Duration| time.as_secs().to_string();
+        let times = [
+            ("lblc_expiration", seconds(self.timeouts.lblc_expiration)),
+            ("lblcr_expiration", seconds(self.timeouts.lblcr_expiration)),
+        ];
+        let switches = self.switches().map(|(name, is)| (name, u8::from(is).to_string()));
+        let numbers = self.numbers().map(|(name, is, _)| (name, is.to_string()));
+        let fixed = ELSEWHERE.iter().filter_map(|(name, value, _)| Some((*name, (*value)?.to_string())));
+        let others = [("conntrack", "0".to_owned()), ("sync_threshold", "3\t50".to_owned())];
+        let all = switches.into_iter().chain(numbers).chain(times).chain(fixed).chain(others);
+        all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// What is wrong with them.

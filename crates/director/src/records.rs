@@ -375,6 +375,8 @@ pub mod tunnel {
     pub const CHECKSUM: u8 = 1;
     /// Flag: [`super::NextHop::peer`] is an IPv6 address.
     pub const PEER_V6: u8 = 2;
+    /// Flag: the checksum was asked for as a remote one. Only for lists: packets are the same.
+    pub const REMOTE: u8 = 4;
 }
 
 /// How frames reach a real server; same index as the server. User space keeps

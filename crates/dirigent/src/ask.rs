@@ -4,7 +4,8 @@ use crate::client;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
 use dirigent_api::{
-    Changed, Configuration, Connections, Drained, Guard, Past, ServerName, Service, Stats, Status, path,
+    Changed, Configuration, Connections, Drained, Guard, IpvsadmDone, IpvsadmLines, Past, ServerName, Service, Stats,
+    Status, path,
 };
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
@@ -84,6 +85,11 @@ impl Target {
         }
         let path = format!("{path}?{}", query.finish());
         client::tell(&self.socket, &path, body).await?.ok_or_else(|| self.no_daemon())
+    }
+    /// Has the daemon do rules of ipvsadm.
+    pub async fn ipvsadm(&self, lines: Vec<String>) -> Result<IpvsadmDone> {
+        let rules = IpvsadmLines { lines, generation: None };
+        client::tell(&self.socket, path::IPVSADM, &rules).await?.ok_or_else(|| self.no_daemon())
     }
     fn no_daemon(&self) -> Failure {
         if !Instance::new(&self.instance).is_ok_and(|instance| instance.exists()) {

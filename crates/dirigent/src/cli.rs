@@ -19,6 +19,19 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// No options, as under another program's name: what the environment says holds.
+    pub fn of_environment() -> Self {
+        let name = |variable| std::env::var_os(variable);
+        let instance = name("DIRIGENT_INSTANCE").map(|name| name.to_string_lossy().into_owned());
+        Self {
+            instance,
+            socket: name("DIRIGENT_SOCKET").map(PathBuf::from),
+            command: Command::Ipvsadm { args: Vec::new() },
+        }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   dirigent check --config /etc/dirigent.toml    all mistakes at once, nothing changed
@@ -117,6 +130,45 @@ To end only the daemon, and have forwarding go on, send it SIGTERM.")]
     /// Mark rules out of netfilter's, for dirigent.toml
     #[command(subcommand, arg_required_else_help = true)]
     Import(ImportCommand),
+    /// As ipvsadm: the same options, output and exit codes
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  dirigent ipvsadm -A -t 192.0.2.10:80 -s wrr
+  dirigent ipvsadm -L -n --stats
+  ln -s $(command -v dirigent) /usr/local/sbin/ipvsadm    and scripts made for ipvsadm run unchanged
+
+DIRIGENT_INSTANCE and DIRIGENT_SOCKET name another director."
+    )]
+    Ipvsadm {
+        /// Options of ipvsadm: see `dirigent ipvsadm -h`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        args: Vec<String>,
+    },
+    /// What IPVS's files in /proc/net would say
+    #[command(after_help = "\
+Examples:
+  dirigent proc ip_vs
+  dirigent proc /proc/net/ip_vs_conn")]
+    Proc {
+        /// ip_vs, ip_vs_app, ip_vs_conn, ip_vs_stats or ip_vs_stats_percpu
+        name: String,
+    },
+    /// What IPVS's sysctls, net.ipv4.vs.NAME, would say
+    #[command(after_help = "\
+Examples:
+  dirigent sysctl
+  dirigent sysctl net.ipv4.vs.conn_reuse_mode
+
+They are keys of [director] in dirigent.toml: docs/config.md.")]
+    Sysctl {
+        /// One of them
+        name: Option<String>,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
     /// A network of namespaces with clients, servers and a director, to try things in
     #[command(subcommand, arg_required_else_help = true)]
     Lab(LabCommand),

@@ -13,19 +13,29 @@ mod daemon;
 mod drain;
 mod failure;
 mod import;
+mod ipvsadm;
 mod lab;
 mod print;
 mod realserver;
 mod report;
 
+use ask::Target;
 use clap::Parser;
 use cli::{Cli, Command};
 use failure::{Failure, Result};
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut args = std::env::args_os();
+    let name = args.next().and_then(|path| Path::new(&path).file_name().map(ToOwned::to_owned));
+    let cli = if name.is_some_and(|name| name == "ipvsadm") {
+        let args = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+        Cli { command: Command::Ipvsadm { args }, ..Cli::of_environment() }
+    } else {
+        Cli::parse()
+    };
     log(matches!(cli.command, Command::Run(_)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
@@ -58,6 +68,11 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Lab(command) => return lab::run(command).await,
         Command::Realserver(command) => return realserver::run(command),
         Command::Import(command) => return import::run(&command),
+        Command::Ipvsadm { args } => return Ok(ipvsadm::run(&Target::new(instance, socket), &args).await.into()),
+        Command::Proc { name } => ipvsadm::proc::show(&Target::new(instance, socket), &name).await?,
+        Command::Sysctl { name, print } => {
+            ipvsadm::proc::sysctl(&Target::new(instance, socket), name.as_deref(), print.json).await?;
+        }
         other => commands::run(other, instance, socket).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use crate::daemon::size::Size;
 use crate::failure::{Failure, Result};
 use dirigent_api::{
     Connection, Connections, Counters, Interface, NextHop, Persistence, Reason, Room, Server, Service, Stats, Status,
+    Timeouts, Tunnel,
 };
 use dirigent_datapath::control::tally::{self, Tally};
 use dirigent_datapath::control::{self, KernelStore, Spot, Store};
@@ -170,6 +171,7 @@ impl Reader {
         let (active, inactive) = record.connections();
         let (weight, flags) = (record.configured_weight(), record.flags.load());
         let share = record.share();
+        let next = self.store.next_hop(index)?;
         let state = match flags {
             flags if flags & server_flag::AVAILABLE == 0 => "removed",
             flags if flags & server_flag::DRAINING != 0 => "draining",
@@ -187,6 +189,7 @@ impl Reader {
                 _ => "dr",
             }
             .to_owned(),
+            tunnel: (record.method == kind::TUN_REQUEST).then(|| tunnel(&next)),
             weight,
             effective_weight: match share {
                 _ if matches!(state, "removed" | "draining") => 0.0,
@@ -200,25 +203,10 @@ impl Reader {
             inactive,
             templates: record.persistent.load(),
             state: state.to_owned(),
-            next_hop: self.next_hop(index)?,
+            next_hop: next_hop(&next),
             counters: tally.servers.get(&index).map(counters).unwrap_or_default(),
             rates: self.rates.as_ref().map(|rates| counters(&rates.server(index))),
         })
-    }
-
-    fn next_hop(&self, index: u32) -> Result<NextHop> {
-        let found = self.store.next_hop(index)?;
-        let state = found.state.load();
-        let word = match state {
-            hop::RESOLVED => "resolved",
-            hop::NO_NEIGHBOUR => "no neighbour",
-            hop::NO_ROUTE => "no route",
-            hop::LOCAL => "local",
-            hop::REMOVED => "removed",
-            _ => "unknown",
-        };
-        let mac = if state == hop::RESOLVED { mac_text(found.dst.bytes()) } else { String::new() };
-        Ok(NextHop { state: word.to_owned(), interface: found.ifindex, mac, mtu: found.mtu })
     }
 
     /// The first `limit` connections.
@@ -261,6 +249,14 @@ impl Reader {
         })
     }
 
+    fn timeouts(&self) -> Result<Timeouts> {
+        let settings = self.store.settings()?;
+        let seconds = |ticks: u32| ticks / settings.hz.max(1);
+        // By IPVS's number of the state: 1 ESTABLISHED, 4 FIN_WAIT.
+        let [_, tcp, _, _, tcp_fin, ..] = settings.tcp_timeouts;
+        Ok(Timeouts { tcp_s: seconds(tcp), tcp_fin_s: seconds(tcp_fin), udp_s: seconds(settings.udp_timeout) })
+    }
+
     /// What can be told without the daemon.
     pub fn status(&self) -> Result<Status> {
         let services = self.services()?;
@@ -274,9 +270,38 @@ impl Reader {
             instance: self.instance.name().to_owned(),
             interfaces: interfaces(&in_use(&self.instance)?),
             connections: room,
+            timeouts: self.timeouts()?,
             ..Status::default()
         })
     }
+}
+
+fn next_hop(found: &records::NextHop) -> NextHop {
+    let state = found.state.load();
+    let word = match state {
+        hop::RESOLVED => "resolved",
+        hop::NO_NEIGHBOUR => "no neighbour",
+        hop::NO_ROUTE => "no route",
+        hop::LOCAL => "local",
+        hop::REMOVED => "removed",
+        _ => "unknown",
+    };
+    let mac = if state == hop::RESOLVED { mac_text(found.dst.bytes()) } else { String::new() };
+    NextHop { state: word.to_owned(), interface: found.ifindex, mac, mtu: found.mtu }
+}
+
+fn tunnel(hop: &records::NextHop) -> Tunnel {
+    let (kind, port) = match hop.tunnel {
+        records::tunnel::GRE => ("gre", None),
+        records::tunnel::GUE => ("gue", Some(hop.port.get())),
+        _ => ("ipip", None),
+    };
+    let checksum = match hop.flags {
+        flags if flags & records::tunnel::REMOTE != 0 => "remote",
+        flags if flags & records::tunnel::CHECKSUM != 0 => "full",
+        _ => "none",
+    };
+    Tunnel { kind: kind.to_owned(), port, checksum: checksum.to_owned() }
 }
 
 fn kind_name(kind: ReasonKind) -> &'static str {

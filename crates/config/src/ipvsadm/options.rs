@@ -16,8 +16,14 @@ pub enum Id {
     EditServer,
     DeleteServer,
     Set,
-    /// A command that is not about the Model.
-    OtherCommand,
+    List,
+    Zero,
+    Restore,
+    Save,
+    Help,
+    Version,
+    StartDaemon,
+    StopDaemon,
     Tcp,
     Udp,
     Sctp,
@@ -82,15 +88,15 @@ const OPTIONS: &[(&str, Option<char>, Takes, Id)] = &[
     ("edit-server", Some('e'), Nothing, Id::EditServer),
     ("delete-server", Some('d'), Nothing, Id::DeleteServer),
     ("set", None, Nothing, Id::Set),
-    ("list", Some('L'), Nothing, Id::OtherCommand),
-    ("list", Some('l'), Nothing, Id::OtherCommand),
-    ("zero", Some('Z'), Nothing, Id::OtherCommand),
-    ("restore", Some('R'), Nothing, Id::OtherCommand),
-    ("save", Some('S'), Nothing, Id::OtherCommand),
-    ("help", Some('h'), Nothing, Id::OtherCommand),
-    ("version", Some('v'), Nothing, Id::OtherCommand),
-    ("start-daemon", None, Word, Id::OtherCommand),
-    ("stop-daemon", None, Word, Id::OtherCommand),
+    ("list", Some('L'), Nothing, Id::List),
+    ("list", Some('l'), Nothing, Id::List),
+    ("zero", Some('Z'), Nothing, Id::Zero),
+    ("restore", Some('R'), Nothing, Id::Restore),
+    ("save", Some('S'), Nothing, Id::Save),
+    ("help", Some('h'), Nothing, Id::Help),
+    ("version", Some('v'), Nothing, Id::Version),
+    ("start-daemon", None, Word, Id::StartDaemon),
+    ("stop-daemon", None, Word, Id::StopDaemon),
     ("tcp-service", Some('t'), Word, Id::Tcp),
     ("udp-service", Some('u'), Word, Id::Udp),
     ("sctp-service", None, Word, Id::Sctp),
@@ -141,12 +147,15 @@ pub struct Class(pub u8, pub &'static str);
 
 const SERVICE: Class = Class(2, "service-address");
 const SERVER: Class = Class(6, "real-server");
+const CONNECTION: Class = Class(1, "connection");
+const TIMEOUT: Class = Class(12, "timeout");
+const DAEMON: Class = Class(13, "daemon");
 
 /// The class of an option; None: it has none, and may be repeated.
 pub fn class(id: Id) -> Option<Class> {
     Some(match id {
         Id::Numeric => Class(0, "numeric"),
-        Id::Connection => Class(1, "connection"),
+        Id::Connection => CONNECTION,
         Id::Tcp | Id::Udp | Id::Sctp | Id::Fwmark => SERVICE,
         Id::Scheduler => Class(3, "scheduler"),
         Id::Persistent => Class(4, "persistent"),
@@ -157,8 +166,8 @@ pub fn class(id: Id) -> Option<Class> {
         Id::Upper => Class(9, "u-threshold"),
         Id::Lower => Class(10, "l-threshold"),
         Id::McastInterface => Class(11, "mcast-interface"),
-        Id::Timeout => Class(12, "timeout"),
-        Id::Daemon => Class(13, "daemon"),
+        Id::Timeout => TIMEOUT,
+        Id::Daemon => DAEMON,
         Id::Stats => Class(14, "stats"),
         Id::Rate => Class(15, "rate"),
         Id::Thresholds => Class(16, "thresholds"),
@@ -189,6 +198,8 @@ pub struct Shape {
     name: &'static str,
     needs: &'static [Class],
     may: &'static [Id],
+    /// Of these at most one.
+    one_of: &'static [Class],
 }
 
 /// The shape of a command; None: the option is no command.
@@ -206,6 +217,23 @@ pub fn command(opt: &Opt) -> Option<Shape> {
         Id::TunCsum,
         Id::TunRemCsum,
     ];
+    const LIST_OPTIONS: &[Id] = &[
+        Id::Numeric,
+        Id::Connection,
+        Id::Tcp,
+        Id::Timeout,
+        Id::Daemon,
+        Id::Stats,
+        Id::Rate,
+        Id::Thresholds,
+        Id::PersistentConn,
+        Id::NoSort,
+        Id::SyncIdentity,
+        Id::Exact,
+        Id::TunInfo,
+    ];
+    const START_OPTIONS: &[Id] =
+        &[Id::McastInterface, Id::SyncIdentity, Id::SyncMaxlen, Id::McastGroup, Id::McastPort, Id::McastTtl];
     let (name, needs, may): (_, &'static [Class], &'static [Id]) = match opt.id {
         Id::AddService => ("add-service", &[SERVICE], SERVICE_OPTIONS),
         Id::EditService => ("edit-service", &[SERVICE], SERVICE_OPTIONS),
@@ -215,17 +243,26 @@ pub fn command(opt: &Opt) -> Option<Shape> {
         Id::EditServer => ("edit-server", &[SERVICE, SERVER], SERVER_OPTIONS),
         Id::DeleteServer => ("delete-server", &[SERVICE, SERVER], &[]),
         Id::Set => ("set", &[], &[]),
-        Id::OtherCommand => ("", &[], &[]),
+        Id::List => ("list", &[], LIST_OPTIONS),
+        Id::Zero => ("zero", &[], &[Id::Tcp]),
+        Id::Restore => ("restore", &[], &[]),
+        Id::Save => ("save", &[], &[Id::Numeric]),
+        Id::StartDaemon => ("start-daemon", &[], START_OPTIONS),
+        Id::StopDaemon => ("stop-daemon", &[], &[Id::SyncIdentity]),
+        Id::Help | Id::Version => ("", &[], &[]),
         _ => return None,
     };
-    Some(Shape { name, needs, may })
+    let one_of: &[Class] = if opt.id == Id::List { &[CONNECTION, SERVICE, TIMEOUT, DAEMON] } else { &[] };
+    Some(Shape { name, needs, may, one_of })
 }
 
 /// Refuses a command that lacks an option or has one it does not take.
 pub fn check(shape: Shape, seen: &BTreeSet<Class>) -> Result<(), OptionError> {
     if shape.name.is_empty() {
-        return Err(usage("this command is not in this version"));
+        // Help and version look at nothing else.
+        return Ok(());
     }
+    let mut one: Option<Class> = None;
     let may = shape.may.iter().filter_map(|id| class(*id));
     let allowed: BTreeSet<Class> = may.chain(shape.needs.iter().copied()).collect();
     let relevant: BTreeSet<Class> = seen.iter().chain(shape.needs).copied().collect();
@@ -236,6 +273,16 @@ pub fn check(shape: Shape, seen: &BTreeSet<Class>) -> Result<(), OptionError> {
         }
         if !allowed.contains(&class) {
             return Err(usage(format!("Illegal '{}' option with the '{}' command", class.1, shape.name)));
+        }
+        if shape.one_of.contains(&class) {
+            if let Some(Class(_, other)) = one {
+                let message = format!(
+                    "The option '{}' conflicts with the '{other}' option in the '{}' command",
+                    class.1, shape.name
+                );
+                return Err(usage(message));
+            }
+            one = Some(class);
         }
     }
     Ok(())

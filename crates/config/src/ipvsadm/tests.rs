@@ -264,7 +264,7 @@ fn option_errors() {
         ("foo", 255, HELP),
         ("# comment", 255, HELP),
         ("-t 192.0.2.10:80 -A", 255, HELP),
-        ("-L -n", 2, "this command is not in this version"),
+        ("-L -n", 2, "this command changes nothing"),
     ] {
         assert_eq!(Command::parse(line), Err(OptionError { exit_code, message: message.into() }), "{line}");
     }
@@ -489,5 +489,37 @@ fn commands_as_plans() {
         let mut model = base();
         let refused = Command::parse(line).unwrap().unwrap().apply(&mut model).unwrap_err().to_string();
         assert_eq!(plan(line), Err(refused), "{line}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn rules_are_read_as_they_were_written(model in crate::testing::model()) {
+        for service in model.services() {
+            let rule = ServiceRule {
+                service: service.key,
+                scheduler: service.scheduler.name().into(),
+                scheduler_flags: service.scheduler_flags,
+                one_packet: service.one_packet,
+                persistence: service.persistence,
+                engine: None,
+            };
+            let key = service.key;
+            let mut commands = vec![
+                Command::AddService(rule.clone()), Command::EditService(rule), Command::DeleteService(key), Command::Clear,
+                Command::SetTimeouts { tcp: 1, tcp_fin: 0, udp: 2_678_400 },
+            ];
+            for server in &service.servers {
+                let server = Server { server_id: None, ..*server };
+                let (address, port) = server.identity();
+                let rule = ServerRule { service: key, server };
+                commands.extend([Command::AddServer(rule), Command::EditServer(rule)]);
+                commands.push(Command::DeleteServer { service: key, address, port });
+            }
+            for command in commands {
+                let text = command.to_string();
+                proptest::prop_assert_eq!(Command::parse(&text), Ok(Some(command)), "{}", text);
+            }
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! The values of ipvsadm's options, read in the order they stand: `-r` takes
 //! the port of a service named before it, `-M` its address family, and so on.
 
+use super::names::Names;
 use super::options::{Class, Id, Opt, class};
-use super::{Command, ServerRule, ServiceRule, usage};
+use super::{Command, Invocation, Layout, List, ServerRule, ServiceRule, Shown, usage};
 use crate::error::OptionError;
 use crate::model::{
     DEFAULT_PERSISTENCE_S, FlagFault, MAX_PERSISTENCE_S, MAX_WEIGHT, Method, Netmask, Persistence, Protocol,
@@ -15,8 +16,9 @@ use std::num::NonZeroU32;
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// A command line as read so far.
-#[derive(Debug)]
 pub struct Draft<'a> {
+    /// Who knows what names stand for.
+    names: &'a dyn Names,
     /// Classes of options that came.
     pub seen: BTreeSet<Class>,
     protocol: Protocol,
@@ -39,11 +41,14 @@ pub struct Draft<'a> {
     tunnel: &'a str,
     tunnel_port: u16,
     checksum: TunnelChecksum,
+    interface: &'a str,
 }
 
-impl Default for Draft<'_> {
-    fn default() -> Self {
+impl<'a> Draft<'a> {
+    /// Nothing read yet.
+    pub fn new(names: &'a dyn Names) -> Self {
         Self {
+            names,
             seen: BTreeSet::new(),
             protocol: Protocol::Tcp,
             address: NOWHERE,
@@ -65,6 +70,7 @@ impl Default for Draft<'_> {
             tunnel: "ipip",
             tunnel_port: 0,
             checksum: TunnelChecksum::None,
+            interface: "eth0",
         }
     }
 }
@@ -107,7 +113,7 @@ impl<'a> Draft<'a> {
             Id::Netmask => self.mask(text)?,
             Id::RealServer => {
                 let illegal = || usage("illegal real server address[:port] specified");
-                let (address, port) = address(text).ok_or_else(illegal)?;
+                let (address, port) = address(text, self.protocol, self.names).ok_or_else(illegal)?;
                 self.server = (address, port.unwrap_or(self.port));
             }
             Id::Nat | Id::Tun | Id::Dr => self.method = opt.id,
@@ -127,7 +133,19 @@ impl<'a> Draft<'a> {
             Id::TunCsum => self.checksum = TunnelChecksum::Full,
             Id::TunRemCsum => self.checksum = TunnelChecksum::Remote,
             Id::TunNoCsum => self.checksum = TunnelChecksum::None,
-            // Refused by `options::check`, or without effect.
+            Id::SyncIdentity => _ = number(text, 0, 255).ok_or_else(|| usage("illegal syncid specified"))?,
+            Id::SyncMaxlen => _ = number(text, 1, 65507).ok_or_else(|| usage("illegal sync-maxlen specified"))?,
+            Id::McastPort => _ = number(text, 1, 65535).ok_or_else(|| usage("illegal mcast-port specified"))?,
+            Id::McastTtl => _ = number(text, 1, 255).ok_or_else(|| usage("illegal mcast-ttl specified"))?,
+            Id::McastGroup => {
+                let group: Option<IpAddr> = text.parse().ok();
+                let family = if group.is_some_and(|group| group.is_ipv6()) { "IPv6" } else { "IPv4" };
+                if !group.is_some_and(|group| group.is_multicast()) {
+                    return Err(usage(format!("invalid {family} mcast-group `{text}'")));
+                }
+            }
+            Id::McastInterface => self.interface = text,
+            // Refused by `options::check`, or only there or not.
             _ => {}
         }
         Ok(())
@@ -135,7 +153,7 @@ impl<'a> Draft<'a> {
 
     fn service(&mut self, protocol: Protocol, text: &str) -> Result<(), OptionError> {
         let illegal = || usage("illegal virtual server address[:port] specified");
-        let (address, port) = address(text).ok_or_else(illegal)?;
+        let (address, port) = address(text, protocol, self.names).ok_or_else(illegal)?;
         self.protocol = protocol;
         (self.address, self.port) = (address, port.unwrap_or(0));
         self.ipv6 = address.is_ipv6();
@@ -175,8 +193,63 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The command, after ipvsadm's last checks.
-    pub fn build(self, command: Id, times: Option<[u32; 3]>) -> Result<Command, OptionError> {
+    /// What is asked for, after ipvsadm's last checks.
+    pub fn build(self, command: &Opt, times: Option<[u32; 3]>) -> Result<Invocation, OptionError> {
+        let given = |id: Id| class(id).is_some_and(|c| self.seen.contains(&c));
+        let numeric = given(Id::Numeric);
+        let service = given(Id::Tcp).then(|| self.key());
+        Ok(match command.id {
+            Id::List => Invocation::List(List { numeric, shown: self.shown()? }),
+            Id::Zero => Invocation::Zero(service),
+            Id::Restore => Invocation::Restore,
+            Id::Save => Invocation::Save { numeric },
+            Id::Help => Invocation::Help,
+            Id::Version => Invocation::Version,
+            Id::StartDaemon | Id::StopDaemon => {
+                let start = command.id == Id::StartDaemon;
+                if !matches!(command.value, Some("master" | "backup")) {
+                    let word = if start { "start-daemon parameter" } else { "start_daemon" };
+                    return Err(usage(format!("illegal {word} specified")));
+                }
+                if start {
+                    Invocation::StartDaemon { interface: self.interface.into() }
+                } else {
+                    Invocation::StopDaemon
+                }
+            }
+            other => Invocation::Rule(self.rule(other, times)?),
+        })
+    }
+
+    fn shown(&self) -> Result<Shown, OptionError> {
+        let given = |id: Id| class(id).is_some_and(|c| self.seen.contains(&c));
+        let exact = given(Id::Exact);
+        let counts = [Id::Stats, Id::Rate, Id::Thresholds].into_iter().any(given);
+        let times = given(Id::Timeout) || given(Id::Daemon);
+        if (counts && (times || given(Id::Connection))) || (times && given(Id::PersistentConn)) {
+            return Err(usage("options conflicts in the list command"));
+        }
+        if given(Id::Connection) {
+            return Ok(Shown::Connections { engines: given(Id::PersistentConn) });
+        }
+        if given(Id::Timeout) {
+            return Ok(Shown::Timeouts);
+        }
+        if given(Id::Daemon) {
+            return Ok(Shown::Daemons);
+        }
+        let layouts = [
+            (Id::Stats, Layout::Stats { exact }),
+            (Id::Rate, Layout::Rate { exact }),
+            (Id::Thresholds, Layout::Thresholds),
+            (Id::PersistentConn, Layout::Persistent),
+            (Id::TunInfo, Layout::Tunnels),
+        ];
+        let layout = layouts.into_iter().find(|(id, _)| given(*id)).map_or(Layout::Plain, |(_, layout)| layout);
+        Ok(Shown::Table { service: given(Id::Tcp).then(|| self.key()), layout, sorted: !given(Id::NoSort) })
+    }
+
+    fn rule(self, command: Id, times: Option<[u32; 3]>) -> Result<Command, OptionError> {
         let service = self.key();
         let (address, port) = self.server;
         Ok(match command {
@@ -277,23 +350,28 @@ fn number(text: &str, min: u32, max: u32) -> Option<u32> {
     text.parse().ok().filter(|n| (min..=max).contains(n))
 }
 
-/// An address, with a port if one was given. Names of hosts and ports are not
-/// looked up: this crate asks nobody.
-fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
+/// An address, with a port if one was given. Only IPv4 hosts go by name, as in ipvsadm.
+fn address(text: &str, protocol: Protocol, names: &dyn Names) -> Option<(IpAddr, Option<u16>)> {
+    let number = |text: &str| match text.parse() {
+        Ok(port) => Some(port),
+        Err(_) if text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic()) => names.port(text, protocol),
+        Err(_) => None,
+    };
+    let host = |text: &str| inet_aton(text).or_else(|| names.host(text));
     if text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     if let Some(bracketed) = text.strip_prefix('[') {
         let (inside, port) = bracketed.split_once("]:")?;
         let ip = inside.parse::<Ipv6Addr>().ok()?;
-        return Some((ip.into(), Some(port.parse().ok()?)));
+        return Some((ip.into(), Some(number(port)?)));
     }
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
         return Some((ip.into(), None));
     }
     match text.rsplit_once(':') {
-        Some((ip, port)) => Some((inet_aton(ip)?.into(), Some(port.parse().ok()?))),
-        None => Some((inet_aton(text)?.into(), None)),
+        Some((ip, port)) => Some((host(ip)?.into(), Some(number(port)?))),
+        None => Some((host(text)?.into(), None)),
     }
 }
 

@@ -562,7 +562,11 @@ fn tunnelled(next: &mut NextHop, address: IpAddr, shape: Tunnel) {
     };
     // "Remote" is a full checksum wherever the inner one is complete, as in IPVS; and here
     // it always is, or is taken for what it will be.
-    let checksum = if shape.checksum == TunnelChecksum::None { 0 } else { tunnel::CHECKSUM };
+    let checksum = match shape.checksum {
+        TunnelChecksum::None => 0,
+        TunnelChecksum::Full => tunnel::CHECKSUM,
+        TunnelChecksum::Remote => tunnel::CHECKSUM | tunnel::REMOTE,
+    };
     next.tunnel = kind;
     next.flags = checksum | if address.is_ipv6() { tunnel::PEER_V6 } else { 0 };
     next.peer = words(address);

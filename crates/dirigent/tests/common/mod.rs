@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const BIN: &str = env!("CARGO_BIN_EXE_dirigent");
+pub const BIN: &str = env!("CARGO_BIN_EXE_dirigent");
 
 /// SHA-256 of a file, in hexadecimal.
 pub fn checksum(path: &Path) -> String {

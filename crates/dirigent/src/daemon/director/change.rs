@@ -113,6 +113,7 @@ impl Director {
             file: self.path.as_ref().map(|path| path.display().to_string()),
             drift: self.drift(),
             text: dirigent_config::file::to_toml(model),
+            sysctl: model.settings().ipvs_sysctls(),
         }
     }
 
