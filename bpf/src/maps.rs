@@ -26,30 +26,35 @@ use crate::window::repeat;
 
 /// User space maps these arrays into its memory and shares their atomic words.
 const MMAPABLE: usize = 1 << 10;
+/// Memory for what is in them only: user space fills these tables, packets never do.
+const NO_PREALLOC: usize = 1;
+/// Virtual services, and real servers of all of them together.
+const MAX_SERVICES: usize = 16384;
+const MAX_SERVERS: usize = 131_072;
 
 #[btf_map]
 static CONNS4: HashMap<Tuple<Addr4>, Conn<Addr4>, 65536> = HashMap::new();
 #[btf_map]
 static CONNS6: HashMap<Tuple<Addr6>, Conn<Addr6>, 65536> = HashMap::new();
 #[btf_map]
-static SERVICES4: HashMap<Place<Addr4>, u32, 4096> = HashMap::new();
+static SERVICES4: HashMap<Place<Addr4>, u32, { 2 * MAX_SERVICES }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-static SERVICES6: HashMap<Place<Addr6>, u32, 4096> = HashMap::new();
+static SERVICES6: HashMap<Place<Addr6>, u32, { 2 * MAX_SERVICES }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-static SERVICES: Array<Service, 4096, MMAPABLE> = Array::new();
+static SERVICES: Array<Service, MAX_SERVICES, MMAPABLE> = Array::new();
 #[btf_map]
-static SERVERS: Array<Server, 16384, MMAPABLE> = Array::new();
+static SERVERS: Array<Server, MAX_SERVERS, MMAPABLE> = Array::new();
 #[btf_map]
-static SLOTS: Array<u32, 262144, MMAPABLE> = Array::new();
+static SLOTS: Array<u32, 4_194_304, MMAPABLE> = Array::new();
 #[btf_map]
-static NEXT_HOPS: Array<NextHop, 16384, MMAPABLE> = Array::new();
+static NEXT_HOPS: Array<NextHop, MAX_SERVERS, MMAPABLE> = Array::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<Counters, 16384> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<Counters, MAX_SERVERS> = PerCpuArray::new();
 // These two are user space's own, kept here as long as the counters are.
 #[btf_map]
-static ORIGINS: Array<Counters, 16384> = Array::new();
+static ORIGINS: Array<Counters, MAX_SERVERS> = Array::new();
 #[btf_map]
-static BASES: Array<Counters, 4097> = Array::new();
+static BASES: Array<Counters, { MAX_SERVICES + 1 }> = Array::new();
 #[btf_map]
 static REASONS: PerCpuArray<u64, 64> = PerCpuArray::new();
 #[btf_map]
@@ -61,9 +66,9 @@ static LOCAL_NETS4: LpmTrie<Addr4, u32, 16384> = LpmTrie::new();
 #[btf_map]
 static LOCAL_NETS6: LpmTrie<Addr6, u32, 16384> = LpmTrie::new();
 #[btf_map]
-static KNOWN4: HashMap<Place<Addr4>, Known, 16384> = HashMap::new();
+static KNOWN4: HashMap<Place<Addr4>, Known, { 4 * MAX_SERVERS }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-static KNOWN6: HashMap<Place<Addr6>, Known, 16384> = HashMap::new();
+static KNOWN6: HashMap<Place<Addr6>, Known, { 4 * MAX_SERVERS }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static DATAGRAMS4: LruHashMap<Piece<Addr4>, Datagram, 16384> = LruHashMap::new();
 #[btf_map]

@@ -1,6 +1,6 @@
 //! Writing a Model: [`Control`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use dirigent_config::{
@@ -20,7 +20,7 @@ use super::known::KnownServers;
 use super::lists;
 use super::marks::Marks;
 use super::pace::{Paced, Paces};
-use super::slots::{Region, Slots};
+use super::slots::{Indexes, Region, Slots};
 use super::store::{Spot, Store, words};
 use super::tally;
 use super::trash::Trash;
@@ -66,8 +66,8 @@ pub struct Control<S> {
     pub(super) model: Model,
     pub(super) held: HashMap<ServiceKey, Held>,
     pub(super) slots: Slots,
-    pub(super) used_services: BTreeSet<u32>,
-    pub(super) used_servers: BTreeSet<u32>,
+    pub(super) used_services: Indexes,
+    pub(super) used_servers: Indexes,
     pub(super) trash: Trash,
     pub(super) known: KnownServers,
     pub(super) marks: Marks,
@@ -78,6 +78,10 @@ pub struct Control<S> {
     available: Option<u64>,
     /// What [`Control::set_next_hop`] said last of an address.
     hops: HashMap<IpAddr, NextHop>,
+    /// The servers in lists that have an address, by index.
+    users: HashMap<IpAddr, BTreeMap<u32, Method>>,
+    /// Services by their addresses: how many.
+    places: HashMap<IpAddr, usize>,
 }
 
 /// A real server with what the tables say of it.
@@ -95,16 +99,37 @@ pub struct ServerStatus {
     pub hop: u32,
 }
 
-/// The lowest number that is not in use.
-fn lowest_free(used: &BTreeSet<u32>, room: u32) -> Option<u32> {
-    let mut next = 0;
-    for index in used {
-        if *index != next {
-            break;
-        }
-        next += 1;
+/// What operations on one service, or on what is no service's, are going to change.
+struct Before {
+    presence: u32,
+    part: Part,
+}
+
+enum Part {
+    Service(ServiceKey, Option<WantedService>),
+    Rest(Box<WantedSettings>, Vec<dirigent_config::MarkRule>),
+}
+
+impl Before {
+    fn of(model: &Model, key: Option<ServiceKey>) -> Self {
+        let service = key.and_then(|key| model.service(&key));
+        let part = match key {
+            Some(key) => Part::Service(key, service.cloned()),
+            None => Part::Rest(Box::new(model.settings().clone()), model.marks().to_vec()),
+        };
+        Self { presence: presence(service), part }
     }
-    (next < room).then_some(next)
+
+    /// What was in a Model can be put back.
+    fn restore(self, model: &mut Model) {
+        let back = match self.part {
+            Part::Service(_, Some(service)) => model.put_service(service),
+            Part::Service(key, None) => model.remove_service(&key),
+            Part::Rest(settings, marks) => model.set_settings(*settings).and_then(|()| model.set_marks(marks)),
+        };
+        // It was never added.
+        let _ = back;
+    }
 }
 
 impl<S: Store> Control<S> {
@@ -115,8 +140,8 @@ impl<S: Store> Control<S> {
             model: Model::default(),
             held: HashMap::new(),
             slots,
-            used_services: BTreeSet::new(),
-            used_servers: BTreeSet::new(),
+            used_services: Indexes::default(),
+            used_servers: Indexes::default(),
             trash: Trash::default(),
             known: KnownServers::default(),
             marks: Marks::default(),
@@ -124,6 +149,8 @@ impl<S: Store> Control<S> {
             local_nets: BTreeSet::new(),
             available: None,
             hops: HashMap::new(),
+            users: HashMap::new(),
+            places: HashMap::new(),
         }
     }
 
@@ -175,15 +202,19 @@ impl<S: Store> Control<S> {
     /// One operation; or a service that comes with all of its servers, which packets see at
     /// once. If it fails, the tables are as before it.
     fn apply_ops(&mut self, ops: &[Op]) -> Result<(), Error> {
-        let mut model = self.model.clone();
-        ops.iter().try_for_each(|op| op.apply(&mut model))?;
-        let before = std::mem::replace(&mut self.model, model);
         let key = ops.first().and_then(Op::service);
+        let before = Before::of(&self.model, key);
         let of_servers = |op: &Op| matches!(op, Op::AddServer { .. } | Op::EditServer { .. } | Op::RemoveServer { .. });
         let changes = ops.iter().filter(|op| of_servers(op)).count();
-        let done = key.map_or(Ok(()), |key| self.settle(&key, changes)).and_then(|()| self.settle_settings());
+        let done = ops.iter().try_for_each(|op| op.apply(&mut self.model)).map_err(Error::from);
+        let done = done.and_then(|()| key.map_or(Ok(()), |key| self.settle(&key, changes)));
+        let done = done.and_then(|()| match key {
+            // Where nothing about it matters to the settings, they need no look at all the services.
+            Some(key) if before.presence == presence(self.model.service(&key)) => Ok(()),
+            _ => self.settle_settings(),
+        });
         if done.is_err() {
-            self.model = before;
+            before.restore(&mut self.model);
             // Best effort: the first error is the one to tell.
             if let Some(key) = key {
                 let _ = self.settle(&key, 0);
@@ -279,7 +310,7 @@ impl<S: Store> Control<S> {
             self.slots.free(held.ids);
         }
         (held.list, held.table, held.ids, held.members) = (list, table, ids, members);
-        self.held.insert(key, held.clone());
+        self.hold(key, held.clone());
         for member in gone {
             self.discard(key, held.index, member)?;
         }
@@ -330,7 +361,7 @@ impl<S: Store> Control<S> {
             return Ok(index);
         }
         let room = self.store.room().services;
-        let index = lowest_free(&self.used_services, room).ok_or(Error::Full { what: "virtual service", room })?;
+        let index = self.used_services.lowest_free(room).ok_or(Error::Full { what: "virtual service", room })?;
         self.store.set_list(index, 0)?;
         self.used_services.insert(index);
         Ok(index)
@@ -353,7 +384,7 @@ impl<S: Store> Control<S> {
                 None => {
                     let room = self.store.room().servers;
                     let full = Error::Full { what: "real server", room };
-                    let index = lowest_free(&self.used_servers, room).ok_or(full)?;
+                    let index = self.used_servers.lowest_free(room).ok_or(full)?;
                     self.store.zero_counters(index)?;
                     self.store.put_origin(index, &Counters::default())?;
                     index
@@ -391,6 +422,7 @@ impl<S: Store> Control<S> {
                 tally::zero_server(&mut self.store, index)?;
             }
         }
+        self.users.entry(address).or_default().insert(index, wanted.method);
         // With the tunnel that an edit may have changed, for existing connections too.
         self.write_hop(index, address, wanted.method)?;
         Ok(Member { index, address, port })
@@ -431,18 +463,13 @@ impl<S: Store> Control<S> {
     fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Error> {
         let Some(held) = self.held.get(key).cloned() else { return Ok(()) };
         self.store.set_place(&spot(key), None)?;
-        self.held.remove(key);
-        if let Some(address) = key.address()
-            && !self.held.keys().any(|other| other.address() == Some(address))
-        {
-            self.store.set_place(&Spot::whole(address), None)?;
-        }
+        self.forget_held(key)?;
         self.store.set_list(held.index, 0)?;
         for member in &held.members {
             self.discard(*key, held.index, *member)?;
         }
         self.forget_notes(|of| of.service == held.index)?;
-        tally::retire(&mut self.store, held.index)?;
+        self.retire(held.index, &held.members)?;
         self.slots.free(held.list);
         self.slots.free(held.table);
         self.slots.free(held.ids);
@@ -450,41 +477,72 @@ impl<S: Store> Control<S> {
         self.forget_known(key)
     }
 
+    /// A service is in the tables.
+    pub(super) fn hold(&mut self, key: ServiceKey, held: Held) {
+        if self.held.insert(key, held).is_none()
+            && let Some(address) = key.address()
+        {
+            *self.places.entry(address).or_default() += 1;
+        }
+    }
+
+    /// It is not any more; with the last one of an address goes that.
+    fn forget_held(&mut self, key: &ServiceKey) -> Result<(), Error> {
+        let (Some(_), Some(address)) = (self.held.remove(key), key.address()) else { return Ok(()) };
+        let Some(services) = self.places.get_mut(&address) else { return Ok(()) };
+        *services -= 1;
+        if *services > 0 {
+            return Ok(());
+        }
+        self.places.remove(&address);
+        self.store.set_place(&Spot::whole(address), None)
+    }
+
     /// A server that left its list: its connections wait for its return.
     fn discard(&mut self, key: ServiceKey, service: u32, member: Member) -> Result<(), Error> {
         let record = self.store.server(member.index)?;
         record.flags.store(record.flags.load() & server_flag::IPV6);
         self.store.put_server(member.index, &record)?;
+        if let Some(users) = self.users.get_mut(&member.address) {
+            users.remove(&member.index);
+            if users.is_empty() {
+                self.users.remove(&member.address);
+            }
+        }
         let removed = NextHop { state: S32::new(hop::REMOVED), ..NextHop::default() };
         self.store.put_next_hop(member.index, &removed)?;
         self.trash.add(Some(key), service, member);
         Ok(())
     }
 
+    /// A service goes, or is zeroed with its servers, removed ones too.
+    fn retire(&mut self, service: u32, listed: &[Member]) -> Result<(), Error> {
+        let servers: BTreeSet<u32> = listed.iter().map(|m| m.index).chain(self.trash.servers(service)).collect();
+        tally::retire(&mut self.store, service, servers)
+    }
+
     /// Zeroes the counters of this service, of which there is one, and its servers; or all.
     /// Says which service that is.
     pub fn zero(&mut self, service: Option<&ServiceKey>) -> Result<Option<u32>, Error> {
-        let index = service.and_then(|key| self.held.get(key)).map(|held| held.index);
-        match (service, index) {
-            (_, Some(index)) => tally::retire(&mut self.store, index)?,
+        let held = service.and_then(|key| self.held.get(key)).cloned();
+        match (service, &held) {
+            (_, Some(held)) => self.retire(held.index, &held.members)?,
             (None, None) => tally::zero_all(&mut self.store)?,
             (Some(_), None) => {}
         }
-        Ok(index)
+        Ok(held.map(|held| held.index))
     }
 
     /// Says how frames reach an address, now and when a server of it comes.
     pub fn set_next_hop(&mut self, address: IpAddr, next: &NextHop) -> Result<(), Error> {
-        self.hops.insert(address, next.clone());
-        let mut found = Vec::new();
-        for (key, held) in &self.held {
-            let service = self.model.service(key);
-            for member in held.members.iter().filter(|m| m.address == address) {
-                let wanted = service.and_then(|s| s.servers.iter().find(|s| s.identity() == (address, member.port)));
-                found.push((member.index, wanted.map_or(Method::Nat, |server| server.method)));
-            }
+        let all = |n: &NextHop| (n.state.load(), n.ifindex, n.mtu, n.src, n.dst, n.flags, n.source, n.peer);
+        if self.hops.get(&address).is_some_and(|old| all(old) == all(next)) {
+            // A server that came since has it.
+            return Ok(());
         }
-        found.into_iter().try_for_each(|(index, method)| self.write_hop(index, address, method))
+        self.hops.insert(address, next.clone());
+        let users = self.users.get(&address).cloned().unwrap_or_default();
+        users.into_iter().try_for_each(|(index, method)| self.write_hop(index, address, method))
     }
 
     /// Writes how frames reach a server by its method. What was learned of the way stays
@@ -538,16 +596,22 @@ impl<S: Store> Control<S> {
     /// What of the services and of this host has packets looked at more closely: bits of
     /// [`setting`].
     fn presence(&self) -> u32 {
-        let services = self.model.services();
+        let services = self.model.services().iter().fold(0, |bits, service| bits | presence(Some(service)));
         let bit = |set, bit| if set { bit } else { 0 };
-        let one_packet_nat = |s: &WantedService| s.one_packet && s.servers.iter().any(|s| s.method == Method::Nat);
-        let known = self.model.settings().nat_icmp_send || services.iter().any(one_packet_nat);
-        let any_port = |s: &WantedService| s.key.mark() == 0 && s.key.port() == 0;
-        bit(known, setting::KNOW_SERVERS)
-            | bit(services.iter().any(|s| s.key.port() == 21), setting::FTP)
-            | bit(services.iter().any(any_port), setting::ANY_PORT)
-            | bit(!self.local_nets.is_empty(), setting::LOCAL_NETS)
+        let known = self.model.settings().nat_icmp_send;
+        services | bit(known, setting::KNOW_SERVERS) | bit(!self.local_nets.is_empty(), setting::LOCAL_NETS)
     }
+}
+
+/// What one service has packets looked at more closely for.
+fn presence(service: Option<&WantedService>) -> u32 {
+    let Some(service) = service else { return 0 };
+    let bit = |set, bit| if set { bit } else { 0 };
+    let one_packet_nat = service.one_packet && service.servers.iter().any(|s| s.method == Method::Nat);
+    let (port, by_mark) = (service.key.port(), service.key.mark() != 0);
+    bit(one_packet_nat, setting::KNOW_SERVERS)
+        | bit(port == 21, setting::FTP)
+        | bit(port == 0 && !by_mark, setting::ANY_PORT)
 }
 
 /// Turns the next hop of a server's address into that of a tunnel to it.

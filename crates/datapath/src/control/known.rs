@@ -1,6 +1,6 @@
 //! The table of NAT servers by place: whose strange packets are a server's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dirigent_config::{Method, Protocol, Service as WantedService, ServiceKey};
 use dirigent_director::records::Known;
@@ -15,7 +15,11 @@ type Users = BTreeMap<ServiceKey, (u32, bool)>;
 
 /// The places of all NAT servers.
 #[derive(Debug, Default)]
-pub(super) struct KnownServers(HashMap<Spot, Users>);
+pub(super) struct KnownServers {
+    all: HashMap<Spot, Users>,
+    /// Those of a service.
+    of: HashMap<ServiceKey, HashSet<Spot>>,
+}
 
 fn record(users: &Users) -> Option<Known> {
     let any = users.values().next()?;
@@ -59,23 +63,33 @@ impl<S: Store> Control<S> {
         user: impl Fn(&Spot) -> Option<(u32, bool)>,
         new: impl Iterator<Item = &'p Spot>,
     ) -> Result<(), Error> {
-        let mut spots: Vec<Spot> = self.known.0.iter().filter(|(_, u)| u.contains_key(key)).map(|(s, _)| *s).collect();
-        spots.extend(new.filter(|place| !self.known.0.get(place).is_some_and(|u| u.contains_key(key))).copied());
+        let mut spots = self.known.of.get(key).cloned().unwrap_or_default();
+        spots.extend(new.copied());
+        // As long as it is not known which stay: something may fail on the way.
+        self.known.of.insert(*key, spots.clone());
+        let mut used = HashSet::new();
         for place in spots {
-            let users = self.known.0.entry(place).or_default();
+            let users = self.known.all.entry(place).or_default();
             let old = record(users);
             match user(&place) {
-                Some(user) => _ = users.insert(*key, user),
+                Some(user) => {
+                    users.insert(*key, user);
+                    used.insert(place);
+                }
                 None => _ = users.remove(key),
             }
             let new = record(users);
             if users.is_empty() {
-                self.known.0.remove(&place);
+                self.known.all.remove(&place);
             }
             if new != old {
                 self.store.set_known(&place, new)?;
             }
         }
+        match used.is_empty() {
+            true => self.known.of.remove(key),
+            false => self.known.of.insert(*key, used),
+        };
         Ok(())
     }
 }
@@ -83,6 +97,6 @@ impl<S: Store> Control<S> {
 impl KnownServers {
     /// Whether a server is there.
     pub fn has(&self, spot: &Spot) -> bool {
-        self.0.contains_key(spot)
+        self.all.contains_key(spot)
     }
 }

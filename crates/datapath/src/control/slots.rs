@@ -1,6 +1,6 @@
 //! Who has which part of the slots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Part of the slots.
@@ -20,6 +20,8 @@ const GRACE: Duration = Duration::from_millis(100);
 pub struct Slots {
     room: u32,
     used: BTreeMap<u32, u32>,
+    /// No slot below is free.
+    full: u32,
     /// Given back, oldest first, and still in `used`.
     cooling: Vec<(Region, Instant)>,
 }
@@ -27,7 +29,7 @@ pub struct Slots {
 impl Slots {
     /// No slot is in use.
     pub fn new(room: u32) -> Self {
-        Self { room, used: BTreeMap::new(), cooling: Vec::new() }
+        Self { room, used: BTreeMap::new(), full: 0, cooling: Vec::new() }
     }
     /// How many there are.
     pub fn room(&self) -> u32 {
@@ -67,11 +69,15 @@ impl Slots {
     fn release(&mut self, count: usize) {
         for (region, _) in self.cooling.drain(..count.min(self.cooling.len())) {
             self.used.remove(&region.base);
+            self.full = self.full.min(region.base);
         }
     }
     fn first_fit(&mut self, len: u32) -> Option<Region> {
-        let mut base = 0u32;
-        for (start, used) in &self.used {
+        while let Some(used) = self.used.get(&self.full) {
+            self.full = self.full.saturating_add(*used);
+        }
+        let mut base = self.full;
+        for (start, used) in self.used.range(base..) {
             if start.checked_sub(base).is_some_and(|gap| gap >= len) {
                 break;
             }
@@ -82,6 +88,41 @@ impl Slots {
         }
         self.used.insert(base, len);
         Some(Region { base, len })
+    }
+}
+
+/// Which indexes of a table are in use.
+#[derive(Debug, Default)]
+pub struct Indexes {
+    used: BTreeSet<u32>,
+    /// All below are in use.
+    full: u32,
+}
+
+impl Indexes {
+    /// The lowest that is not in use.
+    pub fn lowest_free(&mut self, room: u32) -> Option<u32> {
+        while self.used.contains(&self.full) {
+            self.full += 1;
+        }
+        (self.full < room).then_some(self.full)
+    }
+    /// From now on it is.
+    pub fn insert(&mut self, index: u32) {
+        self.used.insert(index);
+    }
+    /// It is not any more.
+    pub fn remove(&mut self, index: u32) {
+        self.used.remove(&index);
+        self.full = self.full.min(index);
+    }
+    /// Whether it is.
+    pub fn contains(&self, index: u32) -> bool {
+        self.used.contains(&index)
+    }
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.used.iter().copied()
     }
 }
 

@@ -77,7 +77,7 @@ impl<S: Store> Control<S> {
             self.slots.take(table);
             self.slots.take(ids);
             self.used_services.insert(index);
-            self.held.insert(key, Held { index, list, table, ids, members });
+            self.hold(key, Held { index, list, table, ids, members });
         }
         Ok(())
     }
@@ -106,7 +106,7 @@ impl<S: Store> Control<S> {
         let mut found = Vec::new();
         for index in 0..self.store.room().servers {
             let record = self.store.server(index)?;
-            if record.method != 0 && !self.used_servers.contains(&index) {
+            if record.method != 0 && !self.used_servers.contains(index) {
                 found.push((index, record));
             }
         }

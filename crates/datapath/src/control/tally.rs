@@ -84,15 +84,16 @@ pub(super) fn retire_server<S: Store>(store: &mut S, index: u32, service_gone: b
     add(store, if service_gone { nobody(store) } else { service }, had)
 }
 
-/// A service goes, or is zeroed with its servers; the whole keeps what it had.
-pub(super) fn retire<S: Store>(store: &mut S, service: u32) -> Result<(), Error> {
+/// A service goes, or is zeroed with all servers that it has or had; the whole keeps what they had.
+pub(super) fn retire<S: Store>(
+    store: &mut S,
+    service: u32,
+    servers: impl IntoIterator<Item = u32>,
+) -> Result<(), Error> {
     let mut had = store.base(service)?;
     store.put_base(service, &Counters::default())?;
-    for index in 0..store.room().servers {
-        let record = store.server(index)?;
-        if record.method != 0 && record.service == service {
-            had = had.plus(take(store, index)?);
-        }
+    for index in servers {
+        had = had.plus(take(store, index)?);
     }
     add(store, nobody(store), had)
 }

@@ -2,7 +2,7 @@
 //! Their indexes are not used again before the last one is gone; a server that comes
 //! back takes its index back, and its connections go on.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -29,39 +29,71 @@ pub(super) struct Removed {
     pub service_gone: bool,
 }
 
-/// The removed servers.
+/// The removed servers, by index.
 #[derive(Debug, Default)]
-pub(super) struct Trash(Vec<Removed>);
+pub(super) struct Trash {
+    all: HashMap<u32, Removed>,
+    /// Those whose service is known.
+    named: HashMap<(ServiceKey, IpAddr, u16), u32>,
+    /// Those of a service.
+    of: HashMap<u32, BTreeSet<u32>>,
+    /// The services that have any, where they are known.
+    services: HashMap<ServiceKey, u32>,
+}
 
 impl Trash {
     pub fn add(&mut self, key: Option<ServiceKey>, service: u32, member: Member) {
         let since = Instant::now();
-        self.0.push(Removed { key, service, member, since, service_gone: false });
+        let removed = Removed { key, service, member, since, service_gone: false };
+        self.all.insert(member.index, removed);
+        self.of.entry(service).or_default().insert(member.index);
+        if let Some(key) = key {
+            self.named.insert((key, member.address, member.port), member.index);
+            self.services.insert(key, service);
+        }
     }
     /// The index of a removed server.
     pub fn find(&self, key: &ServiceKey, address: IpAddr, port: u16) -> Option<u32> {
-        let same = |r: &&Removed| r.key == Some(*key) && (r.member.address, r.member.port) == (address, port);
-        self.0.iter().find(same).map(|r| r.member.index)
+        self.named.get(&(*key, address, port)).copied()
     }
     /// The index of a removed service.
     pub fn service(&self, key: &ServiceKey) -> Option<u32> {
-        self.0.iter().find(|r| r.key == Some(*key)).map(|r| r.service)
+        self.services.get(key).copied()
+    }
+    /// The removed servers of a service.
+    pub fn servers(&self, service: u32) -> impl Iterator<Item = u32> {
+        self.of.get(&service).into_iter().flatten().copied()
     }
     /// Takes a server out.
     pub fn take(&mut self, index: u32) -> Option<Removed> {
-        let at = self.0.iter().position(|r| r.member.index == index)?;
-        Some(self.0.swap_remove(at))
+        let removed = self.all.remove(&index)?;
+        if let Some(of) = self.of.get_mut(&removed.service) {
+            of.remove(&index);
+            if of.is_empty() {
+                self.of.remove(&removed.service);
+                removed.key.iter().for_each(|key| _ = self.services.remove(key));
+            }
+        }
+        if let Some(key) = removed.key {
+            self.named.remove(&(key, removed.member.address, removed.member.port));
+        }
+        Some(removed)
     }
     /// The service went too.
     pub fn service_left(&mut self, key: &ServiceKey, service: u32) {
-        for removed in self.0.iter_mut().filter(|r| r.service == service) {
-            removed.key.get_or_insert(*key);
+        if self.of.contains_key(&service) {
+            self.services.insert(*key, service);
+        }
+        for index in self.of.get(&service).into_iter().flatten() {
+            let Some(removed) = self.all.get_mut(index) else { continue };
+            let key = *removed.key.get_or_insert(*key);
             removed.service_gone = true;
+            self.named.insert((key, removed.member.address, removed.member.port), *index);
         }
     }
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 }
 
@@ -73,7 +105,7 @@ impl<S: Store> Control<S> {
 
     /// Frees the indexes that no connection refers to any more; to be called now and then.
     pub fn collect(&mut self) -> Result<(), Error> {
-        let old: Vec<Removed> = self.trash.0.iter().filter(|r| r.since.elapsed() >= GRACE).copied().collect();
+        let old: Vec<Removed> = self.trash.all.values().filter(|r| r.since.elapsed() >= GRACE).copied().collect();
         let notes = if old.is_empty() { Vec::new() } else { self.store.notes()? };
         let noted: HashSet<u32> = notes.iter().flat_map(|(of, note)| [of.server, note.server]).collect();
         for removed in old {
@@ -84,16 +116,16 @@ impl<S: Store> Control<S> {
                 self.store.put_server(index, &Server::default())?;
                 self.store.put_next_hop(index, &NextHop::default())?;
                 self.trash.take(index);
-                self.used_servers.remove(&index);
+                self.used_servers.remove(index);
             }
         }
         self.forget_old_notes()?;
-        let lingering = |index: &u32| self.trash.0.iter().any(|r| r.service == *index);
-        let held = |index: &u32| self.held.values().any(|h| h.index == *index);
-        let free: Vec<u32> = self.used_services.iter().filter(|i| !lingering(i) && !held(i)).copied().collect();
+        let held: HashSet<u32> = self.held.values().map(|held| held.index).collect();
+        let unused = |index: &u32| !held.contains(index) && !self.trash.of.contains_key(index);
+        let free: Vec<u32> = self.used_services.iter().filter(unused).collect();
         for index in free {
             self.store.put_service_rules(index, &Service::default())?;
-            self.used_services.remove(&index);
+            self.used_services.remove(index);
         }
         Ok(())
     }
