@@ -180,7 +180,12 @@ impl TestLab {
 
     /// The daemon with other arguments.
     pub fn start_daemon_with(&self, args: &[&str]) {
-        let argv = [&[BIN, "run", "--instance", self.name()], args].concat();
+        self.start_daemon_as(BIN, args);
+    }
+
+    /// The daemon of another program.
+    pub fn start_daemon_as(&self, program: &str, args: &[&str]) {
+        let argv = [&[program, "run", "--instance", self.name()], args].concat();
         let daemon = self.lab.start("director", "daemon", &argv).unwrap();
         let begun = Instant::now();
         loop {
