@@ -366,15 +366,15 @@ fn mend_crc(frame: &mut [u8]) {
 
 /// The servers' counters are what the entries say, and entries come in pairs.
 fn recount(m: &MemoryTables) {
-    let mut loads = vec![(0, 0); m.servers.len()];
+    let mut loads = vec![((0, 0), 0); m.servers.len()];
     count(&m.conns4, &mut loads);
     count(&m.conns6, &mut loads);
     for (server, load) in m.servers.iter().zip(loads) {
-        assert_eq!(server.connections(), load);
+        assert_eq!((server.connections(), server.persistent.load()), load);
     }
 }
 
-fn count<A: Address + Eq + std::hash::Hash>(conns: &HashMap<Tuple<A>, Conn<A>>, loads: &mut [(u32, u32)]) {
+fn count<A: Address + Eq + std::hash::Hash>(conns: &HashMap<Tuple<A>, Conn<A>>, loads: &mut [((u32, u32), u64)]) {
     for (key, conn) in conns {
         if conn.kind == kind::NAT_REPLY {
             let request = Tuple::new(key.proto(), key.dst, key.dport, conn.addr, conn.port);
@@ -385,7 +385,11 @@ fn count<A: Address + Eq + std::hash::Hash>(conns: &HashMap<Tuple<A>, Conn<A>>, 
             let reply = Tuple::new(key.proto(), conn.addr, conn.port, key.src, key.sport);
             assert!(conns.contains_key(&reply), "a request's entry without its answer's: {key:?}");
         }
-        let load = &mut loads[conn.server as usize];
+        let (load, templates) = &mut loads[conn.server as usize];
+        if conn.kind == kind::TEMPLATE {
+            *templates += 1;
+            continue;
+        }
         if conn.word().active() {
             load.0 += 1;
         } else {
