@@ -4,6 +4,7 @@
 //! the line makes no sense (nothing was tried), and [`IpvsError`], when the
 //! Model refuses what a sound line asks for.
 
+pub mod console;
 pub mod list;
 pub mod names;
 mod options;

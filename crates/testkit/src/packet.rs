@@ -132,6 +132,7 @@ pub fn ipv6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, payload: &[u8], with: &I
 }
 
 /// A TCP segment.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp<'a> {
     /// Source port.
     pub sport: u16,

@@ -194,6 +194,30 @@ fn a_wrong_state_is_noticed() {
     assert_eq!(tried, 14);
 }
 
+/// What ipvsadm prints, and all that it is not told: each file was run, and nothing fails.
+fn texts_match(executor: impl Executor + 'static) {
+    let Some(directory) = recordings_of("text") else { return };
+    let report = nothing_fails(&directory, executor);
+    let passed: Vec<_> = report.runs.iter().map(|ran| (ran.recording.as_str(), ran.passed, ran.excused())).collect();
+    assert_eq!(report.runs.len(), 3, "{passed:?}");
+    assert!(report.runs.iter().all(|ran| ran.not_run.is_none() && ran.passed > ran.excused()), "{passed:?}");
+}
+
+#[test]
+fn texts_match_in_memory() {
+    texts_match(Memory::default());
+}
+
+#[test]
+fn texts_match_on_xdp() {
+    texts_match(InKernel::new(KernelPath::Xdp));
+}
+
+#[test]
+fn texts_match_on_tc() {
+    texts_match(InKernel::new(KernelPath::Tc));
+}
+
 /// A rule without a row would excuse in silence; a row without a rule promises nothing.
 #[test]
 fn every_rule_has_a_row_and_every_row_a_rule() {

@@ -61,6 +61,11 @@ fn connection<S: Store>(
     }
     let flow = &entry.flow;
     let mut age = conn::age(now, entry.last_seen);
+    let of_server = || {
+        let record = store.server(entry.server)?;
+        let v6 = record.flags.load() & server_flag::IPV6 != 0;
+        Ok::<_, Error>((address(&record.addr, v6), record.port.get()))
+    };
     if entry.kind == kind::TEMPLATE {
         return Ok(Some(Connection {
             protocol: flow.protocol,
@@ -68,7 +73,8 @@ fn connection<S: Store>(
             // What stands in the key of one put aside tells it from others.
             client: (flow.src, 0),
             service: (flow.dst, flow.dport),
-            server: (entry.address, entry.port),
+            // Its address need not be of the client's family: by a tunnel.
+            server: (of_server()?.0, entry.port),
             state: persist::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
             remaining_s: persist::remaining(age, entry.timeout, hz) / hz,
             packets: (entry.packets, 0),
@@ -82,9 +88,8 @@ fn connection<S: Store>(
         }
         (entry.address, entry.port)
     } else {
-        let record = store.server(entry.server)?;
-        let v6 = record.flags.load() & server_flag::IPV6 != 0;
-        (address(&record.addr, v6), if record.port.get() == 0 { flow.dport } else { record.port.get() })
+        let (address, port) = of_server()?;
+        (address, if port == 0 { flow.dport } else { port })
     };
     let state = match flow.protocol {
         6 => tcp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),

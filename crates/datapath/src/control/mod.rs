@@ -16,6 +16,7 @@ mod marks;
 mod memory;
 mod notes;
 mod pace;
+pub mod report;
 mod shapes;
 mod slots;
 mod store;

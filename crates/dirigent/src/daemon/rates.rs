@@ -1,6 +1,7 @@
 //! How fast counters grow: the daemon looks at them every two seconds, as IPVS's estimator does.
 
 use crate::failure::Result;
+use dirigent_datapath::control::report::Growth;
 use dirigent_datapath::control::tally::{self, Estimator, Tally};
 use dirigent_datapath::control::{KernelStore, Store};
 use dirigent_director::records::Counters;
@@ -27,21 +28,21 @@ type Identity = ([u16; 8], u16);
 #[derive(Clone, Debug, Default)]
 pub struct Rates(Arc<Mutex<Averages>>);
 
+impl Growth for Rates {
+    fn total(&self) -> Counters {
+        self.averages().total.rates()
+    }
+    fn service(&self, index: u32) -> Counters {
+        self.averages().services.get(&index).map(Estimator::rates).unwrap_or_default()
+    }
+    fn server(&self, index: u32) -> Counters {
+        self.averages().servers.get(&index).map(|(_, e)| e.rates()).unwrap_or_default()
+    }
+}
+
 impl Rates {
     fn averages(&self) -> MutexGuard<'_, Averages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    /// Of everything, each second.
-    pub fn total(&self) -> Counters {
-        self.averages().total.rates()
-    }
-    /// Of a service.
-    pub fn service(&self, index: u32) -> Counters {
-        self.averages().services.get(&index).map(Estimator::rates).unwrap_or_default()
-    }
-    /// Of a server.
-    pub fn server(&self, index: u32) -> Counters {
-        self.averages().servers.get(&index).map(|(_, e)| e.rates()).unwrap_or_default()
     }
     /// What was zeroed begins anew: this service with its servers, or everything.
     pub fn zero(&self, store: &KernelStore, service: Option<u32>) -> Result<()> {

@@ -7,6 +7,7 @@ use super::recording::Recording;
 use super::report::{Ran, Report};
 use super::setup::NoSetup;
 use super::states::{self, States};
+use super::text::Text;
 use super::{sched, script, xmit};
 
 /// What to do with recordings of what this version has not got: other formats, set-ups
@@ -24,6 +25,7 @@ enum File {
     Frames(Box<Recording>),
     Script(Box<script::Script>),
     States(Box<States>),
+    Text(Box<Text>),
     /// Of a format with so many steps that is not this runner's.
     Other(usize),
     Broken(String),
@@ -46,6 +48,9 @@ fn read(path: &Path) -> Result<File, String> {
     }
     if !steps.is_empty() && steps.iter().all(states::Step::is_one) {
         return serde_json::from_value(value).map(|states| File::States(Box::new(states))).map_err(|e| e.to_string());
+    }
+    if let Ok(text) = serde_json::from_value(value) {
+        return Ok(File::Text(Box::new(text)));
     }
     Ok(File::Other(steps.len().max(1)))
 }
@@ -79,6 +84,7 @@ pub fn run_directory(
                 File::Frames(recording) => xmit::run_recording(executor.as_mut(), recording, unsupported),
                 File::Script(script) => sched::run_script(executor.as_mut(), script, unsupported),
                 File::States(states) => states::run_states(executor.as_mut(), states, unsupported),
+                File::Text(text) => super::text::run_text(executor.as_mut(), text),
                 File::Other(steps) => {
                     not_run(ran, NoSetup::NotYet("another format, not in this version".into()), *steps, unsupported)
                 }

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
+use dirigent_api::{Connection, Stats, Timeouts};
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::tally::Tally;
 use dirigent_director::Verdict;
 
 use super::bed::{Bed, Side};
+use super::text::Rates;
 
 /// A row of the connection table as recorded: protocol, state, time left, client,
 /// virtual service, server.
@@ -51,6 +53,12 @@ pub trait Executor {
     fn loads(&mut self) -> Result<Vec<Load>, String>;
     /// What is counted, by index.
     fn tally(&mut self) -> Result<Tally, String>;
+    /// All counters as the API tells them.
+    fn stats(&mut self, rates: Rates) -> Result<Stats, String>;
+    /// The connections, as the API tells them.
+    fn connections(&mut self) -> Result<Vec<Connection>, String>;
+    /// The timeouts that ipvsadm knows.
+    fn timeouts(&mut self) -> Result<Timeouts, String>;
     /// Zeroes the counters of a service and its servers, or all of them.
     fn zero(&mut self, service: Option<ServiceKey>) -> Result<(), String>;
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use dirigent_api::{Connection, Stats, Timeouts};
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::tally::Tally;
 use dirigent_datapath::control::{Control, KernelStore, Store as _};
@@ -17,6 +18,7 @@ use dirigent_director::{Action, Reason, Verdict};
 use super::bed::{Bed, Side};
 use super::executor::{Does, Executor, Load, Row};
 use super::tables::{self, text};
+use super::text::Rates;
 use crate::decode::{Ip, packet};
 
 /// Which programs a frame meets.
@@ -270,7 +272,10 @@ impl Programs {
     /// Loads them with small tables, in a namespace that the calling thread then is in.
     fn load(bed: &Bed) -> Result<Self, String> {
         let bed = namespace(bed)?;
-        let map_sizes = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16)];
+        const SERVERS: u32 = 1 << 14;
+        let of_servers = ["SERVERS", "NEXT_HOPS", "COUNTERS", "ORIGINS"].map(|name| (name, SERVERS));
+        let others = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16), ("SERVICES", 4096), ("BASES", 4097)];
+        let map_sizes = [&of_servers[..], &others].concat();
         let options = LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes };
         Ok(Self { bed, kernel: Kernel::load(&options).map_err(text)? })
     }
@@ -380,6 +385,15 @@ impl Executor for InKernel {
     }
     fn tally(&mut self) -> Result<Tally, String> {
         self.ask(|world| tables::tally(&world.running()?.control))
+    }
+    fn stats(&mut self, rates: Rates) -> Result<Stats, String> {
+        self.ask(move |world| tables::stats(&world.running()?.control, &rates))
+    }
+    fn connections(&mut self) -> Result<Vec<Connection>, String> {
+        self.ask(|world| tables::connections_told(&world.running()?.control))
+    }
+    fn timeouts(&mut self) -> Result<Timeouts, String> {
+        self.ask(|world| tables::timeouts(&world.running()?.control))
     }
     fn zero(&mut self, service: Option<ServiceKey>) -> Result<(), String> {
         self.ask(move |world| tables::zero(&mut world.running()?.control, service))

@@ -1,5 +1,6 @@
 //! Recordings in memory.
 
+use dirigent_api::{Connection, Stats, Timeouts};
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::Control;
 use dirigent_datapath::control::tally::Tally;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use super::bed::{Bed, Side};
 use super::executor::{Does, Executor, Load, Row};
 use super::tables;
+use super::text::Rates;
 
 /// Ticks between two steps.
 pub const TICKS: u32 = 2;
@@ -128,6 +130,15 @@ impl Executor for Memory {
     }
     fn tally(&mut self) -> Result<Tally, String> {
         tables::tally(self.running()?.1)
+    }
+    fn stats(&mut self, rates: Rates) -> Result<Stats, String> {
+        tables::stats(self.running()?.1, &rates)
+    }
+    fn connections(&mut self) -> Result<Vec<Connection>, String> {
+        tables::connections_told(self.running()?.1)
+    }
+    fn timeouts(&mut self) -> Result<Timeouts, String> {
+        tables::timeouts(self.running()?.1)
     }
     fn zero(&mut self, service: Option<ServiceKey>) -> Result<(), String> {
         tables::zero(self.running()?.1, service)

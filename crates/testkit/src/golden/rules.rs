@@ -48,6 +48,48 @@ const FILLED_IN: [u8; 2] = [7, 68];
 /// All rules.
 pub const RULES: &[Rule] = &[
     Rule {
+        id: "lag",
+        about: "counters are of now",
+        applies: |_, _, _| false, // about text: text.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
+        id: "order",
+        about: "in which order what has none is listed",
+        applies: |_, _, _| false, // about text: text.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
+        id: "percpu",
+        about: "counters are kept for all CPUs together",
+        applies: |_, _, _| false, // about text: text.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
+        id: "qlen",
+        about: "there is no queue of synchronisation",
+        applies: |_, _, _| false, // about text: text.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
+        id: "set",
+        about: "timeouts hold for connections that are there",
+        applies: |_, _, _| false, // about text: text.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
+        id: "sip",
+        about: "there are no persistence engines",
+        applies: |_, _, _| false, // about text: text.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
+        id: "twos",
+        about: "the scheduler twos is there",
+        applies: |_, _, _| false, // about text: text.rs
+        holds: |_, _, _| false,
+    },
+    Rule {
         id: "C2",
         about: "pieces of a datagram go into a tunnel one by one",
         applies: |_, _, _| false, // compared as a whole datagram, not by steps: run.rs

@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use dirigent_api::{Stats, Timeouts};
 use dirigent_config::{Model, Op, Plan, ServiceKey};
+use dirigent_datapath::control::report::{Growth, Report};
 use dirigent_datapath::control::tally::{self, Tally};
 use dirigent_datapath::control::{Connection, Control, Store, Sweep, connections};
 use dirigent_director::family::Address as _;
@@ -127,6 +129,21 @@ fn row(c: &Connection) -> Row {
 pub fn tally<S: Store>(control: &Control<S>) -> Result<Tally, String> {
     let places = control.store().places().map_err(text)?;
     tally::read(control.store(), places.into_iter().map(|(_, index)| index)).map_err(text)
+}
+
+/// All counters as the API tells them.
+pub fn stats<S: Store>(control: &Control<S>, rates: &dyn Growth) -> Result<Stats, String> {
+    Report::of(control.store(), Some(rates)).stats().map_err(text)
+}
+
+/// The connections, as the API tells them.
+pub fn connections_told<S: Store>(control: &Control<S>) -> Result<Vec<dirigent_api::Connection>, String> {
+    Report::of(control.store(), None).connections(usize::MAX).map(|all| all.connections).map_err(text)
+}
+
+/// The timeouts that ipvsadm knows.
+pub fn timeouts<S: Store>(control: &Control<S>) -> Result<Timeouts, String> {
+    Report::of(control.store(), None).timeouts().map_err(text)
 }
 
 /// Zeroes counters.
