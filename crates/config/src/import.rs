@@ -1,10 +1,11 @@
-//! Mark rules out of netfilter's: iptables' and nft's.
+//! Configuration out of other programs': ipvsadm's tables; mark rules of netfilter's, iptables' and nft's.
 //!
 //! What the director cannot do, because only netfilter knows it, is refused rule by rule,
 //! with the reason; the rest is translated.
 
 mod draft;
 mod iptables;
+mod ipvsadm;
 mod nft;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use crate::mark::MarkRule;
 use std::fmt;
 
 pub use iptables::{Family, iptables};
+pub use ipvsadm::{Table, ipvsadm};
 pub use nft::nft;
 
 /// What came of a set of rules.
@@ -27,7 +29,7 @@ pub struct Imported {
 /// A rule that cannot be translated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Where it stands: a line, or nft's table, chain and handle.
+    /// Where it stands: a line; or nft's table, chain and handle.
     pub place: String,
     /// The rule, as far as the text has it in one line.
     pub rule: String,

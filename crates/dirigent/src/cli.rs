@@ -127,7 +127,7 @@ Example:
 
 To end only the daemon, and have forwarding go on, send it SIGTERM.")]
     Stop(StopArgs),
-    /// Mark rules out of netfilter's, for dirigent.toml
+    /// dirigent.toml out of other programs' configuration
     #[command(subcommand, arg_required_else_help = true)]
     Import(ImportCommand),
     /// As ipvsadm: the same options, output and exit codes
@@ -180,6 +180,18 @@ They are keys of [director] in dirigent.toml: docs/config.md.")]
 /// What can be imported.
 #[derive(Debug, Subcommand)]
 pub enum ImportCommand {
+    /// A saved table of ipvsadm, or a script that makes one
+    #[command(after_help = "\
+Examples:
+  ipvsadm -S -n | dirigent import ipvsadm - > /etc/dirigent.toml
+  dirigent import ipvsadm /etc/ipvsadm.rules
+
+Prints dirigent.toml. Lines that cannot be translated are named on stderr, each with the reason; then the exit code
+is 1, and what could be translated is printed all the same.")]
+    Ipvsadm {
+        /// The file; - is stdin
+        file: PathBuf,
+    },
     /// MARK rules of iptables: what `iptables-save` prints, or command lines
     #[command(after_help = "\
 Examples:

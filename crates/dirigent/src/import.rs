@@ -1,10 +1,11 @@
-//! `dirigent import`: netfilter's mark rules as tables of dirigent.toml.
+//! `dirigent import`: other programs' configuration as dirigent.toml.
 
 use crate::cli::ImportCommand;
 use crate::failure::{Failure, Result, code};
+use crate::ipvsadm::SystemNames;
 use crate::print;
-use dirigent_config::file::marks_to_toml;
-use dirigent_config::import::{self, Family, Imported};
+use dirigent_config::file::{marks_to_toml, to_toml};
+use dirigent_config::import::{self, Family, Imported, Refused};
 use dirigent_config::mark::MAX_MARK_RULES;
 use std::io::Read as _;
 use std::path::Path;
@@ -13,6 +14,11 @@ use std::process::ExitCode;
 /// Carries it out. What was translated is printed, even if not all was.
 pub fn run(command: &ImportCommand) -> Result<ExitCode> {
     let (file, imported) = match command {
+        ImportCommand::Ipvsadm { file } => {
+            let table = import::ipvsadm(&read(file)?, &SystemNames::default());
+            print::text(&to_toml(&table.model))?;
+            return Ok(refused(file, &table.refused));
+        }
         ImportCommand::Iptables { file, ipv6 } => {
             let family = if *ipv6 { Family::V6 } else { Family::V4 };
             (file, import::iptables(&read(file)?, family))
@@ -22,17 +28,21 @@ pub fn run(command: &ImportCommand) -> Result<ExitCode> {
             (file, import::nft(&read(file)?).map_err(|what| Failure::new(name(file), what, remedy))?)
         }
     };
-    let Imported { rules, refused } = imported;
+    let Imported { rules, refused: others } = imported;
     let text = marks_to_toml(&rules);
     print::text(text.trim_start())?;
-    for one in &refused {
-        eprintln!("not translated: {}: {one}", name(file));
-    }
+    let code = refused(file, &others);
     if rules.len() > MAX_MARK_RULES {
         let what = format!("{} rules came of it, more than {MAX_MARK_RULES}", rules.len());
         return Err(Failure::new(name(file), what, "join rules of neighbouring prefixes or ports"));
     }
-    Ok(if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) })
+    Ok(code)
+}
+
+/// Names what could not be translated; the exit code.
+fn refused(file: &Path, all: &[Refused]) -> ExitCode {
+    all.iter().for_each(|one| eprintln!("not translated: {}: {one}", name(file)));
+    if all.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) }
 }
 
 fn name(file: &Path) -> String {

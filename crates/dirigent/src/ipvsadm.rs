@@ -9,7 +9,7 @@ use crate::print;
 use dirigent_api::{Connection, Service, Timeouts};
 use dirigent_config::ipvsadm::console::{self, Absent, Director};
 use dirigent_config::{Command, ServiceKey};
-use names::SystemNames;
+pub use names::SystemNames;
 use std::io::Read as _;
 
 /// Carries a command line out; the exit code.

@@ -182,6 +182,23 @@ fn import_prints_tables_and_names_what_it_cannot() {
 }
 
 #[test]
+fn a_table_of_ipvsadm_is_imported() {
+    let saved = "# by ipvsadm-save\n-A -t 192.0.2.10:80 -s wrr\n-a -t 192.0.2.10:80 -r 10.0.0.2:8080 -m -w 3\n";
+    let file = File::new("rules", saved);
+    let output = dirigent(&["import", "ipvsadm", file.path()]);
+    assert_eq!((code(&output), err(&output).as_str()), (0, ""));
+    let config = File::new("of-ipvsadm.toml", &out(&output));
+    let output = dirigent(&["check", "--config", config.path()]);
+    assert!(code(&output) == 0 && out(&output).ends_with("valid, 1 service, 1 server\n"), "{}", err(&output));
+    let file = File::new("wrong-rules", &format!("{saved}-a -t 192.0.2.11:80 -r 10.0.0.2:80\n"));
+    let wrong = dirigent(&["import", "ipvsadm", file.path()]);
+    assert_eq!((code(&wrong), out(&wrong)), (1, std::fs::read_to_string(config.path()).unwrap()));
+    let said =
+        format!("not translated: {}: line 4: Service not defined: -a -t 192.0.2.11:80 -r 10.0.0.2:80\n", file.path());
+    assert_eq!(err(&wrong), said);
+}
+
+#[test]
 fn a_missing_file_is_1_and_says_which() {
     let output = dirigent(&["check", "--config", "/nonexistent/dirigent.toml"]);
     assert_eq!(code(&output), 1);
