@@ -169,6 +169,25 @@ They are keys of [director] in dirigent.toml: docs/config.md.")]
         #[command(flatten)]
         print: PrintArgs,
     },
+    /// What the shell needs to complete commands and options
+    #[command(after_help = "\
+Examples:
+  dirigent completions bash > /usr/share/bash-completion/completions/dirigent
+  dirigent completions zsh > /usr/share/zsh/vendor-completions/_dirigent")]
+    Completions {
+        /// Whose
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Manual pages: this program's on stdout, or those of all commands into a directory
+    #[command(after_help = "\
+Examples:
+  dirigent man | man -l -
+  dirigent man /usr/share/man/man8")]
+    Man {
+        /// Where to write them: dirigent.8, dirigent-service-list.8, …
+        directory: Option<PathBuf>,
+    },
     /// A network of namespaces with clients, servers and a director, to try things in
     #[command(subcommand, arg_required_else_help = true)]
     Lab(LabCommand),

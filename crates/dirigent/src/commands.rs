@@ -56,6 +56,7 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
         Command::Stop(stop) => show(&detach(&target).await?, stop.print, told),
         Command::Run(_) | Command::Lab(_) | Command::Realserver(_) | Command::Import(_) => Ok(()),
         Command::Ipvsadm { .. } | Command::Proc { .. } | Command::Sysctl { .. } => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ mod failure;
 mod import;
 mod ipvsadm;
 mod lab;
+mod manual;
 mod print;
 mod realserver;
 mod report;
@@ -69,6 +70,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Realserver(command) => return realserver::run(command),
         Command::Import(command) => return import::run(&command),
         Command::Ipvsadm { args } => return Ok(ipvsadm::run(&Target::new(instance, socket), &args).await.into()),
+        Command::Completions { shell } => manual::completions(shell)?,
+        Command::Man { directory } => manual::pages(directory.as_deref())?,
         Command::Proc { name } => ipvsadm::proc::show(&Target::new(instance, socket), &name).await?,
         Command::Sysctl { name, print } => {
             ipvsadm::proc::sysctl(&Target::new(instance, socket), name.as_deref(), print.json).await?;

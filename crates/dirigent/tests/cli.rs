@@ -214,3 +214,60 @@ fn without_a_director_commands_say_so() {
         assert!(out(&output).is_empty());
     }
 }
+
+/// All commands with their own, as help names them.
+fn commands(of: &[&str]) -> Vec<Vec<String>> {
+    let help = out(&dirigent(&[of, &["--help"]].concat()));
+    let Some((_, list)) = help.split_once("Commands:\n") else { return Vec::new() };
+    let list = list.split("\n\n").next().unwrap();
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ").filter(|l| !l.starts_with(' ')));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    names
+        .flat_map(|name| {
+            let path = [of, &[name]].concat();
+            let own = if name == "ipvsadm" { Vec::new() } else { commands(&path) };
+            let path = path.iter().map(|word| (*word).to_owned()).collect();
+            std::iter::once(path).chain(own)
+        })
+        .collect()
+}
+
+#[test]
+fn every_command_has_a_page_and_is_completed() {
+    let directory = std::env::temp_dir().join(format!("dirigent-man-{}", std::process::id()));
+    let output = dirigent(&["man", directory.to_str().unwrap()]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let all = commands(&[]);
+    assert!(all.len() > 40, "{all:?}");
+    let bash = out(&dirigent(&["completions", "bash"]));
+    for command in &all {
+        let page = std::fs::read_to_string(directory.join(format!("dirigent-{}.8", command.join("-"))));
+        let page = page.unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        assert!(page.contains(".TH") && page.contains("SYNOPSIS"), "{command:?}");
+        let label = format!("dirigent__subcmd__{})", command.join("__subcmd__"));
+        assert!(bash.contains(&label), "{label}");
+    }
+    let main = std::fs::read_to_string(directory.join("dirigent.8")).unwrap();
+    assert!(main.contains("Exit codes:"), "{main}");
+    std::fs::remove_dir_all(&directory).unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(out(&dirigent(&["completions", shell])).contains("rollback"), "{shell}");
+    }
+    let file = File::new("completions", &bash);
+    let checked = Command::new("bash").args(["-n", file.path()]).output().unwrap();
+    assert!(checked.status.success(), "{}", err(&checked));
+}
+
+#[test]
+fn misspelt_words_get_a_suggestion() {
+    for (args, meant) in [
+        (&["servce", "list"][..], "service"),
+        (&["service", "lst"], "list"),
+        (&["config", "rolback"], "rollback"),
+        (&["status", "--jsn"], "--json"),
+        (&["reload", "--dry-rum"], "--dry-run"),
+    ] {
+        let output = dirigent(args);
+        assert!(code(&output) == 2 && err(&output).contains(&format!("'{meant}'")), "{args:?}: {}", err(&output));
+    }
+}
