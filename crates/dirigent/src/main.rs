@@ -27,6 +27,10 @@ use failure::{Failure, Result};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use tracing::{Event, Level};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -57,9 +61,34 @@ fn log(daemon: bool) {
     use tracing_subscriber::EnvFilter;
     let default = if daemon { "info" } else { "warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(false);
     // Its manager (systemd) adds the time where that is wanted.
-    builder.without_time().with_ansi(std::io::stderr().is_terminal()).init();
+    let format = tracing_subscriber::fmt::format().with_target(false).without_time();
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => builder.with_ansi(false).event_format(Prioritised(format.with_level(false))).init(),
+        None => builder.with_ansi(std::io::stderr().is_terminal()).event_format(format).init(),
+    }
+}
+
+/// With the priority in front by which the journal files a line (sd-daemon(3)).
+struct Prioritised<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Prioritised<F>
+where
+    F: FormatEvent<S, N>,
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, all: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(to, "<{priority}>")?;
+        self.0.format_event(all, to, event)
+    }
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {

@@ -5,6 +5,7 @@ mod director;
 mod interfaces;
 mod kept;
 mod lock;
+mod manager;
 mod naming;
 mod network;
 pub mod rates;
@@ -62,7 +63,9 @@ async fn direct(started: Result<Director>, listener: UnixListener, socket: &Path
     let (asks, mut asked) = mpsc::channel(16);
     let server = server::serve(listener, director.instance().clone(), director.rates(), asks);
     tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
+    manager::ready(&director.summary());
     let end = serve(&mut director, signals, &mut asked).await;
+    manager::stopping();
     drop(asked);
     server.end().await;
     end
@@ -92,6 +95,9 @@ pub fn forget(instance: &str) -> Result<()> {
 async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc::Receiver<Ask>) -> Result<()> {
     let mut tidy = tokio::time::interval(TIDY);
     let mut announce = tokio::time::interval(ANNOUNCE);
+    // From this task, so that it stands still when this task does.
+    let watchdog = manager::watchdog();
+    let mut alive = tokio::time::interval(watchdog.unwrap_or(TIDY));
     loop {
         tokio::select! {
             update = director.network.update() => match update {
@@ -105,9 +111,13 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
             }
             _ = tidy.tick() => director.tidy(),
             _ = announce.tick() => director.announce(),
+            _ = alive.tick(), if watchdog.is_some() => manager::alive(),
             _ = signals.hangup.recv() => {
+                manager::reloading();
+                let asked = Asked { by: "SIGHUP".into(), guard: Guard::default() };
                 // Said already.
-                let _ = told(director.reload(&Asked { by: "SIGHUP".into(), guard: Guard::default() }, false), "read the configuration again");
+                let _ = told(director.reload(&asked, false), "read the configuration again");
+                manager::ready(&director.summary());
             }
             () = signals.end.asked() => {
                 tracing::info!(

@@ -183,6 +183,12 @@ impl TestLab {
         self.start_daemon_as(BIN, args);
     }
 
+    /// A program that becomes the daemon, which is not waited for.
+    pub fn start_process(&self, program: &str, args: &[&str]) {
+        let argv = [&[program], args].concat();
+        self.lab.start("director", "daemon", &argv).unwrap();
+    }
+
     /// The daemon of another program.
     pub fn start_daemon_as(&self, program: &str, args: &[&str]) {
         let argv = [&[program, "run", "--instance", self.name()], args].concat();
@@ -215,14 +221,20 @@ impl TestLab {
         self.on(host, &["sh", "-ec", script])
     }
 
-    /// Ends the daemon with a signal, and waits for its end.
-    pub fn signal_daemon(&self, signal: &str) {
+    /// Sends the daemon a signal; who it is.
+    pub fn signal_daemon_only(&self, signal: &str) -> dirigent_net::lab::Identity {
         let status = Lab::status(self.name()).unwrap().unwrap();
         let daemon = status.processes.iter().find(|p| p.label == "daemon" && p.running).expect("a daemon runs");
         let pid = daemon.identity.pid.to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        daemon.identity
+    }
+
+    /// Ends the daemon with a signal, and waits for its end.
+    pub fn signal_daemon(&self, signal: &str) {
+        let daemon = self.signal_daemon_only(signal);
         let begun = Instant::now();
-        while daemon.identity.is_alive() {
+        while daemon.is_alive() {
             assert!(begun.elapsed() < Duration::from_secs(5), "{}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
