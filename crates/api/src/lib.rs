@@ -45,6 +45,9 @@ pub struct Refusal {
     /// Whether the configuration is not the one that the change was meant for any more (status 409).
     #[serde(default)]
     pub stale: bool,
+    /// Whether the asker, or the daemon, lacks the rights (status 403).
+    #[serde(default)]
+    pub denied: bool,
     /// All that is wrong.
     pub problems: Vec<Problem>,
 }

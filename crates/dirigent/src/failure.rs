@@ -46,8 +46,9 @@ impl Failure {
     }
     /// The same as the body of an answer.
     pub fn refusal(&self) -> Refusal {
-        let (invalid, stale) = (self.code == code::INVALID, self.code == code::STALE);
-        Refusal { invalid, stale, problems: self.problems.clone() }
+        let is = |code| self.code == code;
+        let problems = self.problems.clone();
+        Refusal { invalid: is(code::INVALID), stale: is(code::STALE), denied: is(code::KERNEL), problems }
     }
 }
 
@@ -65,9 +66,10 @@ impl fmt::Display for Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        let code = match (refusal.invalid, refusal.stale) {
-            (true, _) => code::INVALID,
-            (_, true) => code::STALE,
+        let code = match refusal {
+            Refusal { invalid: true, .. } => code::INVALID,
+            Refusal { stale: true, .. } => code::STALE,
+            Refusal { denied: true, .. } => code::KERNEL,
             _ => code::FAILED,
         };
         Self { code, problems: refusal.problems }

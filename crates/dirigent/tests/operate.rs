@@ -192,3 +192,35 @@ fn a_director_needs_no_file() {
     lab.start_daemon_with(&["--empty"]);
     assert!(lab.curl(&format!("http://{vip}/")).contains("server"), "{}", lab.log());
 }
+
+/// Whatever is asked is answered in JSON, with the place and what helps.
+#[test]
+fn requests_that_are_none_are_told_why() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let begun = generation(&lab);
+    for (path, body, status) in [
+        ("/v1/nothing", json!({}), 404),
+        ("/", json!({}), 404),
+        ("/v1/status", json!({}), 405),
+        ("/v1/config/apply", json!([]), 422),
+        ("/v1/config/apply", json!({ "name": 7, "text": "version = 1" }), 422),
+        ("/v1/config/apply", json!({ "name": "x" }), 422),
+        ("/v1/config/apply", json!({ "name": "x", "text": "version = 1\nnonsense = 2" }), 422),
+        ("/v1/config/apply?generation=many", json!({ "name": "x", "text": "version = 1" }), 400),
+        ("/v1/config/apply?dry_run=perhaps", json!({ "name": "x", "text": "version = 1" }), 400),
+        ("/v1/config/rollback?to=-1", json!({}), 400),
+        ("/v1/ipvsadm", json!({ "lines": "-C" }), 422),
+        ("/v1/ipvsadm", json!({ "lines": ["-L"] }), 422),
+        ("/v1/ipvsadm", json!({ "lines": [""] }), 422),
+        ("/v1/drain", json!({ "service": "tcp:192.0.2.10:80" }), 422),
+        ("/v1/drain", json!({ "service": "nowhere", "server": "10.0.0.2" }), 422),
+    ] {
+        let (is, refusal) = post(&lab, path, &body);
+        assert_eq!(is, status, "{path} {body}: {refusal}");
+        let problem = &refusal["problems"][0];
+        for part in ["place", "what", "remedy"] {
+            assert!(problem[part].as_str().is_some_and(|text| !text.is_empty()), "{path} {body}: {part} of {refusal}");
+        }
+    }
+    assert_eq!(generation(&lab), begun);
+}

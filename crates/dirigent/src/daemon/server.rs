@@ -6,8 +6,9 @@ use super::rates::Rates;
 use crate::failure::{Failure, Result, code};
 use crate::report::Reader;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
-use axum::http::StatusCode;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, State};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
@@ -127,10 +128,56 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = match self.code {
             code::STALE => StatusCode::CONFLICT,
+            code::KERNEL => StatusCode::FORBIDDEN,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         (status, Json(self.refusal())).into_response()
     }
+}
+
+/// A request that cannot be one, with its status: said in JSON as all that is refused.
+struct Rejected(StatusCode, Failure);
+
+impl IntoResponse for Rejected {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1.refusal())).into_response()
+    }
+}
+
+impl From<JsonRejection> for Rejected {
+    fn from(rejection: JsonRejection) -> Self {
+        let remedy = "send JSON, with content-type application/json, of the form that docs/cli.md names";
+        let failure = Failure::new("the request's body", rejection.body_text(), remedy);
+        Self(rejection.status(), Failure { code: code::INVALID, ..failure })
+    }
+}
+
+impl From<QueryRejection> for Rejected {
+    fn from(rejection: QueryRejection) -> Self {
+        let failure =
+            Failure::new("the address's parameters", rejection.body_text(), "correct what stands behind the ?");
+        Self(rejection.status(), Failure { code: code::INVALID, ..failure })
+    }
+}
+
+/// A body in JSON.
+#[derive(FromRequest)]
+#[from_request(via(Json), rejection(Rejected))]
+struct Body<T>(T);
+
+/// What stands behind the `?` of an address.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Rejected))]
+struct Parameters<T>(T);
+
+async fn no_such_path(uri: Uri) -> Rejected {
+    let remedy = "crates/api/src/path.rs has the paths that there are";
+    Rejected(StatusCode::NOT_FOUND, Failure::new(uri.path(), "there is no such path", remedy))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Rejected {
+    let remedy = if method == Method::GET { "ask by POST" } else { "ask by GET" };
+    Rejected(StatusCode::METHOD_NOT_ALLOWED, Failure::new(uri.path(), format!("{method} is not for this path"), remedy))
 }
 
 /// Opens the socket in place of a dead daemon's. Its group may read; the caller holds the lock.
@@ -194,6 +241,8 @@ pub fn serve(listener: UnixListener, instance: Instance, rates: Rates, asks: mps
         .route(path::ROLLBACK, post(roll_back))
         .route(path::SAVE, post(save))
         .route(path::IPVSADM, post(ipvsadm))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(Shared { asks, instance, rates });
     let service = routes.into_make_service_with_connect_info::<Peer>();
@@ -240,7 +289,7 @@ struct Limit {
     limit: Option<usize>,
 }
 
-async fn connections(State(shared): State<Shared>, Query(query): Query<Limit>) -> Answer<Connections> {
+async fn connections(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Connections> {
     shared.read(move |reader| reader.connections(query.limit.unwrap_or(usize::MAX))).await.map(Json)
 }
 
@@ -255,7 +304,7 @@ struct Which {
 
 async fn zero(
     State(shared): State<Shared>,
-    Query(which): Query<Which>,
+    Parameters(which): Parameters<Which>,
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Answer<Changed> {
     may_change(peer)?;
@@ -285,8 +334,8 @@ struct Reload {
 
 async fn reload(
     State(shared): State<Shared>,
-    Query(Reload { replace }): Query<Reload>,
-    Query(guard): Query<Guard>,
+    Parameters(Reload { replace }): Parameters<Reload>,
+    Parameters(guard): Parameters<Guard>,
     ConnectInfo(peer): Peered,
 ) -> Answer<Changed> {
     shared.change(guard, peer, Change::Reload { replace }).await
@@ -294,9 +343,9 @@ async fn reload(
 
 async fn apply(
     State(shared): State<Shared>,
-    Query(guard): Query<Guard>,
+    Parameters(guard): Parameters<Guard>,
     ConnectInfo(peer): Peered,
-    Json(document): Json<Document>,
+    Body(document): Body<Document>,
 ) -> Answer<Changed> {
     shared.change(guard, peer, Change::Apply(document)).await
 }
@@ -308,14 +357,18 @@ struct RollBack {
 
 async fn roll_back(
     State(shared): State<Shared>,
-    Query(RollBack { to }): Query<RollBack>,
-    Query(guard): Query<Guard>,
+    Parameters(RollBack { to }): Parameters<RollBack>,
+    Parameters(guard): Parameters<Guard>,
     ConnectInfo(peer): Peered,
 ) -> Answer<Changed> {
     shared.change(guard, peer, Change::RollBack { to }).await
 }
 
-async fn save(State(shared): State<Shared>, Query(guard): Query<Guard>, ConnectInfo(peer): Peered) -> Answer<Changed> {
+async fn save(
+    State(shared): State<Shared>,
+    Parameters(guard): Parameters<Guard>,
+    ConnectInfo(peer): Peered,
+) -> Answer<Changed> {
     shared.change(guard, peer, Change::Save).await
 }
 
@@ -324,7 +377,7 @@ struct Layer {
     layer: Option<String>,
 }
 
-async fn configuration(State(shared): State<Shared>, Query(query): Query<Layer>) -> Answer<Configuration> {
+async fn configuration(State(shared): State<Shared>, Parameters(query): Parameters<Layer>) -> Answer<Configuration> {
     let file = match query.layer.as_deref() {
         None | Some("all") => false,
         Some("file") => true,
@@ -336,14 +389,14 @@ async fn configuration(State(shared): State<Shared>, Query(query): Query<Layer>)
     shared.ask(|to| Ask::Configuration { file, to }).await.map(Json)
 }
 
-async fn history(State(shared): State<Shared>, Query(query): Query<Limit>) -> Answer<Vec<Past>> {
+async fn history(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Vec<Past>> {
     shared.ask(|to| Ask::History(query.limit.unwrap_or(HISTORY), to)).await.map(Json)
 }
 
 async fn ipvsadm(
     State(shared): State<Shared>,
     ConnectInfo(peer): Peered,
-    Json(IpvsadmLines { lines, generation }): Json<IpvsadmLines>,
+    Body(IpvsadmLines { lines, generation }): Body<IpvsadmLines>,
 ) -> Answer<IpvsadmDone> {
     let asked = asked(peer, Guard { generation, dry_run: false })?;
     shared.ask(|to| Ask::Ipvsadm(asked, lines, to)).await.map(Json)
@@ -351,9 +404,9 @@ async fn ipvsadm(
 
 async fn drain(
     State(shared): State<Shared>,
-    Query(guard): Query<Guard>,
+    Parameters(guard): Parameters<Guard>,
     ConnectInfo(peer): Peered,
-    Json(name): Json<ServerName>,
+    Body(name): Body<ServerName>,
 ) -> Answer<Drained> {
     let asked = asked(peer, guard)?;
     shared.ask(|to| Ask::Drain(asked, name, true, to)).await.map(Json)
@@ -361,9 +414,9 @@ async fn drain(
 
 async fn undrain(
     State(shared): State<Shared>,
-    Query(guard): Query<Guard>,
+    Parameters(guard): Parameters<Guard>,
     ConnectInfo(peer): Peered,
-    Json(name): Json<ServerName>,
+    Body(name): Body<ServerName>,
 ) -> Answer<Drained> {
     let asked = asked(peer, guard)?;
     shared.ask(|to| Ask::Drain(asked, name, false, to)).await.map(Json)
@@ -379,6 +432,9 @@ fn may_change(peer: Peer) -> Result<()> {
     let own = nix::unistd::geteuid().as_raw();
     match peer.uid {
         Some(uid) if uid == 0 || uid == own => Ok(()),
-        _ => Err(Failure::new("", "only root may change a director", "run it as root")),
+        _ => {
+            let failure = Failure::new("the control socket", "only root may change a director", "run it as root");
+            Err(Failure { code: code::KERNEL, ..failure })
+        }
     }
 }
