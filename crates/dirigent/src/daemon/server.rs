@@ -7,8 +7,9 @@ use crate::failure::{Failure, Result, code};
 use crate::report::Reader;
 use axum::extract::connect_info::Connected;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
@@ -243,6 +244,7 @@ pub fn serve(listener: UnixListener, instance: Instance, rates: Rates, asks: mps
         .route(path::IPVSADM, post(ipvsadm))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(axum::middleware::from_fn(operators_only))
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(Shared { asks, instance, rates });
     let service = routes.into_make_service_with_connect_info::<Peer>();
@@ -302,26 +304,20 @@ struct Which {
     service: Option<String>,
 }
 
-async fn zero(
-    State(shared): State<Shared>,
-    Parameters(which): Parameters<Which>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Answer<Changed> {
-    may_change(peer)?;
+async fn zero(State(shared): State<Shared>, Parameters(which): Parameters<Which>) -> Answer<Changed> {
     shared.ask(|to| Ask::Zero(which.service, to)).await.map(Json)
 }
 
-/// Who asks for a change, and on which terms; refused if he may not.
-fn asked(peer: Peer, guard: Guard) -> Result<Asked> {
-    may_change(peer)?;
-    Ok(Asked { by: peer.name(), guard })
+/// Who asks for a change, and on which terms.
+fn asked(peer: Peer, guard: Guard) -> Asked {
+    Asked { by: peer.name(), guard }
 }
 
 type Peered = ConnectInfo<Peer>;
 
 impl Shared {
     async fn change(&self, guard: Guard, peer: Peer, change: Change) -> Answer<Changed> {
-        let asked = asked(peer, guard)?;
+        let asked = asked(peer, guard);
         self.ask(|to| Ask::Change(asked, change, to)).await.map(Json)
     }
 }
@@ -398,7 +394,7 @@ async fn ipvsadm(
     ConnectInfo(peer): Peered,
     Body(IpvsadmLines { lines, generation }): Body<IpvsadmLines>,
 ) -> Answer<IpvsadmDone> {
-    let asked = asked(peer, Guard { generation, dry_run: false })?;
+    let asked = asked(peer, Guard { generation, dry_run: false });
     shared.ask(|to| Ask::Ipvsadm(asked, lines, to)).await.map(Json)
 }
 
@@ -408,7 +404,7 @@ async fn drain(
     ConnectInfo(peer): Peered,
     Body(name): Body<ServerName>,
 ) -> Answer<Drained> {
-    let asked = asked(peer, guard)?;
+    let asked = asked(peer, guard);
     shared.ask(|to| Ask::Drain(asked, name, true, to)).await.map(Json)
 }
 
@@ -418,23 +414,21 @@ async fn undrain(
     ConnectInfo(peer): Peered,
     Body(name): Body<ServerName>,
 ) -> Answer<Drained> {
-    let asked = asked(peer, guard)?;
+    let asked = asked(peer, guard);
     shared.ask(|to| Ask::Drain(asked, name, false, to)).await.map(Json)
 }
 
-async fn detach(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer<Changed> {
-    may_change(peer)?;
+async fn detach(State(shared): State<Shared>) -> Answer<Changed> {
     shared.ask(Ask::Detach).await.map(Json)
 }
 
-/// The group of the socket may read; only root and the daemon's own user change anything.
-fn may_change(peer: Peer) -> Result<()> {
+/// The group of the socket may read; only root and the daemon's own user change anything. Nobody else's body is read.
+async fn operators_only(ConnectInfo(peer): Peered, request: Request, next: Next) -> Response {
     let own = nix::unistd::geteuid().as_raw();
-    match peer.uid {
-        Some(uid) if uid == 0 || uid == own => Ok(()),
-        _ => {
-            let failure = Failure::new("the control socket", "only root may change a director", "run it as root");
-            Err(Failure { code: code::KERNEL, ..failure })
-        }
+    let may = request.method() == Method::GET || peer.uid.is_some_and(|uid| uid == 0 || uid == own);
+    if may {
+        return next.run(request).await;
     }
+    let failure = Failure::new("the control socket", "only root may change a director", "run it as root");
+    Failure { code: code::KERNEL, ..failure }.into_response()
 }
