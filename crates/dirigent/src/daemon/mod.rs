@@ -197,7 +197,7 @@ fn told(outcome: Result<Changed>, did: &str) -> Result<Changed> {
             }
         }
         Err(failure) => {
-            tracing::error!("{did}: refused, the configuration before it stays in force:");
+            tracing::error!("{did}: refused, and the old one stays in force:");
             failure.problems.iter().for_each(|problem| tracing::error!("{problem}"));
         }
     }
