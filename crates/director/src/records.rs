@@ -838,8 +838,8 @@ mod tests {
     /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
     /// are then refused instead of misread.
     #[test]
-    fn layouts_of_version_4() {
-        assert_eq!(LAYOUT_VERSION, 4);
+    fn layouts_of_version_5() {
+        assert_eq!(LAYOUT_VERSION, 5);
         let conn4 = [
             offset_of!(Conn<Addr4>, last_seen),
             offset_of!(Conn<Addr4>, server),
