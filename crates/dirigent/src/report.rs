@@ -1,7 +1,7 @@
 //! The tables as the API tells them: read from the pinned maps, with or without a daemon.
 
 use crate::daemon::in_use;
-use crate::daemon::rates::Rates;
+use crate::daemon::rates::Averages;
 use crate::daemon::size::Size;
 use crate::failure::{Failure, Result};
 use dirigent_api::{Connections, Interface, Room, Service, Stats, Status};
@@ -12,13 +12,14 @@ use dirigent_director::records::{self, map};
 use dirigent_net::Snapshot;
 use dirigent_wire::Addr4;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Reads one director's tables.
 pub struct Reader {
     instance: Instance,
     store: KernelStore,
     /// The daemon's, if it is the daemon that reads.
-    rates: Option<Rates>,
+    rates: Option<Arc<Averages>>,
 }
 
 /// The size of a director's connection tables, if it has any.
@@ -36,12 +37,12 @@ impl Reader {
     }
 
     /// With how fast counters grow.
-    pub fn with_rates(self, rates: Rates) -> Self {
+    pub fn with_rates(self, rates: Arc<Averages>) -> Self {
         Self { rates: Some(rates), ..self }
     }
 
     fn report(&self) -> Report<'_, KernelStore> {
-        Report::of(&self.store, self.rates.as_ref().map(|rates| rates as &dyn Growth))
+        Report::of(&self.store, self.rates.as_deref().map(|rates| rates as &dyn Growth))
     }
 
     /// All services with their servers, also removed ones that still have connections.

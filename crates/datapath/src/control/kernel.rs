@@ -236,6 +236,18 @@ impl Store for KernelStore {
         let words = self.server_words(index)?.each_ref().map(|word| word.load(Ordering::Acquire));
         Ok(shapes::server(words))
     }
+    fn used_servers(&self) -> Result<Vec<u32>, Error> {
+        // There is room for many: of each only the word is read that has the method, behind port.
+        let mut used = Vec::new();
+        for index in 0..self.servers.len() as u32 {
+            let [_, _, _, _, word, ..] = self.server_words(index)?;
+            let [_, _, method, ..] = word.load(Ordering::Acquire).to_ne_bytes();
+            if method != 0 {
+                used.push(index);
+            }
+        }
+        Ok(used)
+    }
     fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error> {
         let [_, _, rest @ ..] = self.server_words(index)?;
         let [_, _, words @ ..] = shapes::server_words(server);

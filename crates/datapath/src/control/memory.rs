@@ -124,6 +124,9 @@ impl Store for MemoryTables {
     fn server(&self, index: u32) -> Result<Server, Error> {
         at("SERVERS", &self.servers, index).cloned()
     }
+    fn used_servers(&self) -> Result<Vec<u32>, Error> {
+        Ok((0..).zip(&self.servers).filter(|(_, server)| server.method != 0).map(|(index, _)| index).collect())
+    }
     fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error> {
         let old = at_mut("SERVERS", &mut self.servers, index)?;
         *old = Server { load: old.load.clone(), persistent: old.persistent.clone(), ..server.clone() };

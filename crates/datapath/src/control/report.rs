@@ -85,9 +85,9 @@ impl<'a, S: Store> Report<'a, S> {
     /// Servers that are in no list and still have connections, by service.
     fn removed(&self) -> Result<BTreeMap<u32, Vec<(u32, records::Server)>>, Error> {
         let mut found: BTreeMap<u32, Vec<_>> = BTreeMap::new();
-        for index in 0..self.store.room().servers {
+        for index in self.store.used_servers()? {
             let record = self.store.server(index)?;
-            let lingers = record.method != 0 && record.flags.load() & server_flag::AVAILABLE == 0;
+            let lingers = record.flags.load() & server_flag::AVAILABLE == 0;
             if lingers && record.connections() != (0, 0) {
                 found.entry(record.service).or_default().push((index, record));
             }

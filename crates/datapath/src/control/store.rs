@@ -138,6 +138,8 @@ pub trait Store {
 
     /// A server.
     fn server(&self, index: u32) -> Result<Server, Error>;
+    /// The indexes of servers whose records are in use, in a list or not.
+    fn used_servers(&self) -> Result<Vec<u32>, Error>;
     /// Writes all of a server but its connection count.
     fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error>;
     /// A server's next hop.

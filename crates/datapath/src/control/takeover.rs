@@ -104,10 +104,9 @@ impl<S: Store> Control<S> {
         let mut keys: HashMap<u32, (ServiceKey, bool)> =
             self.held.iter().map(|(key, held)| (held.index, (*key, false))).collect();
         let mut found = Vec::new();
-        for index in 0..self.store.room().servers {
-            let record = self.store.server(index)?;
-            if record.method != 0 && !self.used_servers.contains(index) {
-                found.push((index, record));
+        for index in self.store.used_servers()? {
+            if !self.used_servers.contains(index) {
+                found.push((index, self.store.server(index)?));
             }
         }
         if found.is_empty() {

@@ -32,11 +32,8 @@ pub fn read<S: Store>(store: &S, services: impl IntoIterator<Item = u32>) -> Res
         tally.services.insert(index, base);
         tally.total = tally.total.plus(base);
     }
-    for index in 0..store.room().servers {
+    for index in store.used_servers()? {
         let record = store.server(index)?;
-        if record.method == 0 {
-            continue;
-        }
         let counted = server(store, index)?;
         tally.total = tally.total.plus(counted);
         tally.servers.insert(index, counted);
@@ -100,10 +97,8 @@ pub(super) fn retire<S: Store>(
 
 /// Everything is zeroed.
 pub(super) fn zero_all<S: Store>(store: &mut S) -> Result<(), Error> {
-    for index in 0..store.room().servers {
-        if store.server(index)?.method != 0 {
-            take(store, index)?;
-        }
+    for index in store.used_servers()? {
+        take(store, index)?;
     }
     (0..=nobody(store)).try_for_each(|index| store.put_base(index, &Counters::default()))
 }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// Estimators of all that is counted, by index.
-#[derive(Debug, Default)]
-struct Averages {
+#[derive(Clone, Debug, Default)]
+pub struct Averages {
     total: Estimator,
     services: BTreeMap<u32, Estimator>,
     /// With the address and port that the server had: another may come to its index.
@@ -24,33 +24,38 @@ struct Averages {
 
 type Identity = ([u16; 8], u16);
 
-/// What grows how fast; for whoever reports it.
+/// What grows how fast, as of the newest look.
 #[derive(Clone, Debug, Default)]
-pub struct Rates(Arc<Mutex<Averages>>);
+pub struct Rates(Arc<Mutex<Arc<Averages>>>);
 
-impl Growth for Rates {
+impl Growth for Averages {
     fn total(&self) -> Counters {
-        self.averages().total.rates()
+        self.total.rates()
     }
     fn service(&self, index: u32) -> Counters {
-        self.averages().services.get(&index).map(Estimator::rates).unwrap_or_default()
+        self.services.get(&index).map(Estimator::rates).unwrap_or_default()
     }
     fn server(&self, index: u32) -> Counters {
-        self.averages().servers.get(&index).map(|(_, e)| e.rates()).unwrap_or_default()
+        self.servers.get(&index).map(|(_, e)| e.rates()).unwrap_or_default()
     }
 }
 
 impl Rates {
-    fn averages(&self) -> MutexGuard<'_, Averages> {
+    fn averages(&self) -> MutexGuard<'_, Arc<Averages>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// For one report: a look that comes while it is made changes nothing in it, so that its sums are right.
+    pub fn now(&self) -> Arc<Averages> {
+        self.averages().clone()
     }
     /// What was zeroed begins anew: this service with its servers, or everything.
     pub fn zero(&self, store: &KernelStore, service: Option<u32>) -> Result<()> {
         let mut averages = self.averages();
         let Some(service) = service else {
-            *averages = Averages::default();
+            *averages = Arc::default();
             return Ok(());
         };
+        let averages = Arc::make_mut(&mut averages);
         averages.services.remove(&service);
         for index in averages.servers.keys().copied().collect::<Vec<_>>() {
             if store.server(index)?.service == service {
@@ -69,6 +74,7 @@ impl Rates {
             there.insert(index, ((record.addr, record.port.get()), counters));
         }
         let mut averages = self.averages();
+        let averages = Arc::make_mut(&mut averages);
         averages.total.tick(total);
         averages.services.retain(|index, _| services.contains_key(index));
         for (index, counters) in services {
@@ -113,11 +119,11 @@ impl Rates {
             let record = store.server(index)?;
             Ok((index, ((record.addr, record.port.get()), Estimator::new(counters))))
         });
-        *self.averages() = Averages {
+        *self.averages() = Arc::new(Averages {
             total: Estimator::new(total),
             services: services.into_iter().map(|(index, counters)| (index, Estimator::new(counters))).collect(),
             servers: servers.collect::<Result<_>>()?,
-        };
+        });
         Ok(())
     }
 }

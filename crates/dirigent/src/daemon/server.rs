@@ -270,7 +270,7 @@ impl Shared {
 
     /// Reads tables aside, for they may be large.
     async fn read<T: Send + 'static>(&self, read: impl FnOnce(&Reader) -> Result<T> + Send + 'static) -> Result<T> {
-        let (instance, rates) = (self.instance.clone(), self.rates.clone());
+        let (instance, rates) = (self.instance.clone(), self.rates.now());
         let task = tokio::task::spawn_blocking(move || read(&Reader::open(&instance)?.with_rates(rates)));
         task.await.map_err(|e| Failure::new("", format!("reading the tables: {e}"), "please report this"))?
     }
