@@ -4,13 +4,17 @@
 //! later versions; readers ignore what they do not know.
 
 pub mod path;
+mod spec;
+
+pub use spec::{PersistenceSpec, ServerSpec, ServiceSpec};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use utoipa::{IntoParams, ToSchema};
 
 /// Something is wrong: where, what, and what helps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Where: a file with line and column, an address, an interface.
     pub place: String,
@@ -38,7 +42,7 @@ impl fmt::Display for Problem {
 }
 
 /// The body of every answer that is no success.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
     /// Whether the configuration is at fault, not the system.
     pub invalid: bool,
@@ -48,12 +52,18 @@ pub struct Refusal {
     /// Whether the asker, or the daemon, lacks the rights (status 403).
     #[serde(default)]
     pub denied: bool,
+    /// Whether there is no such service or server (status 404).
+    #[serde(default)]
+    pub absent: bool,
+    /// Whether the service or server that was to be added is there already (status 409).
+    #[serde(default)]
+    pub exists: bool,
     /// All that is wrong.
     pub problems: Vec<Problem>,
 }
 
 /// How the director is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the program that answers.
     pub version: String,
@@ -75,7 +85,7 @@ pub struct Status {
 }
 
 /// The daemon of a director.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Daemon {
     /// Process number.
     pub pid: u32,
@@ -94,7 +104,7 @@ pub struct Daemon {
 }
 
 /// Room in the connection tables.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Room {
     /// Connections there is room for, of each address family.
     pub connections: u64,
@@ -105,7 +115,7 @@ pub struct Room {
 }
 
 /// An interface with the packet path on it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Interface {
     /// Its name; empty when it is not in the asker's namespace.
     pub name: String,
@@ -118,7 +128,7 @@ pub struct Interface {
 }
 
 /// A virtual address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VirtualAddress {
     /// The address.
     pub address: String,
@@ -129,7 +139,7 @@ pub struct VirtualAddress {
 }
 
 /// Traffic counters, sums over all CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     /// Connections scheduled.
     pub connections: u64,
@@ -159,7 +169,7 @@ impl std::ops::AddAssign for Counters {
 }
 
 /// A virtual service with its real servers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Service {
     /// `tcp`, `udp` or `sctp`; `fwm` for a service by firewall mark, as ipvsadm calls it.
     pub protocol: String,
@@ -194,7 +204,7 @@ impl Service {
 }
 
 /// Persistence of a virtual service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Persistence {
     /// Seconds after the last connection.
     pub timeout_s: u32,
@@ -203,7 +213,7 @@ pub struct Persistence {
 }
 
 /// A real server of one virtual service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Server {
     /// Name of its service.
     pub service: String,
@@ -240,7 +250,7 @@ pub struct Server {
 }
 
 /// What tunnelled packets are inside of.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tunnel {
     /// `ipip`, `gre` or `gue`.
     pub kind: String,
@@ -251,7 +261,7 @@ pub struct Tunnel {
 }
 
 /// How frames reach a real server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NextHop {
     /// `resolved`, `no neighbour`, `no route`, `local`, `removed` or `unknown`.
     pub state: String,
@@ -264,7 +274,7 @@ pub struct NextHop {
 }
 
 /// A connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connection {
     /// `tcp` or `udp`.
     pub protocol: String,
@@ -285,7 +295,7 @@ pub struct Connection {
 }
 
 /// A part of the connections.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connections {
     /// No more than were asked for.
     pub connections: Vec<Connection>,
@@ -294,7 +304,7 @@ pub struct Connections {
 }
 
 /// What became of packets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reason {
     /// Name of the counter; docs/drops.md has a row for each.
     pub name: String,
@@ -307,7 +317,7 @@ pub struct Reason {
 }
 
 /// All counters, sums over all CPUs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// All since the director was loaded or all was zeroed, that of services that are gone too.
     pub total: Counters,
@@ -321,7 +331,7 @@ pub struct Stats {
 
 /// A real server of a virtual service. Asked for in any form that the command line takes;
 /// answered as lists have it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerName {
     /// The service, like `tcp:192.0.2.10:80`.
     pub service: String,
@@ -330,7 +340,7 @@ pub struct ServerName {
 }
 
 /// A server's drain began, or ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drained {
     /// Which server.
     #[serde(flatten)]
@@ -341,7 +351,7 @@ pub struct Drained {
 }
 
 /// Timeouts as ipvsadm knows them, seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Timeouts {
     /// TCP ESTABLISHED.
     pub tcp_s: u32,
@@ -352,7 +362,7 @@ pub struct Timeouts {
 }
 
 /// How far a drain has come.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drain {
     /// Which server.
     #[serde(flatten)]
@@ -371,7 +381,8 @@ pub struct Drain {
 }
 
 /// On which terms a change is made: parameters of the address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(default)]
 pub struct Guard {
     /// The generation that it is meant for: refused with status 409 if another is in force.
@@ -381,7 +392,7 @@ pub struct Guard {
 }
 
 /// A configuration as text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Document {
     /// What messages call it: the file's name.
     pub name: String,
@@ -390,7 +401,7 @@ pub struct Document {
 }
 
 /// What is configured.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Configuration {
     /// Goes up by one with each change.
     pub generation: u64,
@@ -406,7 +417,7 @@ pub struct Configuration {
 }
 
 /// A change that was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Past {
     /// The generation that it made.
     pub generation: u64,
@@ -425,7 +436,7 @@ pub struct Past {
 }
 
 /// Rules as ipvsadm takes them, with numbers for all names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IpvsadmLines {
     /// `-A -t 192.0.2.10:80 -s rr`, one after the other.
     pub lines: Vec<String>,
@@ -435,7 +446,7 @@ pub struct IpvsadmLines {
 }
 
 /// What became of rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IpvsadmDone {
     /// The generation afterwards.
     pub generation: u64,
@@ -444,7 +455,7 @@ pub struct IpvsadmDone {
 }
 
 /// A rule that was refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IpvsadmRefused {
     /// Which, from 0.
     pub line: usize,
@@ -453,7 +464,7 @@ pub struct IpvsadmRefused {
 }
 
 /// What a change did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
     /// The generation in force; with [`Guard::dry_run`] the one that it would be made to.
     #[serde(default)]

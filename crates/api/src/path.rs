@@ -2,8 +2,21 @@
 
 /// GET: [`crate::Status`].
 pub const STATUS: &str = "/v1/status";
-/// GET: a list of [`crate::Service`].
+/// GET: a list of [`crate::Service`]. POST [`crate::ServiceSpec`]: adds one; [`crate::Changed`], as for every change.
 pub const SERVICES: &str = "/v1/services";
+/// GET: [`crate::Service`]. PUT [`crate::ServiceSpec`]: adds or replaces it, servers too. PATCH: changes the keys that
+/// are given (RFC 7396). DELETE. Services are named `tcp:192.0.2.10:80` or `fwmark:7`.
+pub const SERVICE: &str = "/v1/services/{service}";
+/// GET: [`crate::ServiceSpec`], what it is configured with.
+pub const SERVICE_SPEC: &str = "/v1/services/{service}/spec";
+/// GET: a list of [`crate::Server`]. POST [`crate::ServerSpec`]: adds one.
+pub const SERVERS: &str = "/v1/services/{service}/servers";
+/// As [`SERVICE`], with [`crate::Server`] and [`crate::ServerSpec`]. Servers are named `10.0.0.2:8080`.
+pub const SERVER: &str = "/v1/services/{service}/servers/{server}";
+/// GET: this API in OpenAPI's words.
+pub const OPENAPI: &str = "/v1/openapi.json";
+/// GET: a stream of [`crate::Event`] as server-sent events, from now on.
+pub const EVENTS: &str = "/v1/events";
 /// GET: [`crate::Connections`]; `?limit=N`.
 pub const CONNECTIONS: &str = "/v1/connections";
 /// GET: [`crate::Stats`].

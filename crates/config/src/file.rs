@@ -1,6 +1,7 @@
 //! dirigent.toml.
 
 pub mod duration;
+pub mod json;
 pub mod keys;
 mod print;
 mod reader;
@@ -150,6 +151,7 @@ impl Reader<'_> {
             errors: errors.as_ref().map_or(default.errors, |t| read_limits(t, report)),
             socket: text("socket", report),
             group: text("group", report),
+            operators: text("operators", report),
         };
         for violation in settings.violations() {
             let has = |table: &keys::Table| table.keys.iter().any(|k| k.name == violation.key());

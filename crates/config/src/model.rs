@@ -136,6 +136,17 @@ impl PartialOrd for ServiceKey {
     }
 }
 impl ServiceKey {
+    /// The key of a service that need not be there yet: `tcp:192.0.2.10:80`, `fwmark:7`, `fwmark:7:6`, with what
+    /// [`Self::is_called`] takes between the words.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (word, rest) = name.trim().split_once([':', '/', ' '])?;
+        if let Some(protocol) = Protocol::ALL.into_iter().find(|p| p.name().eq_ignore_ascii_case(word)) {
+            let at: SocketAddr = rest.trim().parse().ok()?;
+            return Some(Self::Address { protocol, address: at.ip(), port: at.port() });
+        }
+        let mark = rest.split([':', '/', ' ']).find_map(|word| word.parse().ok())?;
+        [false, true].map(|ipv6| Self::Mark { mark, ipv6 }).into_iter().find(|key| key.is_called(name))
+    }
     /// Whether people call it so: `tcp 192.0.2.10:80`, or without its protocol; `fwmark 7`,
     /// `fwmark 7 IPv6` or `fwmark 7 6`, or as lists show the latter, `FWM  7 IPv6`. Between the
     /// words may be `:` or `/` as well.

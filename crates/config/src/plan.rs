@@ -251,6 +251,7 @@ fn describe_settings(s: &Settings) -> String {
     note(e.destination_burst != de.destination_burst, "destination_burst", e.destination_burst.to_string());
     note(s.socket != d.socket, "socket", s.socket_path());
     note(s.group != d.group, "group", s.group.clone().unwrap_or_default());
+    note(s.operators != d.operators, "operators", s.operators.clone().unwrap_or_default());
     if out.is_empty() { "all settings to their defaults".into() } else { out.join(", ") }
 }
 

@@ -295,6 +295,8 @@ pub struct Settings {
     pub socket: Option<String>,
     /// Group that may read through the socket; None: root only.
     pub group: Option<String>,
+    /// Group whose members may change the director through the socket; None: root only.
+    pub operators: Option<String>,
 }
 
 impl Default for Settings {
@@ -320,6 +322,7 @@ impl Default for Settings {
             errors: ErrorLimits::default(),
             socket: None,
             group: None,
+            operators: None,
         }
     }
 }
@@ -489,10 +492,10 @@ impl Settings {
                 bad("socket", format!("{socket:?} is no socket path"), "use an absolute path of at most 107 bytes");
             }
         }
-        if let Some(group) = &self.group
-            && (group.is_empty() || group.contains([':', '\0', '\n', ' ']))
-        {
-            bad("group", format!("{group:?} is no name of a group"), "use a name from /etc/group, or leave it out");
+        for (key, group) in [("group", &self.group), ("operators", &self.operators)] {
+            if let Some(group) = group.as_ref().filter(|g| g.is_empty() || g.contains([':', '\0', '\n', ' '])) {
+                bad(key, format!("{group:?} is no name of a group"), "use a name from /etc/group, or leave it out");
+            }
         }
         out
     }

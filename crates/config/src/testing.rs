@@ -124,7 +124,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     );
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
-    (name, interfaces, rest, timeouts, errors, socket, prop::option::of(name)).prop_map(
+    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)]).prop_map(
         |(
             instance,
             interfaces,
@@ -132,7 +132,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             timeouts,
             errors,
             socket,
-            group,
+            [group, operators],
         )| {
             let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc, others @ ..] = switches;
             let [expire_nodest_conn, expire_quiescent_template, sloppy_tcp, sloppy_sctp, cache_bypass] = others;
@@ -158,6 +158,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 errors,
                 socket,
                 group,
+                operators,
             }
         },
     )

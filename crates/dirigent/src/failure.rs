@@ -18,6 +18,10 @@ pub mod code {
     pub const TIMEOUT: u8 = 5;
     /// The configuration is not the one any more that the change was meant for.
     pub const STALE: u8 = 6;
+    /// There is no service or server of that name.
+    pub const ABSENT: u8 = 7;
+    /// The service or server that was to be added is there already.
+    pub const EXISTS: u8 = 8;
 }
 
 /// A failed command.
@@ -48,7 +52,14 @@ impl Failure {
     pub fn refusal(&self) -> Refusal {
         let is = |code| self.code == code;
         let problems = self.problems.clone();
-        Refusal { invalid: is(code::INVALID), stale: is(code::STALE), denied: is(code::KERNEL), problems }
+        Refusal {
+            invalid: is(code::INVALID),
+            stale: is(code::STALE),
+            denied: is(code::KERNEL),
+            absent: is(code::ABSENT),
+            exists: is(code::EXISTS),
+            problems,
+        }
     }
 }
 
@@ -70,6 +81,8 @@ impl From<Refusal> for Failure {
             Refusal { invalid: true, .. } => code::INVALID,
             Refusal { stale: true, .. } => code::STALE,
             Refusal { denied: true, .. } => code::KERNEL,
+            Refusal { absent: true, .. } => code::ABSENT,
+            Refusal { exists: true, .. } => code::EXISTS,
             _ => code::FAILED,
         };
         Self { code, problems: refusal.problems }

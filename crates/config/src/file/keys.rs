@@ -62,6 +62,7 @@ pub const DIRECTOR: Table = Table {
         key("am_droprate", "integer", "10"),
         key("socket", "string", "none"),
         key("group", "string", "none"),
+        key("operators", "string", "none"),
         key("timeouts", "table", "none"),
         key("errors", "table", "none"),
     ],

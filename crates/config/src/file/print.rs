@@ -23,7 +23,7 @@ fn line(out: &mut String, key: &str, value: impl std::fmt::Display) {
     let _ = writeln!(out, "{key} = {value}");
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
@@ -69,7 +69,7 @@ fn settings(s: &Settings, out: &mut String) {
             line(o, key, value);
         }
     }
-    for (key, text) in [("socket", &s.socket), ("group", &s.group)] {
+    for (key, text) in [("socket", &s.socket), ("group", &s.group), ("operators", &s.operators)] {
         if let Some(text) = text {
             line(o, key, quoted(text));
         }
@@ -123,7 +123,7 @@ fn mark(rule: &MarkRule, out: &mut String) {
     }
 }
 
-fn service(s: &Service, out: &mut String) {
+pub(super) fn service(s: &Service, out: &mut String) {
     *out += "\n[[service]]\n";
     match s.key {
         ServiceKey::Address { protocol, address, port } => {

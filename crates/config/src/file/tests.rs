@@ -228,6 +228,7 @@ amemthresh = 4096
 am_droprate = 7
 socket = "/run/x.sock"
 group = "ops"
+operators = "admins"
 timeouts = { tcp_established = "2h", udp = "500ms", sctp_established = "1h", sctp_closed = "5s" }
 errors = { rate = 0, burst = 1, destination_rate = 2, destination_burst = 3 }
 [[service]]
@@ -254,7 +255,8 @@ address = "[fd00::3]:5353"
         (Some("dirigent-mk"), Some("dirigent-mk-in"))
     );
     assert_eq!((s.schedule_icmp, s.nat_icmp_send, s.snat_reroute), (true, true, false));
-    assert_eq!((s.socket_path().as_str(), s.group.as_deref()), ("/run/x.sock", Some("ops")));
+    let groups = (s.group.as_deref(), s.operators.as_deref());
+    assert_eq!((s.socket_path().as_str(), groups), ("/run/x.sock", (Some("ops"), Some("admins"))));
     assert_eq!(s.timeouts.tcp.established, Duration::from_secs(7200));
     assert_eq!(s.timeouts.udp, Duration::from_millis(500));
     assert_eq!(s.timeouts.tcp.fin_wait, Duration::from_secs(120));

@@ -1,8 +1,10 @@
 //! The director that a daemon holds: the Model in force, the kernel's tables and programs, and the network around them.
 
 mod change;
+mod edit;
 
 pub use change::Asked;
+pub use edit::{Do, Edit};
 
 use super::config;
 use super::interfaces::{Interfaces, with_xdp};

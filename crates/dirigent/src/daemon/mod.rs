@@ -23,7 +23,8 @@ use dirigent_api::{Changed, Guard};
 use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::{Watcher, mark_device};
 pub use interfaces::in_use;
-use server::{Ask, Change};
+use nix::unistd::Gid;
+use server::{Ask, Change, Served};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,10 +46,13 @@ pub async fn run(file: Option<&Path>, instance: Option<String>, socket: Option<P
     let name = model.settings().instance.clone();
     let lock = Lock::take(&name)?;
     let socket = socket.unwrap_or_else(|| model.settings().socket_path().into());
-    let group = model.settings().group.clone();
+    let group = |key, name: &Option<String>| name.as_deref().map(|name| server::group(key, name)).transpose();
+    let operators = group("operators", &model.settings().operators)?;
+    // Operators that nobody else shares the socket with.
+    let group = group("group", &model.settings().group)?.or(operators);
     // Before anything is attached: a socket that cannot be is a reason not to start. Who asks meanwhile waits.
-    let listener = server::listen(&socket, group.as_deref())?;
-    let end = direct(Director::start(file, instance, model).await, listener, &socket, &mut signals).await;
+    let listener = server::listen(&socket, group)?;
+    let end = direct(Director::start(file, instance, model).await, listener, operators, &socket, &mut signals).await;
     // A dead socket would only be in the way.
     if let Err(e) = std::fs::remove_file(&socket) {
         tracing::warn!("{}: {e}", socket.display());
@@ -58,10 +62,17 @@ pub async fn run(file: Option<&Path>, instance: Option<String>, socket: Option<P
 }
 
 /// The director's life, from its start on.
-async fn direct(started: Result<Director>, listener: UnixListener, socket: &Path, signals: &mut Signals) -> Result<()> {
+async fn direct(
+    started: Result<Director>,
+    listener: UnixListener,
+    operators: Option<Gid>,
+    socket: &Path,
+    signals: &mut Signals,
+) -> Result<()> {
     let mut director = started?;
     let (asks, mut asked) = mpsc::channel(16);
-    let server = server::serve(listener, director.instance().clone(), director.rates(), asks);
+    let served = Served { asks, instance: director.instance().clone(), rates: director.rates(), operators };
+    let server = server::serve(listener, served);
     tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
     manager::ready(&director.summary());
     let end = serve(&mut director, signals, &mut asked).await;
@@ -146,6 +157,12 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
         Ask::Configuration { file, to } => {
             let _ = to.send(Ok(director.configuration(file)));
         }
+        Ask::Spec(service, to) => {
+            let _ = to.send(director.spec(&service));
+        }
+        Ask::Name(name, to) => {
+            let _ = to.send(director.name(&name));
+        }
         Ask::History(limit, to) => {
             let _ = to.send(director.history(limit));
         }
@@ -156,6 +173,7 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
                 Change::Apply(document) => director.apply_document(&asked, &document),
                 Change::RollBack { to } => director.roll_back(&asked, to),
                 Change::Save => director.save(&asked),
+                Change::Edit(edit) => director.edit(&asked, &edit),
             };
             let _ = to.send(told(outcome, &did));
         }

@@ -1,26 +1,42 @@
 //! Services and servers as people name them.
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, code};
 use dirigent_api::ServerName;
 use dirigent_config::{Model, Server, Service, ServiceKey};
 use std::net::{IpAddr, SocketAddr};
 
+/// How many names a message has: there may be thousands.
+const NAMED: usize = 20;
+
 /// The service that is meant.
 pub fn service<'m>(model: &'m Model, name: &str) -> Result<&'m Service> {
-    let all = |services: &[&Service]| services.iter().map(|s| s.key.to_string()).collect::<Vec<_>>().join(", ");
+    let all = |services: &[&Service]| some(services.iter().map(|s| s.key.to_string()));
     let services: Vec<_> = model.services().iter().filter(|s| s.key.is_called(name)).collect();
     match services.as_slice() {
         [service] => Ok(*service),
         [] => {
             let there: Vec<_> = model.services().iter().collect();
             let remedy = format!("`dirigent service list` names them: {}", all(&there));
-            Err(Failure::new(name, "there is no such service", remedy))
+            Err(absent(Failure::new(name, "there is no such service", remedy)))
         }
         several => {
             let remedy = "put its protocol in front, like tcp:192.0.2.10:80";
             Err(Failure::new(name, format!("that may be any of {}", all(several)), remedy))
         }
     }
+}
+
+fn absent(failure: Failure) -> Failure {
+    Failure { code: code::ABSENT, ..failure }
+}
+
+/// Names for a message: a few of them.
+fn some(mut names: impl ExactSizeIterator<Item = String>) -> String {
+    let mut text = names.by_ref().take(NAMED).collect::<Vec<_>>().join(", ");
+    if names.len() > 0 {
+        text += &format!(" and {} more", names.len());
+    }
+    text
 }
 
 /// The server that is meant.
@@ -33,13 +49,13 @@ pub fn find(model: &Model, name: &ServerName) -> Result<(ServiceKey, Server)> {
         whole.is_some_and(|whole| s.identity() == (whole.ip(), whole.port())) || bare.is_some_and(|ip| s.address == ip)
     };
     let servers: Vec<_> = service.servers.iter().filter(meant).collect();
-    let names = |servers: &[&Server]| servers.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
+    let names = |servers: &[&Server]| some(servers.iter().map(|s| s.name()));
     match servers.as_slice() {
         [server] => Ok((service.key, **server)),
         [] => {
             let there: Vec<_> = service.servers.iter().collect();
             let remedy = format!("name one of these: {}", names(&there));
-            Err(Failure::new(word, format!("{} has no such real server", service.key), remedy))
+            Err(absent(Failure::new(word, format!("{} has no such real server", service.key), remedy)))
         }
         several => Err(Failure::new(word, format!("that may be any of {}", names(several)), "name its port too")),
     }
@@ -55,6 +71,14 @@ pub fn listed(key: &ServiceKey, server: &Server) -> ServerName {
         }
     };
     ServerName { service, server: server.name() }
+}
+
+/// The key of a service in a list.
+pub fn listed_key(service: &dirigent_api::Service) -> Option<ServiceKey> {
+    ServiceKey::parse(&match service.fwmark {
+        Some(mark) => format!("fwmark:{mark}:{}", service.family),
+        None => format!("{}:{}", service.protocol, service.address),
+    })
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 //! taken back.
 
 use super::Director;
+use super::edit::{self, Edit};
 use crate::daemon::kept::{self, Kept};
 use crate::daemon::{config, naming, remove};
 use crate::failure::{Failure, Result, code};
 use crate::print::count;
-use dirigent_api::{Changed, Configuration, Document, Drained, Guard, IpvsadmDone, IpvsadmRefused, Past, ServerName};
+use dirigent_api::{Changed, Configuration, Document, Drained, Guard, IpvsadmDone, IpvsadmRefused, Past, ServerName, ServiceSpec};
+use dirigent_config::file::json;
 use dirigent_config::layers::Drift;
 use dirigent_config::{Command, Model, Op, Overlay, Plan, ServiceKey, Settings};
 use std::collections::BTreeSet;
@@ -155,7 +157,8 @@ impl Director {
         // What only a start can change comes from the file.
         let (instance, connections) = (now.instance.clone(), now.connections);
         let settings = Settings { instance, connections, ..model.settings().clone() };
-        let settings = Settings { socket: now.socket.clone(), group: now.group.clone(), ..settings };
+        let (socket, group, operators) = (now.socket.clone(), now.group.clone(), now.operators.clone());
+        let settings = Settings { socket, group, operators, ..settings };
         model.set_settings(settings).map_err(dirigent_datapath::control::Error::from)?;
         self.transact(asked, Wanted::new(format!("apply {}", document.name), model))
     }
@@ -177,6 +180,25 @@ impl Director {
             false => vec![format!("saved {changes} to {}", self.kept.save(self.generation, overlay)?)],
         };
         Ok(Changed { generation: self.generation, operations, notes: Vec::new() })
+    }
+
+    /// One service or server is added, changed or removed.
+    pub fn edit(&mut self, asked: &Asked, edit: &Edit) -> Result<Changed> {
+        self.check(asked)?;
+        let model = edit::edited(self.tables.model(), edit)?;
+        self.transact(asked, Wanted::new(edit.to_string(), model))
+    }
+
+    /// What a service is configured with.
+    pub fn spec(&self, service: &str) -> Result<ServiceSpec> {
+        let spec = json::write(naming::service(self.tables.model(), service)?);
+        serde_json::from_value(spec.into()).map_err(|e| Failure::new(service, e.to_string(), "please report this"))
+    }
+
+    /// What lists call a server.
+    pub fn name(&self, name: &ServerName) -> Result<ServerName> {
+        let (key, server) = naming::find(self.tables.model(), name)?;
+        Ok(naming::listed(&key, &server))
     }
 
     /// Begins or ends the drain of a server.
@@ -349,6 +371,7 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
         (old.connections != new.connections, "connections", resize),
         (old.socket != new.socket, "socket", restart),
         (old.group != new.group, "group", restart),
+        (old.operators != new.operators, "operators", restart),
     ];
     let changed = differs.into_iter().filter(|(differs, ..)| *differs);
     changed.map(|(_, key, how)| format!("{key} {how}")).collect()

@@ -1,0 +1,158 @@
+//! What changes nothing.
+
+use super::refused::{Named, Parameters, Refused};
+use super::{Answer, Ask, Shared};
+use crate::daemon::naming;
+use crate::failure::{Failure, code};
+use axum::Json;
+use axum::extract::State;
+use dirigent_api::{Configuration, Connections, Past, Server, ServerName, Service, ServiceSpec, Stats, Status, path};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+/// Connections that are told unless more are asked for.
+const CONNECTIONS: usize = 10_000;
+/// And the most that are told at once: some 300 MB of JSON.
+const MOST_CONNECTIONS: usize = 1_000_000;
+/// Changes that the history tells unless more are asked for.
+const HISTORY: usize = 100;
+
+/// How the director is doing.
+#[utoipa::path(get, path = path::STATUS, tag = "director", responses((status = 200, body = Status), Refused))]
+pub async fn status(State(shared): State<Shared>) -> Answer<Status> {
+    shared.ask(Ask::Status).await.map(Json)
+}
+
+/// All virtual services with their servers.
+#[utoipa::path(get, path = path::SERVICES, tag = "services", responses((status = 200, body = Vec<Service>), Refused))]
+pub async fn services(State(shared): State<Shared>) -> Answer<Vec<Service>> {
+    shared.read(|reader| reader.services()).await.map(Json)
+}
+
+/// One virtual service with its servers.
+#[utoipa::path(
+    get, path = path::SERVICE, tag = "services",
+    params(("service" = String, Path, description = "Like `tcp:192.0.2.10:80` or `fwmark:7`.")),
+    responses((status = 200, body = Service), Refused)
+)]
+pub async fn service(State(shared): State<Shared>, Named(service): Named<String>) -> Answer<Service> {
+    shared.read(move |reader| find(reader.services()?, &service)).await.map(Json)
+}
+
+/// What a virtual service is configured with.
+#[utoipa::path(
+    get, path = path::SERVICE_SPEC, tag = "services",
+    params(("service" = String, Path, description = "Like `tcp:192.0.2.10:80` or `fwmark:7`.")),
+    responses((status = 200, body = ServiceSpec), Refused)
+)]
+pub async fn spec(State(shared): State<Shared>, Named(service): Named<String>) -> Answer<ServiceSpec> {
+    shared.ask(|to| Ask::Spec(service, to)).await.map(Json)
+}
+
+/// The real servers of a virtual service.
+#[utoipa::path(
+    get, path = path::SERVERS, tag = "servers",
+    params(("service" = String, Path, description = "Like `tcp:192.0.2.10:80` or `fwmark:7`.")),
+    responses((status = 200, body = Vec<Server>), Refused)
+)]
+pub async fn servers(State(shared): State<Shared>, Named(service): Named<String>) -> Answer<Vec<Server>> {
+    shared.read(move |reader| Ok(find(reader.services()?, &service)?.servers)).await.map(Json)
+}
+
+/// One real server of a virtual service.
+#[utoipa::path(
+    get, path = path::SERVER, tag = "servers",
+    params(
+        ("service" = String, Path, description = "Like `tcp:192.0.2.10:80` or `fwmark:7`."),
+        ("server" = String, Path, description = "Like `10.0.0.2:8080`."),
+    ),
+    responses((status = 200, body = Server), Refused)
+)]
+pub async fn server(
+    State(shared): State<Shared>,
+    Named((service, server)): Named<(String, String)>,
+) -> Answer<Server> {
+    let name = shared.ask(|to| Ask::Name(ServerName { service, server }, to)).await?;
+    let read = move |reader: &crate::report::Reader| {
+        let servers = reader.services()?.into_iter().flat_map(|service| service.servers);
+        let mut servers = servers.filter(|server| server.service == name.service && server.address == name.server);
+        let gone = || Failure::new(&name.server, "there is no such real server", "`dirigent server list` names them");
+        servers.next().ok_or_else(|| Failure { code: code::ABSENT, ..gone() })
+    };
+    shared.read(read).await.map(Json)
+}
+
+/// The one that is called so.
+fn find(services: Vec<Service>, name: &str) -> Result<Service, Failure> {
+    let mut found: Vec<_> =
+        services.into_iter().filter(|service| naming::listed_key(service).is_some_and(|k| k.is_called(name))).collect();
+    match (found.pop(), found.len()) {
+        (Some(service), 0) => Ok(service),
+        (Some(_), _) => Err(Failure::new(name, "several are called so", "put its protocol in front, like tcp:192.0.2.10:80")),
+        (None, _) => {
+            let failure = Failure::new(name, "there is no such service", "`dirigent service list` names them");
+            Err(Failure { code: code::ABSENT, ..failure })
+        }
+    }
+}
+
+/// How much is told.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Limit {
+    /// No more than this many.
+    limit: Option<usize>,
+}
+
+/// Connections: the first 10,000, or as many as are asked for, up to a million.
+#[utoipa::path(
+    get, path = path::CONNECTIONS, tag = "connections", params(Limit),
+    responses((status = 200, body = Connections), Refused)
+)]
+pub async fn connections(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Connections> {
+    let limit = query.limit.unwrap_or(CONNECTIONS).min(MOST_CONNECTIONS);
+    shared.read(move |reader| reader.connections(limit)).await.map(Json)
+}
+
+/// All counters.
+#[utoipa::path(get, path = path::STATS, tag = "stats", responses((status = 200, body = Stats), Refused))]
+pub async fn stats(State(shared): State<Shared>) -> Answer<Stats> {
+    shared.read(|reader| reader.stats()).await.map(Json)
+}
+
+/// Which part of the configuration.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Layer {
+    /// `file`: what the file says; `all` (default): with what was changed at runtime.
+    layer: Option<String>,
+}
+
+/// What is configured.
+#[utoipa::path(
+    get, path = path::CONFIG, tag = "config", params(Layer),
+    responses((status = 200, body = Configuration), Refused)
+)]
+pub async fn configuration(
+    State(shared): State<Shared>,
+    Parameters(query): Parameters<Layer>,
+) -> Answer<Configuration> {
+    let file = match query.layer.as_deref() {
+        None | Some("all") => false,
+        Some("file") => true,
+        Some(other) => {
+            let failure = Failure::new(format!("layer {other}"), "there is no such layer", "it is file or all");
+            return Err(Failure { code: code::INVALID, ..failure });
+        }
+    };
+    shared.ask(|to| Ask::Configuration { file, to }).await.map(Json)
+}
+
+/// The changes that were made, the latest first.
+#[utoipa::path(
+    get, path = path::HISTORY, tag = "config", params(Limit),
+    responses((status = 200, body = Vec<Past>), Refused)
+)]
+pub async fn history(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Vec<Past>> {
+    shared.ask(|to| Ask::History(query.limit.unwrap_or(HISTORY), to)).await.map(Json)
+}
