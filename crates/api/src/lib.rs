@@ -393,6 +393,7 @@ pub struct Guard {
 
 /// A configuration as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Document {
     /// What messages call it: the file's name.
     pub name: String,
@@ -437,6 +438,7 @@ pub struct Past {
 
 /// Rules as ipvsadm takes them, with numbers for all names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct IpvsadmLines {
     /// `-A -t 192.0.2.10:80 -s rr`, one after the other.
     pub lines: Vec<String>,
@@ -473,4 +475,51 @@ pub struct Changed {
     pub operations: Vec<String>,
     /// What it could not change without a restart.
     pub notes: Vec<String>,
+}
+
+/// What happened, as the stream of events tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A configuration was applied.
+    Applied {
+        /// The generation that it made.
+        generation: u64,
+        /// Who: a user and process, or a signal.
+        by: String,
+        /// What was asked for.
+        what: String,
+        /// So many operations it took.
+        operations: usize,
+    },
+    /// A real server can be reached, or cannot be any more.
+    Server {
+        /// Its address.
+        address: String,
+        /// Whether it can be reached.
+        up: bool,
+        /// How, or why not: as [`NextHop::state`].
+        why: String,
+    },
+    /// What the director is for its addresses changed.
+    Role {
+        /// `active`, or `ended`: the daemon ends, and forwarding goes on or is removed.
+        role: String,
+        /// Why.
+        why: String,
+    },
+    /// Packets were dropped, more than the asker's threshold.
+    Drops {
+        /// Name of the counter; docs/drops.md has a row for each.
+        reason: String,
+        /// One sentence for people.
+        text: String,
+        /// Packets each second, over the last two.
+        per_second: u64,
+    },
+    /// The asker was too slow: so many events he did not get.
+    Missed {
+        /// How many.
+        events: u64,
+    },
 }

@@ -4,8 +4,8 @@ use crate::client;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
 use dirigent_api::{
-    Changed, Configuration, Connections, Drained, Guard, IpvsadmDone, IpvsadmLines, Past, ServerName, Service, Stats,
-    Status, path,
+    Changed, Configuration, Connections, Drained, Event, Guard, IpvsadmDone, IpvsadmLines, Past, ServerName, Service,
+    Stats, Status, path,
 };
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
@@ -84,12 +84,27 @@ impl Target {
             value.iter().for_each(|value| _ = query.append_pair(name, value));
         }
         let path = format!("{path}?{}", query.finish());
-        client::tell(&self.socket, &path, body).await?.ok_or_else(|| self.no_daemon())
+        client::tell(&self.socket, Method::POST, &path, body).await?.ok_or_else(|| self.no_daemon())
+    }
+    /// Has the daemon change one service or server.
+    pub async fn edit(&self, method: Method, path: &str, guard: Guard, body: &impl Serialize) -> Result<Changed> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("dry_run", &guard.dry_run.to_string());
+        if let Some(generation) = guard.generation {
+            query.append_pair("generation", &generation.to_string());
+        }
+        let path = format!("{path}?{}", query.finish());
+        client::tell(&self.socket, method, &path, body).await?.ok_or_else(|| self.no_daemon())
+    }
+    /// Hears what happens, until the daemon ends or the listener has heard enough (false).
+    pub async fn events(&self, drops: u64, heard: impl FnMut(Event) -> bool) -> Result<()> {
+        let path = format!("{}?drops={drops}", path::EVENTS);
+        client::listen(&self.socket, &path, heard).await?.ok_or_else(|| self.no_daemon())
     }
     /// Has the daemon do rules of ipvsadm.
     pub async fn ipvsadm(&self, lines: Vec<String>) -> Result<IpvsadmDone> {
         let rules = IpvsadmLines { lines, generation: None };
-        client::tell(&self.socket, path::IPVSADM, &rules).await?.ok_or_else(|| self.no_daemon())
+        client::tell(&self.socket, Method::POST, path::IPVSADM, &rules).await?.ok_or_else(|| self.no_daemon())
     }
     fn no_daemon(&self) -> Failure {
         if !Instance::new(&self.instance).is_ok_and(|instance| instance.exists()) {
@@ -104,7 +119,7 @@ impl Target {
         let remedy = "start it with `dirigent run --config FILE`; what is drained it keeps so";
         let absent =
             || Failure::new(self.socket.display().to_string(), "no daemon listens, which a drain needs", remedy);
-        client::tell(&self.socket, path, name).await?.ok_or_else(absent)
+        client::tell(&self.socket, Method::POST, path, name).await?.ok_or_else(absent)
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str, pinned: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {

@@ -1,5 +1,9 @@
 //! The command line's grammar.
 
+mod edit;
+
+pub use edit::{ServerEdit, ServerRemoval, ServiceEdit, ServiceRemoval};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dirigent_config::Mode;
 use std::path::PathBuf;
@@ -36,7 +40,8 @@ const EXAMPLES: &str = "\
 Examples:
   dirigent check --config /etc/dirigent.toml    all mistakes at once, nothing changed
   dirigent run --config /etc/dirigent.toml      the daemon, in the foreground
-  dirigent service list                         virtual services and their servers
+  dirigent service list --watch                 virtual services and their servers
+  dirigent server add 192.0.2.10:80 10.0.0.4    one more, at runtime
   dirigent server drain 192.0.2.10:80 10.0.0.2  take a server out, without breaking a connection
   dirigent stats --drops                        packets lost, and why
   dirigent stop --detach                        the only way to stop forwarding
@@ -45,7 +50,8 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the configuration is invalid,
 4 the kernel lacks a feature, or this user lacks the rights,
 5 what was waited for did not come in time,
-6 the configuration is another one than the change was meant for.";
+6 the configuration is another one than the change was meant for,
+7 there is no service or server of that name, 8 it is there already.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -73,7 +79,7 @@ Example:
     },
     /// Virtual services
     #[command(subcommand, arg_required_else_help = true)]
-    Service(ListCommand),
+    Service(ServiceCommand),
     /// Real servers
     #[command(subcommand, arg_required_else_help = true)]
     Server(ServerCommand),
@@ -100,10 +106,23 @@ Examples:
         zero: Option<Option<String>>,
         /// How to print.
         #[command(flatten)]
-        print: PrintArgs,
+        list: ListArgs,
     },
     /// How the director is doing: interfaces, room, addresses, problems
-    Status(PrintArgs),
+    Status(ListArgs),
+    /// What happens, as it happens: configuration applied, servers up or down, drops
+    #[command(after_help = "\
+Examples:
+  dirigent events
+  dirigent events --drops 100 --json    one object a line; drops only above 100 a second")]
+    Events {
+        /// Tell of dropped packets only above so many a second, by reason
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        drops: u64,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
     /// Have the daemon read its file again; what was changed at runtime stays
     #[command(after_help = "\
 Examples:
@@ -179,6 +198,12 @@ Examples:
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// The control API in OpenAPI's words
+    #[command(after_help = "\
+Examples:
+  dirigent openapi > dirigent.json
+  curl --unix-socket /run/dirigent/main.sock http://dirigent/v1/openapi.json")]
+    Openapi,
     /// Manual pages: this program's on stdout, or those of all commands into a directory
     #[command(after_help = "\
 Examples:
@@ -485,18 +510,79 @@ pub struct PrintArgs {
     pub json: bool,
 }
 
-/// Commands on things that can be listed.
+/// How to print what is looked at.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ListArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+    /// Again and again, every so often [default: 2s]; with --json each time one line
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = period)]
+    pub watch: Option<std::time::Duration>,
+}
+
+fn period(word: &str) -> Result<std::time::Duration, String> {
+    let found = duration(word)?;
+    if found < std::time::Duration::from_millis(100) { Err("that is less than 100ms".to_owned()) } else { Ok(found) }
+}
+
+/// Commands on virtual services.
 #[derive(Debug, Subcommand)]
-pub enum ListCommand {
+pub enum ServiceCommand {
     /// List them
-    List(PrintArgs),
+    List(ListArgs),
+    /// Add one, without servers
+    #[command(after_help = "\
+Examples:
+  dirigent service add tcp:192.0.2.10:80 --scheduler wrr
+  dirigent service add udp:[2001:db8::10]:53 --one-packet
+  dirigent service add fwmark:7 --persistence 5m --persistence-mask 255.255.255.0
+
+What is changed at runtime stays over reload and restart, and over a reboot with `dirigent config save`.")]
+    Add(ServiceEdit),
+    /// Change options of one: those that are given
+    #[command(after_help = "\
+Examples:
+  dirigent service edit tcp:192.0.2.10:80 --scheduler mh --scheduler-flag mh-port
+  dirigent service edit tcp:192.0.2.10:80 --persistence none --dry-run")]
+    Edit(ServiceEdit),
+    /// Remove one with its servers
+    #[command(
+        visible_alias = "delete",
+        after_help = "\
+Example:
+  dirigent service remove tcp:192.0.2.10:80 --dry-run"
+    )]
+    Remove(ServiceRemoval),
 }
 
 /// Commands on real servers.
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
     /// List them
-    List(PrintArgs),
+    List(ListArgs),
+    /// Add one to a virtual service
+    #[command(after_help = "\
+Examples:
+  dirigent server add tcp:192.0.2.10:80 10.0.0.2:8080 --weight 3
+  dirigent server add 192.0.2.10:80 10.0.0.3 --method dr
+  dirigent server add 192.0.2.10:80 10.0.0.4 --method tun --tunnel gue --tunnel-port 6080
+
+Without a port the server has the service's.")]
+    Add(ServerEdit),
+    /// Change options of one: those that are given
+    #[command(after_help = "\
+Example:
+  dirigent server edit 192.0.2.10:80 10.0.0.2:8080 --weight 0")]
+    Edit(ServerEdit),
+    /// Remove one; `server drain` before that keeps its connections
+    #[command(
+        visible_alias = "delete",
+        after_help = "\
+Example:
+  dirigent server remove 192.0.2.10:80 10.0.0.2:8080"
+    )]
+    Remove(ServerRemoval),
     /// Give a server no new connections, and wait until those that it has are gone
     #[command(after_help = "\
 Examples:
@@ -562,7 +648,7 @@ pub enum ConnectionCommand {
         limit: usize,
         /// How to print.
         #[command(flatten)]
-        print: PrintArgs,
+        list: ListArgs,
     },
 }
 

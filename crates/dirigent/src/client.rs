@@ -3,8 +3,8 @@
 use crate::failure::{Failure, Result, code};
 use dirigent_api::Refusal;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,19 +18,58 @@ pub async fn call<T: DeserializeOwned>(socket: &Path, method: Method, path: &str
 }
 
 /// Has the daemon do something about what is said; `None` when none listens there.
-pub async fn tell<T: DeserializeOwned>(socket: &Path, path: &str, what: &impl Serialize) -> Result<Option<T>> {
+pub async fn tell<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    what: &impl Serialize,
+) -> Result<Option<T>> {
     let body = serde_json::to_vec(what).map_err(|e| Failure::new("JSON", e.to_string(), ""))?;
-    send(socket, Method::POST, path, body.into()).await
+    send(socket, method, path, body.into()).await
 }
 
-async fn send<T: DeserializeOwned>(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Option<T>> {
+/// Hears events until the stream ends, or the listener says that he has heard enough; `None` when no daemon listens.
+pub async fn listen<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    mut heard: impl FnMut(T) -> bool,
+) -> Result<Option<()>> {
+    let Some(mut answer) = ask(socket, Method::GET, path, Bytes::new()).await? else { return Ok(None) };
+    let fail = failing(socket);
+    if !answer.status().is_success() {
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|e| fail(e.to_string()))?.to_bytes();
+        return Err(refused(socket, status, &body));
+    }
+    let mut unread = Vec::new();
+    while let Some(frame) = answer.body_mut().frame().await {
+        // A daemon that was killed ends the stream in the middle.
+        let Ok(frame) = frame else { break };
+        unread.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = unread.drain(..=end).collect();
+            let Some(data) = line.strip_prefix(b"data:") else { continue };
+            let event = serde_json::from_slice(data).map_err(|e| fail(format!("an event is not understood: {e}")))?;
+            if !heard(event) {
+                return Ok(Some(()));
+            }
+        }
+    }
+    Ok(Some(()))
+}
+
+fn failing(socket: &Path) -> impl Fn(String) -> Failure {
+    move |e| Failure::new(socket.display().to_string(), e, "see the daemon's log")
+}
+
+async fn ask(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Option<Response<Incoming>>> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(denied(socket)),
         Err(e) => return Err(Failure::io(socket.display().to_string(), &e)),
     };
-    let fail = |e: String| Failure::new(socket.display().to_string(), e, "see the daemon's log");
+    let fail = failing(socket);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| fail(e.to_string()))?;
     // It ends with the answer, or with an error that the answer shows too.
@@ -38,16 +77,24 @@ async fn send<T: DeserializeOwned>(socket: &Path, method: Method, path: &str, bo
     let request = Request::builder().method(method).uri(path).header("host", "dirigent");
     let request = request.header("content-type", "application/json");
     let request = request.body(Full::new(body)).map_err(|e| fail(e.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(|e| fail(e.to_string()))?;
-    let good = answer.status().is_success();
+    sender.send_request(request).await.map(Some).map_err(|e| fail(e.to_string()))
+}
+
+async fn send<T: DeserializeOwned>(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Option<T>> {
+    let Some(answer) = ask(socket, method, path, body).await? else { return Ok(None) };
+    let fail = failing(socket);
     let status = answer.status();
     let body = answer.into_body().collect().await.map_err(|e| fail(e.to_string()))?.to_bytes();
-    if good {
+    if status.is_success() {
         return serde_json::from_slice(&body).map(Some).map_err(|e| fail(format!("the answer is not understood: {e}")));
     }
-    match serde_json::from_slice::<Refusal>(&body) {
-        Ok(refusal) => Err(refusal.into()),
-        Err(_) => Err(fail(format!("the daemon answers {status}"))),
+    Err(refused(socket, status, &body))
+}
+
+fn refused(socket: &Path, status: StatusCode, body: &[u8]) -> Failure {
+    match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) => refusal.into(),
+        Err(_) => failing(socket)(format!("the daemon answers {status}")),
     }
 }
 

@@ -1,10 +1,10 @@
 //! The commands that ask or change a director that runs.
 
 use crate::ask::Target;
-use crate::cli::{Command, ConnectionCommand, ListCommand, PrintArgs, ServerCommand};
+use crate::cli::{Command, ConnectionCommand, ListArgs, PrintArgs, ServerCommand, ServiceCommand};
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
-use crate::{configure, daemon, drain, print};
+use crate::{configure, daemon, drain, edit, events, print, watch};
 use dirigent_api::{Changed, Problem, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
@@ -20,48 +20,82 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
     let target = Target::new(instance.clone(), socket);
     match command {
         Command::Check { config, print } => check(&config.config, instance, print),
-        Command::Service(ListCommand::List(as_)) => show(&target.services().await?, as_, |s| print::services(s)),
+        Command::Service(ServiceCommand::List(list)) => {
+            watched(list, async |as_| show(&target.services().await?, as_, |s| print::services(s))).await
+        }
+        Command::Service(command) => edit::service(&target, &command).await.map(|_| ()),
         Command::Server(ServerCommand::Drain(args)) => drain::run(&target, &args).await,
         Command::Server(ServerCommand::Undrain { server, print: as_ }) => {
             let done = target.drain(&drain::name(&server), false).await?;
-            show(&done, as_, |done| told(&done.changed))
+            show(&done, How::once(as_), |done| told(&done.changed))
         }
-        Command::Server(ServerCommand::List(as_)) => {
-            let services = target.services().await?;
-            if as_.json {
-                let servers: Vec<_> = services.into_iter().flat_map(|s| s.servers).collect();
-                return print::json(&servers);
-            }
-            print::text(&print::servers(&services))
+        Command::Server(ServerCommand::List(list)) => watched(list, async |as_| servers(&target, as_).await).await,
+        Command::Server(command) => edit::server(&target, &command).await.map(|_| ()),
+        Command::Connection(ConnectionCommand::List { limit, list }) => {
+            watched(list, async |as_| connections(&target, limit, as_).await).await
         }
-        Command::Connection(ConnectionCommand::List { limit, print: as_ }) => {
-            let connections = target.connections(limit).await?;
-            show(&connections, as_, print::connections)?;
-            if connections.more {
-                eprintln!("there are more than {limit}; ask for them with --limit");
-            }
-            Ok(())
+        Command::Stats { zero: Some(service), list, .. } => {
+            show(&target.zero(service.as_deref()).await?, How::once(list.print), told)
         }
-        Command::Stats { zero: Some(service), print: as_, .. } => {
-            show(&target.zero(service.as_deref()).await?, as_, told)
-        }
-        Command::Stats { rate: true, print: as_, .. } => rates(&target.stats().await?, as_),
-        Command::Stats { drops, print: as_, .. } => stats(&target, drops, as_).await,
-        Command::Status(as_) => show(&target.status().await?, as_, print::status),
+        Command::Stats { rate: true, list, .. } => watched(list, async |as_| rates(&target.stats().await?, as_)).await,
+        Command::Stats { drops, list, .. } => watched(list, async |as_| stats(&target, drops, as_).await).await,
+        Command::Status(list) => watched(list, async |as_| show(&target.status().await?, as_, print::status)).await,
+        Command::Events { drops, print: as_ } => events::run(&target, drops, as_.json).await,
         Command::Reload { replace, change: args } => {
             let extra = [("replace", replace.then(|| "true".to_owned()))];
             configure::told(&target, path::RELOAD, &extra, &(), &args).await
         }
         Command::Config(command) => configure::run(&target, &command).await,
-        Command::Stop(stop) => show(&detach(&target).await?, stop.print, told),
+        Command::Stop(stop) => show(&detach(&target).await?, How::once(stop.print), told),
         Command::Run(_) | Command::Lab(_) | Command::Realserver(_) | Command::Import(_) => Ok(()),
         Command::Ipvsadm { .. } | Command::Proc { .. } | Command::Sysctl { .. } => Ok(()),
-        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } | Command::Openapi => Ok(()),
     }
 }
 
-fn show<T: Serialize>(value: &T, as_: PrintArgs, text: impl Fn(&T) -> String) -> Result<()> {
-    if as_.json { print::json(value) } else { print::text(&text(value)) }
+/// How something is printed.
+#[derive(Clone, Copy)]
+struct How {
+    json: bool,
+    /// It is printed again and again: JSON by the line.
+    again: bool,
+}
+
+impl How {
+    fn once(print: PrintArgs) -> Self {
+        Self { json: print.json, again: false }
+    }
+    fn json<T: Serialize>(self, value: &T) -> Result<()> {
+        if self.again { print::json_line(value) } else { print::json(value) }
+    }
+}
+
+/// Once, or until it is interrupted.
+async fn watched(list: ListArgs, mut once: impl AsyncFnMut(How) -> Result<()>) -> Result<()> {
+    let how = How { again: list.watch.is_some(), ..How::once(list.print) };
+    watch::run(list.watch, async || once(how).await).await
+}
+
+fn show<T: Serialize>(value: &T, as_: How, text: impl Fn(&T) -> String) -> Result<()> {
+    if as_.json { as_.json(value) } else { print::text(&text(value)) }
+}
+
+async fn servers(target: &Target, as_: How) -> Result<()> {
+    let services = target.services().await?;
+    if as_.json {
+        let servers: Vec<_> = services.into_iter().flat_map(|s| s.servers).collect();
+        return as_.json(&servers);
+    }
+    print::text(&print::servers(&services))
+}
+
+async fn connections(target: &Target, limit: usize, as_: How) -> Result<()> {
+    let connections = target.connections(limit).await?;
+    show(&connections, as_, print::connections)?;
+    if connections.more {
+        eprintln!("there are more than {limit}; ask for them with --limit");
+    }
+    Ok(())
 }
 
 /// What a change did, for people.
@@ -73,7 +107,7 @@ pub fn told(changed: &Changed) -> String {
 }
 
 /// The same structure with `--json`: rates stand beside the counters there.
-fn rates(stats: &Stats, as_: PrintArgs) -> Result<()> {
+fn rates(stats: &Stats, as_: How) -> Result<()> {
     if !as_.json && stats.rates.is_none() {
         let remedy = "start the daemon, `dirigent run`, and ask again two seconds later";
         return Err(Failure::new("", "rates need a daemon, which looks at the counters every two seconds", remedy));
@@ -81,14 +115,14 @@ fn rates(stats: &Stats, as_: PrintArgs) -> Result<()> {
     show(stats, as_, print::rates)
 }
 
-async fn stats(target: &Target, drops: bool, as_: PrintArgs) -> Result<()> {
+async fn stats(target: &Target, drops: bool, as_: How) -> Result<()> {
     let mut stats = target.stats().await?;
     if !drops {
         return show(&stats, as_, print::stats);
     }
     stats.reasons.retain(|r| matches!(r.kind.as_str(), "dropped" | "answered"));
     if as_.json {
-        return print::json(&stats.reasons);
+        return as_.json(&stats.reasons);
     }
     let lost: Vec<_> = stats.reasons.iter().filter(|r| r.count > 0).collect();
     if lost.is_empty() {

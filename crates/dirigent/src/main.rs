@@ -11,6 +11,8 @@ mod commands;
 mod configure;
 mod daemon;
 mod drain;
+mod edit;
+mod events;
 mod failure;
 mod import;
 mod ipvsadm;
@@ -19,6 +21,7 @@ mod manual;
 mod print;
 mod realserver;
 mod report;
+mod watch;
 
 use ask::Target;
 use clap::Parser;
@@ -100,6 +103,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Import(command) => return import::run(&command),
         Command::Ipvsadm { args } => return Ok(ipvsadm::run(&Target::new(instance, socket), &args).await.into()),
         Command::Completions { shell } => manual::completions(shell)?,
+        Command::Openapi => print::json(&daemon::openapi())?,
         Command::Man { directory } => manual::pages(directory.as_deref())?,
         Command::Proc { name } => ipvsadm::proc::show(&Target::new(instance, socket), &name).await?,
         Command::Sysctl { name, print } => {

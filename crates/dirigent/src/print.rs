@@ -23,6 +23,12 @@ pub fn json<T: Serialize>(value: &T) -> Result<()> {
     text(&out)
 }
 
+/// Anything as JSON in one line.
+pub fn json_line<T: Serialize>(value: &T) -> Result<()> {
+    let out = serde_json::to_string(value).map_err(|e| Failure::new("JSON", e.to_string(), ""))?;
+    text(&(out + "\n"))
+}
+
 /// Problems to stderr, in red where that can be seen.
 pub fn problems(problems: &[Problem]) {
     let (on, off) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };

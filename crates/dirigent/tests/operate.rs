@@ -213,7 +213,8 @@ fn requests_that_are_none_are_told_why() {
         ("/v1/ipvsadm", json!({ "lines": ["-L"] }), 422),
         ("/v1/ipvsadm", json!({ "lines": [""] }), 422),
         ("/v1/drain", json!({ "service": "tcp:192.0.2.10:80" }), 422),
-        ("/v1/drain", json!({ "service": "nowhere", "server": "10.0.0.2" }), 422),
+        ("/v1/drain", json!({ "service": "nowhere", "server": "10.0.0.2" }), 404),
+        ("/v1/config/apply?dryrun=true", json!({ "name": "x", "text": "version = 1" }), 400),
     ] {
         let (is, refusal) = post(&lab, path, &body);
         assert_eq!(is, status, "{path} {body}: {refusal}");

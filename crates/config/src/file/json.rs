@@ -113,7 +113,9 @@ fn object(table: &DeTable) -> Object {
 fn json(value: &DeValue) -> Value {
     match value {
         DeValue::Boolean(value) => (*value).into(),
-        DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Null, Value::from),
+        DeValue::Integer(number) => {
+            u64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Null, Value::from)
+        }
         DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
         DeValue::Table(table) => object(table).into(),
         other => other.as_str().map_or(Value::Null, Value::from),

@@ -7,6 +7,7 @@ pub use change::Asked;
 pub use edit::{Do, Edit};
 
 use super::config;
+use super::events::Events;
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
 use super::rates::{Rates, Watch};
@@ -49,6 +50,7 @@ pub struct Director {
     sweeper: Option<Sweeper>,
     rates: Rates,
     watch: Option<Watch>,
+    events: Events,
     interfaces: Interfaces,
     vips: Vips,
     since: Instant,
@@ -99,6 +101,7 @@ impl Director {
             sweeper: None,
             rates: Rates::default(),
             watch: None,
+            events: Events::default(),
             instance,
             kernel,
             interfaces: Interfaces::default(),
@@ -135,7 +138,7 @@ impl Director {
         self.announce();
         let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?);
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
-        let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates());
+        let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events());
         self.watch = Some(watch.map_err(|e| Failure::io("starting to look at counters", &e))?);
         for problem in self.problems()? {
             tracing::warn!("{problem}");
@@ -151,6 +154,11 @@ impl Director {
     /// How fast its counters grow.
     pub fn rates(&self) -> Rates {
         self.rates.clone()
+    }
+
+    /// Where it tells what happens.
+    pub fn events(&self) -> Events {
+        self.events.clone()
     }
 
     /// Zeroes all counters, or those of the service of this name and its servers.
@@ -185,6 +193,7 @@ impl Director {
     fn carry(&mut self, update: &Update) -> Result<()> {
         for (ip, hop) in &update.hops {
             tracing::info!("the next hop of {ip}: {:?} by interface {}", hop.state, hop.ifindex);
+            self.events.tell(network::reached(*ip, hop));
             self.tables.set_hop(*ip, hop)?;
         }
         let beyond = |change: &Change| !matches!(change, Change::Neighbour(..));

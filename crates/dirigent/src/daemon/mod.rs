@@ -2,6 +2,7 @@
 
 pub mod config;
 mod director;
+mod events;
 mod interfaces;
 mod kept;
 mod lock;
@@ -19,11 +20,12 @@ pub use lock::{Lock, lock_path};
 use crate::failure::{Failure, Result};
 use crate::print::count;
 use director::{Asked, Director};
-use dirigent_api::{Changed, Guard};
+use dirigent_api::{Changed, Event, Guard};
 use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::{Watcher, mark_device};
 pub use interfaces::in_use;
 use nix::unistd::Gid;
+pub use server::openapi;
 use server::{Ask, Change, Served};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -71,11 +73,17 @@ async fn direct(
 ) -> Result<()> {
     let mut director = started?;
     let (asks, mut asked) = mpsc::channel(16);
-    let served = Served { asks, instance: director.instance().clone(), rates: director.rates(), operators };
+    let (instance, rates, events) = (director.instance().clone(), director.rates(), director.events());
+    let served = Served { asks, instance, rates, events, operators };
     let server = server::serve(listener, served);
     tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
     manager::ready(&director.summary());
     let end = serve(&mut director, signals, &mut asked).await;
+    let why = match &end {
+        Ok(()) => "the daemon was told to end".to_owned(),
+        Err(failure) => failure.to_string(),
+    };
+    director.events().end(Event::Role { role: "ended".into(), why });
     manager::stopping();
     drop(asked);
     server.end().await;

@@ -1,10 +1,13 @@
 //! How fast counters grow: the daemon looks at them every two seconds, as IPVS's estimator does.
 
+use super::events::Events;
 use crate::failure::Result;
+use dirigent_api::Event;
 use dirigent_datapath::control::report::Growth;
 use dirigent_datapath::control::tally::{self, Estimator, Tally};
 use dirigent_datapath::control::{KernelStore, Store};
 use dirigent_director::records::Counters;
+use dirigent_director::verdict::{Reason, ReasonKind};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,21 +96,51 @@ pub struct Watch(#[expect(dead_code, reason = "closed by being dropped")] Sender
 
 impl Watch {
     /// Looks at these tables from now on. What was counted before is no growth.
-    pub fn start(store: KernelStore, rates: Rates) -> std::io::Result<Self> {
+    pub fn start(store: KernelStore, rates: Rates, events: Events) -> std::io::Result<Self> {
         let (running, ended) = channel();
         std::thread::Builder::new().name("rates".into()).spawn(move || {
             if let Err(error) = rates.begin(&store) {
                 tracing::error!("reading counters: {error}");
             }
+            let mut drops = Drops::default();
             let mut next = Instant::now() + PERIOD;
             while ended.recv_timeout(next.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
                 if let Err(error) = rates.look(&store) {
+                    tracing::error!("reading counters: {error}");
+                }
+                if let Err(error) = drops.look(&store, &events) {
                     tracing::error!("reading counters: {error}");
                 }
                 next += PERIOD;
             }
         })?;
         Ok(Self(running))
+    }
+}
+
+/// Counters of packets that were dropped, as of the last look.
+#[derive(Default)]
+struct Drops(Option<Vec<u64>>);
+
+impl Drops {
+    /// Tells which grew since the last look, if anybody listens.
+    fn look(&mut self, store: &KernelStore, events: &Events) -> Result<()> {
+        if !events.heard() {
+            self.0 = None;
+            return Ok(());
+        }
+        let counts = store.reasons()?;
+        let Some(before) = self.0.replace(counts.to_vec()) else { return Ok(()) };
+        for ((reason, now), before) in Reason::ALL.iter().zip(&counts).zip(before) {
+            // Counters that were zeroed meanwhile begin anew.
+            let more = now.checked_sub(before).unwrap_or(*now);
+            if reason.kind() == ReasonKind::Dropped && more > 0 {
+                let per_second = more.div_ceil(PERIOD.as_secs());
+                let (reason, text) = (reason.name().to_owned(), reason.text().to_owned());
+                events.tell(Event::Drops { reason, text, per_second });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 //! definition: what is not described is not served.
 
 mod accept;
+mod events;
 mod listen;
 mod peer;
 mod read;
@@ -12,6 +13,7 @@ mod write;
 pub use listen::{group, listen};
 
 use super::director::{Asked, Edit};
+use super::events::Events;
 use super::rates::Rates;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
@@ -109,6 +111,7 @@ struct Shared {
     asks: mpsc::Sender<Ask>,
     instance: Instance,
     rates: Rates,
+    events: Events,
     operators: Option<Gid>,
     readers: Arc<Semaphore>,
 }
@@ -121,6 +124,8 @@ pub struct Served {
     pub instance: Instance,
     /// How fast they count.
     pub rates: Rates,
+    /// What happens.
+    pub events: Events,
     /// Whose members may change the director, beside root.
     pub operators: Option<Gid>,
 }
@@ -148,6 +153,8 @@ impl Running {
                        change. A change takes `generation`, which makes it fail with 409 if another one is in force, \
                        and `dry_run`."
     ),
+    // What all operations may answer is not found by itself.
+    components(schemas(dirigent_api::Refusal, dirigent_api::Problem)),
     tags(
         (name = "director", description = "The director as a whole"),
         (name = "services", description = "Virtual services"),
@@ -163,6 +170,7 @@ struct Description;
 fn described() -> (Router<Shared>, OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(read::status))
+        .routes(routes!(events::events))
         .routes(routes!(read::services, write::add_service))
         .routes(routes!(read::service, write::put_service, write::patch_service, write::remove_service))
         .routes(routes!(read::spec))
@@ -191,10 +199,12 @@ pub fn openapi() -> OpenApi {
 
 /// Serves until it is told to end.
 pub fn serve(listener: UnixListener, served: Served) -> Running {
-    let Served { asks, instance, rates, operators } = served;
-    let shared = Shared { asks, instance, rates, operators, readers: Arc::new(Semaphore::new(READERS)) };
+    let Served { asks, instance, rates, events, operators } = served;
+    let shared = Shared { asks, instance, rates, events, operators, readers: Arc::new(Semaphore::new(READERS)) };
     let (routes, description) = described();
+    let known = Arc::new(refused::Known::of(&description));
     let routes = routes
+        .layer(axum::middleware::from_fn_with_state(known, refused::known_parameters))
         .route(path::OPENAPI, get(async move || Json(description)))
         .fallback(refused::no_such_path)
         .method_not_allowed_fallback(refused::no_such_method)

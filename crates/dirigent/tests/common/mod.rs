@@ -1,6 +1,7 @@
 //! A lab with the daemon, for the length of a test.
 #![allow(dead_code, missing_docs, reason = "each test program uses a part of it")]
 
+pub mod http;
 pub mod traffic;
 
 use dirigent_datapath::kernel::{Instance, detach_all};

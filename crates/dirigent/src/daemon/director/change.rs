@@ -8,7 +8,9 @@ use crate::daemon::kept::{self, Kept};
 use crate::daemon::{config, naming, remove};
 use crate::failure::{Failure, Result, code};
 use crate::print::count;
-use dirigent_api::{Changed, Configuration, Document, Drained, Guard, IpvsadmDone, IpvsadmRefused, Past, ServerName, ServiceSpec};
+use dirigent_api::{
+    Changed, Configuration, Document, Drained, Event, Guard, IpvsadmDone, IpvsadmRefused, Past, ServerName, ServiceSpec,
+};
 use dirigent_config::file::json;
 use dirigent_config::layers::Drift;
 use dirigent_config::{Command, Model, Op, Overlay, Plan, ServiceKey, Settings};
@@ -319,7 +321,8 @@ impl Director {
         self.generation = generation;
         self.announce();
         if !told.is_empty() {
-            let plan = Plan { ops: plan.ops };
+            let (by, operations) = (asked.by.clone(), told.len());
+            self.events.tell(Event::Applied { generation, by, what: what.clone(), operations });
             self.remember(&asked.by, &what, &plan, Some(Overlay::between(&new, &old)));
         }
         Ok(Changed { generation, operations: told, notes })

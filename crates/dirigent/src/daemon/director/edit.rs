@@ -118,7 +118,8 @@ fn with_server(model: &Model, service: &Service, name: Option<&str>, what: &Do) 
             let address = body.get("address").and_then(Value::as_str).unwrap_or_default();
             if let Ok(server) = find(address) {
                 // Another port of the same address is another server.
-                let whole = address.parse().is_ok_and(|a: std::net::SocketAddr| (a.ip(), a.port()) == server.identity());
+                let whole =
+                    address.parse().is_ok_and(|a: std::net::SocketAddr| (a.ip(), a.port()) == server.identity());
                 if whole || server.port == service.key.port() {
                     return Err(exists(&server.name(), "real server"));
                 }

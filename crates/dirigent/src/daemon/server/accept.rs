@@ -27,7 +27,7 @@ const MOST_OF_ONE: usize = 32;
 /// How long a request's head may take to come, and the next one on the same connection.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a client may leave an answer unread.
-const UNREAD: Duration = Duration::from_secs(30);
+const UNREAD: Duration = Duration::from_secs(10);
 /// Between two tries when the process has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 

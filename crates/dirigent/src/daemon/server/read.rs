@@ -68,10 +68,7 @@ pub async fn servers(State(shared): State<Shared>, Named(service): Named<String>
     ),
     responses((status = 200, body = Server), Refused)
 )]
-pub async fn server(
-    State(shared): State<Shared>,
-    Named((service, server)): Named<(String, String)>,
-) -> Answer<Server> {
+pub async fn server(State(shared): State<Shared>, Named((service, server)): Named<(String, String)>) -> Answer<Server> {
     let name = shared.ask(|to| Ask::Name(ServerName { service, server }, to)).await?;
     let read = move |reader: &crate::report::Reader| {
         let servers = reader.services()?.into_iter().flat_map(|service| service.servers);
@@ -88,7 +85,9 @@ fn find(services: Vec<Service>, name: &str) -> Result<Service, Failure> {
         services.into_iter().filter(|service| naming::listed_key(service).is_some_and(|k| k.is_called(name))).collect();
     match (found.pop(), found.len()) {
         (Some(service), 0) => Ok(service),
-        (Some(_), _) => Err(Failure::new(name, "several are called so", "put its protocol in front, like tcp:192.0.2.10:80")),
+        (Some(_), _) => {
+            Err(Failure::new(name, "several are called so", "put its protocol in front, like tcp:192.0.2.10:80"))
+        }
         (None, _) => {
             let failure = Failure::new(name, "there is no such service", "`dirigent service list` names them");
             Err(Failure { code: code::ABSENT, ..failure })

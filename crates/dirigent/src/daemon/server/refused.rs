@@ -2,16 +2,22 @@
 
 use crate::failure::{Failure, code};
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use dirigent_api::{Refusal, path};
+use dirigent_config::file::json::Object;
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::{OpenApi, RefOr};
 
 /// How long a body may take to come.
-const BODY: Duration = Duration::from_secs(30);
+const BODY: Duration = Duration::from_secs(10);
 
 /// The answers that are no success.
 #[derive(utoipa::IntoResponses)]
@@ -73,11 +79,13 @@ impl IntoResponse for Rejected {
     }
 }
 
-impl From<JsonRejection> for Rejected {
-    fn from(rejection: JsonRejection) -> Self {
-        let remedy = format!("send JSON, with content-type application/json, of the form that {} names", path::OPENAPI);
-        Self::new(rejection.status(), "the request's body", rejection.body_text(), &remedy)
-    }
+fn unfit_as(status: StatusCode, what: String) -> Rejected {
+    let remedy = format!("send JSON, with content-type application/json, of the form that {} names", path::OPENAPI);
+    Rejected::new(status, "the request's body", what, &remedy)
+}
+
+fn unfit(what: String) -> Rejected {
+    unfit_as(StatusCode::UNPROCESSABLE_ENTITY, what)
 }
 
 impl From<QueryRejection> for Rejected {
@@ -101,9 +109,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Rejected;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejected> {
-        match tokio::time::timeout(BODY, Json::from_request(request, state)).await {
-            Ok(Ok(Json(body))) => Ok(Self(body)),
-            Ok(Err(rejection)) => Err(rejection.into()),
+        // An object: of a list serde would take the values by their order.
+        match tokio::time::timeout(BODY, Json::<Object>::from_request(request, state)).await {
+            Ok(Ok(Json(body))) => serde_json::from_value(body.into()).map(Self).map_err(|e| unfit(e.to_string())),
+            Ok(Err(rejection)) => Err(unfit_as(rejection.status(), rejection.body_text())),
             Err(_) => {
                 let what = format!("it did not come in {} seconds", BODY.as_secs());
                 Err(Rejected::new(StatusCode::REQUEST_TIMEOUT, "the request's body", what, "send it at once"))
@@ -121,6 +130,55 @@ pub struct Parameters<T>(pub T);
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Rejected))]
 pub struct Named<T>(pub T);
+
+/// The parameters behind the `?`, by path and method, out of the API's description.
+pub struct Known(HashMap<(String, Method), Vec<String>>);
+
+impl Known {
+    /// Those of all paths.
+    pub fn of(api: &OpenApi) -> Self {
+        let mut known = HashMap::new();
+        for (path, item) in &api.paths.paths {
+            let methods = [
+                (Method::GET, &item.get),
+                (Method::POST, &item.post),
+                (Method::PUT, &item.put),
+                (Method::PATCH, &item.patch),
+                (Method::DELETE, &item.delete),
+            ];
+            for (method, operation) in methods {
+                let parameters = operation.iter().flat_map(|operation| operation.parameters.iter().flatten());
+                let query = parameters.filter_map(|parameter| match parameter {
+                    RefOr::T(one) if one.parameter_in == ParameterIn::Query => Some(one.name.clone()),
+                    _ => None,
+                });
+                known.insert((path.clone(), method), query.collect());
+            }
+        }
+        Self(known)
+    }
+}
+
+/// Nobody's misspelt `dry_run` is taken for none.
+pub async fn known_parameters(State(known): State<Arc<Known>>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
+    if let Some(parameters) = known.0.get(&(path, request.method().clone())) {
+        let query = request.uri().query().unwrap_or_default();
+        let mut given = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
+        if let Some(unknown) = given.find(|name| !parameters.iter().any(|known| known == name)) {
+            let what = format!("unknown parameter {unknown:?}");
+            let near = dirigent_config::file::keys::nearest(&unknown, parameters.iter().map(String::as_str));
+            let remedy = match (near, parameters.as_slice()) {
+                (Some(near), _) => format!("did you mean {near}?"),
+                (None, []) => "remove it: there are none here".to_owned(),
+                (None, known) => format!("remove it; known are {}", known.join(", ")),
+            };
+            let place = "the address's parameters";
+            return Rejected::new(StatusCode::BAD_REQUEST, place, what, &remedy).into_response();
+        }
+    }
+    next.run(request).await
+}
 
 /// For every path that is none.
 pub async fn no_such_path(uri: Uri) -> Rejected {

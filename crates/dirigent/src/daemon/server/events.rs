@@ -1,0 +1,49 @@
+//! The stream of events: server-sent events, as the HTML standard has them.
+
+use super::Shared;
+use super::refused::{Parameters, Refused};
+use axum::extract::State;
+use axum::response::Sse;
+use axum::response::sse::{self, KeepAlive};
+use dirigent_api::{Event, path};
+use serde::Deserialize;
+use std::convert::Infallible;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::{Stream, StreamExt as _};
+use utoipa::IntoParams;
+
+/// What is worth an event.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Threshold {
+    /// Drops of one reason, each second, of which no event is sent unless they are more; default 0.
+    #[serde(default)]
+    drops: u64,
+}
+
+/// What happens from now on: configuration applied, server up or down, role changed, packets dropped.
+///
+/// The stream opens at once and ends with the daemon. Each event has its name (`applied`, `server`, `role`, `drops`,
+/// `missed`) and an object as its data.
+#[utoipa::path(
+    get, path = path::EVENTS, tag = "director", params(Threshold),
+    responses((status = 200, content_type = "text/event-stream", body = Event), Refused)
+)]
+pub async fn events(
+    State(shared): State<Shared>,
+    Parameters(Threshold { drops }): Parameters<Threshold>,
+) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    let heard = BroadcastStream::new(shared.events.listen());
+    let heard = heard.map(|event| match event {
+        Ok(event) => event,
+        Err(BroadcastStreamRecvError::Lagged(events)) => Event::Missed { events },
+    });
+    let wanted = heard.filter(move |event| !matches!(event, Event::Drops { per_second, .. } if *per_second <= drops));
+    let told = wanted.filter_map(|event| {
+        let data = serde_json::to_value(&event).ok()?;
+        let name = data.get("event")?.as_str()?.to_owned();
+        Some(Ok(sse::Event::default().event(name).data(data.to_string())))
+    });
+    Sse::new(told).keep_alive(KeepAlive::default())
+}

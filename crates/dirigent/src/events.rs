@@ -1,0 +1,44 @@
+//! `dirigent events`: what happens, as it happens.
+
+use crate::ask::Target;
+use crate::failure::{Failure, Result};
+use crate::print;
+use dirigent_api::Event;
+
+/// Prints events until the daemon ends.
+pub async fn run(target: &Target, drops: u64, json: bool) -> Result<()> {
+    let mut ended = false;
+    let mut failure = None;
+    target
+        .events(drops, |event| {
+            ended |= matches!(event, Event::Role { .. });
+            let printed = match json {
+                true => print::json_line(&event),
+                false => print::text(&format!("{}\n", line(&event))),
+            };
+            failure = printed.err();
+            failure.is_none()
+        })
+        .await?;
+    match (failure, ended) {
+        (Some(failure), _) => Err(failure),
+        (None, true) => Ok(()),
+        (None, false) => Err(Failure::new("", "the daemon ended the stream", "see its log, and ask again")),
+    }
+}
+
+/// One event, for people.
+fn line(event: &Event) -> String {
+    match event {
+        Event::Applied { generation, by, what, operations } => {
+            format!("applied   generation {generation}: {what} ({}), by {by}", print::count(*operations, "operation"))
+        }
+        Event::Server { address, up: true, why } => format!("server    {address} is up: {why}"),
+        Event::Server { address, up: false, why } => format!("server    {address} is down: {why}"),
+        Event::Role { role, why } => format!("role      {role}: {why}"),
+        Event::Drops { reason, text, per_second } => format!("drops     {per_second}/s {reason}: {text}"),
+        Event::Missed { events } => {
+            format!("missed    {}: this command was too slow", print::count(*events as usize, "event"))
+        }
+    }
+}
