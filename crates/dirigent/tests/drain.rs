@@ -162,9 +162,9 @@ fn persistent_clients_move_on_native_xdp() {
 fn drains_that_cannot_be_are_refused() {
     let lab = TestLab::up(&["--servers", "2"]);
     let (code, said) = lab.dirigent_fails(&["server", "drain", "192.0.2.99:80", "10.0.0.2"]);
-    assert!(code == 1 && said.contains("there is no such service") && said.contains("tcp 192.0.2.10:80"), "{said}");
+    assert!(code == 7 && said.contains("there is no such service") && said.contains("tcp 192.0.2.10:80"), "{said}");
     let (code, said) = lab.dirigent_fails(&["server", "drain", "192.0.2.10:80", "10.0.0.9"]);
-    assert!(code == 1 && said.contains("has no such real server") && said.contains("10.0.0.3:8080"), "{said}");
+    assert!(code == 7 && said.contains("has no such real server") && said.contains("10.0.0.3:8080"), "{said}");
     assert_eq!(lab.dirigent_fails(&["server", "drain", "192.0.2.10:80", "10.0.0.2", "--timeout", "5"]).0, 2);
     // The last one that took connections: done, and said.
     lab.dirigent(&["server", "drain", "192.0.2.10:80", "10.0.0.2"]);

@@ -261,7 +261,7 @@ fn counters_are_zeroed_and_rates_are_told() {
     curl(2);
     assert_eq!(counted(), (vec![1, 1], 2, 22));
     let (code, said) = lab.dirigent_fails(&["stats", "--zero", "tcp 192.0.2.99:80"]);
-    assert!(code == 1 && said.contains("there is no such service") && said.contains("service list"), "{said}");
+    assert!(code == 7 && said.contains("there is no such service") && said.contains("service list"), "{said}");
 
     lab.kill_daemon();
     assert_eq!(counted(), (vec![1, 1], 2, 22));
