@@ -212,7 +212,10 @@ fn the_sockets_group_may_read_only() {
     assert!(as_nobody("status").contains("forwarding"));
     assert!(as_nobody("service list").contains("192.0.2.10:80"));
     let refused = as_nobody("reload");
-    assert!(refused.contains("only root and members of the group `operators` may change") && refused.contains("failed"), "{refused}");
+    assert!(
+        refused.contains("only root and members of the group `operators` may change") && refused.contains("failed"),
+        "{refused}"
+    );
 }
 
 /// The sweep removes idle connections by itself, and the counts go down with them; a timeout changes for those there are.
