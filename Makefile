@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint golden live races spread bench fuzz random lab
+.PHONY: help setup deb demo test lint golden live races spread bench fuzz random lab
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -40,6 +40,9 @@ races: ## PACKETS=10000000 on two CPUs while connections come and go (as root)
 
 spread: ## draw docs/schedulers.svg anew: how each scheduler spreads load, from real runs
 	@cargo run --quiet --release -p dirigent-testkit --bin spread -- docs/schedulers.svg
+
+deb: ## a Debian package of a release build: target/deb/dirigent_VERSION_ARCH.deb
+	@scripts/deb.sh
 
 lab: ## a lab of network namespaces; ARGS="up --mode nat --family 4 --servers 3"
 	@scripts/lab.sh $(ARGS)

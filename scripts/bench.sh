@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make bench: nanoseconds a packet on XDP against floors measured in the same run, then ten
-# million live connections. Takes some minutes; `--only WORDS` measures some cases only, and
+# million live connections, then a large table that is restored and reloaded. Takes some minutes; `--only WORDS` measures some cases only, and
 # `--live N` only N live connections.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,6 +24,7 @@ case " $* " in
     failed=0
     bench --json target/bench/latest.json "$@" || failed=$?
     bench --json target/bench/live.json --live 10000000
+    scripts/bench-restore.sh
     exit "$failed"
     ;;
 esac

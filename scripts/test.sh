@@ -31,12 +31,16 @@ run_tests() {
     fi
 }
 
+# Of the build that is there: what make deb ships is the same in release.
+package() { scripts/deb-test.sh "$(scripts/deb.sh target/debug/dirigent)"; }
+
 part "set-up" scripts/setup.sh test
 part "recordings" recordings
 part "build" cargo build --workspace --all-targets
 part "miri" scripts/miri.sh
 part "fuzz, a short run" scripts/fuzz.sh 20
 part "kernel 6.1" scripts/old-kernel.sh
+part "the Debian package" package
 # Always the same scenarios: others are for `make live`, whose findings nobody's commit is to blame for.
 part "the real kernel beside ours" scripts/live.sh 1 16
 part "tests" run_tests "$@"

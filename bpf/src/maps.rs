@@ -14,7 +14,7 @@ use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
     CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_WORDS, Known, LINKS as MAX_LINKS, Link,
-    MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service, Settings, Tuple,
+    MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service, Settings, Source, Tuple,
     local_net, setting,
 };
 use dirigent_director::shared::S64;
@@ -31,6 +31,8 @@ const NO_PREALLOC: usize = 1;
 /// Virtual services, and real servers of all of them together.
 const MAX_SERVICES: usize = 16384;
 const MAX_SERVERS: usize = 131_072;
+/// Prefixes of clients, of all services together.
+const MAX_SOURCES: usize = 65536;
 
 #[btf_map]
 static CONNS4: HashMap<Tuple<Addr4>, Conn<Addr4>, 65536> = HashMap::new();
@@ -65,6 +67,10 @@ static LOCAL6: HashMap<Addr6, u32, 4096> = HashMap::new();
 static LOCAL_NETS4: LpmTrie<Addr4, u32, 16384> = LpmTrie::new();
 #[btf_map]
 static LOCAL_NETS6: LpmTrie<Addr6, u32, 16384> = LpmTrie::new();
+#[btf_map]
+static SOURCES4: LpmTrie<Source<Addr4>, u32, MAX_SOURCES> = LpmTrie::new();
+#[btf_map]
+static SOURCES6: LpmTrie<Source<Addr6>, u32, MAX_SOURCES> = LpmTrie::new();
 #[btf_map]
 static KNOWN4: HashMap<Place<Addr4>, Known, { 4 * MAX_SERVERS }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
@@ -363,6 +369,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn local_by_mark6(&self, addr: &Addr6) -> bool {
         local_nets() && in_net6(addr, local_net::BY_MARK)
+    }
+    #[inline(always)]
+    fn allows4(&self, service: u32, client: &Addr4) -> bool {
+        let of = Source { service, addr: *client };
+        SOURCES4.get(&Key::new(64, of)).is_some_and(|may| *may != 0)
+    }
+    #[inline(always)]
+    fn allows6(&self, service: u32, client: &Addr6) -> bool {
+        let of = Source { service, addr: *client };
+        SOURCES6.get(&Key::new(160, of)).is_some_and(|may| *may != 0)
     }
     #[inline(always)]
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {

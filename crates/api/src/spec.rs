@@ -1,6 +1,7 @@
 //! What services and servers are configured with: the keys of dirigent.toml, as JSON.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 /// A virtual service: the keys of `[[service]]`, which docs/config.md describes. What is absent has its default.
@@ -41,9 +42,19 @@ pub struct ServiceSpec {
     /// Who holds the virtual address: `operator` or `manage`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vip: Option<String>,
+    /// Clients that may open connections, as prefixes; none: all. The longest prefix decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<String>>,
+    /// Clients that may not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny: Option<Vec<String>>,
     /// Clients' connections go to the server of their earlier ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistence: Option<PersistenceSpec>,
+    /// What follows from its servers' health: the keys of `[service.health]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub health: Option<Map<String, Value>>,
     /// Its real servers, oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Vec<ServerSpec>>,
@@ -93,4 +104,8 @@ pub struct ServerSpec {
     /// QUIC: the id in connection ids that it makes, four bytes in hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_id: Option<String>,
+    /// How it is checked: the keys of `[[service.server.check]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub check: Option<Vec<Map<String, Value>>>,
 }

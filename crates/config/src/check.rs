@@ -3,8 +3,8 @@
 use crate::error::Violation;
 use crate::mark::{MAX_MARK_RULES, MarkRule};
 use crate::model::{
-    MAX_PERSISTENCE_S, MAX_SLOW_START, MAX_WEIGHT, Method, Netmask, Persistence, Protocol, Scheduler, Server, Service,
-    ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
+    MAX_PERSISTENCE_S, MAX_SLOW_START, MAX_SOURCES, MAX_WEIGHT, Method, Netmask, Persistence, Protocol, Scheduler,
+    Server, Service, ServiceKey, Sources, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -13,10 +13,13 @@ use std::time::Duration;
 /// What is wrong with a service and its servers.
 pub fn service(service: &Service) -> Vec<Violation> {
     let mut out = options(service);
+    out.extend(service.health.faults().into_iter().map(Violation::Health));
+    out.extend(sorry(service));
     let mut seen = HashSet::new();
     for s in &service.servers {
         out.extend(numbers(s));
         out.extend(server(service, s));
+        out.extend(health(s));
         if !seen.insert(s.identity()) {
             out.push(duplicate(&service.key, s));
         }
@@ -60,6 +63,26 @@ pub fn options(service: &Service) -> Vec<Violation> {
         if !(Duration::from_secs(1)..=MAX_SLOW_START).contains(&time) {
             out.push(Violation::SlowStartTime(time));
         }
+    }
+    out.extend(sources(service));
+    out
+}
+
+/// What is wrong with the clients' prefixes.
+fn sources(service: &Service) -> Vec<Violation> {
+    let Sources { allow, deny } = &service.sources;
+    let mut out = Vec::new();
+    let mut seen = HashSet::new();
+    for (key, prefix) in allow.iter().map(|p| ("allow", p)).chain(deny.iter().map(|p| ("deny", p))) {
+        if prefix.address().is_ipv6() != service.key.is_ipv6() {
+            out.push(Violation::SourceFamily { key, prefix: prefix.to_string() });
+        }
+        if !seen.insert(prefix) {
+            out.push(Violation::SourceTwice { key, prefix: prefix.to_string() });
+        }
+    }
+    if seen.len() > MAX_SOURCES {
+        out.push(Violation::TooManySources(seen.len()));
     }
     out
 }
@@ -129,6 +152,18 @@ fn persistence(p: &Persistence, ipv6: bool) -> Vec<Violation> {
         out.push(Violation::PersistenceMask(p.mask.to_string()));
     }
     out
+}
+
+/// What is wrong with a server's checks.
+pub fn health(server: &Server) -> Vec<Violation> {
+    server.health.faults().into_iter().map(Violation::Health).collect()
+}
+
+/// What is wrong with the sorry server: it must fit the service as any other.
+pub fn sorry(service: &Service) -> Vec<Violation> {
+    let sorry = service.health.sorry.as_ref();
+    let sorry = sorry.map(|s| server(service, &Server::new(s.address, s.port, s.method)));
+    sorry.unwrap_or_default()
 }
 
 /// The numbers of a server.

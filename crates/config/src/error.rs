@@ -1,7 +1,8 @@
 //! Everything this crate can object to.
 
+use crate::health::Fault;
 use crate::mark::{MAX_MARK_RULES, PROTOCOLS};
-use crate::model::{MAX_PERSISTENCE_S, MAX_WEIGHT, ServerId, ServiceKey};
+use crate::model::{MAX_PERSISTENCE_S, MAX_SOURCES, MAX_WEIGHT, ServerId, ServiceKey};
 use std::fmt;
 use std::net::IpAddr;
 use thiserror::Error;
@@ -157,9 +158,31 @@ pub enum Violation {
         /// Name of the checksum.
         checksum: &'static str,
     },
+    /// Something about checks and what follows from them.
+    #[error("{}", .0.1)]
+    Health(Fault),
     /// More mark rules than the table holds.
     #[error("{0} mark rules are over {MAX_MARK_RULES}")]
     TooManyMarks(usize),
+    /// A client's prefix that is not of the service's family.
+    #[error("{key} {prefix} has another address family than the virtual service")]
+    SourceFamily {
+        /// The key in dirigent.toml.
+        key: &'static str,
+        /// The addresses.
+        prefix: String,
+    },
+    /// One prefix of clients is named twice.
+    #[error("{key} holds {prefix}, which allow or deny holds already")]
+    SourceTwice {
+        /// The key in dirigent.toml.
+        key: &'static str,
+        /// The addresses.
+        prefix: String,
+    },
+    /// More prefixes of clients than a service may name.
+    #[error("{0} prefixes in allow and deny are over {MAX_SOURCES}")]
+    TooManySources(usize),
     /// No interface can be called so.
     #[error("interface {0:?} is no name of an interface")]
     MarkInterface(String),
@@ -215,7 +238,11 @@ impl Violation {
             }
             Self::GueWithoutPort => "set tunnel_port, usually 6080".into(),
             Self::TunnelChecksum { .. } => "remove tunnel_checksum, or choose \"none\"".into(),
+            Self::Health((.., remedy)) => (*remedy).into(),
             Self::TooManyMarks(_) => "use wider prefixes and port ranges, or fewer rules".into(),
+            Self::SourceFamily { .. } => "use prefixes of the service's family".into(),
+            Self::SourceTwice { .. } => "name it once, in allow or in deny".into(),
+            Self::TooManySources(_) => "use wider prefixes".into(),
             Self::MarkInterface(_) => "name an interface as `ip link` shows it".into(),
             Self::MarkFamily { .. } => "use addresses of one family, or set family to theirs".into(),
             Self::MarkProtocol(_) => {
@@ -247,7 +274,10 @@ impl Violation {
             Self::PersistenceMask(_) => "mask",
             Self::GueWithoutPort => "tunnel",
             Self::TunnelChecksum { .. } => "tunnel_checksum",
+            Self::Health((key, ..)) => key,
             Self::TooManyMarks(_) => "mark",
+            Self::SourceFamily { key, .. } | Self::SourceTwice { key, .. } => key,
+            Self::TooManySources(_) => "deny",
             Self::MarkInterface(_) => "interface",
             Self::MarkFamily { key, .. } => key,
             Self::MarkProtocol(_) => "protocol",

@@ -1,6 +1,7 @@
 //! dirigent.toml.
 
 pub mod duration;
+mod health;
 pub mod json;
 pub mod keys;
 mod print;
@@ -10,12 +11,15 @@ mod tests;
 
 use crate::check;
 use crate::error::{Diagnostics, Violation};
+use crate::health::Sorry;
 use crate::mark::{self, MAX_MARK_RULES, MarkRule, Ports, Prefix, Test};
 use crate::model::{
     DEFAULT_PERSISTENCE_S, FlagFault, MAX_WEIGHT, Method, Model, Netmask, Persistence, Protocol, Scheduler,
-    SchedulerFlags, Server, ServerId, Service, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
+    SchedulerFlags, Server, ServerId, Service, ServiceKey, Sources, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
-use crate::settings::{Defence, ErrorLimits, MAX_CONNECTIONS, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts};
+use crate::settings::{
+    Api, Defence, ErrorLimits, MAX_CONNECTIONS, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts,
+};
 use reader::{Report, Table, kind, one_of};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -123,8 +127,10 @@ impl Reader<'_> {
 
     fn settings(&mut self, root: &Table) -> Settings {
         let default = Settings::default();
+        let Some(t) = root.table("director", keys::DIRECTOR, &mut self.report) else { return default };
+        let api_table = t.table("api", keys::API, &mut self.report);
+        let api = api_table.as_ref().and_then(|t| self.api(t));
         let report = &mut self.report;
-        let Some(t) = root.table("director", keys::DIRECTOR, report) else { return default };
         let timeouts = t.table("timeouts", keys::TIMEOUTS, report);
         let errors = t.table("errors", keys::ERRORS, report);
         let text = |key, report: &mut _| t.string(key, report).map(|(text, _)| text.to_owned());
@@ -152,16 +158,41 @@ impl Reader<'_> {
             socket: text("socket", report),
             group: text("group", report),
             operators: text("operators", report),
+            api,
         };
         for violation in settings.violations() {
             let has = |table: &keys::Table| table.keys.iter().any(|k| k.name == violation.key());
-            let table = [(&timeouts, keys::TIMEOUTS), (&errors, keys::ERRORS)]
+            let table = [(&timeouts, keys::TIMEOUTS), (&errors, keys::ERRORS), (&api_table, keys::API)]
                 .into_iter()
                 .find_map(|(table, keys)| table.as_ref().filter(|_| has(&keys)))
                 .unwrap_or(&t);
             self.violation(table, &violation);
         }
         settings
+    }
+
+    /// The control API over TCP, if all of it can be understood.
+    fn api(&mut self, t: &Table) -> Option<Api> {
+        let mut file = |key, example| {
+            if t.get(key).is_none() {
+                self.missing(t, key, example);
+            }
+            t.string(key, &mut self.report).map(|(text, _)| text.to_owned())
+        };
+        let certificate = file("certificate", "/etc/dirigent/tls/director.pem");
+        let key = file("key", "/etc/dirigent/tls/director.key");
+        let clients = file("clients", "/etc/dirigent/tls/clients.pem");
+        let listen = file("listen", "192.0.2.2:9443").and_then(|text| {
+            let listen = text.parse().ok();
+            if listen.is_none() {
+                let remedy = "write ADDRESS:PORT in numbers, like \"192.0.2.2:9443\" or \"[::1]:9443\"";
+                self.report.add(t.place("listen"), format!("{text:?} is no address and port"), remedy);
+            }
+            listen
+        });
+        let operators = t.strings("operator_names", &mut self.report).unwrap_or_default();
+        let operators = operators.into_iter().map(|(name, _)| name.to_owned()).collect();
+        Some(Api { listen: listen?, certificate: certificate?, key: key?, clients: clients?, operators })
     }
 
     fn services(&mut self, root: &Table) -> Vec<Service> {
@@ -191,10 +222,15 @@ impl Reader<'_> {
         let slow_start = t.duration("slow_start", &mut self.report);
         let stateless = t.boolean("stateless", &mut self.report).unwrap_or(false);
         let quic = t.boolean("quic", &mut self.report).unwrap_or(false);
+        let sources = Sources { allow: self.prefixes(t, "allow"), deny: self.prefixes(t, "deny") };
         let policies = [VipPolicy::Operator, VipPolicy::Manage].map(|v| (v.name(), v));
         let vip = t.choice("vip", &policies, &mut self.report).unwrap_or_default();
         let persistence_table = t.table("persistence", keys::PERSISTENCE, &mut self.report);
         let persistence = persistence_table.as_ref().map(|p| self.persistence(p, key.is_ipv6()));
+        let health_table = t.table("health", keys::HEALTH, &mut self.report);
+        let mut health = health_table.as_ref().map_or_else(Default::default, |t| health::service(t, &mut self.report));
+        let sorry_table = health_table.as_ref().and_then(|t| t.table("sorry", keys::SORRY, &mut self.report));
+        health.sorry = sorry_table.as_ref().and_then(|t| self.sorry(t, placed.then_some(&key))).map(Box::new);
         let server_tables = t.tables("server", keys::SERVER, &mut self.report);
         let mut service = Service {
             key,
@@ -204,10 +240,15 @@ impl Reader<'_> {
             persistence,
             stateless,
             slow_start,
+            sources,
             quic,
             vip,
+            health,
             servers: Vec::new(),
         };
+        if let Some(table) = sorry_table.as_ref().filter(|_| placed) {
+            check::sorry(&service).iter().for_each(|v| self.violation(table, v));
+        }
         if whole {
             for violation in check::options(&service) {
                 let in_persistence = matches!(violation, Violation::PersistenceTime(_) | Violation::PersistenceMask(_));
@@ -237,6 +278,19 @@ impl Reader<'_> {
             self.report.add(at, violation.to_string(), violation.remedy());
         }
         whole.then_some(service)
+    }
+
+    /// A list of prefixes.
+    fn prefixes(&mut self, t: &Table, key: &str) -> Vec<Prefix> {
+        let (what, remedy) = PREFIX;
+        let mut read = Vec::new();
+        for (text, at) in t.strings(key, &mut self.report).unwrap_or_default() {
+            match Prefix::parse(text) {
+                Some(prefix) => read.push(prefix),
+                None => self.report.add(at, format!("{key} holds {text:?}, no {what}"), remedy),
+            }
+        }
+        read
     }
 
     /// What a service is known by. Where that is not to be understood, what is wrong with its
@@ -453,7 +507,21 @@ impl Reader<'_> {
             }
             id
         });
-        Some(Server { address, port, method, weight, upper, lower, server_id, draining: false })
+        let health = health::server(t, &mut self.report);
+        Some(Server { address, port, method, weight, upper, lower, server_id, health, draining: false })
+    }
+
+    /// Who serves when too few servers are up.
+    fn sorry(&mut self, t: &Table, service: Option<&ServiceKey>) -> Option<Sorry> {
+        let method = self.method(t);
+        let on_failure = health::sorry_on_failure(t, &mut self.report);
+        if t.get("address").is_none() {
+            self.missing(t, "address", "10.0.0.9:8080");
+        }
+        let (text, at) = t.string("address", &mut self.report)?;
+        let (address, port) = self.address(text, at)?;
+        let port = port.or_else(|| service.map(ServiceKey::port)).unwrap_or(0);
+        Some(Sorry { address, port, method, on_failure })
     }
 
     fn method(&mut self, t: &Table) -> Method {

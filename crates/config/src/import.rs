@@ -1,4 +1,4 @@
-//! Configuration out of other programs': ipvsadm's tables; mark rules of netfilter's, iptables' and nft's.
+//! Configuration out of other programs': keepalived's, ipvsadm's tables; mark rules of netfilter's, iptables' and nft's.
 //!
 //! What the director cannot do, because only netfilter knows it, is refused rule by rule,
 //! with the reason; the rest is translated.
@@ -6,6 +6,7 @@
 mod draft;
 mod iptables;
 mod ipvsadm;
+mod keepalived;
 mod nft;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::fmt;
 
 pub use iptables::{Family, iptables};
 pub use ipvsadm::{Table, ipvsadm};
+pub use keepalived::{Keepalived, Loader, is_keepalived, keepalived};
 pub use nft::nft;
 
 /// What came of a set of rules.

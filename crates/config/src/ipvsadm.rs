@@ -161,7 +161,7 @@ pub struct ServiceRule {
 }
 
 /// A server as a line describes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerRule {
     /// Its service.
     pub service: ServiceKey,
@@ -305,8 +305,10 @@ impl ServiceRule {
             persistence: self.persistence,
             stateless: old.is_some_and(|s| s.stateless),
             slow_start: old.and_then(|s| s.slow_start),
+            sources: old.map(|s| s.sources.clone()).unwrap_or_default(),
             quic: old.is_some_and(|s| s.quic),
             vip: old.map(|s| s.vip).unwrap_or_default(),
+            health: old.map(|s| s.health.clone()).unwrap_or_default(),
             servers: Vec::new(),
         })
     }
@@ -316,7 +318,12 @@ impl ServerRule {
     /// The server; what IPVS does not have stays as it was.
     fn server(&self, model: &Model) -> Server {
         let old = model.service(&self.service).and_then(|s| s.server(self.server.address, self.server.port));
-        Server { server_id: old.and_then(|s| s.server_id), draining: old.is_some_and(|s| s.draining), ..self.server }
+        Server {
+            server_id: old.and_then(|s| s.server_id),
+            health: old.map(|s| s.health.clone()).unwrap_or_default(),
+            draining: old.is_some_and(|s| s.draining),
+            ..self.server.clone()
+        }
     }
     fn apply(
         &self,

@@ -214,7 +214,7 @@ impl ServiceChange {
                 }
                 for server in added {
                     new.servers.retain(|s| s.identity() != server.identity());
-                    new.servers.push(*server);
+                    new.servers.push(server.clone());
                 }
                 if model.put_service(new).is_err() {
                     lose(format!("changes of service {key}, which do not fit what the file says of it"));

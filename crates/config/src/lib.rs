@@ -12,12 +12,14 @@
 mod check;
 pub mod error;
 pub mod file;
+pub mod health;
 pub mod import;
 pub mod ipvsadm;
 pub mod layers;
 pub mod mark;
 pub mod model;
 pub mod plan;
+pub mod ruleset;
 pub mod settings;
 #[cfg(test)]
 mod testing;
@@ -28,7 +30,7 @@ pub use layers::Overlay;
 pub use mark::{MarkRule, Ports, Prefix, Test};
 pub use model::{
     Method, Model, Netmask, Persistence, Protocol, Scheduler, SchedulerFlags, Server, ServerId, Service, ServiceKey,
-    Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
+    Sources, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 pub use plan::{Op, Plan};
-pub use settings::{Defence, ErrorLimits, Mode, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts};
+pub use settings::{Api, Defence, ErrorLimits, Mode, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts};

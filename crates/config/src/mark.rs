@@ -63,6 +63,11 @@ impl Prefix {
         };
         Some(Self { address, length })
     }
+    /// All addresses of a family.
+    pub fn everyone(ipv6: bool) -> Self {
+        let address = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        Self { address, length: 0 }
+    }
     /// Reads `192.0.2.0/24`, or an address alone.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, length) = match text.split_once('/') {

@@ -2,7 +2,8 @@
 
 use crate::check;
 use crate::error::{IpvsError, Violation};
-use crate::mark::MarkRule;
+use crate::health::{ServerHealth, ServiceHealth};
+use crate::mark::{MarkRule, Prefix};
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -18,6 +19,9 @@ pub const MAX_PERSISTENCE_S: u32 = 31 * 24 * 3600;
 pub const DEFAULT_PERSISTENCE_S: u32 = 360;
 /// Longest slow start: a day.
 pub const MAX_SLOW_START: Duration = Duration::from_secs(24 * 3600);
+
+/// Prefixes of clients at most that a service may name.
+pub const MAX_SOURCES: usize = 4096;
 
 /// Transport protocol of a virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -412,7 +416,7 @@ impl fmt::Display for ServerId {
 }
 
 /// A real server of one virtual service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Server {
     /// Address; with port its identity in the service.
     pub address: IpAddr,
@@ -429,6 +433,9 @@ pub struct Server {
     /// QUIC: the id in connection ids that it makes; none: see [`Server::quic_id`]. Not
     /// IPVS's: ipvsadm rules leave it.
     pub server_id: Option<ServerId>,
+    /// How it is checked. Not IPVS's: as `server_id`.
+    #[serde(default)]
+    pub health: ServerHealth,
     /// It takes no new connections, whatever its weight, and clients' persistence ends: those
     /// it has go on. Neither IPVS's nor the file's, but an operator's while the director runs.
     pub draining: bool,
@@ -437,7 +444,17 @@ pub struct Server {
 impl Server {
     /// A server with weight 1 and no thresholds.
     pub fn new(address: IpAddr, port: u16, method: Method) -> Self {
-        Self { address, port, method, weight: 1, upper: 0, lower: 0, server_id: None, draining: false }
+        Self {
+            address,
+            port,
+            method,
+            weight: 1,
+            upper: 0,
+            lower: 0,
+            server_id: None,
+            health: ServerHealth::default(),
+            draining: false,
+        }
     }
     /// Its id in QUIC's connection ids: the last four bytes of its address, if it has no other.
     pub fn quic_id(&self) -> ServerId {
@@ -460,6 +477,31 @@ impl Server {
     /// `address:port`.
     pub fn name(&self) -> String {
         join(self.address, self.port)
+    }
+}
+
+/// Which clients may open connections to a virtual service. The longest prefix that holds a
+/// client decides; one that none holds may, unless `allow` names any. Not IPVS's, which left
+/// that to netfilter: as [`Service::vip`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sources {
+    /// They may.
+    pub allow: Vec<Prefix>,
+    /// They may not.
+    pub deny: Vec<Prefix>,
+}
+
+impl Sources {
+    /// Whether every client may.
+    pub fn is_empty(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
+    }
+    /// Every prefix with whether its clients may, and first of all what holds for the rest.
+    /// Of an empty one nothing.
+    pub fn rules(&self, ipv6: bool) -> impl Iterator<Item = (Prefix, bool)> {
+        let rest = (!self.is_empty()).then_some((Prefix::everyone(ipv6), self.allow.is_empty()));
+        let allow = self.allow.iter().map(|prefix| (*prefix, true));
+        rest.into_iter().chain(allow).chain(self.deny.iter().map(|prefix| (*prefix, false)))
     }
 }
 
@@ -486,9 +528,15 @@ pub struct Service {
     /// A server that comes, or returns, takes its share of new connections little by little, in
     /// this time. Not IPVS's: as `vip`.
     pub slow_start: Option<Duration>,
+    /// Which clients may open connections.
+    #[serde(default)]
+    pub sources: Sources,
     /// Who holds the virtual address. Not IPVS's: [`Model::edit_service`] and
     /// plans set it, ipvsadm rules leave it.
     pub vip: VipPolicy,
+    /// What follows from its servers' checks. Not IPVS's: as `vip`.
+    #[serde(default)]
+    pub health: ServiceHealth,
     /// Real servers, oldest first. The schedulers go the other way: see
     /// [`Service::servers_in_list_order`].
     pub servers: Vec<Server>,
@@ -506,7 +554,9 @@ impl Service {
             stateless: false,
             quic: false,
             slow_start: None,
+            sources: Sources::default(),
             vip: VipPolicy::Operator,
+            health: ServiceHealth::default(),
             servers: Vec::new(),
         }
     }
@@ -565,6 +615,10 @@ impl Model {
         self.position(key).ok().and_then(|at| self.services.get(at))
     }
 
+    /// How many checks of servers are configured.
+    pub fn checks(&self) -> usize {
+        self.services.iter().flat_map(|s| &s.servers).map(|s| s.health.checks.len()).sum()
+    }
     /// The mark rules, in the order in which packets meet them.
     pub fn marks(&self) -> &[MarkRule] {
         &self.marks
@@ -629,6 +683,7 @@ impl Model {
             return Err(IpvsError::ServerExists);
         }
         first(check::server(service, &server))?;
+        first(check::health(&server))?;
         service.servers.push(server);
         Ok(())
     }
@@ -636,7 +691,7 @@ impl Model {
     pub fn edit_server(&mut self, key: &ServiceKey, server: Server) -> Result<(), IpvsError> {
         let service = self.service_mut(key).ok_or(IpvsError::ServiceNotDefined)?;
         check_number(&server)?;
-        let verdict = first(check::server(service, &server));
+        let verdict = first(check::server(service, &server)).and_then(|()| first(check::health(&server)));
         let Some(old) = service.servers.iter_mut().find(|s| s.identity() == server.identity()) else {
             return Err(IpvsError::NoSuchServer);
         };

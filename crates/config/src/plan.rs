@@ -65,8 +65,8 @@ impl Op {
             Self::AddService(service) => model.add_service(service.clone()),
             Self::EditService(service) => model.edit_service(service),
             Self::RemoveService(key) => model.remove_service(key),
-            Self::AddServer { service, server } => model.add_server(service, *server),
-            Self::EditServer { service, server } => model.edit_server(service, *server),
+            Self::AddServer { service, server } => model.add_server(service, server.clone()),
+            Self::EditServer { service, server } => model.edit_server(service, server.clone()),
             Self::RemoveServer { service, address, port } => model.remove_server(service, *address, *port),
         }
     }
@@ -129,7 +129,9 @@ impl Plan {
                 }
                 None => {
                     ops.push(Op::AddService(service.without_servers()));
-                    ops.extend(service.servers.iter().map(|s| Op::AddServer { service: service.key, server: *s }));
+                    ops.extend(
+                        service.servers.iter().map(|s| Op::AddServer { service: service.key, server: s.clone() }),
+                    );
                 }
             }
         }
@@ -175,7 +177,7 @@ fn servers(old: &Service, new: &Service, ops: &mut Vec<Op>) {
     let (quiesced, edited): (Vec<_>, Vec<_>) = stay
         .iter()
         .filter(|s| old.server(s.address, s.port) != Some(s))
-        .map(|s| Op::EditServer { service, server: *s })
+        .map(|s| Op::EditServer { service, server: s.clone() })
         .partition(|op| matches!(op, Op::EditServer { server, .. } if !server.takes()));
     ops.extend(edited);
     for server in rest {
@@ -183,7 +185,7 @@ fn servers(old: &Service, new: &Service, ops: &mut Vec<Op>) {
         if places.contains_key(&(address, port)) {
             ops.push(Op::RemoveServer { service, address, port });
         }
-        ops.push(Op::AddServer { service, server: *server });
+        ops.push(Op::AddServer { service, server: server.clone() });
     }
     ops.extend(quiesced);
     let gone = old.servers.iter().filter(|s| new.server(s.address, s.port).is_none());
@@ -251,6 +253,7 @@ fn describe_settings(s: &Settings) -> String {
     note(e.destination_burst != de.destination_burst, "destination_burst", e.destination_burst.to_string());
     note(s.socket != d.socket, "socket", s.socket_path());
     note(s.group != d.group, "group", s.group.clone().unwrap_or_default());
+    note(s.api != d.api, "api", s.api.as_ref().map_or_else(String::new, |api| api.listen.to_string()));
     note(s.operators != d.operators, "operators", s.operators.clone().unwrap_or_default());
     if out.is_empty() { "all settings to their defaults".into() } else { out.join(", ") }
 }
@@ -276,8 +279,20 @@ fn describe_service(s: &Service) -> String {
     if let Some(time) = s.slow_start {
         out += &format!(" slow start {}", crate::file::duration::format(time));
     }
+    for (word, prefixes) in [("allow", &s.sources.allow), ("deny", &s.sources.deny)] {
+        if !prefixes.is_empty() {
+            let prefixes: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
+            out += &format!(" {word} {}", prefixes.join(","));
+        }
+    }
     if s.vip == crate::model::VipPolicy::Manage {
         out += " vip managed";
+    }
+    if s.health != crate::health::ServiceHealth::default() {
+        out += &format!(" quorum {}", s.health.quorum);
+        if let Some(sorry) = &s.health.sorry {
+            out += &format!(" sorry server {}", crate::model::join(sorry.address, sorry.port));
+        }
     }
     out
 }
@@ -296,6 +311,10 @@ fn describe_server(s: &Server) -> String {
     }
     if let Some(id) = s.server_id {
         out += &format!(" server_id {id}");
+    }
+    if !s.health.checks.is_empty() {
+        let names: Vec<_> = s.health.checks.iter().map(|c| c.probe.name()).collect();
+        out += &format!(" checks {}", names.join(", "));
     }
     if s.draining {
         out += " draining";

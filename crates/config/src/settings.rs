@@ -4,6 +4,7 @@ use crate::error::Violation;
 use crate::model::MAX_PERSISTENCE_S;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Most connections that can be asked for: 16 Mi.
@@ -247,6 +248,28 @@ impl Default for ErrorLimits {
     }
 }
 
+/// The control API over TCP: TLS that both sides prove themselves with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Api {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Files in PEM: the director's certificate, with those that lead to its root.
+    pub certificate: String,
+    /// The key of it.
+    pub key: String,
+    /// The roots that clients' certificates must lead to.
+    pub clients: String,
+    /// Names in certificates whose owners may change the director; the others may read.
+    pub operators: Vec<String>,
+}
+
+impl Api {
+    /// The texts, by their key in dirigent.toml.
+    pub fn files(&self) -> [(&'static str, &str); 3] {
+        [("certificate", &self.certificate), ("key", &self.key), ("clients", &self.clients)]
+    }
+}
+
 /// Settings of one director.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -297,6 +320,8 @@ pub struct Settings {
     pub group: Option<String>,
     /// Group whose members may change the director through the socket; None: root only.
     pub operators: Option<String>,
+    /// The control API over TCP; None: only the socket.
+    pub api: Option<Api>,
 }
 
 impl Default for Settings {
@@ -323,6 +348,7 @@ impl Default for Settings {
             socket: None,
             group: None,
             operators: None,
+            api: None,
         }
     }
 }
@@ -490,6 +516,19 @@ impl Settings {
             // sun_path holds 108 bytes with the final zero.
             if !socket.starts_with('/') || socket.len() > 107 || socket.contains('\0') {
                 bad("socket", format!("{socket:?} is no socket path"), "use an absolute path of at most 107 bytes");
+            }
+        }
+        if let Some(api) = &self.api {
+            for (key, file) in api.files() {
+                if !file.starts_with('/') || file.contains('\0') {
+                    bad(key, format!("{file:?} is no absolute path"), "name a file in PEM, from / on");
+                }
+            }
+            if api.listen.port() == 0 {
+                bad("listen", "the port is 0".into(), "name a port, like 9443");
+            }
+            if api.operators.iter().any(String::is_empty) {
+                bad("operator_names", "holds an empty name".into(), "name what stands in clients' certificates");
             }
         }
         for (key, group) in [("group", &self.group), ("operators", &self.operators)] {

@@ -1,5 +1,6 @@
 //! Arbitrary Models for property tests.
 
+use crate::health::*;
 use crate::mark::*;
 use crate::model::*;
 use crate::settings::*;
@@ -37,16 +38,172 @@ fn method() -> impl Strategy<Value = Method> {
 
 fn server(key: ServiceKey) -> impl Strategy<Value = Server> {
     let weight = prop_oneof![Just(0), Just(1), 0..=MAX_WEIGHT];
-    (0..5u8, method(), prop::sample::select(vec![0, 80, 8080]), weight, (0..9u32, 0..9u32)).prop_map(
-        move |(n, method, port, weight, (a, b))| {
+    let port = prop::sample::select(vec![0, 80, 8080]);
+    let server =
+        (0..5u8, method(), port, weight, (0..9u32, 0..9u32)).prop_map(move |(n, method, port, weight, (a, b))| {
             let address = match key.is_ipv6() {
                 false => Ipv4Addr::new(10, 0, 0, n + 1).into(),
                 true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n) + 1).into(),
             };
             let port = if method == Method::Nat || key.mark() != 0 { port } else { key.port() };
-            Server { address, port, method, weight, upper: a.max(b), lower: a.min(b), server_id: None, draining: false }
+            Server { weight, upper: a.max(b), lower: a.min(b), ..Server::new(address, port, method) }
+        });
+    (server, server_health()).prop_map(|(server, health)| Server { health, ..server })
+}
+
+fn time() -> impl Strategy<Value = Duration> {
+    (1..=86_400_000u64).prop_map(Duration::from_millis)
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let name = || prop::option::of("[a-z]{1,8}");
+    (prop::collection::vec("[ -~]{1,9}", 1..4), name(), name()).prop_map(|(command, user, group)| Script {
+        command,
+        user,
+        group,
+    })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let regex = ("[!-~]{1,9}", any::<bool>(), prop::sample::subsequence(&REGEX_OPTIONS[..], 0..3)).prop_map(
+        |(pattern, invert, options)| Regex {
+            pattern,
+            invert,
+            options: options.into_iter().map(str::to_owned).collect(),
+            min_offset: invert.then_some(3),
+            max_offset: None,
+        },
+    );
+    let status = prop::collection::vec((100..300u16, 300..600u16), 0..3);
+    let digest = prop::option::of("[0-9a-f]{32}");
+    let host = prop::option::of("[a-z.]{1,9}");
+    ("/[!-~]{0,9}", host, status, digest, prop::option::of(regex), prop::option::of(any::<bool>())).prop_map(
+        |(path, virtual_host, status, digest, regex, close_notify)| Request {
+            path,
+            virtual_host,
+            status,
+            digest,
+            regex,
+            close_notify,
         },
     )
+}
+
+fn probe() -> impl Strategy<Value = Probe> {
+    let tls =
+        (prop::option::of("[a-z.]{1,9}"), any::<bool>()).prop_map(|(sni, close_notify)| Tls { sni, close_notify });
+    let http = (
+        prop::sample::select(&HttpVersion::ALL[..]),
+        prop::option::of("[a-z.]{1,9}"),
+        prop::collection::vec(request(), 1..3),
+        any::<bool>(),
+        prop::option::of(tls),
+    );
+    let http = http.prop_map(|(version, virtual_host, requests, fast_recovery, tls)| {
+        Probe::Http(Http { version, virtual_host, requests, fast_recovery, tls })
+    });
+    let dns = (prop::sample::select(&Record::ALL[..]), "([a-z]{1,9}\\.){1,3}");
+    let bytes = || prop::option::of("([0-9a-f]{2}){0,5}");
+    let udp = (bytes(), bytes(), 0..255u16, 255..900u16)
+        .prop_map(|(payload, reply, min_reply, max_reply)| Probe::Udp(Udp { payload, reply, min_reply, max_reply }));
+    let bfd = (time(), any::<[bool; 2]>(), 1..=255u8, prop::option::of(1..=255u8), prop::option::of(0..255u8))
+        .prop_map(|(time, [passive, multihop], multiplier, ttl, max_hops)| {
+            let (min_rx, min_tx, idle_tx) = (time, time * 2, time * 3);
+            Probe::Bfd(Bfd { min_rx, min_tx, idle_tx, multiplier, passive, ttl, max_hops, multihop })
+        });
+    prop_oneof![
+        Just(Probe::Tcp),
+        Just(Probe::Ping),
+        http,
+        "[a-z.]{1,9}".prop_map(|helo| Probe::Smtp { helo }),
+        dns.prop_map(|(record, name)| Probe::Dns { name, record }),
+        udp,
+        (script(), any::<bool>()).prop_map(|(script, weight_from_exit)| Probe::Script { script, weight_from_exit }),
+        ("/[ -~]{0,9}", -MAX..=MAX, any::<bool>()).prop_map(|(path, weight, reverse)| Probe::File {
+            path,
+            weight,
+            reverse
+        }),
+        bfd,
+    ]
+}
+
+const MAX: i32 = i32::MAX;
+
+fn check() -> impl Strategy<Value = Check> {
+    let pace = (time(), time(), any::<u32>(), prop::option::of(time()), 1..5u32).prop_map(
+        |(interval, timeout, retries, warmup, rise)| Pace {
+            interval,
+            jitter: timeout,
+            timeout,
+            retries,
+            retry_interval: interval,
+            warmup,
+            rise,
+        },
+    );
+    let address = |n: u8| prop::option::of(Just(IpAddr::from([10, 9, 9, n])));
+    let port = || prop::option::of(1..=u16::MAX);
+    let target = (address(1), port(), address(2), port(), prop::option::of("[a-z]{1,15}"), any::<u32>()).prop_map(
+        |(address, port, source, source_port, interface, mark)| Target {
+            address,
+            port,
+            source,
+            source_port,
+            interface,
+            mark,
+        },
+    );
+    (probe(), pace, target, any::<[bool; 2]>()).prop_map(|(probe, pace, mut target, [start_down, log_failures])| {
+        match &probe {
+            Probe::Script { .. } | Probe::File { .. } => target = Target::default(),
+            Probe::Bfd(_) => target.address = Some([10, 9, 9, 3].into()),
+            _ => {}
+        }
+        Check { probe, pace, target, start_down, log_failures }
+    })
+}
+
+fn server_health() -> impl Strategy<Value = ServerHealth> {
+    let on_failure = prop::option::of(prop::sample::select(&OnFailure::ALL[..]));
+    let script = || prop::option::of(script().prop_map(Box::new));
+    let health =
+        (prop::collection::vec(check(), 0..3), on_failure, script(), script(), prop::option::of(any::<bool>()))
+            .prop_map(|(checks, on_failure, notify_up, notify_down, mail)| ServerHealth {
+                checks,
+                on_failure,
+                notify_up,
+                notify_down,
+                mail,
+            });
+    prop_oneof![3 => Just(ServerHealth::default()), 1 => health]
+}
+
+fn service_health(key: ServiceKey) -> impl Strategy<Value = ServiceHealth> {
+    let sorry = (method(), any::<bool>()).prop_map(move |(method, quiesce)| {
+        let address =
+            if key.is_ipv6() { Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 99).into() } else { [10, 0, 0, 99].into() };
+        let on_failure = if quiesce { OnFailure::Quiesce } else { OnFailure::Remove };
+        Box::new(Sorry { address, port: key.port(), method, on_failure })
+    });
+    let script = || prop::option::of(script().prop_map(Box::new));
+    let health = (prop::option::of(sorry), script(), script(), (1..9u32, 0..9u32), any::<[bool; 4]>()).prop_map(
+        |(sorry, quorum_up, quorum_down, (quorum, hysteresis), flags)| {
+            let [notify_at_stop, only_with_address, mail, quiesce] = flags;
+            ServiceHealth {
+                on_failure: if quiesce { OnFailure::Quiesce } else { OnFailure::Remove },
+                quorum: quorum + hysteresis,
+                hysteresis,
+                quorum_up,
+                quorum_down,
+                notify_at_stop,
+                only_with_address,
+                mail: mail.then_some(quiesce),
+                sorry,
+            }
+        },
+    );
+    prop_oneof![3 => Just(ServiceHealth::default()), 1 => health]
 }
 
 fn persistence(ipv6: bool) -> impl Strategy<Value = Persistence> {
@@ -66,10 +223,17 @@ fn service(key: ServiceKey) -> impl Strategy<Value = Service> {
     let flags = any::<(bool, bool, bool)>();
     let servers = prop::collection::vec(server(key), 0..6);
     let slow_start = prop::option::of((1..=86_400_000u64).prop_map(|ms| Duration::from_millis(ms.max(1000))));
-    let own = (any::<(bool, bool)>(), prop::option::of(0..4u32), slow_start);
+    let lengths = prop::collection::btree_map(0..=32u8, any::<bool>(), 0..3);
+    let own = ((any::<(bool, bool)>(), prop::option::of(0..4u32), slow_start), service_health(key), lengths);
     (prop::sample::select(Scheduler::ALL), flags, any::<bool>(), persistence, any::<bool>(), servers, own).prop_map(
         move |(scheduler, (fallback, port, third), one_packet, persistence, manage, mut servers, own)| {
-            let ((stateless, quic), id, slow_start) = own;
+            let (((stateless, quic), id, slow_start), health, lengths) = own;
+            let address = if key.is_ipv6() { "2001:db8::1" } else { "192.0.2.1" }.parse().unwrap();
+            let named = |is| {
+                let lengths = lengths.iter().filter(|(_, allowed)| **allowed == is);
+                lengths.filter_map(|(length, _)| Prefix::new(address, *length)).collect()
+            };
+            let sources = Sources { allow: named(true), deny: named(false) };
             let udp = key.protocol() == Some(Protocol::Udp);
             let quic = quic && udp && persistence.is_none();
             let mut seen = std::collections::HashSet::new();
@@ -92,6 +256,8 @@ fn service(key: ServiceKey) -> impl Strategy<Value = Service> {
                     use Scheduler::{Nq, Sed, Twos, Wlc, Wrr};
                     [Wrr, Wlc, Sed, Nq, Twos].contains(&scheduler)
                 }),
+                health,
+                sources,
                 vip: if manage && key.mark() == 0 { VipPolicy::Manage } else { VipPolicy::Operator },
                 servers,
             }
@@ -114,6 +280,12 @@ fn settings() -> impl Strategy<Value = Settings> {
         ErrorLimits { rate, burst, destination_rate, destination_burst }
     });
     let socket = prop::option::of("/[ -~äß\u{1}]{0,20}");
+    let file = "/[ -~äß\u{1}]{0,20}";
+    let operators = prop::collection::vec("[ -~ä]{1,9}", 0..3);
+    let api = (any::<std::net::IpAddr>(), 1..=u16::MAX, [file, file, file], operators);
+    let api = prop::option::of(api.prop_map(|(ip, port, [certificate, key, clients], operators)| {
+        crate::settings::Api { listen: (ip, port).into(), certificate, key, clients, operators }
+    }));
     let mark_device = prop::option::of("[A-Z][a-z0-9._-]{0,11}");
     let rest = (
         prop::sample::select(&Mode::ALL[..]),
@@ -124,7 +296,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     );
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
-    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)]).prop_map(
+    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)], api).prop_map(
         |(
             instance,
             interfaces,
@@ -133,6 +305,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             errors,
             socket,
             [group, operators],
+            api,
         )| {
             let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc, others @ ..] = switches;
             let [expire_nodest_conn, expire_quiescent_template, sloppy_tcp, sloppy_sctp, cache_bypass] = others;
@@ -159,6 +332,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 socket,
                 group,
                 operators,
+                api,
             }
         },
     )

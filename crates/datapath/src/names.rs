@@ -151,4 +151,6 @@ pub const MAPS: &[&str] = &[
     "SERVICES6",
     "SETTINGS",
     "SLOTS",
+    "SOURCES4",
+    "SOURCES6",
 ];

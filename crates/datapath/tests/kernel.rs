@@ -386,6 +386,128 @@ server = [{ address = "fd00::2" }]
     });
 }
 
+/// Who may open connections: the longest prefix says so, on tc as in memory, of services by
+/// address and by mark, with and without persistence, and after changes and a new daemon.
+#[test]
+fn clients_are_judged_the_same_on_tc_and_in_memory() {
+    use dirigent_config::Model;
+    use dirigent_datapath::control::{Control, KernelStore, Store};
+    use dirigent_datapath::memory::{Capacity, Incoming, MemoryTables, run_slow, run_tc};
+    use dirigent_director::records::{Link, NextHop, hop};
+    use dirigent_director::{Reason, shared::S32};
+    use dirigent_wire::Mac;
+    /// A service of 0x1fxx of each family, the one by its address, the other by a mark.
+    fn model(four: &str, six: &str, persistent: bool) -> Model {
+        let port = 0x1f00;
+        let table = if persistent { "persistence = {}" } else { "" };
+        let text = format!(
+            "version = 1\n[[mark]]\nfamily = 6\nset = 7\n\
+             [[service]]\nprotocol = \"tcp\"\naddress = \"198.18.0.1:{port}\"\n{four}\n{table}\n\
+             server = [{{ address = \"10.0.0.2:{port}\" }}]\n\
+             [[service]]\nfwmark = 7\nfamily = 6\n{six}\n{table}\nserver = [{{ address = \"fd00::2\" }}]\n"
+        );
+        dirigent_config::file::parse("f", &text).unwrap()
+    }
+    fn lead<S: Store>(control: &mut Control<S>, link: u32) {
+        let (src, dst) = (Mac::new([2, 0, 0, 0, 0, 1]), Mac::new([2, 0, 0, 0, 0, 3]));
+        let way = NextHop { state: S32::new(hop::RESOLVED), ifindex: link, mtu: 1500, src, dst, ..NextHop::default() };
+        for server in ["10.0.0.2", "fd00::2"] {
+            control.set_next_hop(server.parse().unwrap(), &way).unwrap();
+        }
+    }
+    fn set_up<S: Store>(store: S, link: u32) -> Control<S> {
+        let mut control = Control::open(store, &model("", "", false)).unwrap();
+        lead(&mut control, link);
+        let store = control.store_mut();
+        let mac = Mac::new([2, 0, 0, 0, 0, 1]);
+        store.put_link(link, &Link { mac, used: 1, ..Link::default() }).unwrap();
+        for vip in ["198.18.0.1", "2001:db8:1::1"] {
+            store.set_local(vip.parse().unwrap(), true).unwrap();
+        }
+        control
+    }
+    in_namespace(|| {
+        let link = veth();
+        let kernel = unpinned();
+        let mut in_kernel = set_up(KernelStore::new(&kernel).unwrap(), link);
+        let mut memories = [(); 2].map(|()| set_up(MemoryTables::new(&Capacity::default()), link));
+        // The client is 198.51.100.7 or 2001:db8:7::7.
+        let mut source = 0;
+        for (four, six, may) in [
+            ("", "", true),
+            ("deny = [\"198.51.100.0/24\"]", "deny = [\"2001:db8:7::/48\"]", false),
+            ("deny = [\"203.0.113.0/24\"]", "deny = [\"2001:db8:9::/48\"]", true),
+            ("allow = [\"203.0.113.0/24\"]", "allow = [\"2001:db8:9::/48\"]", false),
+            ("allow = [\"198.51.100.7\"]", "allow = [\"2001:db8:7::7\"]", true),
+            (
+                "allow = [\"198.51.0.0/16\"]\ndeny = [\"198.51.100.0/29\"]",
+                "allow = [\"2001:db8::/32\"]\ndeny = [\"2001:db8:7::/64\"]",
+                false,
+            ),
+            (
+                "deny = [\"198.51.0.0/16\"]\nallow = [\"198.51.100.0/29\"]",
+                "deny = [\"2001:db8::/32\"]\nallow = [\"2001:db8:7::/64\"]",
+                true,
+            ),
+            ("deny = [\"0.0.0.0/0\"]", "deny = [\"::/0\"]", false),
+            ("allow = [\"0.0.0.0/0\"]", "allow = [\"::/0\"]", true),
+            ("", "", true),
+        ] {
+            for persistent in [false, true] {
+                let new = model(four, six, persistent);
+                in_kernel.change_to(&new).unwrap();
+                memories.iter_mut().for_each(|control| control.change_to(&new).unwrap());
+                let mut kept = in_kernel.store().sources().unwrap();
+                kept.sort_unstable();
+                for control in &memories {
+                    let mut same = control.store().sources().unwrap();
+                    same.sort_unstable();
+                    assert_eq!(kept, same, "{four}");
+                }
+                // A new daemon finds what is there.
+                in_kernel = Control::open(KernelStore::new(&kernel).unwrap(), &new).unwrap();
+                lead(&mut in_kernel, link);
+                for v6 in [false, true] {
+                    source += 1;
+                    let mut frame = syn(v6, 0);
+                    let port = if v6 { 54 } else { 34 };
+                    frame[port + 1] = source;
+                    let before = in_kernel.store().reasons().unwrap();
+                    let context = SkbContext { ifindex: link, ingress_ifindex: link, ..SkbContext::default() };
+                    let ran = kernel.run_tc(Direction::Ingress, &context, &frame).unwrap();
+                    let after = in_kernel.store().reasons().unwrap();
+                    let rose: Vec<_> =
+                        Reason::ALL.iter().filter(|r| after[**r as usize] != before[**r as usize]).collect();
+                    let wanted = if may { Reason::Request } else { Reason::Denied };
+                    let what = format!("{four} {six} IPv6 {v6}, persistent {persistent}");
+                    assert_eq!(rose, [&wanted], "{what}");
+                    let packet = Incoming { frame: &frame, ingress: link, ..Incoming::default() };
+                    let [in_memory, all_slow] = &mut memories;
+                    let outcome = run_tc(in_memory.store_mut(), &packet);
+                    assert_eq!(outcome.verdict.reason, wanted, "{what}");
+                    assert_eq!(run_slow(all_slow.store_mut(), &packet), outcome, "{what}");
+                    assert_eq!(ran.frame, outcome.frame, "{what}");
+                }
+            }
+        }
+        // Who is known goes on, denied or not; and nothing stays in the tables.
+        let deny = model("deny = [\"0.0.0.0/0\"]", "deny = [\"::/0\"]", true);
+        in_kernel.change_to(&deny).unwrap();
+        for (v6, known) in [(false, source - 1), (true, source)] {
+            let mut frame = syn(v6, 0);
+            frame[if v6 { 55 } else { 35 }] = known;
+            let before = in_kernel.store().reasons().unwrap();
+            let context = SkbContext { ifindex: link, ingress_ifindex: link, ..SkbContext::default() };
+            kernel.run_tc(Direction::Ingress, &context, &frame).unwrap();
+            let after = in_kernel.store().reasons().unwrap();
+            let request = Reason::Request as usize;
+            assert_eq!(after[request], before[request] + 1, "IPv6 {v6}");
+        }
+        in_kernel.change_to(&Model::default()).unwrap();
+        assert_eq!(in_kernel.store().sources().unwrap(), []);
+    });
+}
+
 #[test]
 fn auto_on_a_virtual_device_is_tc_and_says_why() {
     in_namespace(|| {

@@ -177,6 +177,8 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     fn local<T: Tables>(t: &T, addr: &Self::Addr) -> bool;
     /// Whether it is for a marked packet, if not anyway.
     fn local_by_mark<T: Tables>(t: &T, addr: &Self::Addr) -> bool;
+    /// Whether the client may open connections to that service, which judges its clients.
+    fn allows<T: Tables>(t: &T, service: u32, client: &Self::Addr) -> bool;
     /// The NAT server there.
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Self::Addr>) -> Option<&'t Known>;
     /// What the first piece of that datagram said.
@@ -256,6 +258,10 @@ impl Family for V4 {
     #[inline(always)]
     fn local_by_mark<T: Tables>(t: &T, addr: &Addr4) -> bool {
         t.local_by_mark4(addr)
+    }
+    #[inline(always)]
+    fn allows<T: Tables>(t: &T, service: u32, client: &Addr4) -> bool {
+        t.allows4(service, client)
     }
     #[inline(always)]
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Addr4>) -> Option<&'t Known> {
@@ -361,6 +367,10 @@ impl Family for V6 {
     #[inline(always)]
     fn local_by_mark<T: Tables>(t: &T, addr: &Addr6) -> bool {
         t.local_by_mark6(addr)
+    }
+    #[inline(always)]
+    fn allows<T: Tables>(t: &T, service: u32, client: &Addr6) -> bool {
+        t.allows6(service, client)
     }
     #[inline(always)]
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Addr6>) -> Option<&'t Known> {

@@ -133,6 +133,9 @@ pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
         return Err(unrelated);
     }
     let service = open::find::<F, T>(t, key, 0).ok_or(unrelated)?;
+    if open::denies::<F, T>(t, service, &key.src) {
+        return Err(Verdict::drop(Reason::Denied));
+    }
     let mut wish = open::Wish { obstructed: true, ..open::Wish::new(service, 0, p.ingress(), false, 0) };
     // No error is sent about an error.
     wish.server =

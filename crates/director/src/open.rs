@@ -183,6 +183,9 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
 #[inline(always)]
 pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
     let wish = admit::<F, P, T>(p, t, &w.flow)?;
+    if !wish.chosen && denies::<F, T>(t, wish.service, &w.flow.key.src) {
+        return Err(Verdict::drop(Reason::Denied));
+    }
     // Once a packet: it may be here again when what was in its way is gone.
     if !wish.chosen && !wish.obstructed && is_shed(t) {
         return Err(Verdict::drop(Reason::DropPacket));
@@ -198,6 +201,14 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
     }
     let Work { flow, conn, reply, .. } = w;
     connect::<F, T>(t, &flow.key, wish, (conn, reply))
+}
+
+/// Whether the service is not for this client. Looked at where connections are opened, and
+/// nowhere else: those that are known cost no more for it.
+#[inline(always)]
+pub fn denies<F: Family, T: Tables>(t: &T, service: u32, client: &F::Addr) -> bool {
+    let judged = t.service(service).is_some_and(|service| service.flags & service_flag::JUDGED != 0);
+    judged && !F::allows(t, service, client)
 }
 
 /// [`Stage::Choose`]: the real server of a new flow.

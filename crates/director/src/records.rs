@@ -11,7 +11,7 @@ use dirigent_wire::{Be16, Mac};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of every layout in this file.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Which way between client and server: the key of a connection entry is the
 /// packet's own tuple, so NAT has one entry for each direction.
@@ -83,6 +83,17 @@ impl<A> Place<A> {
     pub fn mark(mark: A) -> Self {
         Self { addr: mark, port: Be16::new(0), protocol: 0, zero: 1 }
     }
+}
+
+/// A client of a service, whose longest prefix in the table says whether he may open
+/// connections. There is one for the rest of the clients.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(C)]
+pub struct Source<A> {
+    /// Index of the service, all bits of which are in every prefix.
+    pub service: u32,
+    /// The client's address.
+    pub addr: A,
 }
 
 /// Which datagram a fragment is a piece of.
@@ -203,6 +214,8 @@ pub mod service_flag {
     pub const STATELESS: u32 = 32;
     /// QUIC: connection ids say which server made them; [`super::Service::ids`] says which.
     pub const QUIC: u32 = 64;
+    /// Not every client may open connections: SOURCES4 and SOURCES6 say who may.
+    pub const JUDGED: u32 = 128;
 }
 
 /// A virtual service. The scheduling fields are for new connections only.
@@ -754,6 +767,10 @@ pub mod map {
     pub const LOCAL_NETS4: &str = "LOCAL_NETS4";
     /// Prefixes of `Addr6` that are this host's, likewise.
     pub const LOCAL_NETS6: &str = "LOCAL_NETS6";
+    /// Prefixes of `Source<Addr4>` to 1 (may open connections) or 0.
+    pub const SOURCES4: &str = "SOURCES4";
+    /// Prefixes of `Source<Addr6>`, likewise.
+    pub const SOURCES6: &str = "SOURCES6";
     /// `Place<Addr4>` of NAT servers to `Known`.
     pub const KNOWN4: &str = "KNOWN4";
     /// `Place<Addr6>` of NAT servers to `Known`.
@@ -777,7 +794,7 @@ pub mod map {
     pub const NOTES: &str = "NOTES";
 
     /// All of them.
-    pub const ALL: [&str; 24] = [
+    pub const ALL: [&str; 26] = [
         CONNS4,
         CONNS6,
         SERVICES4,
@@ -801,6 +818,8 @@ pub mod map {
         MARK_RULES,
         LOCAL_NETS4,
         LOCAL_NETS6,
+        SOURCES4,
+        SOURCES6,
         NOTES,
     ];
 }
@@ -811,6 +830,8 @@ const _: () = {
     assert!(size_of::<Tuple<Addr6>>() == 40);
     assert!(size_of::<Place<Addr4>>() == 8);
     assert!(size_of::<Place<Addr6>>() == 20);
+    assert!(size_of::<Source<Addr4>>() == 8);
+    assert!(size_of::<Source<Addr6>>() == 20);
     assert!(size_of::<Piece<Addr4>>() == 16);
     assert!(size_of::<Piece<Addr6>>() == 40);
     assert!(size_of::<Datagram>() == 8);
@@ -838,8 +859,8 @@ mod tests {
     /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
     /// are then refused instead of misread.
     #[test]
-    fn layouts_of_version_5() {
-        assert_eq!(LAYOUT_VERSION, 5);
+    fn layouts_of_version_6() {
+        assert_eq!(LAYOUT_VERSION, 6);
         let conn4 = [
             offset_of!(Conn<Addr4>, last_seen),
             offset_of!(Conn<Addr4>, server),

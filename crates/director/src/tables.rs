@@ -114,6 +114,12 @@ pub trait Tables {
     fn local_by_mark4(&self, addr: &Addr4) -> bool;
     /// The same for IPv6.
     fn local_by_mark6(&self, addr: &Addr6) -> bool;
+    /// Whether the client may open connections to a service with [`JUDGED`].
+    ///
+    /// [`JUDGED`]: crate::records::service_flag::JUDGED
+    fn allows4(&self, service: u32, client: &Addr4) -> bool;
+    /// The same for IPv6.
+    fn allows6(&self, service: u32, client: &Addr6) -> bool;
     /// The NAT server at this place.
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known>;
     /// The NAT server at this place.

@@ -152,6 +152,7 @@ reasons! {
     ServerRemoved "server_removed" Dropped "The connection's real server was removed.";
     ServerIsClient "server_is_client" Dropped "A real server was picked as its own client.";
     ClientOnDirector "client_on_director" Dropped "A client on the director itself asked the virtual service.";
+    Denied "denied" Dropped "A packet that would open a connection, of a client that allow and deny keep out.";
     DropPacket "drop_packet" Dropped "A packet that would open a connection, of which drop_packet drops one in so many.";
     TableFull "table_full" Dropped "The connection table is full; known connections go on.";
     ReplyKeyTaken "reply_key_taken" Dropped "Every server has a connection of this client port already.";

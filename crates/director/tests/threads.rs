@@ -255,6 +255,12 @@ impl Tables for Cpu {
     fn local_by_mark6(&self, _: &Addr6) -> bool {
         false
     }
+    fn allows4(&self, _: u32, _: &Addr4) -> bool {
+        true
+    }
+    fn allows6(&self, _: u32, _: &Addr6) -> bool {
+        true
+    }
     fn known4(&self, _: &Place<Addr4>) -> Option<&Known> {
         None
     }

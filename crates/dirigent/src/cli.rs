@@ -61,10 +61,25 @@ pub enum Command {
 Examples:
   dirigent run --config /etc/dirigent.toml
   dirigent run --config test.toml --instance test
+  dirigent run --config /etc/dirigent/dirigent.toml --user dirigent
   dirigent run --empty
 
 SIGHUP reads the configuration again. SIGTERM ends the daemon and leaves forwarding in place; a new daemon takes it over.")]
     Run(RunArgs),
+    /// As root, make what a daemon of another user needs: its directories, and what one before it left
+    #[command(after_help = "\
+Example:
+  dirigent prepare --user dirigent --config /etc/dirigent/dirigent.toml    as the unit file does, before the daemon
+
+`dirigent run --user` does the same by itself.")]
+    Prepare {
+        /// Whose the daemon will be
+        #[arg(long, value_name = "USER")]
+        user: String,
+        /// The configuration, which names the director [default: --instance]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Check a configuration file: all mistakes at once, each with line and remedy
     #[command(after_help = "\
 Example:
@@ -236,6 +251,18 @@ is 1, and what could be translated is printed all the same.")]
         /// The file; - is stdin
         file: PathBuf,
     },
+    /// keepalived.conf: virtual servers, their groups, real servers and checkers
+    #[command(after_help = "\
+Examples:
+  dirigent import keepalived /etc/keepalived/keepalived.conf > /etc/dirigent.toml
+
+Prints dirigent.toml. Lines without a counterpart, and those that are wrong, are named on stderr, each with its place and
+the reason; then the exit code is 1, and what could be translated is printed all the same.
+`dirigent run --config keepalived.conf` takes the file as it is.")]
+    Keepalived {
+        /// The file; - is stdin
+        file: PathBuf,
+    },
     /// MARK rules of iptables: what `iptables-save` prints, or command lines
     #[command(after_help = "\
 Examples:
@@ -404,6 +431,9 @@ pub struct RunArgs {
     /// Begin without a file: everything comes at runtime, by ipvsadm's rules, `dirigent config apply` or the API
     #[arg(long, conflicts_with = "config")]
     pub empty: bool,
+    /// Give up root: go on as this user, with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW only
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
 }
 
 /// A configuration file.

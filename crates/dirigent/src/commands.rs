@@ -4,6 +4,7 @@ use crate::ask::Target;
 use crate::cli::{Command, ConnectionCommand, ListArgs, PrintArgs, ServerCommand, ServiceCommand};
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
+use crate::netfilter::Netfilter;
 use crate::{configure, daemon, drain, edit, events, print, watch};
 use dirigent_api::{Changed, Problem, Stats, path};
 use dirigent_datapath::kernel::Instance;
@@ -49,7 +50,7 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
         Command::Stop(stop) => show(&detach(&target).await?, How::once(stop.print), told),
         Command::Run(_) | Command::Lab(_) | Command::Realserver(_) | Command::Import(_) => Ok(()),
         Command::Ipvsadm { .. } | Command::Proc { .. } | Command::Sysctl { .. } => Ok(()),
-        Command::Completions { .. } | Command::Man { .. } | Command::Openapi => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } | Command::Openapi | Command::Prepare { .. } => Ok(()),
     }
 }
 
@@ -140,8 +141,8 @@ struct Checked {
 }
 
 fn check(file: &Path, instance: Option<String>, as_: PrintArgs) -> Result<()> {
-    let model = match config::layer(Some(file), instance) {
-        Ok(model) => model,
+    let (model, mut warnings) = match config::load(Some(file), instance) {
+        Ok(loaded) => loaded,
         Err(failure) => {
             if as_.json {
                 print::json(&Checked { valid: false, problems: failure.problems.clone(), warnings: Vec::new() })?;
@@ -150,7 +151,8 @@ fn check(file: &Path, instance: Option<String>, as_: PrintArgs) -> Result<()> {
         }
     };
     // What is not so now may be by the time it is used.
-    let warnings = config::warnings(&model, &Snapshot::take()?);
+    warnings.extend(config::warnings(&model, &Snapshot::take()?));
+    warnings.extend(Netfilter::read().warnings(&model));
     if as_.json {
         return print::json(&Checked { valid: true, problems: Vec::new(), warnings });
     }

@@ -3,7 +3,10 @@
 use crate::cli::ImportCommand;
 use crate::failure::{Failure, Result, code};
 use crate::ipvsadm::SystemNames;
+use crate::keepalived;
+use crate::netfilter::Netfilter;
 use crate::print;
+use dirigent_config::Model;
 use dirigent_config::file::{marks_to_toml, to_toml};
 use dirigent_config::import::{self, Family, Imported, Refused};
 use dirigent_config::mark::MAX_MARK_RULES;
@@ -17,7 +20,17 @@ pub fn run(command: &ImportCommand) -> Result<ExitCode> {
         ImportCommand::Ipvsadm { file } => {
             let table = import::ipvsadm(&read(file)?, &SystemNames::default());
             print::text(&to_toml(&table.model))?;
+            firewall(&table.model);
             return Ok(refused(file, &table.refused));
+        }
+        ImportCommand::Keepalived { file } => {
+            let found = keepalived::read(&name(file), &read(file)?);
+            print::text(&to_toml(&found.model))?;
+            firewall(&found.model);
+            found.faults.iter().for_each(|fault| eprintln!("wrong: {fault}"));
+            found.refused.iter().for_each(|one| eprintln!("not translated: {one}"));
+            let all = found.faults.is_empty() && found.refused.is_empty();
+            return Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) });
         }
         ImportCommand::Iptables { file, ipv6 } => {
             let family = if *ipv6 { Family::V6 } else { Family::V4 };
@@ -37,6 +50,11 @@ pub fn run(command: &ImportCommand) -> Result<ExitCode> {
         return Err(Failure::new(name(file), what, "join rules of neighbouring prefixes or ports"));
     }
     Ok(code)
+}
+
+/// Rules that stood before IPVS on this host, and do not before the director. Elsewhere nothing is known of them.
+fn firewall(model: &Model) {
+    Netfilter::read().warnings(model).iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
 /// Names what could not be translated; the exit code.

@@ -16,16 +16,19 @@ mod events;
 mod failure;
 mod import;
 mod ipvsadm;
+mod keepalived;
 mod lab;
 mod manual;
+mod netfilter;
 mod print;
+mod privileges;
 mod realserver;
 mod report;
 mod watch;
 
 use ask::Target;
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Command, RunArgs};
 use failure::{Failure, Result};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -45,6 +48,11 @@ fn main() -> ExitCode {
         Cli::parse()
     };
     log(matches!(cli.command, Command::Run(_)));
+    // Before there are threads.
+    if let Err(failure) = give_up_root(&cli) {
+        print::problems(&failure.problems);
+        return ExitCode::from(failure.code);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(cli)),
@@ -57,6 +65,16 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// A daemon that shall not be root's prepares as root, and is root's no more.
+fn give_up_root(cli: &Cli) -> Result<()> {
+    let Command::Run(RunArgs { user: Some(user), config, .. }) = &cli.command else { return Ok(()) };
+    let (model, _) = daemon::config::load(config.as_deref(), cli.instance.clone())?;
+    for done in privileges::prepare(&model.settings().instance, user)? {
+        tracing::info!("{done}");
+    }
+    privileges::become_user(user)
 }
 
 /// Logs go to stderr: the daemon tells what it does, commands only what is wrong. RUST_LOG says otherwise.
@@ -104,6 +122,11 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Ipvsadm { args } => return Ok(ipvsadm::run(&Target::new(instance, socket), &args).await.into()),
         Command::Completions { shell } => manual::completions(shell)?,
         Command::Openapi => print::json(&daemon::openapi())?,
+        Command::Prepare { user, config } => {
+            let (model, _) = daemon::config::load(config.as_deref(), instance)?;
+            let done = privileges::prepare(&model.settings().instance, &user)?;
+            print::text(&done.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+        }
         Command::Man { directory } => manual::pages(directory.as_deref())?,
         Command::Proc { name } => ipvsadm::proc::show(&Target::new(instance, socket), &name).await?,
         Command::Sysctl { name, print } => {

@@ -679,3 +679,114 @@ fn operators_change_and_the_group_reads() {
     assert_eq!(status("65534", "POST", "/v1/reload"), "403");
     assert_eq!(status("65534", "DELETE", "/v1/services/tcp:192.0.2.10:80"), "403");
 }
+
+/// Certificates as a company's own authority makes them.
+struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "the company");
+        let key = rcgen::KeyPair::generate().unwrap();
+        Self { certificate: params.self_signed(&key).unwrap(), issuer: rcgen::Issuer::new(params, key) }
+    }
+    /// Writes NAME.pem and NAME.key.
+    fn issue(&self, lab: &TestLab, name: &str, names: &[&str], common: &str) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(lab.file(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(lab.file(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+/// Over TCP both sides prove who they are; some certificates may change, others read, and all others nothing.
+#[test]
+fn the_api_is_there_over_mutual_tls() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let address = lab.sh("director", "ip -4 -o address show dev r0 | awk '{print $4}' | cut -d/ -f1");
+    ours.issue(&lab, "director", &[&address], "director");
+    ours.issue(&lab, "operator", &["ops.example"], "somebody");
+    ours.issue(&lab, "reader", &["graphs.example"], "ops.example");
+    theirs.issue(&lab, "stranger", &["ops.example"], "ops.example");
+    std::fs::write(lab.file("ca.pem"), ours.certificate.pem()).unwrap();
+    let file = |name: &str| lab.file(name).display().to_string();
+    let with = |listen: &str, certificate: &str| {
+        format!(
+            "[director.api]\nlisten = {listen:?}\ncertificate = {:?}\nkey = {:?}\nclients = {:?}\n\
+             operator_names = [\"ops.example\"]\n\n[[service]]",
+            file(certificate),
+            file("director.key"),
+            file("ca.pem")
+        )
+    };
+    let text = lab.config();
+    let listen = format!("{address}:9443");
+    lab.signal_daemon("-TERM");
+
+    // What cannot be is said before anything is attached or taken over.
+    let missing = text.replacen("[[service]]", &with(&listen, "nothing.pem"), 1);
+    lab.write_config(&missing);
+    let config = file("dirigent.toml");
+    let (code, said) = lab.dirigent_fails(&["run", "--config", &config]);
+    assert!(code == 1 && said.contains("[director.api] certificate") && said.contains("nothing.pem"), "{code} {said}");
+
+    lab.write_config(&text.replacen("[[service]]", &with(&listen, "director.pem"), 1));
+    lab.start_daemon();
+    let ask = |who: &str, method: &str, path: &str| {
+        let identity = if who.is_empty() {
+            String::new()
+        } else {
+            format!("--cert {} --key {}", file(&format!("{who}.pem")), file(&format!("{who}.key")))
+        };
+        let ca = file("ca.pem");
+        let script = format!(
+            "curl -s --max-time 10 -X {method} --cacert {ca} {identity} -w '\\n%{{http_code}}' https://{listen}{path} || true"
+        );
+        let all = lab.sh("server1", &script);
+        let (body, code) = all.rsplit_once('\n').unwrap_or(("", all.as_str()));
+        (code.trim().to_owned(), serde_json::from_str::<Value>(body).unwrap_or(Value::Null))
+    };
+    let (code, status) = ask("reader", "GET", "/v1/status");
+    assert_eq!((code.as_str(), &status["instance"]), ("200", &json!(lab.name())), "{status}\n{}", lab.log());
+    // The common name of one that has other names is nobody's.
+    let (code, refusal) = ask("reader", "POST", "/v1/reload");
+    assert_eq!((code.as_str(), &refusal["denied"]), ("403", &json!(true)), "{refusal}");
+    let (code, _) = ask("operator", "DELETE", "/v1/services/udp:192.0.2.10:7");
+    assert_eq!(code, "200");
+    let by = lab.json(&["config", "history", "--json"])[0]["by"].as_str().unwrap().to_owned();
+    assert!(by.starts_with("ops.example, from "), "{by}");
+    for who in ["stranger", ""] {
+        assert_eq!(ask(who, "GET", "/v1/status").0, "000", "{who:?} is let in");
+    }
+    // Whoever says nothing, or no TLS, keeps nobody out.
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        held.push(lab.start("server1", &["socat", "-", &format!("TCP:{listen}")]));
+    }
+    assert!(lab.dirigent(&["status"]).0.contains("forwarding"));
+    for child in &mut held {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // A new certificate holds for the next connection, a broken one for none.
+    std::fs::write(lab.file("director.pem"), "nonsense").unwrap();
+    let waiting = Instant::now();
+    while ask("reader", "GET", "/v1/status").0 != "200" {
+        assert!(waiting.elapsed() < Duration::from_secs(20), "{}", lab.log());
+    }
+    let renewed = Authority::new();
+    renewed.issue(&lab, "director", &[&address], "director");
+    assert_eq!(ask("reader", "GET", "/v1/status").0, "000");
+    let renewed = renewed.certificate.pem();
+    std::fs::write(lab.file("ca.pem"), format!("{renewed}\n{}", ours.certificate.pem())).unwrap();
+    assert_eq!(ask("reader", "GET", "/v1/status").0, "200", "{}", lab.log());
+}

@@ -271,3 +271,151 @@ fn misspelt_words_get_a_suggestion() {
         assert!(code(&output) == 2 && err(&output).contains(&format!("'{meant}'")), "{args:?}: {}", err(&output));
     }
 }
+
+/// Options of a command, out of its own help: `--name` and whether it takes a value.
+fn options(of: &[String]) -> Vec<(String, bool)> {
+    let args: Vec<&str> = of.iter().map(String::as_str).chain(["--help"]).collect();
+    let help = out(&dirigent(&args));
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let option = |line: &str| {
+        let at = line.find("--")?;
+        let name: String = line[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        let rest = &line[at + name.len()..];
+        // What may have a value or none is right either way.
+        (!rest.starts_with(" [")).then(|| (name, rest.starts_with(" <")))
+    };
+    lines.filter_map(option).filter(|(name, _)| !["--help", "--version"].contains(&name.as_str())).collect()
+}
+
+/// Command lines that are wrong in every way that there is to get one wrong: exit code 2, nothing on stdout, and what is
+/// wrong with a way out. None of them gets as far as a director.
+#[test]
+fn broken_command_lines_are_told_why() {
+    let mut broken: Vec<Vec<String>> = Vec::new();
+    let with = |command: &[String], more: &[&str]| -> Vec<String> {
+        command.iter().cloned().chain(more.iter().map(|word| (*word).to_owned())).collect()
+    };
+    for command in commands(&[]) {
+        // ipvsadm's own grammar has its own corpus; and what runs other programs takes any words.
+        if command.first().is_some_and(|word| word == "ipvsadm") {
+            continue;
+        }
+        for unknown in ["--nonsense", "--no-such-option=1", "-%", "--=", "--j son"] {
+            broken.push(with(&command, &[unknown]));
+        }
+        for (name, takes) in options(&command) {
+            broken.push(with(&command, &[&format!("{name}x")]));
+            if takes {
+                broken.push(with(&command, &[&name]));
+            } else {
+                broken.push(with(&command, &[&format!("{name}=")]));
+            }
+            if ["--instance", "--socket"].contains(&name.as_str()) {
+                broken.push(with(&command, &[&name, "a", &name, "b"]));
+            }
+        }
+    }
+    for words in [
+        "service add",
+        "service edit",
+        "service remove",
+        "server add tcp:192.0.2.10:80",
+        "server edit",
+        "server remove x",
+        "server drain",
+        "server drain 192.0.2.10:80",
+        "server drain a b --timeout soon",
+        "server drain a b --timeout -1s",
+        "server drain a b --no-wait --timeout 5s",
+        "server undrain a",
+        "server undrain a b c",
+        "service list --watch=",
+        "service list --watch=0s",
+        "service list --watch=never",
+        "service list --watch 5s",
+        "service add a --one-packet=perhaps",
+        "service add a --quic=2",
+        "server add a b --weight many",
+        "server add a b --weight -1",
+        "server add a b --weight 1.5",
+        "server add a b --weight 99999999999999999999",
+        "connection list --limit",
+        "connection list --limit many",
+        "connection list --limit -5",
+        "stats --drops --rate",
+        "stats --zero --drops",
+        "stats --zero a b",
+        "events --drops -1",
+        "events --drops many",
+        "reload --generation",
+        "reload --generation now",
+        "reload --generation -1",
+        "config",
+        "config show it",
+        "config apply",
+        "config apply a b",
+        "config diff a b",
+        "config history --limit x",
+        "config rollback yesterday",
+        "config rollback 1 2",
+        "config save it",
+        "stop",
+        "stop --detach now",
+        "import",
+        "import nonsense f",
+        "import ipvsadm",
+        "import iptables",
+        "import nft a b",
+        "import keepalived",
+        "import keepalived a b",
+        "proc",
+        "proc a b",
+        "sysctl a b",
+        "completions",
+        "completions csh",
+        "man a b",
+        "openapi x",
+        "prepare",
+        "prepare --user",
+        "run",
+        "run --empty --config f",
+        "run --user",
+        "check",
+        "check --config",
+        "check f",
+        "lab",
+        "lab up --servers 0",
+        "lab up --servers 251",
+        "lab up --servers x",
+        "lab up --mode magic",
+        "lab up --family 5",
+        "lab up --path fast",
+        "lab up --tunnel l2tp",
+        "lab exec",
+        "lab exec client",
+        "lab compare",
+        "realserver",
+        "realserver setup",
+        "realserver setup --mode nat --vip 192.0.2.10",
+        "realserver setup --mode dr",
+        "realserver setup --mode dr --vip nowhere",
+        "realserver setup --mode tun --vip 192.0.2.10 --tunnel x",
+        "realserver setup --mode tun --vip 192.0.2.10 --port 0",
+        "realserver setup --mode dr --vip 192.0.2.10 --table 254",
+        "realserver check",
+        "realserver undo x",
+    ] {
+        broken.push(words.split(' ').map(str::to_owned).collect());
+    }
+    assert!(broken.len() > 300, "{}", broken.len());
+    for command in &broken {
+        let args: Vec<&str> = command.iter().map(String::as_str).collect();
+        let output = dirigent(&args);
+        let said = err(&output);
+        // Of a group without a command its help is shown.
+        assert_eq!(code(&output), 2, "{command:?}: {said}{}", out(&output));
+        assert!(out(&output).is_empty(), "{command:?}: {}", out(&output));
+        let helps = ["--help", "Usage:", "tip:", "possible values"].iter().any(|word| said.contains(word));
+        assert!(helps && !said.contains("panicked"), "{command:?}: {said}");
+    }
+}

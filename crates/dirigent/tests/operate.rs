@@ -225,3 +225,36 @@ fn requests_that_are_none_are_told_why() {
     }
     assert_eq!(generation(&lab), begun);
 }
+
+/// keepalived.conf as it is: served, reloaded, and what of it is not done is said.
+#[test]
+fn a_daemon_runs_by_keepalived_conf() {
+    let lab = TestLab::up(&["--servers", "2", "--no-daemon"]);
+    let conf = |weight: u32| {
+        format!(
+            "! as it was for keepalived\nglobal_defs {{\n    router_id LVS\n}}\n\
+             virtual_server 192.0.2.10 80 {{\n    delay_loop 6\n    lb_algo wrr\n    lb_kind NAT\n    protocol TCP\n\
+             \x20   real_server 10.0.0.2 8080 {{\n        weight {weight}\n        TCP_CHECK {{\n            connect_timeout 3\n\
+             \x20       }}\n    }}\n    real_server 10.0.0.3 8080 {{\n        weight 1\n    }}\n}}\n"
+        )
+    };
+    let file = lab.file("keepalived.conf");
+    std::fs::write(&file, conf(3)).unwrap();
+    // keepalived's VRRP, or somebody else, holds the address.
+    lab.sh("director", "ip address add 192.0.2.10/32 dev lo");
+    lab.start_daemon_with(&["--config", file.to_str().unwrap()]);
+    let answers =
+        |lab: &TestLab| -> usize { (0..8).filter(|_| lab.curl("http://192.0.2.10/").starts_with("server1")).count() };
+    assert_eq!(answers(&lab), 6, "{}", lab.log());
+    let status = lab.dirigent(&["status"]).0;
+    assert!(status.contains("check"), "{status}");
+    // A mistake changes nothing, and is told with its line.
+    std::fs::write(&file, conf(3).replace("10.0.0.3", "10.0.0.300")).unwrap();
+    let (code, said) = lab.dirigent_fails(&["reload"]);
+    assert!(code == 3 && said.contains("keepalived.conf:") && said.contains("10.0.0.300"), "{code} {said}");
+    assert_eq!(weights(&lab), [("10.0.0.2:8080".to_owned(), 3), ("10.0.0.3:8080".to_owned(), 1)]);
+    std::fs::write(&file, conf(1)).unwrap();
+    lab.dirigent(&["reload"]);
+    assert_eq!(weights(&lab), [("10.0.0.2:8080".to_owned(), 1), ("10.0.0.3:8080".to_owned(), 1)]);
+    assert_eq!(answers(&lab), 4, "{}", lab.log());
+}

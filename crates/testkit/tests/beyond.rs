@@ -129,7 +129,7 @@ fn a_quiesced_server_keeps_what_it_has(executor: &mut dyn Executor, bed: &Bed) {
     executor.set_up(bed, &all).unwrap();
     let mut quiesced = all.clone();
     let key = all.services().iter().find(|s| s.key.protocol() == Some(dirigent_config::Protocol::Tcp)).unwrap().key;
-    let server = *all.service(&key).unwrap().server("10.1.0.14".parse().unwrap(), 80).unwrap();
+    let server = all.service(&key).unwrap().server("10.1.0.14".parse().unwrap(), 80).unwrap().clone();
     quiesced.edit_server(&key, dirigent_config::Server { weight: 0, ..server }).unwrap();
     executor.change(&Plan::between(&all, &quiesced)).unwrap();
     assert_eq!(goes_to(executor, &tcp(first, flag::SYN)), None, "{name}: a new connection");
@@ -343,7 +343,7 @@ fn drain(executor: &mut dyn Executor, model: &mut Model, v6: bool, server: u8, d
     let old = model.clone();
     let service = old.services().iter().find(|s| s.key.is_ipv6() == v6).unwrap();
     let address: IpAddr = if v6 { format!("fd00:1::1{server}") } else { format!("10.1.0.1{server}") }.parse().unwrap();
-    let server = *service.servers.iter().find(|s| s.address == address).unwrap();
+    let server = service.servers.iter().find(|s| s.address == address).unwrap().clone();
     model.edit_server(&service.key, dirigent_config::Server { draining, ..server }).unwrap();
     executor.change(&Plan::between(&old, model)).unwrap();
 }

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use dirigent_config::{Command, MarkRule, Model, Plan, Scheduler, Server, ServiceKey, mark};
+use dirigent_config::{Command, MarkRule, Model, Plan, Scheduler, Server, ServiceKey, Sources, mark};
 use dirigent_director::Reason;
 use dirigent_testkit::decode::{Ip, describe, packet as packet_of};
 use dirigent_testkit::golden::compare::{same_deed, same_rows};
@@ -222,13 +222,37 @@ fn table(r: &mut Random, bed: Option<&Bed>) -> Table {
         let _ = model.edit_service(&service);
         (service.stateless, service.quic) = (false, r.one_in(2));
         let _ = model.edit_service(&service);
+        let (stateless, quic) = model.service(&key).map_or((false, false), |is| (is.stateless, is.quic));
+        (service.stateless, service.quic, service.sources) = (stateless, quic, judgement(r, key.is_ipv6()));
+        model.edit_service(&service).unwrap();
     }
     let (mtu_c, mtu_r) = (r.pick(&[1500, 1400]), r.pick(&[1500, 1400, 1280]));
     let bed = bed.cloned().unwrap_or_else(|| a_bed(mtu_c, mtu_r));
     Table { bed, model, services, lines }
 }
 
-/// Another Model: a server weighed, limited, drained, removed or back, another scheduler, a
+/// Who may open connections: mostly all, or not some of the clients.
+fn judgement(r: &Random, ipv6: bool) -> Sources {
+    // Numbers of its own: the rest of a seed's table stays what it was.
+    let r = &mut Random(r.0 ^ 0x9e37_79b9_7f4a_7c15);
+    let prefixes: [&str; 4] = match ipv6 {
+        false => ["203.0.113.0/24", "203.0.113.5", "198.51.100.0/22", "0.0.0.0/0"],
+        true => ["2001:db8:5::/48", "2001:db8:5::5", "2001:db8:7::/63", "::/0"],
+    };
+    let mut sources = Sources::default();
+    if r.one_in(4) {
+        for prefix in prefixes.map(|text| mark::Prefix::parse(text).unwrap()) {
+            match r.below(6) {
+                0 | 1 => sources.allow.push(prefix),
+                2 => sources.deny.push(prefix),
+                _ => {}
+            }
+        }
+    }
+    sources
+}
+
+/// Another Model: other clients let in, a server weighed, limited, drained, removed or back, another scheduler, a
 /// service away or back. What the Model refuses changes nothing.
 fn altered(r: &mut Random, model: &Model, gone: &mut Vec<(ServiceKey, Server)>) -> Model {
     let mut after = model.clone();
@@ -243,7 +267,7 @@ fn altered(r: &mut Random, model: &Model, gone: &mut Vec<(ServiceKey, Server)>) 
         }
         (2, Some(server)) => after.edit_server(&key, Server { draining: !server.draining, ..server }),
         (3 | 4, Some(server)) => {
-            gone.push((key, server));
+            gone.push((key, server.clone()));
             after.remove_server(&key, server.address, server.port)
         }
         (5, _) => {
@@ -252,7 +276,10 @@ fn altered(r: &mut Random, model: &Model, gone: &mut Vec<(ServiceKey, Server)>) 
                 scheduler.map(|scheduler| dirigent_config::Service { scheduler, ..service.without_servers() });
             changed.map_or(Ok(()), |service| after.edit_service(&service))
         }
-        _ if gone.is_empty() => Ok(()),
+        _ if gone.is_empty() => {
+            let sources = judgement(r, key.is_ipv6());
+            after.edit_service(&dirigent_config::Service { sources, ..service.without_servers() })
+        }
         _ => {
             let (key, server) = gone.swap_remove(r.below(gone.len()));
             after.add_server(&key, server)
@@ -478,10 +505,11 @@ fn went_to(out: &[u8]) -> Option<(IpAddr, u16)> {
 }
 
 fn about(bed: &Bed, model: &Model, lines: &[String]) -> String {
-    let beyond = model.services().iter().filter(|service| service.stateless || service.quic);
+    let beyond = model.services().iter().filter(|s| s.stateless || s.quic || !s.sources.is_empty());
     let beyond: Vec<_> = beyond
         .map(|s| {
-            format!("  {}{}{}", s.key, ["", " stateless"][usize::from(s.stateless)], ["", " quic"][usize::from(s.quic)])
+            let (stateless, quic) = (["", " stateless"][usize::from(s.stateless)], ["", " quic"][usize::from(s.quic)]);
+            format!("  {}{stateless}{quic} {:?}", s.key, s.sources)
         })
         .collect();
     format!(
@@ -579,6 +607,7 @@ fn came_far(met: &Met) {
         "icmp_request",
         "icmp_reply",
         "no_server",
+        "denied",
         "too_big",
         "ttl_expired",
         "no_route",

@@ -114,7 +114,7 @@ fn json(value: &DeValue) -> Value {
     match value {
         DeValue::Boolean(value) => (*value).into(),
         DeValue::Integer(number) => {
-            u64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Null, Value::from)
+            i64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Null, Value::from)
         }
         DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
         DeValue::Table(table) => object(table).into(),

@@ -65,6 +65,7 @@ pub const DIRECTOR: Table = Table {
         key("operators", "string", "none"),
         key("timeouts", "table", "none"),
         key("errors", "table", "none"),
+        key("api", "table", "none"),
     ],
 };
 
@@ -114,6 +115,18 @@ pub const ERRORS: Table = Table {
     ],
 };
 
+/// `[director.api]`.
+pub const API: Table = Table {
+    header: "[director.api]",
+    keys: &[
+        key("listen", "string", "required"),
+        key("certificate", "string", "required"),
+        key("key", "string", "required"),
+        key("clients", "string", "required"),
+        key("operator_names", "list of strings", "[]"),
+    ],
+};
+
 /// `[[mark]]`.
 pub const MARK: Table = Table {
     header: "[[mark]]",
@@ -145,8 +158,11 @@ pub const SERVICE: Table = Table {
         key("stateless", "boolean", "false"),
         key("quic", "boolean", "false"),
         key("slow_start", "duration", "none"),
+        key("allow", "list of strings", "[]"),
+        key("deny", "list of strings", "[]"),
         key("vip", "string", "\"operator\""),
         key("persistence", "table", "none"),
+        key("health", "table", "none"),
         key("server", "list of tables", "none"),
     ],
 };
@@ -170,11 +186,122 @@ pub const SERVER: Table = Table {
         key("tunnel_port", "integer", "none"),
         key("tunnel_checksum", "string", "\"none\""),
         key("server_id", "string", "none"),
+        key("on_failure", "string", "none"),
+        key("notify_up", "script", "none"),
+        key("notify_down", "script", "none"),
+        key("mail", "boolean", "none"),
+        key("check", "list of tables", "none"),
+    ],
+};
+
+/// `[service.health]`.
+pub const HEALTH: Table = Table {
+    header: "[service.health]",
+    keys: &[
+        key("on_failure", "string", "\"remove\""),
+        key("quorum", "integer", "1"),
+        key("hysteresis", "integer", "0"),
+        key("quorum_up", "script", "none"),
+        key("quorum_down", "script", "none"),
+        key("notify_at_stop", "boolean", "false"),
+        key("only_with_address", "boolean", "false"),
+        key("mail", "boolean", "none"),
+        key("sorry", "table", "none"),
+    ],
+};
+
+/// `[service.health.sorry]`.
+pub const SORRY: Table = Table {
+    header: "[service.health.sorry]",
+    keys: &[
+        key("address", "string", "required"),
+        key("method", "string", "\"nat\""),
+        key("tunnel", "string", "\"ipip\""),
+        key("tunnel_port", "integer", "none"),
+        key("tunnel_checksum", "string", "\"none\""),
+        key("on_failure", "string", "\"remove\""),
+    ],
+};
+
+/// `[[service.server.check]]`.
+pub const CHECK: Table = Table {
+    header: "[[service.server.check]]",
+    keys: &[
+        key("type", "string", "required"),
+        key("interval", "duration", "\"5s\""),
+        key("jitter", "duration", "\"0s\""),
+        key("timeout", "duration", "\"3s\""),
+        key("retries", "integer", "1"),
+        key("retry_interval", "duration", "\"1s\""),
+        key("warmup", "duration", "none"),
+        key("rise", "integer", "1"),
+        key("start", "string", "\"up\""),
+        key("log_failures", "boolean", "false"),
+        key("address", "string", "none"),
+        key("port", "integer", "none"),
+        key("source", "string", "none"),
+        key("source_port", "integer", "none"),
+        key("interface", "string", "none"),
+        key("mark", "integer", "0"),
+        key("http_version", "string", "none"),
+        key("virtual_host", "string", "none"),
+        key("fast_recovery", "boolean", "none"),
+        key("request", "list of tables", "none"),
+        key("sni", "string", "none"),
+        key("close_notify", "boolean", "none"),
+        key("helo", "string", "none"),
+        key("name", "string", "none"),
+        key("record", "string", "none"),
+        key("payload", "string", "none"),
+        key("reply", "string", "none"),
+        key("min_reply", "integer", "none"),
+        key("max_reply", "integer", "none"),
+        key("command", "script", "none"),
+        key("weight_from_exit", "boolean", "none"),
+        key("path", "string", "none"),
+        key("weight", "integer", "none"),
+        key("reverse", "boolean", "none"),
+        key("min_rx", "duration", "none"),
+        key("min_tx", "duration", "none"),
+        key("idle_tx", "duration", "none"),
+        key("multiplier", "integer", "none"),
+        key("passive", "boolean", "none"),
+        key("ttl", "integer", "none"),
+        key("max_hops", "integer", "none"),
+        key("multihop", "boolean", "none"),
+    ],
+};
+
+/// `[[service.server.check.request]]`.
+pub const REQUEST: Table = Table {
+    header: "[[service.server.check.request]]",
+    keys: &[
+        key("path", "string", "\"/\""),
+        key("virtual_host", "string", "none"),
+        key("status", "list of strings", "[]"),
+        key("digest", "string", "none"),
+        key("close_notify", "boolean", "none"),
+        key("regex", "string", "none"),
+        key("regex_invert", "boolean", "none"),
+        key("regex_options", "list of strings", "none"),
+        key("regex_min_offset", "integer", "none"),
+        key("regex_max_offset", "integer", "none"),
+    ],
+};
+
+/// A program with whose rights it has: what a key of the kind `script` may be, instead of a list.
+pub const SCRIPT: Table = Table {
+    header: "a script",
+    keys: &[
+        key("command", "list of strings", "required"),
+        key("user", "string", "none"),
+        key("group", "string", "none"),
     ],
 };
 
 /// All tables.
-pub const TABLES: [Table; 8] = [ROOT, DIRECTOR, TIMEOUTS, ERRORS, MARK, SERVICE, PERSISTENCE, SERVER];
+pub const TABLES: [Table; 14] =
+    [ROOT, DIRECTOR, TIMEOUTS, ERRORS, API, MARK, SERVICE, PERSISTENCE, HEALTH, SORRY, SERVER, CHECK, REQUEST, SCRIPT];
 
 /// What somebody may have meant by a word that is none of `known`: one with one
 /// edit, or two in long words.

@@ -1,6 +1,6 @@
 //! A Model as dirigent.toml.
 
-use super::{VERSION, duration};
+use super::{VERSION, duration, health};
 use crate::mark::MarkRule;
 use crate::model::{Method, Model, Netmask, Persistence, Server, Service, ServiceKey, TunnelKind, VipPolicy};
 use crate::settings::Settings;
@@ -19,7 +19,7 @@ pub fn to_toml(model: &Model) -> String {
 }
 
 /// Writes `key = value`. Writing to a String cannot fail.
-fn line(out: &mut String, key: &str, value: impl std::fmt::Display) {
+pub(super) fn line(out: &mut String, key: &str, value: impl std::fmt::Display) {
     let _ = writeln!(out, "{key} = {value}");
 }
 
@@ -35,7 +35,7 @@ pub(super) fn quoted(text: &str) -> String {
     out + "\""
 }
 
-fn list(items: &[impl AsRef<str>]) -> String {
+pub(super) fn list(items: &[impl AsRef<str>]) -> String {
     let items: Vec<_> = items.iter().map(|i| quoted(i.as_ref())).collect();
     format!("[{}]", items.join(", "))
 }
@@ -92,7 +92,21 @@ fn settings(s: &Settings, out: &mut String) {
             line(&mut errors, key, value);
         }
     }
-    for (header, text) in [("[director]", director), ("[director.timeouts]", timeouts), ("[director.errors]", errors)] {
+    let mut api = String::new();
+    if let Some(s) = &s.api {
+        line(&mut api, "listen", quoted(&s.listen.to_string()));
+        s.files().into_iter().for_each(|(key, file)| line(&mut api, key, quoted(file)));
+        if !s.operators.is_empty() {
+            line(&mut api, "operator_names", list(&s.operators));
+        }
+    }
+    let tables = [
+        ("[director]", director),
+        ("[director.timeouts]", timeouts),
+        ("[director.errors]", errors),
+        ("[director.api]", api),
+    ];
+    for (header, text) in tables {
         if !text.is_empty() {
             *out += &format!("\n{header}\n{text}");
         }
@@ -153,12 +167,19 @@ pub(super) fn service(s: &Service, out: &mut String) {
     if let Some(time) = s.slow_start {
         line(out, "slow_start", quoted(&duration::format(time)));
     }
+    for (key, prefixes) in [("allow", &s.sources.allow), ("deny", &s.sources.deny)] {
+        if !prefixes.is_empty() {
+            let prefixes: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
+            line(out, key, list(&prefixes));
+        }
+    }
     if s.vip == VipPolicy::Manage {
         line(out, "vip", quoted(s.vip.name()));
     }
     if let Some(p) = &s.persistence {
         persistence(p, s.key.is_ipv6(), out);
     }
+    health::print_service(&s.health, out);
     s.servers.iter().for_each(|server| self::server(server, out));
 }
 
@@ -173,7 +194,7 @@ fn persistence(p: &Persistence, ipv6: bool, out: &mut String) {
 fn server(s: &Server, out: &mut String) {
     *out += "\n[[service.server]]\n";
     line(out, "address", quoted(&s.name()));
-    line(out, "method", quoted(s.method.name()));
+    method(s.method, out);
     line(out, "weight", s.weight);
     if s.upper != 0 {
         line(out, "upper", s.upper);
@@ -182,7 +203,12 @@ fn server(s: &Server, out: &mut String) {
     if let Some(id) = s.server_id {
         line(out, "server_id", quoted(&id.to_string()));
     }
-    if let Method::Tun(tunnel) = s.method {
+    health::print_server(&s.health, out);
+}
+
+pub(super) fn method(method: Method, out: &mut String) {
+    line(out, "method", quoted(method.name()));
+    if let Method::Tun(tunnel) = method {
         line(out, "tunnel", quoted(tunnel.kind.name()));
         if let TunnelKind::Gue { port } = tunnel.kind {
             line(out, "tunnel_port", port);

@@ -1,4 +1,5 @@
 use super::{parse, to_toml};
+use crate::health::{Check, Http, OnFailure, Probe, Request, Sorry};
 use crate::mark::*;
 use crate::model::*;
 use crate::settings::*;
@@ -157,6 +158,9 @@ fn bad_files() {
         (around("scheduler = \"mh\"\nslow_start = \"30s\""), "9:14: virtual service tcp 192.0.2.10:80 cannot start servers slowly by scheduler mh: each step of a weight would send clients of other servers elsewhere; remove slow_start, or use scheduler wrr, wlc, sed, nq or twos".into()),
         (around("scheduler = \"ovf\"\nslow_start = \"30s\""), "9:14: virtual service tcp 192.0.2.10:80 cannot start servers slowly by scheduler ovf: to it a weight is a rank or a limit, not a share; remove slow_start, or use scheduler wrr, wlc, sed, nq or twos".into()),
         (around("scheduler = \"wlc\"\nslow_start = \"100ms\""), "9:14: slow_start of 100ms; use 1s to 1d".into()),
+        (around("deny = [\"192.0.2.0/33\"]"), "8:9: deny holds \"192.0.2.0/33\", no address or prefix; write it like \"192.0.2.0/24\" or \"2001:db8::/32\"".into()),
+        (around("allow = [\"2001:db8::/32\"]"), "8:9: allow 2001:db8::/32 has another address family than the virtual service; use prefixes of the service's family".into()),
+        (around("allow = [\"203.0.113.0/24\"]\ndeny = [\"203.0.113.9/24\"]"), "9:8: deny holds 203.0.113.0/24, which allow or deny holds already; name it once, in allow or in deny".into()),
         (around("slow_start = 30"), "8:14: slow_start is an integer, not a duration; write a number with its unit: \"500ms\", \"300s\", \"15m\", \"2h\", \"1d\"".into()),
         (server("server_id = \"0a000002\""), "8:13: server_id in a virtual service without quic; remove it, or set quic = true".into()),
         (server("server_id = \"0a0002\""), "8:13: server_id is \"0a0002\"; write four bytes as eight hexadecimal digits, like \"0a000002\"".into()),
@@ -277,7 +281,7 @@ address = "[fd00::3]:5353"
     assert_eq!(service.scheduler_flags, SchedulerFlags { fallback: true, port: true, third: false });
     let first = Server { weight: 16, ..Server::new("fd00::2".parse().unwrap(), 53, Method::Dr) };
     let second = Server::new("fd00::3".parse().unwrap(), 5353, Method::Nat);
-    assert_eq!(service.servers, [first, second]);
+    assert_eq!(service.servers, [first.clone(), second.clone()]);
     assert_eq!(service.servers_in_list_order().collect::<Vec<_>>(), [&second, &first]);
 }
 
@@ -299,6 +303,91 @@ fn quic_servers_have_ids() {
             "11:13: real server 10.0.0.3:443 has the server_id of another one, 0a000002; give one of them another server_id"
         ]
     );
+}
+
+const HEALTH: &str = r#"version = 1
+[[service]]
+protocol = "tcp"
+address = "192.0.2.10:80"
+[service.health]
+on_failure = "quiesce"
+quorum = 3
+hysteresis = 1
+quorum_up = ["/usr/bin/up", "a b"]
+quorum_down = { command = ["/usr/bin/down"], user = "lb" }
+notify_at_stop = true
+[service.health.sorry]
+address = "10.0.0.9"
+[[service.server]]
+address = "10.0.0.2"
+mail = true
+[[service.server.check]]
+type = "https"
+interval = "1s"
+start = "down"
+port = 8443
+sni = "example.com"
+request = [{ path = "/a", status = ["200", "300-302"], regex = "ok$", regex_options = ["caseless"] }]
+[[service.server.check]]
+type = "file"
+path = "/run/weight"
+weight = -2
+"#;
+
+#[test]
+fn health_of_servers() {
+    let model = parse("f", HEALTH).unwrap();
+    let [service] = model.services() else { panic!() };
+    let health = &service.health;
+    assert_eq!((health.on_failure, health.quorum, health.hysteresis), (OnFailure::Quiesce, 3, 1));
+    assert_eq!(health.quorum_up.as_ref().unwrap().command, ["/usr/bin/up", "a b"]);
+    assert_eq!(health.quorum_down.as_ref().unwrap().user.as_deref(), Some("lb"));
+    let sorry = health.sorry.as_ref().unwrap();
+    assert_eq!((sorry.address, sorry.port), ([10, 0, 0, 9].into(), 80));
+    let [https, file] = &service.servers[0].health.checks[..] else { panic!() };
+    assert_eq!((https.pace.interval, https.start_down, https.target.port), (Duration::from_secs(1), true, Some(8443)));
+    let Probe::Http(http) = &https.probe else { panic!() };
+    assert_eq!(http.tls.as_ref().unwrap().sni.as_deref(), Some("example.com"));
+    assert_eq!(http.requests[0].status, [(200, 200), (300, 302)]);
+    assert_eq!(file.probe, Probe::File { path: "/run/weight".into(), weight: -2, reverse: false });
+    assert_eq!(parse("f", &to_toml(&model)).unwrap(), model);
+}
+
+#[test]
+fn faults_of_health() {
+    for (old, new, fault) in [
+        (
+            "quorum = 3",
+            "quorum = 1",
+            "8:14: hysteresis 1 is not below the quorum, 1; lower hysteresis, or raise quorum",
+        ),
+        (
+            "[\"/usr/bin/up\", \"a b\"]",
+            "[]",
+            "9:13: quorum_up names no program; write [\"/path/to/program\", \"argument\"]",
+        ),
+        (
+            "10.0.0.9",
+            "224.0.0.1",
+            "13:11: real server 224.0.0.1 is not a unicast address that can be routed; use an address of one host",
+        ),
+        ("\"https\"", "\"htps\"", "18:8: type is \"htps\"; did you mean \"https\"?"),
+        ("\"https\"", "\"http\"", "22:7: sni in a http check; remove it, or set type = \"https\""),
+        ("\"1s\"", "\"0s\"", "19:12: interval is 0s; use \"1ms\" to \"31d\""),
+        ("8443", "0", "21:8: port is 0; use a whole number from 1 to 65535, without quotes"),
+        ("\"/a\"", "\"a\"", "23:21: path is \"a\"; begin it with /, without blanks"),
+        ("300-302", "302-300", "23:36: status 302-300; use 100 to 599, the lower first"),
+        (
+            "caseless",
+            "caselessly",
+            "23:87: there is no option \"caselessly\"; use names like \"caseless\", \"dotall\", \"multiline\", \"extended\"",
+        ),
+        ("\"/run/weight\"", "\"run\"", "26:8: path is \"run\"; write the whole path: \"/run/…\""),
+        ("weight = -2", "port = 5", "27:8: port in a file check; remove it, or set type = \"tcp\""),
+        ("type = \"file\"", "", "24:1: type is missing; add type = \"tcp\", or what the check shall be"),
+    ] {
+        assert_eq!(faults(&HEALTH.replacen(old, new, 1)), [fault], "{new}");
+    }
 }
 
 #[test]
@@ -417,30 +506,36 @@ fn documentation_is_complete() {
 #[test]
 fn documented_defaults_are_true() {
     let mut text = String::from("version = 1\n");
-    for table in &super::keys::TABLES[1..] {
+    for table in super::keys::TABLES[1..].iter().filter(|t| t.header.starts_with('[')) {
         text += &format!("{}\n", table.header);
         if table.header == "[[mark]]" {
             text += "set = 1\n";
         }
-        if table.header.starts_with("[[service") {
-            let example = if table.header == "[[service]]" {
-                "protocol = \"tcp\"\naddress = \"192.0.2.10:80\""
-            } else {
-                "address = \"10.0.0.2\"\nmethod = \"tun\""
-            };
-            text += &format!("{example}\n");
-        }
+        text += match table.header {
+            "[director.api]" => "listen = \"[::1]:1\"\ncertificate = \"/c\"\nkey = \"/k\"\nclients = \"/r\"\n",
+            "[[service]]" => "protocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n",
+            "[[service.server]]" | "[service.health.sorry]" => "address = \"10.0.0.2\"\nmethod = \"tun\"\n",
+            "[[service.server.check]]" => "type = \"http\"\n",
+            _ => "",
+        };
         for key in table.keys.iter().filter(|k| !["required", "none"].contains(&k.default) && k.name != "method") {
             text += &format!("{} = {}\n", key.name, key.default);
         }
     }
     let model = parse("f", &text).unwrap();
-    assert_eq!(model.settings(), &Settings::default());
+    let api = model.settings().api.clone().unwrap();
+    assert_eq!(api.operators, Vec::<String>::new());
+    assert_eq!(model.settings(), &Settings { api: Some(api), ..Settings::default() });
     assert_eq!(model.marks(), [MarkRule::all(false, 1)]);
     let [service] = model.services() else { panic!() };
     let mut plain = Service::new(service.key);
     plain.persistence = Some(Persistence { timeout_s: DEFAULT_PERSISTENCE_S, mask: Netmask::whole(false) });
     plain.servers = vec![Server::new([10, 0, 0, 2].into(), 80, Method::Tun(Tunnel::default()))];
+    let tun = Method::Tun(Tunnel::default());
+    let sorry = Sorry { address: [10, 0, 0, 2].into(), port: 80, method: tun, on_failure: OnFailure::Remove };
+    plain.health.sorry = Some(Box::new(sorry));
+    let http = Http { requests: vec![Request::default()], ..Http::default() };
+    plain.servers[0].health.checks = vec![Check::new(Probe::Http(http))];
     assert_eq!(service, &plain);
     assert!(super::keys::SERVER.keys.iter().any(|k| (k.name, k.default) == ("method", "\"nat\"")));
 }

@@ -109,8 +109,12 @@ ipvsadm -A -t 192.0.2.12 -s rr
             for service in model.services() {
                 let mut service = service.clone();
                 (service.stateless, service.quic, service.slow_start) = (false, false, None);
+                service.sources = Default::default();
                 service.vip = crate::VipPolicy::Operator;
-                service.servers.iter_mut().for_each(|s| s.server_id = None);
+                service.health = Default::default();
+                for server in &mut service.servers {
+                    (server.server_id, server.health) = (None, Default::default());
+                }
                 if service.key.address().is_some_and(|ip| !check::unicast(ip)) {
                     continue;
                 }
@@ -120,7 +124,7 @@ ipvsadm -A -t 192.0.2.12 -s rr
                 };
                 text += &format!("{}\n", Command::AddService(rule));
                 for server in &service.servers {
-                    let rule = crate::ipvsadm::ServerRule { service: service.key, server: *server };
+                    let rule = crate::ipvsadm::ServerRule { service: service.key, server: server.clone() };
                     text += &format!("ipvsadm {}\n", Command::AddServer(rule));
                 }
                 bare.put_service(service).unwrap();

@@ -100,7 +100,7 @@ fn edits_keep_what_ipvs_does_not_have() {
                 [[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:444\"\nslow_start = \"30s\"\n";
     let mut model = crate::file::parse("f", text).unwrap();
     let key = model.services().iter().find(|s| s.quic).unwrap().key;
-    let server = model.service(&key).unwrap().servers[0];
+    let server = model.service(&key).unwrap().servers[0].clone();
     model.edit_server(&key, crate::Server { draining: true, ..server }).unwrap();
     let plan = Command::parse("-e -u 192.0.2.10:443 -r 10.0.0.2:443 -m -w 5").unwrap().unwrap().plan(&model).unwrap();
     plan.apply(&mut model).unwrap();
@@ -342,7 +342,7 @@ fn a_model_says_all_that_is_wrong() {
         one_packet: true,
         persistence: Some(Persistence { timeout_s: 0, mask: Netmask::V6(64) }),
         servers: vec![
-            bad,
+            bad.clone(),
             bad,
             Server::new("fd00::1".parse().unwrap(), 80, Method::Nat),
             Server::new([10, 0, 0, 1].into(), 80, Method::Tun(gue)),
@@ -510,10 +510,10 @@ proptest::proptest! {
                 Command::SetTimeouts { tcp: 1, tcp_fin: 0, udp: 2_678_400 },
             ];
             for server in &service.servers {
-                let server = Server { server_id: None, ..*server };
+                let server = Server { server_id: None, health: crate::health::ServerHealth::default(), ..server.clone() };
                 let (address, port) = server.identity();
                 let rule = ServerRule { service: key, server };
-                commands.extend([Command::AddServer(rule), Command::EditServer(rule)]);
+                commands.extend([Command::AddServer(rule.clone()), Command::EditServer(rule)]);
                 commands.push(Command::DeleteServer { service: key, address, port });
             }
             for command in commands {

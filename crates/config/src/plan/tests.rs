@@ -51,7 +51,7 @@ fn drains_outlast_a_file_that_knows_nothing_of_them() {
     let file = one(&[(1, 1), (2, 1), (3, 0)]);
     let mut old = file.clone();
     for n in [1, 3] {
-        let server = *old.services()[0].server([10, 0, 0, n].into(), 8080).unwrap();
+        let server = old.services()[0].server([10, 0, 0, n].into(), 8080).unwrap().clone();
         old.edit_server(&key(), Server { draining: true, ..server }).unwrap();
     }
     let (new, _) = crate::Overlay::between(&file, &old).apply(&one(&[(2, 1), (3, 7), (1, 1), (4, 1)]));
@@ -59,7 +59,7 @@ fn drains_outlast_a_file_that_knows_nothing_of_them() {
     assert_eq!(draining(&new), [(false, true), (true, false), (true, false), (false, true)]);
     // Of servers that stay in their places, who ceases to take connections comes last.
     let mut drained = one(&[(1, 1), (2, 5)]);
-    let server = *drained.services()[0].server([10, 0, 0, 1].into(), 8080).unwrap();
+    let server = drained.services()[0].server([10, 0, 0, 1].into(), 8080).unwrap().clone();
     drained.edit_server(&key(), Server { draining: true, ..server }).unwrap();
     let edit = |text: &str| format!("edit server {text} of tcp 192.0.2.10:80");
     let ops = ["10.0.0.2:8080 method nat weight 5", "10.0.0.1:8080 method nat weight 1 draining"].map(edit);

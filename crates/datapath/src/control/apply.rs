@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use dirigent_config::{
-    Method, Model, Op, Plan, Protocol, Server as Wanted, Service as WantedService, ServiceKey,
+    Method, Model, Op, Plan, Prefix, Protocol, Server as Wanted, Service as WantedService, ServiceKey,
     Settings as WantedSettings, Tunnel, TunnelChecksum, TunnelKind,
 };
 use dirigent_director::records::{
@@ -24,7 +24,7 @@ use super::slots::{Indexes, Region, Slots};
 use super::store::{Spot, Store, words};
 use super::tally;
 use super::trash::Trash;
-use crate::memory::LocalNet;
+use crate::memory::{LocalNet, SourceNet};
 
 /// A real server of a service, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(super) struct Held {
     pub table: Region,
     /// Ids of QUIC servers.
     pub ids: Region,
+    /// Its clients, and whether they may open connections.
+    pub sources: HashMap<SourceNet, bool>,
     /// In list order: newest first.
     pub members: Vec<Member>,
 }
@@ -251,6 +253,7 @@ impl<S: Store> Control<S> {
         let gone: Vec<_> = held.members.iter().filter(|m| !members.contains(m)).copied().collect();
         let list_changed = members != held.members;
 
+        let (sources, strangers) = self.write_sources(&held, wanted)?;
         // All that the service will refer to stands. From here on packets see it.
         let old = self.store.service(held.index)?;
         let scheduler = wanted.scheduler as u32;
@@ -275,6 +278,10 @@ impl<S: Store> Control<S> {
             ..Service::default()
         };
         self.store.put_service_rules(held.index, &rules)?;
+        for net in strangers {
+            self.store.set_source(&net, None)?;
+        }
+        held.sources = sources;
         let is_wrr = wanted.scheduler == Scheduler::Wrr;
         loop {
             let was = self.store.service(held.index)?.cursor.load();
@@ -315,6 +322,33 @@ impl<S: Store> Control<S> {
             self.discard(key, held.index, member)?;
         }
         self.settle_known(&key, wanted, &held)
+    }
+
+    /// Writes who may open connections to a service; says what its prefixes are now, and which
+    /// of the old ones are to go once the service's flags agree. In between a client may be
+    /// judged by the longer of an old and a new prefix.
+    fn write_sources(
+        &mut self,
+        held: &Held,
+        wanted: &WantedService,
+    ) -> Result<(HashMap<SourceNet, bool>, Vec<SourceNet>), Error> {
+        let service = held.index;
+        let net = |prefix: Prefix| SourceNet { service, address: prefix.address(), length: prefix.length() };
+        // A prefix of everybody that is named comes after what holds for the rest.
+        let new: HashMap<_, _> =
+            wanted.sources.rules(wanted.key.is_ipv6()).map(|(prefix, may)| (net(prefix), may)).collect();
+        let changed: Vec<_> = new.iter().filter(|(net, may)| held.sources.get(net) != Some(may)).collect();
+        for (done, (net, may)) in changed.iter().enumerate() {
+            if let Err(error) = self.store.set_source(net, Some(**may)) {
+                for (net, _) in changed.iter().take(done) {
+                    // The first error is the one to tell.
+                    let _ = self.store.set_source(net, held.sources.get(net).copied());
+                }
+                return Err(error);
+            }
+        }
+        let gone = held.sources.keys().filter(|net| !new.contains_key(net)).copied().collect();
+        Ok((new, gone))
     }
 
     /// Writes what a service is going to refer to, where no packet looks yet.
@@ -464,6 +498,9 @@ impl<S: Store> Control<S> {
         let Some(held) = self.held.get(key).cloned() else { return Ok(()) };
         self.store.set_place(&spot(key), None)?;
         self.forget_held(key)?;
+        for net in held.sources.keys() {
+            self.store.set_source(net, None)?;
+        }
         self.store.set_list(held.index, 0)?;
         for member in &held.members {
             self.discard(*key, held.index, *member)?;

@@ -14,9 +14,10 @@ use dirigent_director::verdict::Reason;
 use super::Error;
 use super::clock::Clock;
 use super::shapes::{self, Conn4, Conn6, Key4, Key6, Net4, Net6, Place4, Place6, halves, pair, words_of_key};
+use super::shapes::{Source4, Source6};
 use super::store::{Due, Entry, Expired, Flow, Room, Spot, Store};
 use crate::kernel::{ExpireStep, Instance, Kernel, Mapped, PerCpuTable, Table};
-use crate::memory::LocalNet;
+use crate::memory::{LocalNet, SourceNet};
 
 /// Entries of one step of a walk.
 const CHUNK: usize = 4096;
@@ -41,6 +42,8 @@ pub struct KernelStore {
     local6: Table<[u16; 8], u32>,
     local_nets4: Table<Net4, u32>,
     local_nets6: Table<Net6, u32>,
+    sources4: Table<Source4, u32>,
+    sources6: Table<Source6, u32>,
     notes: Table<Noted, Note>,
     known4: Table<Place4, Known>,
     known6: Table<Place6, Known>,
@@ -72,6 +75,8 @@ macro_rules! open {
             local6: $from.$table(map::LOCAL6)?,
             local_nets4: $from.$table(map::LOCAL_NETS4)?,
             local_nets6: $from.$table(map::LOCAL_NETS6)?,
+            sources4: $from.$table(map::SOURCES4)?,
+            sources6: $from.$table(map::SOURCES6)?,
             notes: $from.$table(map::NOTES)?,
             known4: $from.$table(map::KNOWN4)?,
             known6: $from.$table(map::KNOWN6)?,
@@ -357,6 +362,18 @@ impl Store for KernelStore {
         match net.address {
             IpAddr::V4(a) => set(&self.local_nets4, shapes::net4(a, net.length), present.then_some(bits)),
             IpAddr::V6(a) => set(&self.local_nets6, shapes::net6(a, net.length), present.then_some(bits)),
+        }
+    }
+    fn sources(&self) -> Result<Vec<(SourceNet, bool)>, Error> {
+        let four = self.sources4.entries()?.into_iter().map(|(key, may)| (shapes::of_source4(&key), may != 0));
+        let six = self.sources6.entries()?.into_iter().map(|(key, may)| (shapes::of_source6(&key), may != 0));
+        Ok(four.chain(six).collect())
+    }
+    fn set_source(&mut self, net: &SourceNet, may: Option<bool>) -> Result<(), Error> {
+        let (service, length, may) = (net.service, net.length, may.map(u32::from));
+        match net.address {
+            IpAddr::V4(a) => set(&self.sources4, shapes::source4(service, a, length), may),
+            IpAddr::V6(a) => set(&self.sources6, shapes::source6(service, a, length), may),
         }
     }
     fn mark_rules(&self, base: u32, len: u32) -> Result<Vec<MarkRule>, Error> {

@@ -16,6 +16,7 @@ pub fn flags(of: &Service) -> u32 {
         | bit(of.key.mark() != 0, service_flag::BY_MARK)
         | bit(of.stateless, service_flag::STATELESS)
         | bit(of.quic, service_flag::QUIC)
+        | bit(!of.sources.is_empty(), service_flag::JUDGED)
         | bit(flags.port, service_flag::HASH_PORT)
         | bit(flags.fallback, service_flag::HASH_FALLBACK)
 }

@@ -14,7 +14,7 @@ use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
 use super::store::{Due, Entry, Expired, Flow, Room, Spot, Store, address};
-use crate::memory::{LocalNet, MemoryTables};
+use crate::memory::{LocalNet, MemoryTables, SourceNet};
 
 /// Ticks a second, as most kernels have.
 const HZ: u32 = 250;
@@ -214,6 +214,16 @@ impl Store for MemoryTables {
         match present {
             true => self.local_nets.insert(*net),
             false => self.local_nets.remove(net),
+        };
+        Ok(())
+    }
+    fn sources(&self) -> Result<Vec<(SourceNet, bool)>, Error> {
+        Ok(self.sources.iter().map(|(net, may)| (*net, *may)).collect())
+    }
+    fn set_source(&mut self, net: &SourceNet, may: Option<bool>) -> Result<(), Error> {
+        match may {
+            Some(may) => self.sources.insert(*net, may),
+            None => self.sources.remove(net),
         };
         Ok(())
     }

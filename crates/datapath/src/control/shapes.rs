@@ -7,6 +7,7 @@ use dirigent_director::shared::{S32, S64};
 use dirigent_wire::{Addr4, Addr6, Be16, Mac};
 
 use super::store::{Entry, Flow, Spot};
+use crate::memory::SourceNet;
 
 /// `Tuple<Addr4>`.
 pub type Key4 = [u16; 8];
@@ -20,6 +21,10 @@ pub type Place6 = [u16; 10];
 pub type Net4 = [u16; 4];
 /// A prefix of `Addr6`: its length and address.
 pub type Net6 = [u16; 10];
+/// A prefix of `Source<Addr4>`: its length, the service and the address.
+pub type Source4 = [u16; 6];
+/// A prefix of `Source<Addr6>`: its length, the service and the address.
+pub type Source6 = [u16; 12];
 /// `Conn<Addr4>`.
 pub type Conn4 = [u64; 8];
 /// `Conn<Addr6>`.
@@ -166,6 +171,35 @@ pub fn of_net4(&[low, high, a, b]: &Net4) -> (IpAddr, u8) {
 /// The prefix of a key.
 pub fn of_net6(&[low, high, a, b, c, d, e, f, g, h]: &Net6) -> (IpAddr, u8) {
     (address6([a, b, c, d, e, f, g, h]), word(low, high) as u8)
+}
+
+/// The bits of a service's index, which every prefix of a client begins with.
+const SERVICE_BITS: u8 = 32;
+
+/// The key of a service's IPv4 clients.
+pub fn source4(service: u32, address: Ipv4Addr, length: u8) -> Source4 {
+    let ((low, high), (c, d)) = (half_words((length + SERVICE_BITS).into()), half_words(service));
+    let [e, f] = words4(address);
+    [low, high, c, d, e, f]
+}
+
+/// The key of a service's IPv6 clients.
+pub fn source6(service: u32, address: Ipv6Addr, length: u8) -> Source6 {
+    let ((low, high), (c, d)) = (half_words((length + SERVICE_BITS).into()), half_words(service));
+    let [e, f, g, h, i, j, k, l] = words6(address);
+    [low, high, c, d, e, f, g, h, i, j, k, l]
+}
+
+/// The clients of a key.
+pub fn of_source4(&[low, high, c, d, e, f]: &Source4) -> SourceNet {
+    let length = (word(low, high) as u8).saturating_sub(SERVICE_BITS);
+    SourceNet { service: word(c, d), address: address4([e, f]), length }
+}
+
+/// The clients of a key.
+pub fn of_source6(&[low, high, c, d, e, f, g, h, i, j, k, l]: &Source6) -> SourceNet {
+    let length = (word(low, high) as u8).saturating_sub(SERVICE_BITS);
+    SourceNet { service: word(c, d), address: address6([e, f, g, h, i, j, k, l]), length }
 }
 
 /// The key of a tuple, if it is IPv4.

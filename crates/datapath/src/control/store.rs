@@ -9,7 +9,7 @@ use dirigent_director::records::{
 use dirigent_wire::{Addr4, Addr6, Be16};
 
 use super::Error;
-use crate::memory::LocalNet;
+use crate::memory::{LocalNet, SourceNet};
 
 /// An address and port with protocol: where a service or a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,6 +182,10 @@ pub trait Store {
     fn local_nets(&self) -> Result<Vec<LocalNet>, Error>;
     /// Adds or removes one.
     fn set_local_net(&mut self, net: &LocalNet, present: bool) -> Result<(), Error>;
+    /// The prefixes of clients, and whether these may open connections.
+    fn sources(&self) -> Result<Vec<(SourceNet, bool)>, Error>;
+    /// Adds, replaces or (`None`) removes one.
+    fn set_source(&mut self, net: &SourceNet, may: Option<bool>) -> Result<(), Error>;
     /// `len` mark rules from `base`.
     fn mark_rules(&self, base: u32, len: u32) -> Result<Vec<MarkRule>, Error>;
     /// Writes mark rules where no packet looks.

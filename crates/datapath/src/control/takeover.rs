@@ -11,6 +11,7 @@ use super::Error;
 use super::apply::{Control, Held, Member};
 use super::slots::Region;
 use super::store::{Entry, Spot, Store, address};
+use crate::memory::SourceNet;
 
 fn key(spot: &Spot) -> Option<ServiceKey> {
     if let Some((mark, ipv6)) = spot.to_mark() {
@@ -54,6 +55,10 @@ impl<S: Store> Control<S> {
     }
 
     fn find_services(&mut self) -> Result<(), Error> {
+        let mut sources: HashMap<u32, HashMap<SourceNet, bool>> = HashMap::new();
+        for (net, may) in self.store.sources()? {
+            sources.entry(net.service).or_default().insert(net, may);
+        }
         for (spot, index) in self.store.places()? {
             let Some(key) = key(&spot) else { continue };
             let record = self.store.service(index)?;
@@ -77,7 +82,10 @@ impl<S: Store> Control<S> {
             self.slots.take(table);
             self.slots.take(ids);
             self.used_services.insert(index);
-            self.hold(key, Held { index, list, table, ids, members });
+            self.hold(
+                key,
+                Held { index, list, table, ids, sources: sources.remove(&index).unwrap_or_default(), members },
+            );
         }
         Ok(())
     }
@@ -90,7 +98,7 @@ impl<S: Store> Control<S> {
                 self.paces.found(*key, member, &record);
                 let wanted = self.model.service(key).and_then(|s| s.server(member.address, member.port));
                 if let Some(wanted) = wanted.filter(|_| record.flags.load() & server_flag::DRAINING != 0) {
-                    let server = dirigent_config::Server { draining: true, ..*wanted };
+                    let server = dirigent_config::Server { draining: true, ..wanted.clone() };
                     self.model.edit_server(key, server)?;
                 }
             }

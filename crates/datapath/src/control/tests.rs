@@ -120,7 +120,7 @@ fn wrr_goes_on_at_its_weight_after_an_edit() {
         ],
     );
     let key = control.model().services()[0].key;
-    let server = *control.model().services()[0].server("10.0.0.1".parse().unwrap(), 80).unwrap();
+    let server = control.model().services()[0].server("10.0.0.1".parse().unwrap(), 80).unwrap().clone();
     let edit = Plan { ops: vec![Op::EditServer { service: key, server }] };
     assert_eq!(picks(&control, 1), [3]);
     for expected in [&[3, 2][..], &[3, 2, 1], &[3, 2, 1, 1], &[1, 2, 1, 3, 2], &[3, 2, 1, 1, 2, 1]] {
@@ -773,7 +773,7 @@ fn sysctls_reach_the_record_that_packets_look_at() {
 fn drained(control: &Control<MemoryTables>, last: u8, draining: bool) -> Model {
     let mut model = control.model().clone();
     let service = model.services()[0].clone();
-    let server = *service.server(IpAddr::from([10, 0, 0, last]), 80).unwrap();
+    let server = service.server(IpAddr::from([10, 0, 0, last]), 80).unwrap().clone();
     model.edit_server(&service.key, WantedServer { draining, ..server }).unwrap();
     model
 }

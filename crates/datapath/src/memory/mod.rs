@@ -7,6 +7,6 @@ mod run;
 mod tables;
 
 pub use frame::{Buffer, Frame};
-pub use routes::{LocalNet, Routes, Target};
+pub use routes::{LocalNet, Routes, SourceNet, Target};
 pub use run::{Incoming, Outcome, Ran, leave, run, run_slow, run_tc, run_xdp};
 pub use tables::{Capacity, MemoryTables};

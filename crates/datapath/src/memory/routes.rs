@@ -58,6 +58,25 @@ impl LocalNet {
     }
 }
 
+/// Clients of a service, and whether they may open connections to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceNet {
+    /// Index of the service.
+    pub service: u32,
+    /// The first address of the prefix.
+    pub address: IpAddr,
+    /// Its length.
+    pub length: u8,
+}
+
+impl SourceNet {
+    /// Whether the address is one of its.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        within(address, self.address, self.length)
+    }
+}
+
 impl Routes {
     /// Adds or replaces a route; no target: local, or a blackhole.
     pub fn set(&mut self, net: IpAddr, length: u8, target: Option<Target>) {

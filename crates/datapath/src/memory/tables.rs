@@ -13,7 +13,7 @@ use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
-use super::routes::{LocalNet, Routes};
+use super::routes::{LocalNet, Routes, SourceNet};
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct MemoryTables {
     pub local6: HashSet<Addr6>,
     /// Prefixes that are this host's.
     pub local_nets: BTreeSet<LocalNet>,
+    /// Clients of services that judge them, and whether they may.
+    pub sources: HashMap<SourceNet, bool>,
     /// Virtual services.
     pub services: Vec<Service>,
     /// Real servers.
@@ -118,6 +120,7 @@ impl MemoryTables {
             local4: HashSet::new(),
             local6: HashSet::new(),
             local_nets: BTreeSet::new(),
+            sources: HashMap::new(),
             services: vec![Service::default(); capacity.services],
             servers: vec![Server::default(); capacity.servers],
             next_hops: vec![NextHop::default(); capacity.servers],
@@ -170,6 +173,11 @@ impl MemoryTables {
     fn in_local_net(&self, address: IpAddr, by_mark: bool) -> bool {
         let wanted = self.settings.as_ref().is_some_and(|s| s.flags & setting::LOCAL_NETS != 0);
         wanted && self.local_nets.iter().any(|net| net.contains(address) && (by_mark || !net.marked))
+    }
+    /// What the longest prefix says of a service's client.
+    fn allows(&self, service: u32, client: IpAddr) -> bool {
+        let own = self.sources.iter().filter(|(net, _)| net.service == service && net.contains(client));
+        own.max_by_key(|(net, _)| net.length).is_some_and(|(_, may)| *may)
     }
     fn change_counters(&self, server: u32, change: impl FnOnce(&mut Counters)) {
         if let Some(counters) = self.counters.borrow_mut().get_mut(server as usize) {
@@ -276,6 +284,12 @@ impl Tables for MemoryTables {
     }
     fn local_by_mark6(&self, addr: &Addr6) -> bool {
         self.in_local_net(IpAddr::from(addr.bytes()), true)
+    }
+    fn allows4(&self, service: u32, client: &Addr4) -> bool {
+        self.allows(service, IpAddr::from(client.bytes()))
+    }
+    fn allows6(&self, service: u32, client: &Addr6) -> bool {
+        self.allows(service, IpAddr::from(client.bytes()))
     }
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {
         self.known4.get(at)

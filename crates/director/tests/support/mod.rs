@@ -420,6 +420,12 @@ impl Tables for Memory {
     fn local_by_mark6(&self, _: &Addr6) -> bool {
         false
     }
+    fn allows4(&self, _: u32, _: &Addr4) -> bool {
+        true
+    }
+    fn allows6(&self, _: u32, _: &Addr6) -> bool {
+        true
+    }
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {
         self.known4.get(at)
     }

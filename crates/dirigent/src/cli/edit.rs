@@ -35,6 +35,12 @@ pub struct ServiceOptions {
     /// Who holds the virtual address: operator or manage
     #[arg(long, value_name = "WHO")]
     pub vip: Option<String>,
+    /// Only these clients may open connections, like 192.0.2.0/24; several times for several; none for all
+    #[arg(long, value_name = "PREFIX")]
+    pub allow: Vec<String>,
+    /// These clients may not; several times for several; none for none
+    #[arg(long, value_name = "PREFIX")]
+    pub deny: Vec<String>,
     /// Clients' connections go to the server of their earlier ones for this time, like 5m; none for never
     #[arg(long, short, value_name = "DURATION")]
     pub persistence: Option<String>,
@@ -143,8 +149,10 @@ impl ServiceOptions {
     pub fn keys(&self) -> Map<String, Value> {
         let mut keys = Keys::default();
         keys.set("scheduler", self.scheduler.clone());
-        let flags: Vec<_> = self.scheduler_flag.iter().filter(|flag| *flag != "none").cloned().collect();
-        keys.set("scheduler_flags", Some(flags).filter(|_| !self.scheduler_flag.is_empty()));
+        for (key, given) in [("scheduler_flags", &self.scheduler_flag), ("allow", &self.allow), ("deny", &self.deny)] {
+            let all: Vec<_> = given.iter().filter(|word| *word != "none").cloned().collect();
+            keys.set(key, Some(all).filter(|_| !given.is_empty()));
+        }
         keys.set("one_packet", self.one_packet);
         keys.set("stateless", self.stateless);
         keys.set("quic", self.quic);

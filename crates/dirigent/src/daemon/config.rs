@@ -1,7 +1,9 @@
 //! The configuration file, and what of it does not fit this host.
 
 use crate::failure::{Failure, Result, code};
+use crate::keepalived;
 use dirigent_api::Problem;
+use dirigent_config::import::{Refused, is_keepalived};
 use dirigent_config::{Model, Violation, VipPolicy, file};
 use dirigent_net::links::RouteEntry;
 use dirigent_net::{Snapshot, TableRule, vip};
@@ -12,14 +14,31 @@ use std::path::Path;
 
 /// What the file says; without one nothing but defaults. A name on the command line wins over the file's.
 pub fn layer(path: Option<&Path>, instance: Option<String>) -> Result<Model> {
-    let model = match path {
+    let (model, lost) = load(path, instance)?;
+    lost.iter().for_each(|problem| tracing::warn!("{problem}"));
+    Ok(model)
+}
+
+/// The same, with what of the file has no counterpart: keepalived.conf may be the file, too.
+pub fn load(path: Option<&Path>, instance: Option<String>) -> Result<(Model, Vec<Problem>)> {
+    let (model, lost) = match path {
         Some(path) => {
             let name = path.display().to_string();
-            parse(&name, &fs::read_to_string(path).map_err(|e| Failure::io(name.clone(), &e))?)?
+            let text = fs::read_to_string(path).map_err(|e| Failure::io(name.clone(), &e))?;
+            if is_keepalived(&name, &text) {
+                let (model, refused) = keepalived::read(&name, &text).strict()?;
+                let lost = |one: &Refused| {
+                    let what = format!("{:?} is not translated", one.rule);
+                    Problem::new(one.place.clone(), what, one.reason.clone())
+                };
+                (model, refused.iter().map(lost).collect())
+            } else {
+                (parse(&name, &text)?, Vec::new())
+            }
         }
-        None => Model::default(),
+        None => (Model::default(), Vec::new()),
     };
-    named(model, instance)
+    Ok((named(model, instance)?, lost))
 }
 
 /// The Model of a text.
@@ -71,7 +90,21 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
         }
     }
     all.extend(unled(model, snapshot));
+    all.extend(unchecked(model));
     all
+}
+
+/// Checks that are configured and not made.
+fn unchecked(model: &Model) -> Option<Problem> {
+    let checks = model.checks();
+    let servers = model.services().iter().flat_map(|s| &s.servers).filter(|s| !s.health.checks.is_empty()).count();
+    (checks > 0).then(|| {
+        let (checks, servers) = (crate::print::count(checks, "check"), crate::print::count(servers, "server"));
+        let remedy =
+            "set the weight of a server that is down to 0 (`dirigent ipvsadm -e … -w 0`), or let a checker do so";
+        let what = format!("this version does not run health checks ({checks} of {servers}): all servers count as up");
+        Problem::new("health checks", what, remedy)
+    })
 }
 
 /// What is wrong with the rules that lead to a device for marks, once it is there.
@@ -115,4 +148,39 @@ fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
         )
     };
     missing.map(|(ip, _)| problem(ip)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keepalived_conf_is_taken_as_it_is() {
+        let directory = std::env::temp_dir().join(format!("dirigent-keepalived-{}", std::process::id()));
+        fs::create_dir_all(directory.join("vs")).unwrap();
+        let file = directory.join("lb.conf");
+        fs::write(&file, "global_defs {\n router_id x\n}\ninclude vs/*.conf\n").unwrap();
+        let server = |text: &str| {
+            let text = format!(
+                "virtual_server 192.0.2.10 80 {{\n{text}\n real_server 10.0.0.2 80 {{\nTCP_CHECK {{\n}}\n}}\n}}\n"
+            );
+            fs::write(directory.join("vs/a.conf"), text).unwrap();
+            load(Some(&file), None)
+        };
+        let (model, lost) = server("protocol TCP").unwrap();
+        let wrong = server("protocol IP\nlb_alog rr").unwrap_err();
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(model.services().len(), 1);
+        let [lost] = &lost[..] else { panic!("{lost:?}") };
+        assert_eq!(
+            (lost.place.as_str(), lost.what.as_str()),
+            (&*format!("{}:2", file.display()), "\"router_id x\" is not translated")
+        );
+        let unchecked = unchecked(&model).unwrap().to_string();
+        assert!(unchecked.contains("does not run health checks (1 check of 1 server)"), "{unchecked}");
+        assert_eq!(wrong.code, code::INVALID);
+        let places: Vec<_> = wrong.problems.iter().map(|p| p.place.rsplit('/').next().unwrap_or_default()).collect();
+        assert_eq!(places, ["a.conf:2:1", "a.conf:3:1"]);
+        assert!(wrong.problems.iter().all(|p| !p.remedy.is_empty()));
+    }
 }

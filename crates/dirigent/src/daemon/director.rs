@@ -16,6 +16,7 @@ use super::tables::{Sweeper, Tables};
 use super::vip::{self, Vips};
 use super::{naming, network, remove, snapshot};
 use crate::failure::{Failure, Result};
+use crate::netfilter::Netfilter;
 use crate::print::count;
 use crate::report::{self, Reader};
 use dirigent_api::{Changed, Daemon, Problem, Status};
@@ -51,6 +52,8 @@ pub struct Director {
     rates: Rates,
     watch: Option<Watch>,
     events: Events,
+    /// As of the start, or the last reload.
+    netfilter: Netfilter,
     interfaces: Interfaces,
     vips: Vips,
     since: Instant,
@@ -102,6 +105,7 @@ impl Director {
             rates: Rates::default(),
             watch: None,
             events: Events::default(),
+            netfilter: Netfilter::read(),
             instance,
             kernel,
             interfaces: Interfaces::default(),
@@ -300,6 +304,7 @@ impl Director {
     fn problems(&mut self) -> Result<Vec<Problem>> {
         let snapshot = snapshot(self.network.watcher())?;
         let mut problems = config::warnings(self.tables.model(), &snapshot);
+        problems.extend(self.netfilter.warnings(self.tables.model()));
         for (ip, hop) in self.network.hops() {
             if hop.state == dirigent_net::NextHopState::NoRoute {
                 let remedy = "add a route to it, or remove it from the configuration";

@@ -47,6 +47,11 @@ struct Entry {
     back: Option<Overlay>,
 }
 
+/// Where it lies what outlasts a reboot.
+pub fn directory() -> PathBuf {
+    std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("/var/lib/dirigent"), PathBuf::from)
+}
+
 /// The files of one director.
 #[derive(Debug)]
 pub struct Kept {
@@ -61,8 +66,7 @@ pub struct Kept {
 impl Kept {
     /// Those of a director of that name.
     pub fn of(instance: &str) -> Self {
-        let state =
-            std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("/var/lib/dirigent"), PathBuf::from);
+        let state = directory();
         let run = Path::new(super::lock::DIRECTORY);
         Self {
             runtime: run.join(format!("{instance}.runtime.json")),

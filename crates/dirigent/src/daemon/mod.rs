@@ -15,7 +15,8 @@ pub mod size;
 mod tables;
 pub mod vip;
 
-pub use lock::{Lock, lock_path};
+pub use kept::directory as state_directory;
+pub use lock::{DIRECTORY, Lock, lock_path};
 
 use crate::failure::{Failure, Result};
 use crate::print::count;
@@ -24,13 +25,12 @@ use dirigent_api::{Changed, Event, Guard};
 use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::{Watcher, mark_device};
 pub use interfaces::in_use;
-use nix::unistd::Gid;
 pub use server::openapi;
-use server::{Ask, Change, Served};
+use server::{Ask, Change, Listeners, Operators, Served, Tls};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -52,9 +52,19 @@ pub async fn run(file: Option<&Path>, instance: Option<String>, socket: Option<P
     let operators = group("operators", &model.settings().operators)?;
     // Operators that nobody else shares the socket with.
     let group = group("group", &model.settings().group)?.or(operators);
+    let api = model.settings().api.clone();
+    let names = api.as_ref().map(|api| api.operators.clone()).unwrap_or_default();
+    let operators = Operators { group: operators, names };
     // Before anything is attached: a socket that cannot be is a reason not to start. Who asks meanwhile waits.
-    let listener = server::listen(&socket, group)?;
-    let end = direct(Director::start(file, instance, model).await, listener, operators, &socket, &mut signals).await;
+    let tls = api.map(Tls::of).transpose()?;
+    let local = server::listen(&socket, group)?;
+    let end = match remote(tls).await {
+        Ok(remote) => {
+            let listeners = Listeners { socket: local, remote };
+            direct(Director::start(file, instance, model).await, listeners, operators, &socket, &mut signals).await
+        }
+        Err(failure) => Err(failure),
+    };
     // A dead socket would only be in the way.
     if let Err(e) = std::fs::remove_file(&socket) {
         tracing::warn!("{}: {e}", socket.display());
@@ -63,11 +73,17 @@ pub async fn run(file: Option<&Path>, instance: Option<String>, socket: Option<P
     end
 }
 
+/// The port that TLS is served on.
+async fn remote(tls: Option<Tls>) -> Result<Option<(TcpListener, Tls)>> {
+    let Some(tls) = tls else { return Ok(None) };
+    Ok(Some((tls.listen().await?, tls)))
+}
+
 /// The director's life, from its start on.
 async fn direct(
     started: Result<Director>,
-    listener: UnixListener,
-    operators: Option<Gid>,
+    listeners: Listeners,
+    operators: Operators,
     socket: &Path,
     signals: &mut Signals,
 ) -> Result<()> {
@@ -75,7 +91,7 @@ async fn direct(
     let (asks, mut asked) = mpsc::channel(16);
     let (instance, rates, events) = (director.instance().clone(), director.rates(), director.events());
     let served = Served { asks, instance, rates, events, operators };
-    let server = server::serve(listener, served);
+    let server = server::serve(listeners, served);
     tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
     manager::ready(&director.summary());
     let end = serve(&mut director, signals, &mut asked).await;

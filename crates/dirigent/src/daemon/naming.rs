@@ -51,7 +51,7 @@ pub fn find(model: &Model, name: &ServerName) -> Result<(ServiceKey, Server)> {
     let servers: Vec<_> = service.servers.iter().filter(meant).collect();
     let names = |servers: &[&Server]| some(servers.iter().map(|s| s.name()));
     match servers.as_slice() {
-        [server] => Ok((service.key, **server)),
+        [server] => Ok((service.key, (*server).clone())),
         [] => {
             let there: Vec<_> = service.servers.iter().collect();
             let remedy = format!("name one of these: {}", names(&there));

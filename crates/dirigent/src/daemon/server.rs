@@ -8,9 +8,13 @@ mod listen;
 mod peer;
 mod read;
 mod refused;
+mod tls;
 mod write;
 
+pub use accept::Listeners;
 pub use listen::{group, listen};
+pub use peer::Operators;
+pub use tls::Tls;
 
 use super::director::{Asked, Edit};
 use super::events::Events;
@@ -24,11 +28,9 @@ use dirigent_api::{
     Changed, Configuration, Document, Drained, IpvsadmDone, Past, ServerName, ServiceSpec, Status, path,
 };
 use dirigent_datapath::kernel::Instance;
-use nix::unistd::Gid;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use utoipa::OpenApi as _;
@@ -112,7 +114,7 @@ struct Shared {
     instance: Instance,
     rates: Rates,
     events: Events,
-    operators: Option<Gid>,
+    operators: Operators,
     readers: Arc<Semaphore>,
 }
 
@@ -126,8 +128,8 @@ pub struct Served {
     pub rates: Rates,
     /// What happens.
     pub events: Events,
-    /// Whose members may change the director, beside root.
-    pub operators: Option<Gid>,
+    /// Who may change the director, beside root.
+    pub operators: Operators,
 }
 
 /// The server that runs.
@@ -198,9 +200,16 @@ pub fn openapi() -> OpenApi {
 }
 
 /// Serves until it is told to end.
-pub fn serve(listener: UnixListener, served: Served) -> Running {
+pub fn serve(listeners: Listeners, served: Served) -> Running {
     let Served { asks, instance, rates, events, operators } = served;
-    let shared = Shared { asks, instance, rates, events, operators, readers: Arc::new(Semaphore::new(READERS)) };
+    let shared = Shared {
+        asks,
+        instance,
+        rates,
+        events,
+        operators: operators.clone(),
+        readers: Arc::new(Semaphore::new(READERS)),
+    };
     let (routes, description) = described();
     let known = Arc::new(refused::Known::of(&description));
     let routes = routes
@@ -212,7 +221,7 @@ pub fn serve(listener: UnixListener, served: Served) -> Running {
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(shared);
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(accept::serve(listener, routes, operators, stopped));
+    let task = tokio::spawn(accept::serve(listeners, routes, operators, stopped));
     Running { stop, task }
 }
 

@@ -7,6 +7,7 @@ use super::edit::{self, Edit};
 use crate::daemon::kept::{self, Kept};
 use crate::daemon::{config, naming, remove};
 use crate::failure::{Failure, Result, code};
+use crate::netfilter::Netfilter;
 use crate::print::count;
 use dirigent_api::{
     Changed, Configuration, Document, Drained, Event, Guard, IpvsadmDone, IpvsadmRefused, Past, ServerName, ServiceSpec,
@@ -129,8 +130,18 @@ impl Director {
     /// Reads the file again. What was changed at runtime stays, or is dropped (`replace`).
     pub fn reload(&mut self, asked: &Asked, replace: bool) -> Result<Changed> {
         let outcome = self.load_again(asked, replace);
+        self.look_at_netfilter();
         self.refused = outcome.as_ref().err().map_or_else(Vec::new, |failure| failure.problems.clone());
         outcome
+    }
+
+    /// Its rules may be others now; what is new about them is told.
+    fn look_at_netfilter(&mut self) {
+        let before = self.netfilter.warnings(self.tables.model());
+        self.netfilter = Netfilter::read();
+        for problem in self.netfilter.warnings(self.tables.model()).iter().filter(|now| !before.contains(now)) {
+            tracing::warn!("{problem}");
+        }
     }
 
     fn load_again(&mut self, asked: &Asked, replace: bool) -> Result<Changed> {
@@ -160,7 +171,7 @@ impl Director {
         let (instance, connections) = (now.instance.clone(), now.connections);
         let settings = Settings { instance, connections, ..model.settings().clone() };
         let (socket, group, operators) = (now.socket.clone(), now.group.clone(), now.operators.clone());
-        let settings = Settings { socket, group, operators, ..settings };
+        let settings = Settings { socket, group, operators, api: now.api.clone(), ..settings };
         model.set_settings(settings).map_err(dirigent_datapath::control::Error::from)?;
         self.transact(asked, Wanted::new(format!("apply {}", document.name), model))
     }
@@ -208,7 +219,7 @@ impl Director {
         let mut model = self.tables.model().clone();
         let (key, server) = naming::find(&model, name)?;
         model
-            .edit_server(&key, dirigent_config::Server { draining: drain, ..server })
+            .edit_server(&key, dirigent_config::Server { draining: drain, ..server.clone() })
             .map_err(dirigent_datapath::control::Error::from)?;
         let what = format!("{} {} of {key}", if drain { "drain" } else { "undrain" }, server.name());
         let mut wanted = Wanted::new(what, model);
@@ -353,7 +364,7 @@ fn unchanged(model: &Model, mut edited: BTreeSet<(ServiceKey, IpAddr, u16)>, pla
         }
     }
     let op = |(service, address, port): (ServiceKey, IpAddr, u16)| {
-        let server = *model.service(&service)?.server(address, port)?;
+        let server = model.service(&service)?.server(address, port)?.clone();
         Some(Op::EditServer { service, server })
     };
     edited.into_iter().filter_map(op).collect()
@@ -375,6 +386,7 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
         (old.socket != new.socket, "socket", restart),
         (old.group != new.group, "group", restart),
         (old.operators != new.operators, "operators", restart),
+        (old.api != new.api, "api", restart),
     ];
     let changed = differs.into_iter().filter(|(differs, ..)| *differs);
     changed.map(|(_, key, how)| format!("{key} {how}")).collect()

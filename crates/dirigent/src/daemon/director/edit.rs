@@ -245,6 +245,23 @@ weight = 3
 address = \"10.0.0.3:8080\"
 ";
 
+    /// The API's description has the keys that dirigent.toml has.
+    #[test]
+    fn what_is_described_is_what_is_read() {
+        use dirigent_config::file::keys;
+        let api = serde_json::to_value(crate::daemon::openapi()).unwrap();
+        for (schema, table) in
+            [("ServiceSpec", keys::SERVICE), ("PersistenceSpec", keys::PERSISTENCE), ("ServerSpec", keys::SERVER)]
+        {
+            let described = api["components"]["schemas"][schema]["properties"].as_object().unwrap();
+            let mut described: Vec<&str> = described.keys().map(String::as_str).collect();
+            let mut read: Vec<&str> = table.keys.iter().map(|key| key.name).collect();
+            described.sort_unstable();
+            read.sort_unstable();
+            assert_eq!(described, read, "{schema}");
+        }
+    }
+
     fn object(value: Value) -> Object {
         value.as_object().cloned().unwrap()
     }
@@ -295,7 +312,7 @@ address = \"10.0.0.3:8080\"
     fn servers_are_added_changed_and_removed_and_drains_go_on() {
         let mut model = dirigent_config::file::parse("f", FILE).unwrap();
         let key = model.services()[0].key;
-        let drained = Server { draining: true, ..model.services()[0].servers[0] };
+        let drained = Server { draining: true, ..model.services()[0].servers[0].clone() };
         model.edit_server(&key, drained).unwrap();
         let name = "tcp:192.0.2.10:80";
         let weights = |model: &Model| -> Vec<(String, u32, bool)> {

@@ -1,7 +1,8 @@
 //! Takes connections, and keeps clients that stall, flood or vanish from keeping others out.
 
-use super::peer::Peer;
+use super::peer::{Operators, Peer, Who};
 use super::refused;
+use super::tls::{self, Tls};
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -9,14 +10,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use nix::unistd::Gid;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 /// Connections of operators at once, and as many again of all others together: nobody who may only read can keep an
@@ -35,16 +38,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Default)]
 struct Open {
     operators: usize,
-    others: HashMap<Option<u32>, usize>,
+    others: HashMap<Who, usize>,
     /// Those that are only told that there is no room.
     refused: usize,
 }
 
 /// Whose a connection is.
-#[derive(Clone, Copy)]
 enum Owner {
     Operator,
-    Other(Option<u32>),
+    Other(Who),
     Refused,
 }
 
@@ -56,19 +58,19 @@ struct Place {
 
 impl Place {
     /// A place for him; one to be told that there is none; or not even that.
-    fn take(open: &Arc<Mutex<Open>>, peer: Peer, operator: bool) -> Option<Self> {
+    fn take(open: &Arc<Mutex<Open>>, peer: &Peer, operator: bool) -> Option<Self> {
         let mut all = open.lock().unwrap_or_else(PoisonError::into_inner);
         let together: usize = all.others.values().sum();
-        let his = all.others.get(&peer.user()).copied().unwrap_or(0);
+        let his = all.others.get(&peer.who()).copied().unwrap_or(0);
         let owner = match operator {
             true if all.operators < MOST => Owner::Operator,
-            false if together < MOST && his < MOST_OF_ONE => Owner::Other(peer.user()),
+            false if together < MOST && his < MOST_OF_ONE => Owner::Other(peer.who()),
             _ if all.refused < MOST_OF_ONE => Owner::Refused,
             _ => return None,
         };
-        match owner {
+        match &owner {
             Owner::Operator => all.operators += 1,
-            Owner::Other(user) => _ = all.others.insert(user, his + 1),
+            Owner::Other(who) => _ = all.others.insert(who.clone(), his + 1),
             Owner::Refused => all.refused += 1,
         }
         Some(Self { open: open.clone(), owner })
@@ -78,41 +80,104 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.owner {
+        match &self.owner {
             Owner::Operator => all.operators = all.operators.saturating_sub(1),
             Owner::Refused => all.refused = all.refused.saturating_sub(1),
-            Owner::Other(user) => match all.others.get_mut(&user) {
+            Owner::Other(who) => match all.others.get_mut(who) {
                 Some(his) if *his > 1 => *his -= 1,
-                _ => _ = all.others.remove(&user),
+                _ => _ = all.others.remove(who),
             },
         }
     }
 }
 
+/// Where connections come from.
+pub struct Listeners {
+    /// The control socket.
+    pub socket: UnixListener,
+    /// The port for TLS, if there is one.
+    pub remote: Option<(TcpListener, Tls)>,
+}
+
+/// What serves them.
+#[derive(Clone)]
+struct Service {
+    routes: Router,
+    operators: Operators,
+    open: Arc<Mutex<Open>>,
+    graceful: Arc<GracefulShutdown>,
+}
+
 /// Serves until it is told to end, and lets the answers under way go out.
-pub async fn serve(listener: UnixListener, routes: Router, operators: Option<Gid>, mut stop: oneshot::Receiver<()>) {
-    let open = Arc::new(Mutex::new(Open::default()));
-    let graceful = GracefulShutdown::new();
+pub async fn serve(from: Listeners, routes: Router, operators: Operators, mut stop: oneshot::Receiver<()>) {
+    let Listeners { socket, mut remote } = from;
+    let service = Service { routes, operators, open: Arc::default(), graceful: Arc::default() };
+    // Whoever has not proved yet who he is has no place among those who have.
+    let unproved = Arc::new(Semaphore::new(MOST_OF_ONE));
     loop {
-        let stream = tokio::select! {
+        tokio::select! {
             _ = &mut stop => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::error!("the control socket: {error}");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
+            accepted = socket.accept() => match accepted {
+                Ok((stream, _)) => service.take(Peer::of(&stream), stream),
+                Err(error) => pause("socket", &error).await,
             },
-        };
-        let peer = Peer::of(&stream);
-        let Some(place) = Place::take(&open, peer, peer.operates(operators)) else { continue };
+            accepted = of(&mut remote) => match accepted {
+                Ok((stream, address, acceptor)) => {
+                    let Ok(unproved) = unproved.clone().try_acquire_owned() else { continue };
+                    tokio::spawn(prove(service.clone(), stream, address, acceptor, unproved));
+                }
+                Err(error) => pause("port", &error).await,
+            },
+        }
+    }
+    let Service { graceful, .. } = service;
+    if let Some(graceful) = Arc::into_inner(graceful) {
+        graceful.shutdown().await;
+    }
+}
+
+/// The process has no descriptor left, most likely.
+async fn pause(what: &str, error: &std::io::Error) {
+    tracing::error!("the control {what}: {error}");
+    tokio::time::sleep(PAUSE).await;
+}
+
+/// The next connection by TCP; never, if there is no port.
+async fn of(remote: &mut Option<(TcpListener, Tls)>) -> std::io::Result<(TcpStream, IpAddr, TlsAcceptor)> {
+    match remote {
+        Some((port, tls)) => {
+            let (stream, address) = port.accept().await?;
+            Ok((stream, address.ip(), tls.acceptor()))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// TLS's handshake, in which the client shows his certificate.
+async fn prove(service: Service, stream: TcpStream, address: IpAddr, tls: TlsAcceptor, unproved: OwnedSemaphorePermit) {
+    let outcome = tokio::time::timeout(HEAD, tls.accept(stream)).await;
+    drop(unproved);
+    match outcome {
+        Ok(Ok(stream)) => {
+            let shown = stream.get_ref().1.peer_certificates().and_then(|all| all.first());
+            let names = shown.map(tls::names).unwrap_or_default();
+            service.take(Peer::Remote { names, address }, stream);
+        }
+        Ok(Err(error)) => tracing::debug!("the control port: {address}: {error}"),
+        Err(_) => tracing::debug!("the control port: {address} did not say who he is"),
+    }
+}
+
+impl Service {
+    /// Answers what comes by this connection.
+    fn take(&self, peer: Peer, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
+        let Some(place) = Place::take(&self.open, &peer, peer.operates(&self.operators)) else { return };
         let full = matches!(place.owner, Owner::Refused);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(UNREAD));
-        let routes = routes.clone();
+        let routes = self.routes.clone();
         let answer = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(peer.clone());
             let routes = routes.clone();
             async move {
                 if full { Ok::<_, Infallible>(refused::busy()) } else { routes.oneshot(request.map(Body::new)).await }
@@ -121,14 +186,13 @@ pub async fn serve(listener: UnixListener, routes: Router, operators: Option<Gid
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(!full);
         let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), answer);
-        let connection = graceful.watch(connection);
+        let connection = self.graceful.watch(connection);
         tokio::spawn(async move {
             let _place = place;
             // Who leaves in the middle has his reasons.
             if let Err(error) = connection.await {
-                tracing::debug!("the control socket: {error}");
+                tracing::debug!("the control API: {error}");
             }
         });
     }
-    graceful.shutdown().await;
 }

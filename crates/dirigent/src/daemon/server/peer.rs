@@ -9,21 +9,43 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 use std::ffi::CString;
+use std::net::IpAddr;
 use tokio::net::UnixStream;
 
-/// A process at the other end of the socket.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer {
-    uid: Option<Uid>,
-    gid: Option<Gid>,
-    pid: Option<i32>,
+/// Whoever asks.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// A process of this host, by the socket.
+    Local { uid: Option<Uid>, gid: Option<Gid>, pid: Option<i32> },
+    /// Somebody with a certificate, over TCP.
+    Remote {
+        /// The names in it.
+        names: Vec<String>,
+        address: IpAddr,
+    },
+}
+
+/// Who may change the director, beside root and the daemon's own user.
+#[derive(Clone, Debug, Default)]
+pub struct Operators {
+    /// Members of this group.
+    pub group: Option<Gid>,
+    /// Owners of certificates with one of these names.
+    pub names: Vec<String>,
+}
+
+/// Whom connections are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Who {
+    User(Option<u32>),
+    Named(Vec<String>),
 }
 
 impl Peer {
     /// Whom the kernel names.
     pub fn of(stream: &UnixStream) -> Self {
         let cred = stream.peer_cred().ok();
-        Self {
+        Self::Local {
             uid: cred.map(|c| Uid::from_raw(c.uid())),
             gid: cred.map(|c| Gid::from_raw(c.gid())),
             pid: cred.and_then(|c| c.pid()),
@@ -31,36 +53,47 @@ impl Peer {
     }
 
     /// What connections are counted by.
-    pub fn user(self) -> Option<u32> {
-        self.uid.map(Uid::as_raw)
-    }
-
-    fn account(self) -> Option<User> {
-        self.uid.and_then(|uid| User::from_uid(uid).ok().flatten())
+    pub fn who(&self) -> Who {
+        match self {
+            Self::Local { uid, .. } => Who::User(uid.map(Uid::as_raw)),
+            Self::Remote { names, .. } => Who::Named(names.clone()),
+        }
     }
 
     /// For the history.
-    pub fn name(self) -> String {
-        let name = match (self.account(), self.uid) {
+    pub fn name(&self) -> String {
+        let (uid, pid) = match self {
+            Self::Local { uid, pid, .. } => (*uid, *pid),
+            Self::Remote { names, address } => return format!("{}, from {address}", names.join(" ")),
+        };
+        let name = match (uid.and_then(account), uid) {
             (Some(user), _) => user.name,
             (None, Some(uid)) => format!("user {uid}"),
             (None, None) => "nobody known".to_owned(),
         };
-        self.pid.map_or_else(|| name.clone(), |pid| format!("{name}, process {pid}"))
+        pid.map_or_else(|| name.clone(), |pid| format!("{name}, process {pid}"))
     }
 
-    /// Whether he may change the director: root, the daemon's own user, and the members of the operators' group.
-    pub fn operates(self, operators: Option<Gid>) -> bool {
-        if self.uid.is_some_and(|uid| uid.is_root() || uid == geteuid()) {
+    /// Whether he may change the director.
+    pub fn operates(&self, operators: &Operators) -> bool {
+        let (uid, gid) = match self {
+            Self::Local { uid, gid, .. } => (*uid, *gid),
+            Self::Remote { names, .. } => return names.iter().any(|name| operators.names.contains(name)),
+        };
+        if uid.is_some_and(|uid| uid.is_root() || uid == geteuid()) {
             return true;
         }
-        let Some(operators) = operators else { return false };
+        let Some(group) = operators.group else { return false };
         let member = |user: User| {
             let name = CString::new(user.name).ok()?;
-            getgrouplist(&name, user.gid).ok().map(|groups| groups.contains(&operators))
+            getgrouplist(&name, user.gid).ok().map(|groups| groups.contains(&group))
         };
-        self.gid == Some(operators) || self.account().and_then(member).unwrap_or(false)
+        gid == Some(group) || uid.and_then(account).and_then(member).unwrap_or(false)
     }
+}
+
+fn account(uid: Uid) -> Option<User> {
+    User::from_uid(uid).ok().flatten()
 }
 
 /// Who may use the socket may read; only operators change anything. Nobody else's body is read.
@@ -70,10 +103,20 @@ pub async fn operators_only(
     request: Request,
     next: Next,
 ) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) || peer.operates(shared.operators) {
+    if matches!(*request.method(), Method::GET | Method::HEAD) || peer.operates(&shared.operators) {
         return next.run(request).await;
     }
-    let what = "only root and members of the group `operators` may change a director";
-    let remedy = "run it as root, or set `operators` in the configuration and join that group";
-    Failure { code: code::KERNEL, ..Failure::new("the control socket", what, remedy) }.into_response()
+    let (place, what, remedy) = match peer {
+        Peer::Local { .. } => (
+            "the control socket",
+            "only root and members of the group `operators` may change a director",
+            "run it as root, or set `operators` in the configuration and join that group",
+        ),
+        Peer::Remote { .. } => (
+            "[director.api]",
+            "only certificates with one of `operator_names` may change a director",
+            "use such a certificate, or add a name of this one to `operator_names`",
+        ),
+    };
+    Failure { code: code::KERNEL, ..Failure::new(place, what, remedy) }.into_response()
 }
