@@ -6,7 +6,7 @@
 pub mod path;
 mod spec;
 
-pub use spec::{PersistenceSpec, ServerSpec, ServiceSpec};
+pub use spec::{PersistenceSpec, ScriptSpec, ServerSpec, ServiceSpec};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

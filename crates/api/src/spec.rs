@@ -104,8 +104,33 @@ pub struct ServerSpec {
     /// QUIC: the id in connection ids that it makes, four bytes in hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_id: Option<String>,
+    /// What becomes of it when it fails: `remove` or `quiesce`; else what the service says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<String>,
+    /// Run when it is up again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify_up: Option<ScriptSpec>,
+    /// Run when it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify_down: Option<ScriptSpec>,
+    /// Mail says so; else what the service says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<bool>,
     /// How it is checked: the keys of `[[service.server.check]]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     pub check: Option<Vec<Map<String, Value>>>,
+}
+
+/// A program and what it is given, as whom it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ScriptSpec {
+    /// The program.
+    Program(String),
+    /// And what it is given.
+    Command(Vec<String>),
+    /// And as whom it runs: `command`, `user` and `group`.
+    #[schema(value_type = Object)]
+    As(Map<String, Value>),
 }

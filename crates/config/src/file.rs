@@ -18,7 +18,7 @@ use crate::model::{
     SchedulerFlags, Server, ServerId, Service, ServiceKey, Sources, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use crate::settings::{
-    Api, Defence, ErrorLimits, MAX_CONNECTIONS, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts,
+    Api, Defence, ErrorLimits, MAX_CONNECTIONS, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts, VipDefault,
 };
 use reader::{Report, Table, kind, one_of};
 use std::collections::HashMap;
@@ -138,6 +138,7 @@ impl Reader<'_> {
             instance: text("instance", report).unwrap_or(default.instance),
             interfaces: interfaces(&t, report),
             mode: t.choice("mode", &Mode::ALL.map(|m| (m.name(), m)), report).unwrap_or_default(),
+            vip_default: t.choice("vip_default", &VipDefault::ALL.map(|v| (v.name(), v)), report).unwrap_or_default(),
             mark_device: text("mark_device", report),
             connections: t.integer("connections", 1, MAX_CONNECTIONS, report),
             schedule_icmp: t.boolean("schedule_icmp", report).unwrap_or(default.schedule_icmp),

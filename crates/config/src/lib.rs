@@ -33,4 +33,6 @@ pub use model::{
     Sources, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 pub use plan::{Op, Plan};
-pub use settings::{Api, Defence, ErrorLimits, Mode, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts};
+pub use settings::{
+    Api, Defence, ErrorLimits, Mode, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts, VipDefault,
+};

@@ -235,6 +235,7 @@ fn describe_settings(s: &Settings) -> String {
         s.interfaces.iter().flatten().cloned().collect::<Vec<_>>().join(","),
     );
     note(s.mode != d.mode, "mode", s.mode.name().into());
+    note(s.vip_default != d.vip_default, "vip_default", s.vip_default.name().into());
     note(s.mark_device != d.mark_device, "mark_device", s.mark_device.clone().unwrap_or_default());
     note(s.connections != d.connections, "connections", s.connections.unwrap_or_default().to_string());
     for ((name, is), (_, default)) in s.switches().into_iter().zip(d.switches()) {

@@ -42,6 +42,28 @@ impl Mode {
     }
 }
 
+/// What becomes of clients that ask for a port of a virtual address that no service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum VipDefault {
+    /// This host answers them; the default.
+    #[default]
+    Pass,
+    /// They are refused.
+    Reject,
+}
+
+impl VipDefault {
+    /// All.
+    pub const ALL: [Self; 2] = [Self::Pass, Self::Reject];
+    /// `pass` or `reject`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// Time after its last packet that a TCP connection is kept, by its state
 /// (IPVS's names and defaults).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,6 +303,8 @@ pub struct Settings {
     pub interfaces: Option<Vec<String>>,
     /// Where the packet path runs.
     pub mode: Mode,
+    /// What becomes of clients that ask for other ports of virtual addresses.
+    pub vip_default: VipDefault,
     /// A device that the daemon makes, for `ip rule fwmark` to lead packets to; None: none.
     pub mark_device: Option<String>,
     /// Connections there is room for, 1 to [`MAX_CONNECTIONS`]; None (default):
@@ -330,6 +354,7 @@ impl Default for Settings {
             instance: "main".into(),
             interfaces: None,
             mode: Mode::Auto,
+            vip_default: VipDefault::Pass,
             mark_device: None,
             connections: None,
             schedule_icmp: false,

@@ -288,7 +288,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     }));
     let mark_device = prop::option::of("[A-Z][a-z0-9._-]{0,11}");
     let rest = (
-        prop::sample::select(&Mode::ALL[..]),
+        (prop::sample::select(&Mode::ALL[..]), prop::sample::select(&VipDefault::ALL[..])),
         mark_device,
         prop::option::of(1..=MAX_CONNECTIONS),
         any::<[bool; 9]>(),
@@ -300,7 +300,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         |(
             instance,
             interfaces,
-            (mode, mark_device, connections, switches, defence),
+            ((mode, vip_default), mark_device, connections, switches, defence),
             timeouts,
             errors,
             socket,
@@ -314,6 +314,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 instance,
                 interfaces,
                 mode,
+                vip_default,
                 mark_device,
                 connections,
                 schedule_icmp,

@@ -146,7 +146,7 @@ pub fn ethernet<P: Packet, T: Tables>(p: &mut P, t: &T, link: &Link) -> Decision
 }
 
 /// Where a packet of no connection and no service of its own may be somebody's yet.
-const LOOK_FURTHER: u32 = setting::KNOW_SERVERS | setting::FTP | setting::ANY_PORT | setting::LED;
+const LOOK_FURTHER: u32 = setting::KNOW_SERVERS | setting::FTP | setting::ANY_PORT | setting::LED | setting::REJECT;
 
 /// The easy case, nearly always: a whole packet of a known, live connection.
 #[inline(always)]

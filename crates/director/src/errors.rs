@@ -1,16 +1,16 @@
-//! ICMP errors the director itself sends (ipvs-semantics §2.1, packet-rules
+//! ICMP errors and resets the director itself sends (ipvs-semantics §2.1, packet-rules
 //! §2.2 "Errors the director sends"), within a budget.
 
 use crate::conn::age;
 use crate::direct::Stage;
 use crate::family::{Address, Family, L3};
-use crate::packet::Packet;
+use crate::packet::{L4, Packet};
 use crate::parse::{Fragment, Ip};
 use crate::records::{ERROR_BUCKETS, Settings};
 use crate::shared::S64;
 use crate::tables::Tables;
 use crate::verdict::{Action, Reason, Verdict};
-use dirigent_wire::{Be16, Be32, EthHeader, IcmpHeader, checksum};
+use dirigent_wire::{Be16, Be32, EthHeader, IcmpHeader, Ports, TcpHeader, checksum, ip::proto};
 
 /// Which error, and why: what stands for the packet in the counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,8 @@ pub enum Notice {
     NoServer = 3,
     /// A NAT server's packet of no connection (nat_icmp_send).
     Stray = 4,
+    /// A port of a virtual address that no service has.
+    NoPort = 5,
 }
 
 /// Decides that the packet, as it is now, is answered with an error: a later
@@ -44,16 +46,25 @@ pub fn send<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Ip<F::Addr>)
     if ip.fragment == Fragment::Later {
         return Verdict::drop(Reason::NoErrorAboutIcmp);
     }
+    let word = t.stashed();
+    let plain = ip.l4 == L3 + F::HEADER && ip.fragment == Fragment::Whole;
+    if word as u8 == Notice::NoPort as u8 && ip.protocol == proto::TCP && plain {
+        // No longer than what it answers, and sent as often: the host's own resets have no budget either.
+        return match reset::<F, P>(p, ip) {
+            Some(()) => Verdict::out(Action::Transmit, Reason::Refused, p.ingress()),
+            None => Verdict::drop(Reason::ErrorUnsent),
+        };
+    }
     if !allowed(t, ip.src.hash_fold()) {
         return Verdict::drop(Reason::ErrorWithheld);
     }
-    let word = t.stashed();
     let mut from = ip.dst;
     let (kind, reason) = match word as u8 {
         0 => (F::ERRORS.time_exceeded, Reason::TtlExpired),
         1 => (F::ERRORS.too_big, Reason::TooBig),
         2 => (F::ERRORS.host_unreachable, Reason::NoRoute),
         3 => (F::ERRORS.port_unreachable, Reason::NoServer),
+        5 => (F::ERRORS.port_unreachable, Reason::Refused),
         _ => {
             let Some(link) = t.link(p.ingress()) else { return Verdict::drop(Reason::ErrorUnsent) };
             from = F::link_addr(link);
@@ -83,6 +94,44 @@ fn build<F: Family, P: Packet>(
     }
     *p.get_mut::<EthHeader>(0)? = EthHeader { dst: heads.src, src: heads.dst, ethertype: heads.ethertype };
     write::<F, P>(p, (from, ip.src), ((kind, code), rest), (ip.tos, ident), quote)
+}
+
+/// Turns a SYN into the reset that a closed port answers it with (RFC 9293 §3.10.7.1). Its
+/// checksum is patched, not computed: that of the SYN may wait for a device to finish it.
+#[inline(always)]
+fn reset<F: Family, P: Packet>(p: &mut P, ip: &Ip<F::Addr>) -> Option<()> {
+    const HEADER: u32 = size_of::<TcpHeader>() as u32;
+    let at = L3 + F::HEADER;
+    let (len, syn) = (ip.l4_len(), *p.get::<TcpHeader>(at)?);
+    let before = p.sum(at, len)?;
+    if !p.reshape(at as u32 + HEADER, 0) {
+        return None;
+    }
+    turn::<P>(p)?;
+    // What the SYN took of the sequence: itself and its data.
+    let data = len.wrapping_sub(u32::from(syn.data_offset >> 4) * 4);
+    *p.get_mut::<TcpHeader>(at)? = TcpHeader {
+        ports: Ports { src: syn.ports.dst, dst: syn.ports.src },
+        seq: Be32::new(0),
+        ack: Be32::new(syn.seq.get().wrapping_add(1).wrapping_add(data)),
+        data_offset: 5 << 4,
+        flags: TcpHeader::RST | TcpHeader::ACK,
+        window: Be16::new(0),
+        check: syn.check,
+        urgent: Be16::new(0),
+    };
+    let content = checksum::delta(before, p.sum(at, HEADER)?);
+    let lengths = checksum::delta((len as u16).to_be(), (HEADER as u16).to_be());
+    let answered = F::answer(p, F::HEADER as u32 + HEADER);
+    (answered && p.patch_l4(at + TcpHeader::CHECK, lengths, content, L4::Tcp, F::V6)).then_some(())
+}
+
+/// Sends a frame back to where it came from.
+#[inline(always)]
+fn turn<P: Packet>(p: &mut P) -> Option<()> {
+    let heads = p.get_mut::<EthHeader>(0)?;
+    (heads.dst, heads.src) = (heads.src, heads.dst);
+    Some(())
 }
 
 /// Writes an error in front of the `quote` bytes that it quotes: IP and ICMP header.

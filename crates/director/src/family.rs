@@ -197,6 +197,9 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     fn write_addr<P: Packet>(p: &mut P, at: usize, offset: usize, addr: Self::Addr, delta: u16) -> bool;
     /// Writes the IP header of an error of `len` bytes, header included, TTL 64.
     fn write_error_header<P: Packet>(p: &mut P, src: Self::Addr, dst: Self::Addr, len: u32, tos: u8, id: u16) -> bool;
+    /// Turns a header without options into that of an answer: addresses exchanged, a new TTL,
+    /// `len` bytes header included.
+    fn answer<P: Packet>(p: &mut P, len: u32) -> bool;
     /// Sum of the pseudo header for an upper-layer packet of `len` bytes; 0 for
     /// ICMP over IPv4, which has none.
     fn icmp_pseudo_sum(src: &Self::Addr, dst: &Self::Addr, len: u32) -> u16;
@@ -321,6 +324,19 @@ impl Family for V4 {
         true
     }
     #[inline(always)]
+    fn answer<P: Packet>(p: &mut P, len: u32) -> bool {
+        let Some(ip) = p.get_mut::<Ipv4Header>(L3) else { return false };
+        (ip.src, ip.dst) = (ip.dst, ip.src);
+        // DF and identification 0, as of any reset (RFC 6864 §4.1). ECN is for what carries data.
+        (ip.id, ip.fragment) = (Be16::new(0), Be16::new(Ipv4Header::DF));
+        ip.tos &= 0xfc;
+        ip.ttl = 64;
+        ip.total_len = Be16::new(len as u16);
+        ip.check = Be16::new(0);
+        ip.check = Be16::from_raw(!ip.sum());
+        true
+    }
+    #[inline(always)]
     fn icmp_pseudo_sum(_: &Addr4, _: &Addr4, _: u32) -> u16 {
         0
     }
@@ -420,6 +436,16 @@ impl Family for V6 {
             src,
             dst,
         };
+        true
+    }
+    #[inline(always)]
+    fn answer<P: Packet>(p: &mut P, len: u32) -> bool {
+        let Some(ip) = p.get_mut::<Ipv6Header>(L3) else { return false };
+        (ip.src, ip.dst) = (ip.dst, ip.src);
+        // Neither flow label nor ECN: DSCP only.
+        ip.version_class_flow = Be32::new(ip.version_class_flow.get() & 0xffc0_0000);
+        ip.hop_limit = 64;
+        ip.payload_len = Be16::new((len as u16).wrapping_sub(40));
         true
     }
     #[inline(always)]

@@ -496,12 +496,32 @@ pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Wor
     verdict
 }
 
+/// Whether a client asks for a port of a virtual address that no service has. Answers to what
+/// this host itself asked from such an address are not meant, where they can be told apart.
+#[inline(always)]
+fn asks_in_vain<F: Family, T: Tables>(t: &T, flow: &Flow<F>) -> bool {
+    let Flow { key, l4, .. } = flow;
+    let begins = match key.proto() {
+        proto::TCP => l4.flags & (TcpHeader::SYN | TcpHeader::ACK | TcpHeader::RST) == TcpHeader::SYN,
+        proto::SCTP => l4.flags == sctp::event::INIT,
+        _ => true,
+    };
+    begins
+        && F::service(t, &Place::whole(key.dst)).is_some()
+        && F::local(t, &key.dst)
+        && !key.src.impossible_source()
+        && !F::local(t, &key.src)
+}
+
 /// A packet of no connection and no service: perhaps a NAT server's.
 #[inline(always)]
 pub fn stranger<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>) -> Verdict {
     let pass = Verdict::pass(Reason::NoService);
     let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
     let flags = settings.flags;
+    if flags & setting::REJECT != 0 && asks_in_vain::<F, T>(t, flow) {
+        return errors::refuse::<F, T>(t, Notice::NoPort, 0);
+    }
     if flags & setting::KNOW_SERVERS == 0 {
         return pass;
     }

@@ -488,6 +488,8 @@ pub mod setting {
     pub const DROP_ENTRY: u32 = 65536;
     /// Packets may come that a mark of netfilter's has led here.
     pub const LED: u32 = 131_072;
+    /// Ports of a virtual address that no service has are refused (`vip_default`).
+    pub const REJECT: u32 = 262_144;
 }
 
 /// Bits that stand with a local prefix. The longest prefix that has an address says them for

@@ -70,7 +70,7 @@ pub enum ReasonKind {
     Forwarded,
     /// Not the director's business.
     Passed,
-    /// Answered with an ICMP error.
+    /// Answered with an ICMP error or a reset.
     Answered,
     /// Lost.
     Dropped,
@@ -136,6 +136,7 @@ reasons! {
     TooBig "too_big" Answered "Too long for the server's route: the sender was told the MTU.";
     NoRoute "no_route" Answered "No route to the real server: host unreachable was sent.";
     NoServer "no_server" Answered "No real server can take the connection: port unreachable was sent.";
+    Refused "refused" Answered "A client asked for a port of a virtual address that no service has (vip_default): refused, as a closed port is.";
     Stray "stray" Answered "A server's packet of no connection (nat_icmp_send): port unreachable was sent.";
 
     ErrorWithheld "error_withheld" Dropped "An ICMP error was due but over its rate limit.";

@@ -4,12 +4,12 @@
 
 mod support;
 
-use dirigent_director::records::{hop, kind, setting};
+use dirigent_director::records::{Place, hop, kind, setting};
 use dirigent_director::verdict::{Action, Reason, Verdict};
-use dirigent_wire::{Addr4, checksum};
+use dirigent_wire::{Addr4, Addr6, checksum};
 use support::{
-    CLIENT_LINK, MAC, Memory, SERVER_LINK, SERVER_PORT, Spec, VIP4, VIP6, VPORT, client4, client6, frame4, frame6,
-    ip_checksum_holds, server4,
+    CLIENT_LINK, MAC, Memory, SERVER_LINK, SERVER_PORT, Spec, VIP4, VIP6, VPORT, checksums_hold, client4, client6,
+    frame4, frame6, ip_checksum_holds, server4,
 };
 
 fn syn4(client: u8, port: u16, ttl: u8) -> Vec<u8> {
@@ -183,6 +183,90 @@ fn stray_packets_of_servers_are_refused_where_the_option_says_so() {
     m.settings.flags = setting::KNOW_SERVERS;
     let frame = from_server(0x10, 64);
     assert_eq!(m.run(&frame, SERVER_LINK), (Verdict::pass(Reason::NoService), frame));
+}
+
+/// A director whose virtual addresses user space has written down as such.
+fn director_of_addresses(flags: u32) -> Memory {
+    let mut m = director();
+    m.places4.insert(Place::whole(Addr4::new(VIP4)), u32::MAX);
+    m.places6.insert(Place::whole(Addr6::new(VIP6)), u32::MAX);
+    m.settings.flags = flags;
+    m
+}
+
+/// A packet of each family to a port of the virtual address that no service has.
+fn in_vain(protocol: u8, flags: u8, payload: usize) -> [Vec<u8>; 2] {
+    let (port, ttl) = (VPORT + 1, 64);
+    [
+        frame4(Spec { src: (client4(1), 7), dst: (VIP4, port), protocol, flags, ttl, payload }),
+        frame6(Spec { src: (client6(1), 7), dst: (VIP6, port), protocol, flags, ttl, payload }),
+    ]
+}
+
+/// vip_default = "reject": a SYN gets the reset of a closed port (RFC 9293 §3.10.7.1), whatever
+/// budget there is for errors, and also one whose checksum a device has yet to finish.
+#[test]
+fn a_syn_for_a_port_without_a_service_is_reset_where_vip_default_says_so() {
+    for (payload, v6) in [(0, false), (0, true), (9, false), (9, true)] {
+        let syn = in_vain(6, 0x02, payload)[usize::from(v6)].clone();
+        let mut m = director_of_addresses(setting::REJECT);
+        (m.settings.error_rate, m.settings.error_burst) = (1, 1);
+        for _ in 0..20 {
+            let (verdict, reset) = m.run(&syn, CLIENT_LINK);
+            assert_eq!(verdict, answered(Reason::Refused));
+            let (l3, addr) = if v6 { (40, 16) } else { (20, 4) };
+            let at = 14 + l3;
+            assert_eq!(reset.len(), at + 20, "neither options nor data");
+            assert_eq!((&reset[..6], &reset[6..12]), (&syn[6..12], &MAC[..]));
+            let (sources, destinations) = (at - 2 * addr..at - addr, at - addr..at);
+            assert_eq!((&reset[sources.clone()], &reset[destinations.clone()]), (&syn[destinations], &syn[sources]));
+            assert_eq!((&reset[at..at + 2], &reset[at + 2..at + 4]), (&syn[at + 2..at + 4], &syn[at..at + 2]));
+            let number = |frame: &[u8], at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
+            assert_eq!(number(&reset, at + 4), 0, "sequence");
+            assert_eq!(number(&reset, at + 8), number(&syn, at + 4) + 1 + payload as u32, "acknowledgement");
+            assert_eq!((reset[at + 12], reset[at + 13], &reset[at + 14..at + 16]), (0x50, 0x14, &[0, 0][..]));
+            assert!(checksums_hold(&reset), "{reset:02x?}");
+        }
+        assert_eq!(m.recount(), m.counted());
+    }
+}
+
+#[test]
+fn what_else_asks_for_such_a_port_gets_an_error_or_goes_to_the_host() {
+    let reject = setting::REJECT;
+    for (protocol, flags, settings, refused) in [
+        (17, 0, reject, true),
+        (132, 1, reject, true),
+        // What the host itself began, or what ended.
+        (6, 0x12, reject, false),
+        (6, 0x10, reject, false),
+        (6, 0x04, reject, false),
+        (132, 2, reject, false),
+        // By default, and for what is asked of the host's other addresses.
+        (6, 0x02, 0, false),
+        (17, 0, 0, false),
+    ] {
+        for frame in in_vain(protocol, flags, 20) {
+            let mut m = director_of_addresses(settings);
+            let (verdict, out) = m.run(&frame, CLIENT_LINK);
+            if refused {
+                assert_eq!(verdict, answered(Reason::Refused), "{protocol}");
+                let (at, unreachable) = if frame[12] == 8 { (34, (3, 3)) } else { (54, (1, 4)) };
+                assert_eq!((out[at], out[at + 1]), unreachable, "port unreachable");
+            } else {
+                assert_eq!((verdict, out), (Verdict::pass(Reason::NoService), frame), "{protocol} {flags:#x}");
+            }
+        }
+    }
+    let mut m = director_of_addresses(reject);
+    m.places4.remove(&Place::whole(Addr4::new(VIP4)));
+    let [syn, _] = in_vain(6, 2, 0);
+    assert_eq!(m.run(&syn, CLIENT_LINK), (Verdict::pass(Reason::NoService), syn.clone()), "no virtual address");
+    let mut m = director_of_addresses(reject);
+    m.local4.clear();
+    assert_eq!(m.run(&syn, CLIENT_LINK), (Verdict::pass(Reason::NoService), syn), "not held");
+    let mut m = director_of_addresses(reject);
+    assert_eq!(m.run(&syn4(1, 7, 64), CLIENT_LINK).0.reason, Reason::Request, "a service's port");
 }
 
 /// A server that is its own client, and sources that cannot be.

@@ -38,7 +38,8 @@ impl Netfilter {
     fn ask(&mut self, program: &str, arguments: &[&str]) -> Option<String> {
         let output = match Command::new(program).args(arguments).output() {
             Ok(output) => output,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
+            // Not allowed is also what is nowhere, where a directory of PATH is not to be looked into.
+            Err(e) if e.kind() == ErrorKind::NotFound || !is_installed(program) => {
                 tracing::debug!("{program} is not installed: its rules are not looked at");
                 return None;
             }
@@ -60,6 +61,12 @@ impl Netfilter {
         let unread = if model.services().is_empty() { &[][..] } else { &self.unread };
         self.rules.warnings(model).into_iter().chain(unread.iter().cloned()).collect()
     }
+}
+
+/// Whether a directory of PATH that can be looked into has it.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).exists())
 }
 
 fn unread(program: &str, what: String) -> Problem {

@@ -157,3 +157,65 @@ fn rules_of_netfilter_are_named() {
     let said = lab.sh("director", &format!("{} import ipvsadm {} 2>&1", common::BIN, saved.display()));
     assert!(said.contains("warning: nft chain inet mine input, handle") && said.contains("write deny = ["), "{said}");
 }
+
+/// What an attempt to connect comes to, with the host's own programs on the virtual addresses.
+fn other_ports_are_refused(path: &str) {
+    let lab = TestLab::up(&["--servers", "1", "--path", path]);
+    // Bound, for a socket of any address answers UDP from whichever the route says.
+    let listen = "socat TCP6-LISTEN:2222,fork,reuseaddr,ipv6only=0 SYSTEM:'echo host' & \
+                  socat UDP4-LISTEN:2222,fork,reuseaddr,bind=192.0.2.10 SYSTEM:'echo host' & \
+                  socat UDP6-LISTEN:2222,fork,reuseaddr,bind=[2001:db8::10] SYSTEM:'echo host' & wait";
+    let mut host = lab.start("director", &["timeout", "60", "sh", "-c", listen]);
+    let ask = |lab: &TestLab, place: &str| lab.sh("client", &format!("echo | socat -t1 -T2 - {place} 2>&1 || true"));
+    let ports =
+        ["TCP4:192.0.2.10:2222", "TCP6:[2001:db8::10]:2222", "UDP4:192.0.2.10:2222", "UDP6:[2001:db8::10]:2222"];
+    let heard = |lab: &TestLab, place: &str| {
+        let begun = Instant::now();
+        while ask(lab, place) != "host" {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{place}: {}", ask(lab, place));
+        }
+    };
+    for place in ports {
+        heard(&lab, place);
+    }
+    let open = lab.config();
+    let shut = open.replacen("[director]\n", "[director]\nvip_default = \"reject\"\n", 1);
+    assert_ne!(open, shut);
+    lab.write_config(&shut);
+    lab.dirigent(&["reload"]);
+    for (n, place) in (1..).zip(ports) {
+        let said = ask(&lab, place);
+        assert!(said.contains("Connection refused"), "{place}: {said}");
+        assert_eq!(lab.count("refused"), n, "one packet, one answer");
+    }
+    // Services, the host's other addresses, what the host itself begins from a virtual address, and pings go on.
+    assert!(curl(&lab, "http://192.0.2.10/").starts_with("server"));
+    assert!(curl(&lab, "http://[2001:db8::10]/").starts_with("server"));
+    let own = lab.sh("director", "ip -4 -o address show dev c0 | sed 's/.* inet \\([^/]*\\).*/\\1/'");
+    heard(&lab, &format!("TCP4:{own}:2222"));
+    lab.sh("client", "ping -qc1 -W2 192.0.2.10; ping -qc1 -W2 2001:db8::10");
+    let there = lab.sh("client", "ip -4 -o route get 192.0.2.10 | sed 's/.* src \\([^ ]*\\).*/\\1/'");
+    let mut client =
+        lab.start("client", &["timeout", "30", "socat", "TCP4-LISTEN:3333,fork,reuseaddr", "SYSTEM:echo client"]);
+    let begun = Instant::now();
+    let from_vip = format!("echo | socat -t1 - TCP4:{there}:3333,bind=192.0.2.10 2>&1 || true");
+    while lab.sh("director", &from_vip) != "client" {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{}", lab.sh("director", &from_vip));
+    }
+    for mut child in [client.kill().map(|()| client), host.kill().map(|()| host)].into_iter().flatten() {
+        child.wait().unwrap();
+    }
+    lab.write_config(&open);
+    lab.dirigent(&["reload"]);
+    assert_eq!(lab.count("refused"), 4);
+}
+
+#[test]
+fn other_ports_of_a_virtual_address_are_refused_on_tc() {
+    other_ports_are_refused("tc");
+}
+
+#[test]
+fn other_ports_of_a_virtual_address_are_refused_on_xdp() {
+    other_ports_are_refused("xdp-generic");
+}

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use dirigent_config::{Command, MarkRule, Model, Plan, Scheduler, Server, ServiceKey, Sources, mark};
+use dirigent_config::{Command, MarkRule, Model, Plan, Scheduler, Server, ServiceKey, Sources, VipDefault, mark};
 use dirigent_director::Reason;
 use dirigent_testkit::decode::{Ip, describe, packet as packet_of};
 use dirigent_testkit::golden::compare::{same_deed, same_rows};
@@ -205,6 +205,7 @@ fn table(r: &mut Random, bed: Option<&Bed>) -> Table {
         *switch = r.one_in(2);
     }
     settings.conn_reuse_mode = r.below(4) as u8;
+    settings.vip_default = r.pick(&VipDefault::ALL);
     settings.defence.secure_tcp = r.pick(&[0, 0, 3]);
     model.set_settings(settings).unwrap();
     for line in &lines {

@@ -43,6 +43,7 @@ pub const DIRECTOR: Table = Table {
         key("instance", "string", "\"main\""),
         key("interfaces", "string or list of strings", "\"auto\""),
         key("mode", "string", "\"auto\""),
+        key("vip_default", "string", "\"pass\""),
         key("mark_device", "string", "none"),
         key("connections", "integer", "none"),
         key("schedule_icmp", "boolean", "false"),

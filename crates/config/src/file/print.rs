@@ -53,6 +53,9 @@ fn settings(s: &Settings, out: &mut String) {
     if s.mode != d.mode {
         line(o, "mode", quoted(s.mode.name()));
     }
+    if s.vip_default != d.vip_default {
+        line(o, "vip_default", quoted(s.vip_default.name()));
+    }
     if let Some(device) = &s.mark_device {
         line(o, "mark_device", quoted(device));
     }

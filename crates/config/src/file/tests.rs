@@ -213,6 +213,7 @@ version = 1
 instance = "edge-1"
 interfaces = ["eth0", "eth1.5"]
 mode = "xdp"
+vip_default = "reject"
 mark_device = "dirigent-mk"
 connections = 2_000_000
 schedule_icmp = true
@@ -253,7 +254,7 @@ address = "[fd00::3]:5353"
     let s = model.settings();
     assert_eq!(s.instance, "edge-1");
     assert_eq!(s.interfaces.as_deref().unwrap(), ["eth0", "eth1.5"]);
-    assert_eq!((s.mode, s.connections), (Mode::Xdp, Some(2_000_000)));
+    assert_eq!((s.mode, s.vip_default, s.connections), (Mode::Xdp, VipDefault::Reject, Some(2_000_000)));
     assert_eq!(
         (s.mark_device.as_deref(), s.mark_device_inside().as_deref()),
         (Some("dirigent-mk"), Some("dirigent-mk-in"))

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dirigent_config::{
     Method, Model, Op, Plan, Prefix, Protocol, Server as Wanted, Service as WantedService, ServiceKey,
-    Settings as WantedSettings, Tunnel, TunnelChecksum, TunnelKind,
+    Settings as WantedSettings, Tunnel, TunnelChecksum, TunnelKind, VipDefault,
 };
 use dirigent_director::records::{
     Counters, LAYOUT_VERSION, NextHop, Noted, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
@@ -696,6 +696,7 @@ fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> S
             | bit(of.nat_icmp_send, setting::NAT_ICMP_SEND)
             | bit(of.snat_reroute, setting::SNAT_REROUTE)
             | bit(of.pmtu_disc, setting::PMTU_DISC)
+            | bit(of.vip_default == VipDefault::Reject, setting::REJECT)
             | bit(of.expire_nodest_conn, setting::EXPIRE_NODEST)
             | bit(of.expire_quiescent_template, setting::EXPIRE_QUIESCENT)
             | bit(of.sloppy_tcp, setting::SLOPPY_TCP)

@@ -749,6 +749,9 @@ fn sysctls_reach_the_record_that_packets_look_at() {
         settings_of(&mut control, |settings| *settings = dirigent_config::Settings::default());
         assert_eq!(flags(&control), plain);
     }
+    settings_of(&mut control, |settings| settings.vip_default = dirigent_config::VipDefault::Reject);
+    assert_eq!(flags(&control), plain | setting::REJECT);
+    settings_of(&mut control, |settings| *settings = dirigent_config::Settings::default());
     settings_of(&mut control, |settings| {
         settings.timeouts.sctp.0[8] = std::time::Duration::from_secs(7);
         settings.defence.drop_packet = 3;

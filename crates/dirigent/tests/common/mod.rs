@@ -139,6 +139,16 @@ impl TestLab {
         reasons.iter().find(|r| r["name"] == reason).and_then(|r| r["count"].as_u64()).unwrap_or(0)
     }
 
+    /// Has the director's netfilter drop, wherever it can, what conntrack cannot place.
+    pub fn drop_invalid(&self) {
+        let chain =
+            |hook| format!("chain {hook} {{ type filter hook {hook} priority 0; ct state invalid counter drop; }}");
+        let hooks = ["prerouting", "input", "forward", "output", "postrouting"].map(chain).join("\n");
+        let file = self.file("strict.nft");
+        std::fs::write(&file, format!("table inet strict {{\n{hooks}\n}}")).unwrap();
+        self.sh("director", &format!("nft -f {}", file.display()));
+    }
+
     pub fn config(&self) -> String {
         std::fs::read_to_string(self.file("dirigent.toml")).unwrap()
     }
