@@ -12,3 +12,13 @@
 
 pub mod check;
 pub mod duration;
+pub mod machine;
+pub mod server;
+pub mod service;
+mod time;
+mod why;
+
+pub use machine::{Actions, Attempt, Change, Health, Machine, Outcome, Settings, Weight};
+pub use server::{Finding, ServerState};
+pub use service::{Edge, Live, Quorum, ServiceState};
+pub use why::Why;
