@@ -1,6 +1,5 @@
 //! dirigent.toml.
 
-pub mod duration;
 mod health;
 pub mod json;
 pub mod keys;
@@ -26,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use toml::de::DeTable;
 
+pub use dirigent_health::duration;
 pub use print::{marks_to_toml, to_toml};
 
 /// Version of the format.
