@@ -5,6 +5,8 @@
 //! from the file, value by value, so that a reload of the file brings all that nobody touched.
 //! Health and role come above both, and never change what is configured.
 
+pub mod health;
+
 use crate::error::Violation;
 use crate::mark::MarkRule;
 use crate::model::{Model, Server, Service, ServiceKey};

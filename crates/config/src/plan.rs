@@ -120,13 +120,7 @@ impl Plan {
         }
         for service in new.services() {
             match old.service(&service.key) {
-                Some(was) => {
-                    let bare = service.without_servers();
-                    if was.without_servers() != bare {
-                        ops.push(Op::EditService(bare));
-                    }
-                    servers(was, service, &mut ops);
-                }
+                Some(was) => ops.append(&mut Self::within(was, service).ops),
                 None => {
                     ops.push(Op::AddService(service.without_servers()));
                     ops.extend(
@@ -141,6 +135,17 @@ impl Plan {
         }
         let gone = old.services().iter().filter(|s| new.service(&s.key).is_none());
         ops.extend(gone.map(|s| Op::RemoveService(s.key)));
+        Self { ops }
+    }
+
+    /// What makes `new` of `old`, which have the same key.
+    pub fn within(old: &Service, new: &Service) -> Self {
+        let mut ops = Vec::new();
+        let bare = new.without_servers();
+        if old.without_servers() != bare {
+            ops.push(Op::EditService(bare));
+        }
+        servers(old, new, &mut ops);
         Self { ops }
     }
 

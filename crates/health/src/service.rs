@@ -1,5 +1,7 @@
 //! What a service's servers make of it: whether it has its quorum, and whether the sorry server serves.
 
+use serde::{Deserialize, Serialize};
+
 /// How much weight must be up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quorum {
@@ -30,7 +32,7 @@ pub enum Edge {
 /// Whether a service is up, as it remembers.
 ///
 /// It begins as up: a service whose servers are taken for up is none that just came up, and no script is run for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceState {
     up: bool,
 }
