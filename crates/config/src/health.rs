@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 pub use dirigent_health::check::{
-    Bfd, Check, DEFAULT_HELO, Fault, Http, HttpVersion, MAX_TIME, Pace, Probe, REGEX_OPTIONS, Record, Regex, Request,
-    Script, Target, Tls, Udp,
+    Bfd, Check, DEFAULT_HELO, Fault, Http, HttpVersion, MAX_TIME, Pace, Probe, REGEX_OPTIONS,
+    REGEX_OPTIONS_UNAVAILABLE, Record, Regex, Request, Script, Target, Tls, Udp,
 };
 
 /// What becomes of a server whose checks fail.

@@ -1,6 +1,8 @@
 //! What a check is: its settings, and what is wrong with them.
 
 use crate::duration;
+use crate::judge::dns::Question;
+use crate::judge::pattern::Pattern;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -111,32 +113,64 @@ pub struct Regex {
     pub max_offset: Option<u32>,
 }
 
-/// Names of [`Regex::options`].
-pub const REGEX_OPTIONS: [&str; 24] = [
-    "allow_empty_class",
-    "alt_bsux",
+impl Regex {
+    fn fault(&self) -> Option<Fault> {
+        if self.pattern.is_empty() {
+            return Some(("regex", "regex is empty".into(), "remove it, or write a pattern"));
+        }
+        if let Some(option) = self.options.iter().find(|o| !REGEX_OPTIONS.contains(&o.as_str())) {
+            let (what, remedy) = if REGEX_OPTIONS_UNAVAILABLE.contains(&option.as_str()) {
+                (
+                    format!("PCRE2's option {option:?} is not available here"),
+                    "remove it, and write the pattern without it",
+                )
+            } else {
+                let remedy = "use names like \"caseless\", \"dotall\", \"multiline\", \"extended\"";
+                (format!("there is no option {option:?}"), remedy)
+            };
+            return Some(("regex_options", what, remedy));
+        }
+        None
+    }
+
+    /// What PCRE2 does not like about the pattern, which [`Request::faults`] does not look at: compiling takes longer
+    /// than all else there is to a configuration.
+    pub fn syntax_fault(&self) -> Option<Fault> {
+        let why = Pattern::new(self).err()?;
+        Some(("regex", format!("regex {:?}: {why}", self.pattern), "write a pattern in PCRE2's syntax"))
+    }
+}
+
+/// Names of [`Regex::options`]: those of keepalived's that can be had here ([`crate::judge::pattern`]).
+pub const REGEX_OPTIONS: [&str; 14] = [
     "auto_callout",
     "caseless",
-    "dollar_endonly",
     "dotall",
     "dupnames",
     "extended",
-    "firstline",
-    "match_unset_backref",
     "multiline",
-    "never_ucp",
-    "never_utf",
     "no_auto_capture",
     "no_auto_possess",
     "no_dotstar_anchor",
     "no_start_optimize",
     "ucp",
     "ungreedy",
+    "use_offset_limit",
     "utf",
-    "never_backslash_c",
+];
+
+/// keepalived's other options of PCRE2: the library's bindings have no way to set them.
+pub const REGEX_OPTIONS_UNAVAILABLE: [&str; 10] = [
+    "allow_empty_class",
+    "alt_bsux",
     "alt_circumflex",
     "alt_verbnames",
-    "use_offset_limit",
+    "dollar_endonly",
+    "firstline",
+    "match_unset_backref",
+    "never_backslash_c",
+    "never_ucp",
+    "never_utf",
 ];
 
 /// HTTP's version, and whether the connection is to be closed.
@@ -441,7 +475,9 @@ impl Probe {
             Self::Dns { name, .. } => {
                 let bare = name.strip_suffix('.').unwrap_or(name);
                 let label = |l: &str| (1..=63).contains(&l.len()) && !l.contains(|c: char| c.is_whitespace());
-                if name != "." && (bare.len() > 253 || !bare.split('.').all(label)) {
+                // The second is the same, and what labels of other scripts become.
+                let bad = bare.len() > 253 || !bare.split('.').all(label) || Question::new(name, Record::A).is_err();
+                if name != "." && bad {
                     let remedy = "write a name like \"example.com.\", or \".\" for the root";
                     out.push(("name", format!("name is {name:?}"), remedy));
                 }
@@ -504,14 +540,57 @@ impl Request {
             out.push(("digest", format!("digest is {digest:?}"), "write MD5 as 32 hexadecimal digits"));
         }
         if let Some(regex) = &self.regex {
-            if regex.pattern.is_empty() {
-                out.push(("regex", "regex is empty".into(), "remove it, or write a pattern"));
-            }
-            if let Some(option) = regex.options.iter().find(|o| !REGEX_OPTIONS.contains(&o.as_str())) {
-                let remedy = "use names like \"caseless\", \"dotall\", \"multiline\", \"extended\"";
-                out.push(("regex_options", format!("there is no option {option:?}"), remedy));
-            }
+            out.extend(regex.fault());
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(pattern: &str, options: &[&str]) -> Vec<String> {
+        let options = options.iter().map(|o| o.to_string()).collect();
+        let regex = Some(Regex { pattern: pattern.into(), options, ..Regex::default() });
+        Request { regex, ..Request::default() }.faults().into_iter().map(|(_, what, _)| what).collect()
+    }
+
+    #[test]
+    fn options_of_patterns() {
+        assert_eq!(faults("a", &REGEX_OPTIONS), [""; 0]);
+        assert_eq!(faults("a", &["firstline"]), ["PCRE2's option \"firstline\" is not available here"]);
+        assert_eq!(faults("a", &["caselessly"]), ["there is no option \"caselessly\""]);
+        let known: std::collections::BTreeSet<_> = REGEX_OPTIONS.iter().chain(&REGEX_OPTIONS_UNAVAILABLE).collect();
+        assert_eq!(known.len(), 24);
+    }
+
+    #[test]
+    fn syntax_of_patterns() {
+        let fault = |pattern: &str| Regex { pattern: pattern.into(), ..Regex::default() }.syntax_fault();
+        assert_eq!(fault("^a"), None);
+        let (key, what, _) = fault("a(").unwrap();
+        assert_eq!((key, what.as_str()), ("regex", "regex \"a(\": missing closing parenthesis at byte 2"));
+    }
+
+    #[test]
+    fn names_that_no_query_can_have() {
+        let faults = |name: &str| Check::new(Probe::Dns { name: name.into(), record: Record::A }).faults().len();
+        for (name, expected) in [(".", 0), ("example.com.", 0), ("_dmarc.a", 0), ("a..b", 1), ("ä.example", 0)] {
+            assert_eq!(faults(name), expected, "{name}");
+        }
+        assert_eq!(faults(&"ä".repeat(60)), 1, "too long, once it is written for DNS");
+    }
+
+    /// What is kept between runs and told by the API.
+    #[test]
+    fn the_form_in_json() {
+        let check = Check::new(Probe::Dns { name: ".".into(), record: Record::Soa });
+        let json = serde_json::to_string(&check).unwrap();
+        assert_eq!(
+            json,
+            r#"{"probe":{"Dns":{"name":".","record":"Soa"}},"pace":{"interval":{"secs":5,"nanos":0},"jitter":{"secs":0,"nanos":0},"timeout":{"secs":3,"nanos":0},"retries":1,"retry_interval":{"secs":1,"nanos":0},"warmup":null,"rise":1},"target":{"address":null,"port":null,"source":null,"source_port":null,"interface":null,"mark":0},"start_down":false,"log_failures":false}"#
+        );
+        assert_eq!(serde_json::from_str::<Check>(&json).unwrap(), check);
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod check;
 pub mod duration;
+pub mod judge;
 pub mod machine;
 pub mod server;
 pub mod service;

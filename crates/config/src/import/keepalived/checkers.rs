@@ -4,7 +4,8 @@ use super::syntax::{Node, unescaped};
 use super::values::{address, boolean, integer, integer32, port, rights, script, seconds, timer, word};
 use super::{Globals, Said};
 use crate::health::{
-    Bfd, Check, Http, HttpVersion, Pace, Probe, REGEX_OPTIONS, Record, Regex, Request, Target, Tls, Udp,
+    Bfd, Check, Http, HttpVersion, Pace, Probe, REGEX_OPTIONS, REGEX_OPTIONS_UNAVAILABLE, Record, Regex, Request,
+    Target, Tls, Udp,
 };
 use std::time::Duration;
 
@@ -291,7 +292,8 @@ fn url(node: &Node, tls: bool, said: &mut Said) -> Request {
             "regex_no_match" => regex.invert = true,
             "regex_options" => {
                 for option in &n.values {
-                    if REGEX_OPTIONS.contains(&option.as_str()) {
+                    // Those that are not available are among the request's faults.
+                    if REGEX_OPTIONS.iter().chain(&REGEX_OPTIONS_UNAVAILABLE).any(|known| known == option) {
                         regex.options.push(option.clone());
                     } else {
                         let remedy = "use names like caseless, dotall, multiline, extended";
