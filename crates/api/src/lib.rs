@@ -224,7 +224,7 @@ pub struct Server {
     /// Of `tun`: what packets are inside of.
     #[serde(default)]
     pub tunnel: Option<Tunnel>,
-    /// The weight that it is configured with; 0: no new connections.
+    /// The weight that it is configured with, or that its checks give it; 0: no new connections.
     pub weight: u32,
     /// The weight by which it gets new connections now: less than `weight` while it starts
     /// slowly, 0 while it is drained.
@@ -239,7 +239,8 @@ pub struct Server {
     pub inactive: u32,
     /// Persistence templates.
     pub templates: u64,
-    /// `available`, `starting` (slowly), `draining`, `quiesced` (weight 0), `overloaded`, or `removed` (its connections wait for its return).
+    /// `available`, `starting` (slowly), `draining`, `quiesced` (weight 0), `overloaded`, `down` (its checks fail), `away` (the
+    /// sorry server serves in its stead), or `removed` (its connections wait for its return).
     pub state: String,
     /// How frames reach it.
     pub next_hop: NextHop,
@@ -247,6 +248,31 @@ pub struct Server {
     pub counters: Counters,
     /// The same each second, a moving average as IPVS's; none without a daemon.
     pub rates: Option<Counters>,
+    /// What its checks say; none: it has none, or there is no daemon.
+    #[serde(default)]
+    pub health: Option<Health>,
+}
+
+impl Server {
+    /// Whether IPVS's table would have it: it is neither removed nor kept out by its health.
+    pub fn is_in_table(&self) -> bool {
+        self.state != "removed" && self.next_hop.state != "removed"
+    }
+}
+
+/// What a real server's checks say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `up`, `down`, or `unknown`: not checked yet, and taken for up.
+    pub state: String,
+    /// Which check fails, and why; none: it is up.
+    pub why: Option<String>,
+    /// When it went up or down, in seconds since 1970 (UTC).
+    pub since_s: u64,
+    /// Seconds since then.
+    pub for_s: u64,
+    /// Kinds of its checks.
+    pub checks: Vec<String>,
 }
 
 /// What tunnelled packets are inside of.
@@ -500,6 +526,24 @@ pub enum Event {
         up: bool,
         /// How, or why not: as [`NextHop::state`].
         why: String,
+    },
+    /// A real server's checks began to fail, or to pass.
+    Health {
+        /// Its service.
+        service: String,
+        /// The server.
+        server: String,
+        /// Whether they pass.
+        up: bool,
+        /// Which check fails, and why.
+        why: String,
+    },
+    /// A service has its quorum again, or lost it.
+    Quorum {
+        /// The service.
+        service: String,
+        /// Whether it has it.
+        up: bool,
     },
     /// What the director is for its addresses changed.
     Role {

@@ -11,7 +11,7 @@ pub async fn run(target: &Target, drops: u64, json: bool) -> Result<()> {
     let mut failure = None;
     target
         .events(drops, |event| {
-            ended |= matches!(event, Event::Role { .. });
+            ended |= matches!(&event, Event::Role { role, .. } if role == "ended");
             let printed = match json {
                 true => print::json_line(&event),
                 false => print::text(&format!("{}\n", line(&event))),
@@ -35,6 +35,11 @@ fn line(event: &Event) -> String {
         }
         Event::Server { address, up: true, why } => format!("server    {address} is up: {why}"),
         Event::Server { address, up: false, why } => format!("server    {address} is down: {why}"),
+        Event::Health { service, server, up: true, .. } => format!("health    {server} of {service} is up"),
+        Event::Health { service, server, up: false, why } => format!("health    {server} of {service} is down: {why}"),
+        Event::Quorum { service, up } => {
+            format!("quorum    {service} {}", if *up { "has its quorum again" } else { "has lost its quorum" })
+        }
         Event::Role { role, why } => format!("role      {role}: {why}"),
         Event::Drops { reason, text, per_second } => format!("drops     {per_second}/s {reason}: {text}"),
         Event::Missed { events } => {

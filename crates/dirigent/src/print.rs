@@ -119,7 +119,8 @@ fn weight(server: &dirigent_api::Server) -> String {
     let effective = server.effective_weight;
     match server.state.as_str() {
         "draining" => format!("{} (0)", server.weight),
-        _ if server.state == "removed" || effective == f64::from(server.weight) => server.weight.to_string(),
+        "removed" | "down" | "away" => server.weight.to_string(),
+        _ if effective == f64::from(server.weight) => server.weight.to_string(),
         _ if effective >= 100.0 => format!("{} ({effective:.0})", server.weight),
         _ => format!("{} ({effective:.2})", server.weight),
     }

@@ -1,5 +1,6 @@
 //! The tables as the API tells them: read from the pinned maps, with or without a daemon.
 
+use crate::daemon::health::View;
 use crate::daemon::in_use;
 use crate::daemon::rates::Averages;
 use crate::daemon::size::Size;
@@ -20,6 +21,7 @@ pub struct Reader {
     store: KernelStore,
     /// The daemon's, if it is the daemon that reads.
     rates: Option<Arc<Averages>>,
+    health: Option<View>,
 }
 
 /// The size of a director's connection tables, if it has any.
@@ -33,21 +35,25 @@ impl Reader {
     /// Opens the pins.
     pub fn open(instance: &Instance) -> Result<Self> {
         let store = KernelStore::open(instance)?;
-        Ok(Self { instance: instance.clone(), store, rates: None })
+        Ok(Self { instance: instance.clone(), store, rates: None, health: None })
     }
 
-    /// With how fast counters grow.
-    pub fn with_rates(self, rates: Arc<Averages>) -> Self {
-        Self { rates: Some(rates), ..self }
+    /// With what only the daemon knows: how fast counters grow, and servers' health.
+    pub fn with_daemon(self, rates: Arc<Averages>, health: View) -> Self {
+        Self { rates: Some(rates), health: Some(health), ..self }
     }
 
     fn report(&self) -> Report<'_, KernelStore> {
         Report::of(&self.store, self.rates.as_deref().map(|rates| rates as &dyn Growth))
     }
 
-    /// All services with their servers, also removed ones that still have connections.
+    /// All services with their servers, also removed ones that still have connections, and those that are down.
     pub fn services(&self) -> Result<Vec<Service>> {
-        Ok(self.report().services()?)
+        let mut services = self.report().services()?;
+        if let Some(health) = &self.health {
+            health.add_to(&mut services);
+        }
+        Ok(services)
     }
 
     /// The first `limit` connections.
@@ -57,7 +63,11 @@ impl Reader {
 
     /// All counters.
     pub fn stats(&self) -> Result<Stats> {
-        Ok(self.report().stats()?)
+        let mut stats = self.report().stats()?;
+        if let Some(health) = &self.health {
+            health.add_to(&mut stats.services);
+        }
+        Ok(stats)
     }
 
     /// What can be told without the daemon.

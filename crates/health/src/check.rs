@@ -183,17 +183,20 @@ pub enum HttpVersion {
     V10Close,
     /// 1.1.
     V11,
+    /// 2: negotiated by TLS (ALPN), or known beforehand without.
+    V2,
 }
 
 impl HttpVersion {
     /// All.
-    pub const ALL: [Self; 3] = [Self::V10, Self::V10Close, Self::V11];
+    pub const ALL: [Self; 4] = [Self::V10, Self::V10Close, Self::V11, Self::V2];
     /// As dirigent.toml has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::V10 => "1.0",
             Self::V10Close => "1.0-close",
             Self::V11 => "1.1",
+            Self::V2 => "2",
         }
     }
 }
@@ -213,13 +216,39 @@ pub struct Http {
     pub tls: Option<Tls>,
 }
 
-/// TLS of a check. The server's certificate is not looked at.
+/// TLS of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tls {
     /// The name asked for; none: no name.
     pub sni: Option<String>,
     /// The server must end the connection as TLS wants it.
     pub close_notify: bool,
+    /// File with the authorities (PEM) of which one must have signed the server's certificate, which must name what
+    /// is asked for. None: its certificate may be any.
+    #[serde(default)]
+    pub ca: Option<String>,
+    /// File with the certificate that the check shows, and those that lead to its authority (PEM).
+    #[serde(default)]
+    pub certificate: Option<String>,
+    /// File with its key (PEM).
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+impl Tls {
+    fn faults(&self) -> Vec<Fault> {
+        let mut out: Vec<Fault> = self.sni.iter().filter_map(|name| word("sni", name)).collect();
+        for (key, path) in [("ca", &self.ca), ("certificate", &self.certificate), ("key", &self.key)] {
+            if let Some(path) = path.as_ref().filter(|path| !path.starts_with('/')) {
+                out.push((key, format!("{key} is {path:?}"), "write the whole path: \"/etc/…\""));
+            }
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            let (has, lacks) = if self.key.is_some() { ("key", "certificate") } else { ("certificate", "key") };
+            out.push((has, format!("there is a {has} and no {lacks}"), "give both, or neither"));
+        }
+        out
+    }
 }
 
 /// What is asked for by DNS.
@@ -469,7 +498,7 @@ impl Probe {
                     out.push(("request", format!("an {} check asks for nothing", self.name()), remedy));
                 }
                 out.extend(http.virtual_host.as_ref().and_then(|host| word("virtual_host", host)));
-                out.extend(http.tls.as_ref().and_then(|tls| tls.sni.as_ref()).and_then(|name| word("sni", name)));
+                out.extend(http.tls.iter().flat_map(Tls::faults));
             }
             Self::Smtp { helo } => out.extend(word("helo", helo)),
             Self::Dns { name, .. } => {

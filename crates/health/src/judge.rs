@@ -5,7 +5,7 @@
 //!
 //! | check | its judge |
 //! |---|---|
-//! | http, https | [`http::Exchange`], a [`Stream`]; one for each request |
+//! | http, https | [`http::Answer`]; one for each request |
 //! | smtp | [`smtp::Exchange`], a [`Stream`] |
 //! | dns | [`dns::Question`] |
 //! | udp | [`udp::Datagrams`] |

@@ -19,6 +19,7 @@
 use crate::check::{Check, Pace, Probe};
 use crate::time::{after, share};
 use crate::why::Why;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// Least time from one attempt to one that a suspicion brings forward: a passive signal may come with every packet.
@@ -28,7 +29,7 @@ const LEAST_BETWEEN_SUSPICIONS: Duration = Duration::from_millis(100);
 const LEAST_BETWEEN_TRIES: Duration = Duration::from_millis(1);
 
 /// What a success says about the server's weight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Weight {
     /// Nothing.
     #[default]

@@ -20,7 +20,7 @@ const PACE: [&str; 10] =
 fn own(of: &str) -> &'static [&'static str] {
     match of {
         "http" => &["http_version", "virtual_host", "fast_recovery", "request"],
-        "https" => &["http_version", "virtual_host", "fast_recovery", "request", "sni", "close_notify"],
+        "https" => &["http_version", "virtual_host", "fast_recovery", "request", "sni", "close_notify", "ca", "certificate", "key"],
         "smtp" => &["helo"],
         "dns" => &["name", "record"],
         "udp" => &["payload", "reply", "min_reply", "max_reply"],
@@ -188,7 +188,13 @@ fn probe(of: &str, t: &Table, report: &mut Report) -> Option<Probe> {
             fast_recovery: switch(t, "fast_recovery", report),
             requests: t.tables("request", keys::REQUEST, report).iter().map(|t| request(t, report)).collect(),
             tls: (of == "https")
-                .then(|| Tls { sni: text(t, "sni", report), close_notify: switch(t, "close_notify", report) }),
+                .then(|| Tls {
+                    sni: text(t, "sni", report),
+                    close_notify: switch(t, "close_notify", report),
+                    ca: text(t, "ca", report),
+                    certificate: text(t, "certificate", report),
+                    key: text(t, "key", report),
+                }),
         }),
         "smtp" => Probe::Smtp { helo: text(t, "helo", report).unwrap_or_else(|| DEFAULT_HELO.into()) },
         "dns" => Probe::Dns {
@@ -411,6 +417,9 @@ fn print_probe(probe: &Probe, out: &mut String) {
             if let Some(tls) = &http.tls {
                 some(out, "sni", tls.sni.as_ref());
                 set(out, "close_notify", tls.close_notify);
+                some(out, "ca", tls.ca.as_ref());
+                some(out, "certificate", tls.certificate.as_ref());
+                some(out, "key", tls.key.as_ref());
             }
             http.requests.iter().for_each(|request| print_request(request, out));
         }

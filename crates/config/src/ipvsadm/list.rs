@@ -304,7 +304,7 @@ fn known(services: &[Service], sorted: bool) -> Vec<Known<'_>> {
 
 /// Those in the kernel's list, by address and port or newest first.
 fn servers(service: &Service, sorted: bool) -> Vec<&Server> {
-    let listed: Vec<_> = service.servers.iter().rev().filter(|s| s.state != "removed").collect();
+    let listed: Vec<_> = service.servers.iter().rev().filter(|s| s.is_in_table()).collect();
     if !sorted {
         return listed;
     }

@@ -38,7 +38,7 @@ pub fn table(services: &[Service], size: u64) -> String {
             let _ = write!(out, "persistent {} {mask:08X}", p.timeout_s.saturating_mul(HZ));
         }
         out.push('\n');
-        for server in service.servers.iter().rev().filter(|server| server.state != "removed") {
+        for server in service.servers.iter().rev().filter(|server| server.is_in_table()) {
             let Ok(at) = server.address.parse::<SocketAddr>() else { continue };
             let method = match server.method.as_str() {
                 _ if server.next_hop.state == "local" => "Local",

@@ -192,6 +192,8 @@ impl<'a, S: Store> Report<'a, S> {
             next_hop: next_hop(&next),
             counters: tally.servers.get(&index).map(counters).unwrap_or_default(),
             rates: self.rates.map(|rates| counters(&rates.server(index))),
+            // Not the tables' to know.
+            health: None,
         })
     }
 
@@ -276,6 +278,15 @@ fn tunnel(hop: &records::NextHop) -> Tunnel {
         _ => "none",
     };
     Tunnel { kind: kind.to_owned(), port, checksum: checksum.to_owned() }
+}
+
+/// The same of one that is configured.
+pub fn tunnel_of(tunnel: dirigent_config::Tunnel) -> Tunnel {
+    let port = match tunnel.kind {
+        dirigent_config::TunnelKind::Gue { port } => Some(port),
+        _ => None,
+    };
+    Tunnel { kind: tunnel.kind.name().to_owned(), port, checksum: tunnel.checksum.name().to_owned() }
 }
 
 fn kind_name(kind: ReasonKind) -> &'static str {

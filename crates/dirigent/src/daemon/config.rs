@@ -75,9 +75,10 @@ pub fn virtual_addresses(model: &Model) -> Vec<(IpAddr, bool)> {
     all
 }
 
-/// The addresses of all real servers.
+/// The addresses of all real servers, sorry servers among them.
 pub fn servers(model: &Model) -> BTreeSet<IpAddr> {
-    model.services().iter().flat_map(|s| &s.servers).map(|s| s.address).collect()
+    let sorry = model.services().iter().filter_map(|s| s.health.sorry.as_deref()).map(|sorry| sorry.address);
+    model.services().iter().flat_map(|s| &s.servers).map(|s| s.address).chain(sorry).collect()
 }
 
 /// What a Model asks for that this host does not have now.
@@ -90,21 +91,7 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
         }
     }
     all.extend(unled(model, snapshot));
-    all.extend(unchecked(model));
     all
-}
-
-/// Checks that are configured and not made.
-fn unchecked(model: &Model) -> Option<Problem> {
-    let checks = model.checks();
-    let servers = model.services().iter().flat_map(|s| &s.servers).filter(|s| !s.health.checks.is_empty()).count();
-    (checks > 0).then(|| {
-        let (checks, servers) = (crate::print::count(checks, "check"), crate::print::count(servers, "server"));
-        let remedy =
-            "set the weight of a server that is down to 0 (`dirigent ipvsadm -e … -w 0`), or let a checker do so";
-        let what = format!("this version does not run health checks ({checks} of {servers}): all servers count as up");
-        Problem::new("health checks", what, remedy)
-    })
 }
 
 /// What is wrong with the rules that lead to a device for marks, once it is there.
@@ -176,8 +163,6 @@ mod tests {
             (lost.place.as_str(), lost.what.as_str()),
             (&*format!("{}:2", file.display()), "\"router_id x\" is not translated")
         );
-        let unchecked = unchecked(&model).unwrap().to_string();
-        assert!(unchecked.contains("does not run health checks (1 check of 1 server)"), "{unchecked}");
         assert_eq!(wrong.code, code::INVALID);
         let places: Vec<_> = wrong.problems.iter().map(|p| p.place.rsplit('/').next().unwrap_or_default()).collect();
         assert_eq!(places, ["a.conf:2:1", "a.conf:3:1"]);

@@ -8,6 +8,7 @@ pub use edit::{Do, Edit};
 
 use super::config;
 use super::events::Events;
+use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
 use super::rates::{Rates, Watch};
@@ -20,7 +21,7 @@ use crate::netfilter::Netfilter;
 use crate::print::count;
 use crate::report::{self, Reader};
 use dirigent_api::{Changed, Daemon, Problem, Status};
-use dirigent_config::{Model, Plan, Settings};
+use dirigent_config::{Model, Plan, ServiceKey, Settings};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
@@ -42,6 +43,11 @@ pub struct Director {
     named: Option<String>,
     /// What the file says: the lowest layer.
     file: Model,
+    /// What is configured: the file, and what was changed at runtime. What is in force the tables know: over this it has
+    /// what health says.
+    model: Model,
+    /// Health of the servers.
+    pub health: Health,
     /// Goes up with each change.
     generation: u64,
     kept: Kept,
@@ -90,6 +96,8 @@ impl Director {
         }
         let kept = Kept::of(instance.name());
         let begun = change::Begun::from(&kept, &file, kernel.took_over())?;
+        let health = Health::start(&instance, kernel.took_over())?;
+        let layered = health.over(&begun.model);
         let vips = Vips::open(instance.name())?;
         let mut director = Self {
             network: HopKeeper::start()?,
@@ -100,7 +108,9 @@ impl Director {
             generation: begun.generation,
             kept,
             vips,
-            tables: Tables::open(&kernel, &begun.model)?,
+            tables: Tables::open(&kernel, &layered.model)?,
+            model: begun.model.clone(),
+            health,
             sweeper: None,
             rates: Rates::default(),
             watch: None,
@@ -113,7 +123,7 @@ impl Director {
             problem: None,
             refused: Vec::new(),
         };
-        if let Err(failure) = director.begin().and_then(|()| director.settle_in(begun)) {
+        if let Err(failure) = director.begin(layered).and_then(|()| director.settle_in(begun)) {
             director.give_up();
             return Err(failure);
         }
@@ -129,17 +139,18 @@ impl Director {
         }
     }
 
-    fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self, layered: Layered) -> Result<()> {
         self.set_destinations()?;
         self.release_mark_device()?;
         if self.kernel.took_over() {
             let now = snapshot(self.network.watcher())?;
-            self.interfaces.take_over(&mut self.kernel, &self.instance, self.tables.model(), &now)?;
+            self.interfaces.take_over(&mut self.kernel, &self.instance, &self.model, &now)?;
         }
         self.follow_network(false)?;
         // Last: without the programs the host itself would answer its packets.
-        self.vips.follow(self.tables.model())?;
+        self.vips.follow(&self.model)?;
         self.announce();
+        self.health.enforce(&self.model, layered, &self.events);
         let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?);
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
         let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events());
@@ -165,9 +176,33 @@ impl Director {
         self.events.clone()
     }
 
+    /// What lists say of servers' health.
+    pub fn view(&self) -> View {
+        self.health.view()
+    }
+
+    /// What changed about checks comes into force.
+    pub fn health_changed(&mut self, news: Vec<News>) {
+        self.health.learn(news);
+        self.settle_health();
+        self.health.write();
+    }
+
+    /// Servers that failed or came back, in the tables. What cannot be done is tried again.
+    fn settle_health(&mut self) {
+        let services = self.health.unsettled(&self.model, &self.events);
+        let old = |key: &ServiceKey| self.tables.model().service(key);
+        let plan = services.iter().filter_map(|new| Some(Plan::within(old(&new.key)?, new)));
+        let plan = Plan { ops: plan.flat_map(|plan| plan.ops).collect() };
+        if let Err(failure) = self.tables.apply(&plan) {
+            tracing::error!("servers' health is not in force yet: {failure}");
+            self.health.again(services.iter().map(|service| service.key));
+        }
+    }
+
     /// Zeroes all counters, or those of the service of this name and its servers.
     pub fn zero(&mut self, name: Option<&str>) -> Result<Changed> {
-        let service = name.map(|name| naming::service(self.tables.model(), name)).transpose()?;
+        let service = name.map(|name| naming::service(&self.model, name)).transpose()?;
         let key = service.map(|service| service.key);
         self.tables.zero(key.as_ref(), &self.rates)?;
         let what =
@@ -177,7 +212,7 @@ impl Director {
 
     /// What it does, for the log.
     pub fn summary(&self) -> String {
-        let services = self.tables.model().services();
+        let services = self.model.services();
         let servers = count(services.iter().map(|s| s.servers.len()).sum(), "server");
         let used = self.interfaces.all().map(|(_, u)| format!("{} ({})", u.attachment.interface, u.attachment.path));
         let on = used.collect::<Vec<_>>().join(", ");
@@ -217,15 +252,17 @@ impl Director {
     fn follow_network(&mut self, strictly: bool) -> Result<()> {
         self.hold_mark_device()?;
         let snapshot = snapshot(self.network.watcher())?;
-        self.tables.set_local(network::local(&snapshot, &config::virtual_addresses(self.tables.model())))?;
+        let local = network::local(&snapshot, &config::virtual_addresses(&self.model));
+        self.health.addresses(local.iter().copied().collect());
+        self.tables.set_local(local)?;
         self.tables.set_local_nets(&snapshot.local_nets())?;
         let names = snapshot.links.values().map(|link| (link.name.clone(), link.index));
         self.tables.set_interfaces(names.collect())?;
-        let planned = self.interfaces.planned(self.tables.model(), &snapshot);
+        let planned = self.interfaces.planned(&self.model, &snapshot);
         let xdp = with_xdp(&self.instance)?;
-        let marked = self.tables.model().settings().mark_device_inside();
+        let marked = self.model.settings().mark_device_inside();
         self.tables.set_links(network::links(&planned, &xdp, marked.as_deref(), &snapshot))?;
-        self.interfaces.follow(&mut self.kernel, &self.instance, self.tables.model(), &snapshot, strictly)?;
+        self.interfaces.follow(&mut self.kernel, &self.instance, &self.model, &snapshot, strictly)?;
         let xdp = with_xdp(&self.instance)?;
         self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, marked.as_deref(), &snapshot))?;
         if strictly { self.release_mark_device() } else { Ok(()) }
@@ -233,12 +270,12 @@ impl Director {
 
     /// The device that marks lead packets to, with room for whatever comes by the interfaces in use.
     fn hold_mark_device(&mut self) -> Result<()> {
-        let settings = self.tables.model().settings();
+        let settings = self.model.settings();
         let (Some(name), Some(inside)) = (settings.mark_device.clone(), settings.mark_device_inside()) else {
             return Ok(());
         };
         let snapshot = snapshot(self.network.watcher())?;
-        let used = self.interfaces.planned(self.tables.model(), &snapshot);
+        let used = self.interfaces.planned(&self.model, &snapshot);
         let used = snapshot.links.values().filter(|link| used.contains(&link.index) && link.name != inside);
         let mtu = used.map(|link| link.mtu).max().unwrap_or(ETHERNET_MTU);
         let device = MarkDevice { name: &name, inside: &inside, instance: self.instance.name() };
@@ -251,7 +288,7 @@ impl Director {
 
     /// Removes a device of that kind that is not wanted.
     fn release_mark_device(&mut self) -> Result<()> {
-        let gone = mark_device::release(self.instance.name(), self.tables.model().settings().mark_device.as_deref())?;
+        let gone = mark_device::release(self.instance.name(), self.model.settings().mark_device.as_deref())?;
         for name in &gone {
             tracing::info!("removed the device {name}, which is not wanted any more");
         }
@@ -262,7 +299,7 @@ impl Director {
     }
 
     fn set_destinations(&mut self) -> Result<()> {
-        let servers = config::servers(self.tables.model());
+        let servers = config::servers(&self.model);
         self.network.set_destinations(&servers)?;
         // All, not only the new ones: a server that came back has a new place in the tables.
         for (ip, hop) in self.network.hops() {
@@ -273,6 +310,10 @@ impl Director {
 
     /// What comes now and then.
     pub fn tidy(&mut self) {
+        if !self.health.is_settled() {
+            self.settle_health();
+        }
+        self.health.write();
         if let Err(failure) = self.tables.collect() {
             tracing::error!("freeing what removed servers held: {failure}");
         }
@@ -287,7 +328,7 @@ impl Director {
     /// New virtual addresses are announced on all interfaces in use.
     pub fn announce(&mut self) {
         if self.vips.is_due() {
-            let inside = self.tables.model().settings().mark_device_inside();
+            let inside = self.model.settings().mark_device_inside();
             let all = self.interfaces.all().map(|(_, used)| used.attachment.interface.as_str());
             self.vips.announce(all.filter(|name| Some(*name) != inside.as_deref()));
         }
@@ -298,19 +339,23 @@ impl Director {
         self.tables.apply(plan)?;
         self.set_destinations()?;
         self.follow_network(interfaces_differ)?;
-        self.vips.follow(self.tables.model())
+        self.vips.follow(&self.model)
     }
 
     fn problems(&mut self) -> Result<Vec<Problem>> {
         let snapshot = snapshot(self.network.watcher())?;
-        let mut problems = config::warnings(self.tables.model(), &snapshot);
-        problems.extend(self.netfilter.warnings(self.tables.model()));
+        let mut problems = config::warnings(&self.model, &snapshot);
+        problems.extend(self.netfilter.warnings(&self.model));
         for (ip, hop) in self.network.hops() {
             if hop.state == dirigent_net::NextHopState::NoRoute {
                 let remedy = "add a route to it, or remove it from the configuration";
                 problems.push(Problem::new(format!("server {ip}"), "no route leads to it", remedy));
             }
         }
+        problems.extend(self.health.view().down().into_iter().map(|(service, server, why)| {
+            let remedy = "see to the server; it gets connections again when its checks pass";
+            Problem::new(format!("server {server} of {service}"), format!("it is down: {why}"), remedy)
+        }));
         problems.extend(self.problem.clone());
         if !self.refused.is_empty() {
             let what = "the last reload was refused, and the configuration before it stays in force";
@@ -341,7 +386,7 @@ impl Director {
                 took_over: self.kernel.took_over(),
             }),
             interfaces: self.interfaces.all().map(interface).collect(),
-            virtual_addresses: vip::report(self.tables.model(), &snapshot),
+            virtual_addresses: vip::report(&self.model, &snapshot),
             problems: self.problems()?,
             ..reader.status()?
         })

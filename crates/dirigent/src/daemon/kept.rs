@@ -240,12 +240,12 @@ impl Staged {
     }
 }
 
-fn write(to: &Path, what: &impl Serialize) -> Result<Staged> {
+pub(super) fn write(to: &Path, what: &impl Serialize) -> Result<Staged> {
     let bytes = serde_json::to_vec(what).map_err(|e| Failure::new("JSON", e.to_string(), ""))?;
     Staged::write(to, &bytes)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| broken(path, &e.to_string())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -263,7 +263,7 @@ fn broken(path: &Path, why: &str) -> Failure {
     Failure { code: code::INVALID, ..Failure::new(name(path), what, remedy) }
 }
 
-fn remove(path: &Path) -> Result<bool> {
+pub(super) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),

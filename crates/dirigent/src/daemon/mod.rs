@@ -3,6 +3,7 @@
 pub mod config;
 mod director;
 mod events;
+pub mod health;
 mod interfaces;
 mod kept;
 mod lock;
@@ -90,7 +91,7 @@ async fn direct(
     let mut director = started?;
     let (asks, mut asked) = mpsc::channel(16);
     let (instance, rates, events) = (director.instance().clone(), director.rates(), director.events());
-    let served = Served { asks, instance, rates, events, operators };
+    let served = Served { asks, instance, rates, events, health: director.view(), operators };
     let server = server::serve(listeners, served);
     tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
     manager::ready(&director.summary());
@@ -116,6 +117,7 @@ pub fn remove(instance: &Instance) -> Result<Changed> {
     operations.push("removed the maps, with all connections and counters".to_owned());
     operations.extend(vip::release_recorded(instance.name())?);
     kept::Kept::of(instance.name()).forget()?;
+    health::forget(instance.name())?;
     Ok(Changed { generation: 0, operations, notes: Vec::new() })
 }
 
@@ -139,6 +141,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
                 Ok(update) => director.network_changed(&update),
                 Err(error) => return Err(lost_sight(&error)),
             },
+            news = director.health.news() => director.health_changed(news),
             Some(ask) = asked.recv() => {
                 if answer(director, ask).is_break() {
                     return Ok(());

@@ -18,6 +18,7 @@ pub use tls::Tls;
 
 use super::director::{Asked, Edit};
 use super::events::Events;
+use super::health::View;
 use super::rates::Rates;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
@@ -114,6 +115,7 @@ struct Shared {
     instance: Instance,
     rates: Rates,
     events: Events,
+    health: View,
     operators: Operators,
     readers: Arc<Semaphore>,
 }
@@ -128,6 +130,8 @@ pub struct Served {
     pub rates: Rates,
     /// What happens.
     pub events: Events,
+    /// What lists say of servers' health.
+    pub health: View,
     /// Who may change the director, beside root.
     pub operators: Operators,
 }
@@ -201,12 +205,13 @@ pub fn openapi() -> OpenApi {
 
 /// Serves until it is told to end.
 pub fn serve(listeners: Listeners, served: Served) -> Running {
-    let Served { asks, instance, rates, events, operators } = served;
+    let Served { asks, instance, rates, events, health, operators } = served;
     let shared = Shared {
         asks,
         instance,
         rates,
         events,
+        health,
         operators: operators.clone(),
         readers: Arc::new(Semaphore::new(READERS)),
     };
@@ -237,8 +242,8 @@ impl Shared {
     async fn read<T: Send + 'static>(&self, read: impl FnOnce(&Reader) -> Result<T> + Send + 'static) -> Result<T> {
         // Never closed.
         let _turn = self.readers.acquire().await;
-        let (instance, rates) = (self.instance.clone(), self.rates.now());
-        let task = tokio::task::spawn_blocking(move || read(&Reader::open(&instance)?.with_rates(rates)));
+        let (instance, rates, health) = (self.instance.clone(), self.rates.now(), self.health.clone());
+        let task = tokio::task::spawn_blocking(move || read(&Reader::open(&instance)?.with_daemon(rates, health)));
         task.await.map_err(|e| Failure::new("", format!("reading the tables: {e}"), "please report this"))?
     }
 }

@@ -1,12 +1,11 @@
-//! HTTP/1.x (RFC 9110, RFC 9112): one GET and its answer.
+//! What an HTTP answer means: its status, its body, and how the connection ended.
 //!
-//! The answer's body is what counts for digest and regex: a body in chunks is put together first. Without either the
-//! verdict stands when the header has come.
+//! HTTP itself is a library's (hyper) on the runner's side; here is what of it counts. Without a digest, a regex or an end
+//! to look at, the verdict stands with the status.
 
-use super::lines::{Lines, Taken};
+use super::End;
 use super::pattern::Pattern;
-use super::{End, Stream};
-use crate::check::{Http, HttpVersion, Request};
+use crate::check::{Http, Request};
 use crate::machine::{Outcome, Weight};
 use crate::why::Why;
 use md5::{Digest, Md5};
@@ -14,12 +13,6 @@ use std::net::SocketAddr;
 
 /// Bytes of a body that are kept for a regex; what comes later is not matched. A digest is of all of it.
 pub const BODY_KEPT: usize = 1 << 20;
-
-/// Longest line of a header, bytes.
-const LINE: usize = 16 << 10;
-
-/// Longest header, bytes: with all interim answers before it, and trailers.
-const HEADER: usize = 64 << 10;
 
 /// What the answer must be: made once, and used for each attempt.
 #[derive(Clone, Debug)]
@@ -47,8 +40,9 @@ impl Expected {
         Ok(Self { status, digest, pattern, close_notify })
     }
 
-    fn body_counts(&self) -> bool {
-        self.digest.is_some() || self.pattern.is_some()
+    /// Whether the end of the connection counts.
+    pub fn wants_end(&self) -> bool {
+        self.close_notify
     }
 }
 
@@ -59,165 +53,48 @@ pub fn requests(check: &Http, part: Option<u32>) -> &[Request] {
     one.unwrap_or(all)
 }
 
-/// The request for a server at this address (the one that is connected to).
-pub fn request(check: &Http, request: &Request, server: SocketAddr) -> Vec<u8> {
-    let own = request.virtual_host.as_ref().or(check.virtual_host.as_ref());
-    let host = own.cloned().unwrap_or_else(|| host(server, if check.tls.is_some() { 443 } else { 80 }));
-    let (version, close) = match check.version {
-        HttpVersion::V10 => ("1.0", ""),
-        HttpVersion::V10Close => ("1.0", "Connection: close\r\n"),
-        // There is one request on a connection: without this the server would wait for another.
-        HttpVersion::V11 => ("1.1", "Connection: close\r\n"),
-    };
-    let path = &request.path;
-    format!("GET {path} HTTP/{version}\r\nHost: {host}\r\nUser-Agent: dirigent\r\nAccept: */*\r\n{close}\r\n").into()
-}
-
-/// A Host header (RFC 9110 section 7.2): the port only if it is not the scheme's.
-fn host(server: SocketAddr, default: u16) -> String {
+/// The Host header of a request to a server at this address (RFC 9110 section 7.2): the port only if it is not the
+/// scheme's.
+pub fn host(check: &Http, request: &Request, server: SocketAddr) -> String {
+    if let Some(own) = request.virtual_host.as_ref().or(check.virtual_host.as_ref()) {
+        return own.clone();
+    }
     let address = match server {
         SocketAddr::V4(server) => server.ip().to_string(),
         // Without a scope, which means nothing to the server.
         SocketAddr::V6(server) => format!("[{}]", server.ip()),
     };
+    let default = if check.tls.is_some() { 443 } else { 80 };
     if server.port() == default { address } else { format!("{address}:{}", server.port()) }
 }
 
-/// Where in the answer it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    Status,
-    Header(Framing),
-    /// Up to the end of the connection.
-    ToEnd,
-    /// So many more bytes.
-    Length(u64),
-    ChunkSize,
-    /// So many more bytes of this chunk.
-    Chunk(u64),
-    ChunkEnd,
-    Trailer,
-    /// The answer is whole; the connection's end is awaited.
-    Whole,
-}
-
-/// What the header says of the body, so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Framing {
-    status: u16,
-    length: Option<u64>,
-    /// A transfer coding, which goes before a length; and whether chunks are the last one.
-    coded: Option<bool>,
-}
-
-/// A request and its answer.
+/// An answer as it comes in.
 #[derive(Debug)]
-pub struct Exchange {
-    output: Vec<u8>,
+pub struct Answer {
     expected: Expected,
-    place: Place,
-    lines: Lines,
-    /// Bytes of lines so far.
-    header: usize,
     md5: Md5,
     kept: Vec<u8>,
     verdict: Option<Outcome>,
 }
 
-impl Exchange {
-    /// One that sends this request, from [`request`].
-    pub fn new(request: Vec<u8>, expected: Expected) -> Self {
-        Self {
-            output: request,
-            expected,
-            place: Place::Status,
-            lines: Lines::new(LINE),
-            header: 0,
-            md5: Md5::new(),
-            kept: Vec::new(),
-            verdict: None,
-        }
+impl Answer {
+    /// One with this status.
+    pub fn new(expected: Expected, status: u16) -> Self {
+        let well = expected.status.iter().any(|(first, last)| (*first..=*last).contains(&status));
+        let looked_at = expected.digest.is_some() || expected.pattern.is_some() || expected.close_notify;
+        let verdict = match (well, looked_at) {
+            (false, _) => Some(Err(Why::new(format!("status {status}")))),
+            (true, false) => Some(Ok(Weight::Keep)),
+            (true, true) => None,
+        };
+        Self { expected, md5: Md5::new(), kept: Vec::new(), verdict }
     }
 
-    fn step(&mut self, bytes: &mut &[u8]) -> Result<(), Why> {
-        match self.place {
-            Place::Whole => *bytes = &[],
-            Place::ToEnd => {
-                self.take(bytes, u64::MAX);
-            }
-            Place::Length(left) => match left - self.take(bytes, left) {
-                0 => self.whole(),
-                left => self.place = Place::Length(left),
-            },
-            Place::Chunk(left) => match left - self.take(bytes, left) {
-                0 => self.place = Place::ChunkEnd,
-                left => self.place = Place::Chunk(left),
-            },
-            Place::Status | Place::Header(_) | Place::ChunkSize | Place::ChunkEnd | Place::Trailer => {
-                match self.lines.take(bytes) {
-                    Taken::Line(line) => self.line(&line)?,
-                    Taken::More => {}
-                    Taken::TooLong => return Err(Why::of("a line of the header is too long")),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn line(&mut self, line: &[u8]) -> Result<(), Why> {
-        // Chunks are many, and each has two lines: only what belongs to no chunk is counted.
-        if !matches!(self.place, Place::ChunkSize | Place::ChunkEnd) {
-            self.header += line.len() + 2;
-            if self.header > HEADER {
-                return Err(Why::of("the header is too long"));
-            }
-        }
-        match self.place {
-            Place::Status => {
-                let status = status(line).ok_or_else(|| Why::quoting("not HTTP/1.x:", line))?;
-                self.place = Place::Header(Framing { status, length: None, coded: None });
-            }
-            Place::Header(framing) if line.is_empty() => self.after_header(framing),
-            Place::Header(framing) => self.place = Place::Header(field(framing, line)?),
-            Place::ChunkSize => {
-                let size = chunk_size(line).ok_or_else(|| Why::quoting("bad size of a chunk:", line))?;
-                self.place = if size == 0 { Place::Trailer } else { Place::Chunk(size) };
-            }
-            Place::ChunkEnd if line.is_empty() => self.place = Place::ChunkSize,
-            Place::ChunkEnd => return Err(Why::of("a chunk is longer than it says")),
-            Place::Trailer if line.is_empty() => self.whole(),
-            Place::Trailer | Place::ToEnd | Place::Length(_) | Place::Chunk(_) | Place::Whole => {}
-        }
-        Ok(())
-    }
-
-    fn after_header(&mut self, framing: Framing) {
-        let Framing { status, length, coded } = framing;
-        // Interim answers; 101 is none, and none that is asked for.
-        if (100..200).contains(&status) && status != 101 {
-            self.place = Place::Status;
+    /// A piece of its body.
+    pub fn on_body(&mut self, piece: &[u8]) {
+        if self.verdict.is_some() {
             return;
         }
-        if !self.expected.status.iter().any(|(first, last)| (*first..=*last).contains(&status)) {
-            self.verdict = Some(Err(Why::new(format!("status {status}"))));
-        } else if !self.expected.body_counts() && !self.expected.close_notify {
-            self.verdict = Some(Ok(Weight::Keep));
-        } else {
-            // RFC 9112 section 6.3.
-            self.place = match (status, coded, length) {
-                (204 | 304, ..) | (_, None, Some(0)) => return self.whole(),
-                (_, Some(true), _) => Place::ChunkSize,
-                (_, Some(false), _) | (_, None, None) => Place::ToEnd,
-                (_, None, Some(length)) => Place::Length(length),
-            };
-        }
-    }
-
-    /// Takes at most `left` bytes of the body, and says how many.
-    fn take(&mut self, bytes: &mut &[u8], left: u64) -> u64 {
-        let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-        let (piece, rest) = bytes.split_at(count);
-        *bytes = rest;
         if self.expected.digest.is_some() {
             self.md5.update(piece);
         }
@@ -225,12 +102,33 @@ impl Exchange {
             let room = BODY_KEPT.saturating_sub(self.kept.len()).min(piece.len());
             self.kept.extend_from_slice(piece.get(..room).unwrap_or_default());
             // The rest would change nothing, and may be endless.
-            let last = self.expected.digest.is_none() && !self.expected.close_notify;
-            if last && self.kept.len() >= BODY_KEPT {
+            if self.expected.digest.is_none() && !self.expected.close_notify && self.kept.len() >= BODY_KEPT {
                 self.verdict = Some(self.body());
             }
         }
-        u64::try_from(count).unwrap_or(left)
+    }
+
+    /// The body is whole.
+    pub fn on_whole(&mut self) {
+        if self.verdict.is_none() {
+            let body = self.body();
+            if body.is_err() || !self.expected.close_notify {
+                self.verdict = Some(body);
+            }
+        }
+    }
+
+    /// The connection came to its end after a whole answer.
+    pub fn on_end(&mut self, end: End) {
+        self.verdict.get_or_insert(match end {
+            End::Clean => Ok(Weight::Keep),
+            End::Cut => Err(Why::of("closed without close_notify")),
+        });
+    }
+
+    /// What came of it, if that is known.
+    pub fn verdict(&self) -> Option<&Outcome> {
+        self.verdict.as_ref()
     }
 
     /// The body as it is known now.
@@ -243,92 +141,159 @@ impl Exchange {
             None => Ok(Weight::Keep),
         }
     }
-
-    /// The answer is whole.
-    fn whole(&mut self) {
-        self.place = Place::Whole;
-        if self.verdict.is_none() {
-            let body = self.body();
-            if body.is_err() || !self.expected.close_notify {
-                self.verdict = Some(body);
-            }
-        }
-    }
-}
-
-impl Stream for Exchange {
-    fn output(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.output)
-    }
-
-    fn on_bytes(&mut self, mut bytes: &[u8]) {
-        while self.verdict.is_none() && !bytes.is_empty() {
-            if let Err(why) = self.step(&mut bytes) {
-                self.verdict = Some(Err(why));
-            }
-        }
-    }
-
-    fn on_end(&mut self, end: End) {
-        if self.verdict.is_some() {
-            return;
-        }
-        match self.place {
-            Place::ToEnd => self.whole(),
-            Place::Whole => {}
-            Place::Status if self.header == 0 && self.lines.rest().is_empty() => {
-                self.verdict = Some(Err(Why::of("closed without an answer")));
-            }
-            _ => self.verdict = Some(Err(Why::of("the answer ended early"))),
-        }
-        self.verdict.get_or_insert(match end {
-            End::Clean => Ok(Weight::Keep),
-            End::Cut => Err(Why::of("closed without close_notify")),
-        });
-    }
-
-    fn verdict(&self) -> Option<&Outcome> {
-        self.verdict.as_ref()
-    }
-}
-
-/// The code of a status line (RFC 9112 section 4).
-fn status(line: &[u8]) -> Option<u16> {
-    let rest = line.strip_prefix(b"HTTP/1.")?;
-    let (&minor, rest) = rest.split_first()?;
-    let (code, rest) = rest.strip_prefix(b" ")?.split_at_checked(3)?;
-    let well =
-        minor.is_ascii_digit() && code.iter().all(u8::is_ascii_digit) && matches!(rest.first(), None | Some(b' '));
-    let code = std::str::from_utf8(code).ok()?.parse().ok()?;
-    (well && code >= 100).then_some(code)
-}
-
-/// One field of the header.
-fn field(mut framing: Framing, line: &[u8]) -> Result<Framing, Why> {
-    // A line without a colon, or a continuation of one before: not what this looks for.
-    let Some(colon) = line.iter().position(|b| *b == b':') else { return Ok(framing) };
-    let (name, value) = line.split_at(colon);
-    let value = value.get(1..).unwrap_or_default().trim_ascii();
-    if name.eq_ignore_ascii_case(b"content-length") {
-        let digits = (!value.is_empty() && value.iter().all(u8::is_ascii_digit)).then_some(value);
-        let length = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        if length.is_none() || framing.length.is_some_and(|other| Some(other) != length) {
-            return Err(Why::quoting("bad Content-Length:", value));
-        }
-        framing.length = length;
-    } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-        let last = value.rsplit(|b| *b == b',').next().unwrap_or_default().trim_ascii();
-        framing.coded = Some(last.eq_ignore_ascii_case(b"chunked"));
-    }
-    Ok(framing)
-}
-
-/// The size of a chunk, extensions apart.
-fn chunk_size(line: &[u8]) -> Option<u64> {
-    let size = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    let hex = (!size.is_empty() && size.iter().all(u8::is_ascii_hexdigit)).then_some(size)?;
-    u64::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::super::testing::cuts;
+    use super::*;
+    use crate::check::{Regex, Tls};
+    use proptest::prelude::*;
+
+    fn check(request: Request, close_notify: bool) -> Http {
+        let tls = Some(Tls { close_notify, ..Tls::default() });
+        Http { requests: vec![request], tls, ..Http::default() }
+    }
+
+    fn answer(request: Request, close_notify: bool, status: u16) -> Answer {
+        let check = check(request.clone(), close_notify);
+        Answer::new(Expected::new(&check, &request).unwrap(), status)
+    }
+
+    fn said(answer: &Answer) -> String {
+        match answer.verdict() {
+            None => "…".into(),
+            Some(Ok(_)) => "well".into(),
+            Some(Err(why)) => why.to_string(),
+        }
+    }
+
+    #[test]
+    fn statuses() {
+        for (wanted, status, expected) in [
+            (vec![], 200, "well"),
+            (vec![], 299, "well"),
+            (vec![], 301, "status 301"),
+            (vec![], 199, "status 199"),
+            (vec![(401, 401), (500, 503)], 200, "status 200"),
+            (vec![(401, 401), (500, 503)], 401, "well"),
+            (vec![(401, 401), (500, 503)], 503, "well"),
+        ] {
+            let request = Request { status: wanted.clone(), ..Request::default() };
+            assert_eq!(said(&answer(request, false, status)), expected, "{wanted:?} {status}");
+        }
+    }
+
+    /// RFC 1321 appendix A.5.
+    const ABC: &str = "900150983cd24fb0d6963f7d28e17f72";
+
+    #[test]
+    fn bodies() {
+        let digest = |digest: &str| Request { digest: Some(digest.into()), ..Request::default() };
+        let regex = |pattern: &str, invert| {
+            let regex = Some(Regex { pattern: pattern.into(), invert, ..Regex::default() });
+            Request { regex, ..Request::default() }
+        };
+        for (request, body, expected) in [
+            (digest(ABC), "abc", "well"),
+            (digest(&ABC.to_uppercase()), "abc", "well"),
+            (digest(ABC), "abd", "the body has another digest"),
+            (regex("b+c$", false), "abbc", "well"),
+            (regex("b+c$", false), "abcd", "the body does not match the regex"),
+            (regex("b+c$", true), "abcd", "well"),
+            (regex("b+c$", true), "abc", "the body matches the regex"),
+            (Request { regex: regex("a", false).regex, ..digest(ABC) }, "abc", "well"),
+            (Request { regex: regex("x", false).regex, ..digest(ABC) }, "abc", "the body does not match the regex"),
+        ] {
+            let mut answer = answer(request, false, 200);
+            answer.on_body(body.as_bytes());
+            assert_eq!(said(&answer), "…", "{body}");
+            answer.on_whole();
+            assert_eq!(said(&answer), expected, "{body}");
+            answer.on_body(b"more");
+            assert_eq!(said(&answer), expected, "nothing changes it");
+        }
+    }
+
+    #[test]
+    fn ends() {
+        for (end, expected) in [(End::Clean, "well"), (End::Cut, "closed without close_notify")] {
+            let mut answer = answer(Request::default(), true, 200);
+            answer.on_whole();
+            assert_eq!(said(&answer), "…");
+            answer.on_end(end);
+            assert_eq!(said(&answer), expected);
+        }
+        // A request may have its own.
+        let own = Request { close_notify: Some(false), ..Request::default() };
+        assert_eq!(said(&answer(own, true, 200)), "well");
+    }
+
+    #[test]
+    fn an_endless_body_costs_bounded_memory() {
+        let regex = Some(Regex { pattern: "x".into(), ..Regex::default() });
+        let mut answer = answer(Request { regex, ..Request::default() }, false, 200);
+        let piece = [b'a'; 100_000];
+        for _ in 0..20 {
+            answer.on_body(&piece);
+        }
+        assert_eq!(said(&answer), "the body does not match the regex");
+        assert!(answer.kept.capacity() <= 2 * BODY_KEPT);
+    }
+
+    #[test]
+    fn hosts() {
+        let request = |host: Option<&str>| Request { virtual_host: host.map(str::to_owned), ..Request::default() };
+        for (own, general, tls, server, expected) in [
+            (None, None, false, "10.0.0.2:80", "10.0.0.2"),
+            (None, None, false, "10.0.0.2:443", "10.0.0.2:443"),
+            (None, None, true, "10.0.0.2:443", "10.0.0.2"),
+            (None, None, true, "[fd00::2]:80", "[fd00::2]:80"),
+            (None, None, false, "[fd00::2]:80", "[fd00::2]"),
+            (None, Some("b.example"), false, "10.0.0.2:8080", "b.example"),
+            (Some("a.example"), Some("b.example"), false, "10.0.0.2:8080", "a.example"),
+        ] {
+            let check = Http {
+                virtual_host: general.map(str::to_owned),
+                tls: tls.then(Tls::default),
+                ..Http::default()
+            };
+            assert_eq!(host(&check, &request(own), server.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn a_recovery_asks_one_at_a_time() {
+        let requests_of = |part| {
+            let paths = ["/a", "/b"].map(|path| Request { path: path.into(), ..Request::default() });
+            let check = Http { requests: paths.into(), ..Http::default() };
+            requests(&check, part).iter().map(|r| r.path.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(requests_of(None), ["/a", "/b"]);
+        assert_eq!(requests_of(Some(1)), ["/b"]);
+        assert_eq!(requests_of(Some(7)), ["/a", "/b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(body in prop::collection::vec(any::<u8>(), 0..300), cuts in cuts(), pattern in "[a-c]{1,3}") {
+            let request = || {
+                let regex = Some(Regex { pattern: pattern.clone(), ..Regex::default() });
+                Request { regex, digest: Some(ABC.into()), ..Request::default() }
+            };
+            let mut whole = answer(request(), false, 200);
+            whole.on_body(&body);
+            whole.on_whole();
+            let mut pieces = answer(request(), false, 200);
+            let mut left = &body[..];
+            for cut in cuts {
+                let (piece, rest) = left.split_at(cut.min(left.len()));
+                pieces.on_body(piece);
+                left = rest;
+            }
+            pieces.on_body(left);
+            pieces.on_whole();
+            prop_assert_eq!(pieces.verdict(), whole.verdict());
+        }
+    }
+}

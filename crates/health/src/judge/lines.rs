@@ -43,11 +43,6 @@ impl Lines {
         }
         if line.len() > self.longest { Taken::TooLong } else { Taken::Line(line) }
     }
-
-    /// What there is of a line that has not ended.
-    pub fn rest(&self) -> &[u8] {
-        &self.line
-    }
 }
 
 #[cfg(test)]
@@ -62,7 +57,7 @@ mod tests {
             assert_eq!(lines.take(&mut bytes), Taken::Line(line.into()));
         }
         assert_eq!((lines.take(&mut bytes), bytes), (Taken::More, &b""[..]));
-        assert_eq!(lines.rest(), b"ab");
+        assert_eq!(lines.line, b"ab");
         assert_eq!(lines.take(&mut &b"cd\r"[..]), Taken::More);
         assert_eq!(lines.take(&mut &b"\n"[..]), Taken::Line(b"abcd".to_vec()));
         assert_eq!(lines.take(&mut &b"abcde\n"[..]), Taken::TooLong);

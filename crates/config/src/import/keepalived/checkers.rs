@@ -243,7 +243,7 @@ fn http(node: &Node, rest: &[&Node], virtual_host: Option<String>, said: &mut Sa
     }
     let of_url = || requests.iter().find_map(|r| r.virtual_host.clone());
     let sni = named.or_else(|| if sni { virtual_host.clone().or_else(of_url) } else { None });
-    let tls = tls.then_some(Tls { sni, close_notify });
+    let tls = tls.then(|| Tls { sni, close_notify, ..Tls::default() });
     Some(Probe::Http(Http { version, virtual_host, requests, fast_recovery, tls }))
 }
 

@@ -95,7 +95,8 @@ impl Director {
             Some(path) => format!("started with {}", path.display()),
             None => "started without a file".to_owned(),
         };
-        self.remember("start", &what, &plan, before.map(|before| Overlay::between(&model, before)));
+        let told = plan.ops.iter().map(ToString::to_string).collect();
+        self.remember("start", &what, told, before.map(|before| Overlay::between(&model, before)));
         Ok(())
     }
 
@@ -106,13 +107,13 @@ impl Director {
 
     /// What was changed at runtime, each with what the file says.
     pub(super) fn drift(&self) -> Vec<String> {
-        let overlay = Overlay::between(&self.file, self.tables.model());
+        let overlay = Overlay::between(&self.file, &self.model);
         overlay.describe(&self.file).iter().map(ToString::to_string).collect()
     }
 
     /// What is configured.
     pub fn configuration(&self, file: bool) -> Configuration {
-        let model = if file { &self.file } else { self.tables.model() };
+        let model = if file { &self.file } else { &self.model };
         Configuration {
             generation: self.generation,
             file: self.path.as_ref().map(|path| path.display().to_string()),
@@ -137,9 +138,9 @@ impl Director {
 
     /// Its rules may be others now; what is new about them is told.
     fn look_at_netfilter(&mut self) {
-        let before = self.netfilter.warnings(self.tables.model());
+        let before = self.netfilter.warnings(&self.model);
         self.netfilter = Netfilter::read();
-        for problem in self.netfilter.warnings(self.tables.model()).iter().filter(|now| !before.contains(now)) {
+        for problem in self.netfilter.warnings(&self.model).iter().filter(|now| !before.contains(now)) {
             tracing::warn!("{problem}");
         }
     }
@@ -149,7 +150,7 @@ impl Director {
         let file = config::layer(path.as_deref(), self.named.clone())?;
         let mut wanted = Wanted::new(format!("reload{}", if replace { " --replace" } else { "" }), file.clone());
         if !replace {
-            let (model, lost) = Overlay::between(&self.file, self.tables.model()).apply(&file);
+            let (model, lost) = Overlay::between(&self.file, &self.model).apply(&file);
             wanted.model = model;
             wanted.notes.extend(
                 lost.iter().map(|drift| format!("this runtime change has nothing to change any more: {drift}")),
@@ -166,7 +167,7 @@ impl Director {
     /// Services, mark rules and settings become what a document says.
     pub fn apply_document(&mut self, asked: &Asked, document: &Document) -> Result<Changed> {
         let mut model = config::parse(&document.name, &document.text)?;
-        let now = self.tables.model().settings();
+        let now = self.model.settings();
         // What only a start can change comes from the file.
         let (instance, connections) = (now.instance.clone(), now.connections);
         let settings = Settings { instance, connections, ..model.settings().clone() };
@@ -179,14 +180,14 @@ impl Director {
     /// Back to a generation, or to before the last change.
     pub fn roll_back(&mut self, asked: &Asked, to: Option<u64>) -> Result<Changed> {
         self.check(asked)?;
-        let (model, to) = self.kept.back(to, self.tables.model())?;
+        let (model, to) = self.kept.back(to, &self.model)?;
         self.transact(asked, Wanted::new(format!("rollback to generation {to}"), model))
     }
 
     /// Keeps what was changed at runtime over a reboot.
     pub fn save(&mut self, asked: &Asked) -> Result<Changed> {
         self.check(asked)?;
-        let overlay = Overlay::between(&self.file, self.tables.model());
+        let overlay = Overlay::between(&self.file, &self.model);
         let changes = count(overlay.describe(&self.file).len(), "runtime change");
         let operations = match asked.guard.dry_run {
             true => vec![format!("save {changes}")],
@@ -198,25 +199,25 @@ impl Director {
     /// One service or server is added, changed or removed.
     pub fn edit(&mut self, asked: &Asked, edit: &Edit) -> Result<Changed> {
         self.check(asked)?;
-        let model = edit::edited(self.tables.model(), edit)?;
+        let model = edit::edited(&self.model, edit)?;
         self.transact(asked, Wanted::new(edit.to_string(), model))
     }
 
     /// What a service is configured with.
     pub fn spec(&self, service: &str) -> Result<ServiceSpec> {
-        let spec = json::write(naming::service(self.tables.model(), service)?);
+        let spec = json::write(naming::service(&self.model, service)?);
         serde_json::from_value(spec.into()).map_err(|e| Failure::new(service, e.to_string(), "please report this"))
     }
 
     /// What lists call a server.
     pub fn name(&self, name: &ServerName) -> Result<ServerName> {
-        let (key, server) = naming::find(self.tables.model(), name)?;
+        let (key, server) = naming::find(&self.model, name)?;
         Ok(naming::listed(&key, &server))
     }
 
     /// Begins or ends the drain of a server.
     pub fn drain(&mut self, asked: &Asked, name: &ServerName, drain: bool) -> Result<Drained> {
-        let mut model = self.tables.model().clone();
+        let mut model = self.model.clone();
         let (key, server) = naming::find(&model, name)?;
         model
             .edit_server(&key, dirigent_config::Server { draining: drain, ..server.clone() })
@@ -268,7 +269,7 @@ impl Director {
         commands: &[(usize, Command)],
         refused: &mut Vec<IpvsadmRefused>,
     ) -> Result<()> {
-        let mut wanted = Wanted::new(what, self.tables.model().clone());
+        let mut wanted = Wanted::new(what, self.model.clone());
         let mut not = Vec::new();
         for (line, command) in commands {
             match command.apply(&mut wanted.model) {
@@ -300,10 +301,8 @@ impl Director {
     fn transact(&mut self, asked: &Asked, wanted: Wanted) -> Result<Changed> {
         self.check(asked)?;
         let Wanted { what, model: new, file, mut notes, edited } = wanted;
-        let old = self.tables.model().clone();
-        let mut plan = Plan::between(&old, &new);
-        let told: Vec<_> = plan.ops.iter().map(ToString::to_string).collect();
-        plan.ops.extend(unchanged(&new, edited, &plan));
+        let old = self.model.clone();
+        let told: Vec<_> = Plan::between(&old, &new).ops.iter().map(ToString::to_string).collect();
         let base = file.as_ref().unwrap_or(&self.file);
         notes.extend(fixed(&self.began_with, base.settings()));
         let generation = if told.is_empty() { self.generation } else { self.generation + 1 };
@@ -317,13 +316,20 @@ impl Director {
             (interfaces, mode, mark_device)
         };
         let interfaces_differ = by(&old) != by(&new);
+        // What health says lies over what is configured.
+        let (was, layered) = (self.tables.model().clone(), self.health.over(&new));
+        let mut plan = Plan::between(&was, &layered.model);
+        plan.ops.extend(unchanged(&layered.model, edited, &plan));
+        self.model = new;
         if let Err(mut failure) = self.go(&plan, interfaces_differ) {
-            let back = Plan::between(self.tables.model(), &old);
+            self.model = old;
+            let back = Plan::between(self.tables.model(), &was);
             if let Err(second) = self.go(&back, interfaces_differ) {
                 failure.problems.extend(second.problems);
             }
             return Err(failure);
         }
+        self.health.enforce(&self.model, layered, &self.events);
         if let Some(file) = file {
             self.kept.put_file(&file)?;
             self.file = file;
@@ -334,14 +340,13 @@ impl Director {
         if !told.is_empty() {
             let (by, operations) = (asked.by.clone(), told.len());
             self.events.tell(Event::Applied { generation, by, what: what.clone(), operations });
-            self.remember(&asked.by, &what, &plan, Some(Overlay::between(&new, &old)));
+            self.remember(&asked.by, &what, told.clone(), Some(Overlay::between(&self.model, &old)));
         }
         Ok(Changed { generation, operations: told, notes })
     }
 
     /// Writes a change down that has been made.
-    fn remember(&mut self, by: &str, what: &str, plan: &Plan, undo: Option<Overlay>) {
-        let operations: Vec<_> = plan.ops.iter().map(ToString::to_string).collect();
+    fn remember(&mut self, by: &str, what: &str, operations: Vec<String>, undo: Option<Overlay>) {
         let past = kept::past(self.generation, by, what, operations, undo.is_some());
         if let Err(failure) = self.kept.remember(past, undo) {
             tracing::error!("the history lacks generation {}: {failure}", self.generation);

@@ -11,10 +11,9 @@ use super::job::Job;
 use super::scripts::Scripts;
 use connect::Stream;
 use dirigent_config::health::Probe;
-use dirigent_health::judge::{self, End, Stream as _};
+use dirigent_health::judge::{self, End};
 use dirigent_health::{Outcome, Weight, Why};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_rustls::TlsConnector;
 
 /// Bytes that are read at once.
 const PIECE: usize = 4096;
@@ -25,13 +24,13 @@ const LONGEST_FILE: u64 = 4096;
 #[derive(Clone)]
 pub struct Tools {
     scripts: Scripts,
-    tls: TlsConnector,
+    tls: tls::Connectors,
 }
 
 impl Tools {
     /// For one runtime.
     pub fn new(scripts: Scripts) -> Self {
-        Self { scripts, tls: tls::connector() }
+        Self { scripts, tls: tls::Connectors::default() }
     }
 }
 

@@ -30,6 +30,12 @@ impl Job {
         Self { check: check.clone(), to, needs }
     }
 
+    /// The same, whenever it is made: what was found out by one holds for the other.
+    pub fn whenever(&self) -> Self {
+        let Check { probe, target, .. } = self.check.clone();
+        Self { check: Check { target, ..Check::new(probe) }, to: self.to, needs: None }
+    }
+
     /// For messages: `tcp 10.0.0.2:80`.
     pub fn name(&self) -> String {
         match &self.check.probe {

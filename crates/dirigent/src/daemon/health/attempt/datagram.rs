@@ -6,7 +6,7 @@ use dirigent_config::health::{Record, Udp};
 use dirigent_health::judge::dns::Question;
 use dirigent_health::judge::icmp::Echo;
 use dirigent_health::judge::udp::Datagrams;
-use dirigent_health::{Outcome, Weight, Why};
+use dirigent_health::{Outcome, Weight};
 use socket2::{Protocol, SockAddr, Type};
 use tokio::net::UdpSocket;
 

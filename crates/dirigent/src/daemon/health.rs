@@ -1,0 +1,357 @@
+//! Health of real servers, as the director has it: which checks are made, what they say, and what is in force because of
+//! that. The checks themselves are made on a thread of their own ([`checker`]).
+
+mod attempt;
+mod checker;
+mod job;
+mod kept;
+pub mod scripts;
+mod view;
+
+pub use checker::News;
+pub use view::View;
+
+use super::events::Events;
+use crate::failure::Result;
+use checker::{Checker, JobId, Order};
+use dirigent_api::Event;
+use dirigent_config::health::Script;
+use dirigent_config::layers::health::{Memory, in_force, matters};
+use dirigent_config::{Model, Server, Service, ServiceKey};
+use dirigent_datapath::kernel::Instance;
+use dirigent_health::{Edge, Finding, ServerState, Weight, Why};
+use job::Job;
+use kept::Kept;
+use scripts::Scripts;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Least time between two writings of what is known.
+const BETWEEN_WRITINGS: Duration = Duration::from_secs(1);
+
+/// What is known of a check.
+struct Known {
+    job: Arc<Job>,
+    finding: Finding,
+    /// Whether there was a result, or it is only taken for so until the first.
+    sure: bool,
+    /// Whether the checker makes it.
+    begun: bool,
+    /// Whose servers it is about.
+    services: BTreeSet<ServiceKey>,
+}
+
+/// What a Model comes to with health, and what is to be remembered once it is in force.
+pub struct Layered {
+    /// In force.
+    pub model: Model,
+    memories: BTreeMap<ServiceKey, Memory>,
+    edges: Vec<(ServiceKey, Edge)>,
+}
+
+/// The health of all servers.
+pub struct Health {
+    checker: Checker,
+    scripts: Scripts,
+    ids: HashMap<Arc<Job>, JobId>,
+    /// The same, for jobs that differ only in when they are made.
+    alike: HashMap<Job, JobId>,
+    known: HashMap<JobId, Known>,
+    next: JobId,
+    memories: BTreeMap<ServiceKey, Memory>,
+    /// Services whose servers' health the tables do not show yet.
+    unsettled: BTreeSet<ServiceKey>,
+    view: View,
+    kept: Kept,
+    /// When it was last written, and whether that is out of date.
+    written: Option<Instant>,
+    stale: bool,
+}
+
+impl Health {
+    /// Starts the threads. What an earlier daemon knew beside the maps that it left holds until a check says otherwise.
+    pub fn start(instance: &Instance, took_over: bool) -> Result<Self> {
+        let scripts = Scripts::start()?;
+        let kept = Kept::of(instance.name());
+        let was = if took_over { kept.read()? } else { None };
+        let mut health = Self {
+            checker: Checker::start(scripts.clone())?,
+            scripts,
+            ids: HashMap::new(),
+            alike: HashMap::new(),
+            known: HashMap::new(),
+            next: 0,
+            memories: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            view: View::default(),
+            kept,
+            written: None,
+            stale: false,
+        };
+        if let Some(was) = was {
+            health.memories = was.services.into_iter().collect();
+            for (job, why, weight) in was.jobs {
+                let finding = Finding { why: why.map(Why::new), weight };
+                health.remember(Arc::new(job), finding, true);
+            }
+        }
+        Ok(health)
+    }
+
+    /// For lists.
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// What changed about checks.
+    pub async fn news(&mut self) -> Vec<News> {
+        match self.checker.news.recv().await {
+            Some(news) => news,
+            // The checker's thread has ended, which it told the log: there will be none.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn remember(&mut self, job: Arc<Job>, finding: Finding, sure: bool) -> JobId {
+        let id = self.next;
+        self.next += 1;
+        self.ids.insert(job.clone(), id);
+        self.alike.insert(job.whenever(), id);
+        self.known.insert(id, Known { job, finding, sure, begun: false, services: BTreeSet::new() });
+        id
+    }
+
+    fn of(&self, job: &Job) -> Option<&Known> {
+        let id = self.ids.get(job).or_else(|| self.alike.get(&job.whenever()))?;
+        self.known.get(id)
+    }
+
+    /// What a check of a server says; and whether that is a result of its own.
+    fn finding(&self, service: &Service, server: &Server, job: &Job) -> (Finding, bool) {
+        match self.of(job) {
+            Some(known) => (known.finding.clone(), known.sure),
+            // A server that was down does not come up by having its checks edited.
+            None if self.view.is_down(&service.key, server) => {
+                let why = Some(Why::of("not checked since its checks were changed"));
+                (Finding { why, weight: Weight::Keep }, false)
+            }
+            None => {
+                let why = job.check.start_down.then(|| Why::of("not checked yet"));
+                (Finding { why, weight: Weight::Keep }, false)
+            }
+        }
+    }
+
+    fn states(&self, service: &Service) -> Vec<ServerState> {
+        let state = |server: &Server| {
+            let jobs = server.health.checks.iter().map(|check| Job::of(service, server, check));
+            ServerState::of(server.weight, jobs.map(|job| self.finding(service, server, &job).0))
+        };
+        service.servers.iter().map(state).collect()
+    }
+
+    /// What is in force of a Model. Changes nothing: [`Self::enforce`] does when it is in force.
+    pub fn over(&self, model: &Model) -> Layered {
+        let (mut memories, mut edges, mut over) = (BTreeMap::new(), Vec::new(), model.clone());
+        for service in model.services().iter().filter(|service| matters(service)) {
+            let mut memory = self.memories.get(&service.key).cloned().unwrap_or_default();
+            let (force, edge) = in_force(service, &self.states(service), &mut memory);
+            edges.extend(edge.map(|edge| (service.key, edge)));
+            memories.insert(service.key, memory);
+            if let Err(error) = over.put_service(force) {
+                tracing::error!("the health of {}'s servers cannot be heeded: {error}", service.key);
+            }
+        }
+        Layered { model: over, memories, edges }
+    }
+
+    /// A Model is in force from now on: its checks are made, and others no more.
+    pub fn enforce(&mut self, configured: &Model, layered: Layered, events: &Events) {
+        let Layered { memories, edges, .. } = layered;
+        self.memories = memories;
+        for known in self.known.values_mut() {
+            known.services.clear();
+        }
+        for service in configured.services() {
+            for (server, check) in service.servers.iter().flat_map(|s| s.health.checks.iter().map(move |c| (s, c))) {
+                let job = Job::of(service, server, check);
+                let id = match self.ids.get(&job) {
+                    Some(id) => *id,
+                    None => {
+                        let (finding, sure) = self.finding(service, server, &job);
+                        self.remember(Arc::new(job), finding, sure)
+                    }
+                };
+                let Some(known) = self.known.get_mut(&id) else { continue };
+                known.services.insert(service.key);
+                if !std::mem::replace(&mut known.begun, true) {
+                    // What it is only taken for, the first result decides; but down is down until then.
+                    let was = (known.sure || known.finding.why.is_some()).then(|| told(&known.finding));
+                    self.checker.order(Order::Begin(id, known.job.clone(), was));
+                }
+            }
+        }
+        let gone: Vec<_> = self.known.iter().filter(|(_, k)| k.services.is_empty()).map(|(id, _)| *id).collect();
+        for id in gone {
+            if let Some(known) = self.known.remove(&id) {
+                self.ids.remove(&known.job);
+                // Its successor may have the place.
+                if self.alike.get(&known.job.whenever()) == Some(&id) {
+                    self.alike.remove(&known.job.whenever());
+                }
+                self.checker.order(Order::End(id));
+            }
+        }
+        self.unsettled.clear();
+        self.stale = true;
+        self.view.begin(configured);
+        for service in configured.services().iter().filter(|service| matters(service)) {
+            self.look(service, events);
+        }
+        for (key, edge) in edges {
+            if let Some(service) = configured.service(&key) {
+                self.quorum(service, edge, events);
+            }
+        }
+    }
+
+    /// Takes news in; they come into force with [`Self::settle`].
+    pub fn learn(&mut self, news: Vec<News>) {
+        for News { id, finding, known: sure } in news {
+            let Some(known) = self.known.get_mut(&id) else { continue };
+            (known.finding, known.sure) = (finding, sure);
+            self.unsettled.extend(known.services.iter().copied());
+            self.stale = true;
+        }
+    }
+
+    /// What is not in force yet: the services as they shall be.
+    pub fn unsettled(&mut self, configured: &Model, events: &Events) -> Vec<Service> {
+        let keys = std::mem::take(&mut self.unsettled);
+        let mut all = Vec::new();
+        for service in keys.iter().filter_map(|key| configured.service(key)) {
+            let states = self.states(service);
+            let (force, edge) = in_force(service, &states, self.memories.entry(service.key).or_default());
+            self.look(service, events);
+            if let Some(edge) = edge {
+                self.quorum(service, edge, events);
+            }
+            all.push(force);
+        }
+        all
+    }
+
+    /// These could not be put into force: it is tried again.
+    pub fn again(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
+        self.unsettled.extend(services);
+    }
+
+    /// Whether something waits to be put into force.
+    pub fn is_settled(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// This host's addresses.
+    pub fn addresses(&self, addresses: HashSet<IpAddr>) {
+        self.checker.order(Order::Addresses(addresses));
+    }
+
+    /// Writes down what is known, now and then.
+    pub fn write(&mut self) {
+        if !self.stale || self.written.is_some_and(|when| when.elapsed() < BETWEEN_WRITINGS) {
+            return;
+        }
+        let jobs = self.known.values().filter(|known| known.sure);
+        let jobs = jobs.map(|k| ((*k.job).clone(), k.finding.why.as_ref().map(ToString::to_string), k.finding.weight));
+        let memories = self.memories.iter().filter(|(_, memory)| **memory != Memory::default());
+        let services = memories.map(|(key, memory)| (*key, memory.clone())).collect();
+        if let Err(failure) = self.kept.write(jobs.collect(), services) {
+            tracing::error!("what is known of servers' health is not kept for the next daemon: {failure}");
+        }
+        (self.written, self.stale) = (Some(Instant::now()), false);
+    }
+
+    /// Tells what changed about a service's servers.
+    fn look(&mut self, service: &Service, events: &Events) {
+        let states = self.states(service);
+        for (server, state) in service.servers.iter().zip(&states) {
+            if server.health.checks.is_empty() {
+                continue;
+            }
+            let jobs: Vec<_> = server.health.checks.iter().map(|check| Job::of(service, server, check)).collect();
+            let sure = jobs.iter().all(|job| self.of(job).is_some_and(|known| known.sure));
+            let why = state.down.as_ref().map(|(at, why)| {
+                format!("{}: {why}", jobs.get(*at).map_or_else(String::new, Job::name))
+            });
+            // What is found at the start is no change.
+            let Some((was_up, was_sure)) = self.view.put(service.key, server, why.clone(), sure) else { continue };
+            match &why {
+                Some(why) if !was_up && !was_sure && sure => {
+                    tracing::warn!("server {} of {} is down: {why}", server.name(), service.key);
+                }
+                _ if was_up != why.is_none() => self.tell(service, server, why, events),
+                _ => {}
+            }
+        }
+    }
+
+    fn tell(&self, service: &Service, server: &Server, why: Option<String>, events: &Events) {
+        let (name, up) = (server.name(), why.is_none());
+        match &why {
+            None => tracing::info!("server {name} of {} is up", service.key),
+            Some(why) => tracing::warn!("server {name} of {} is down: {why}", service.key),
+        }
+        let script = if up { &server.health.notify_up } else { &server.health.notify_down };
+        self.notify(script.as_deref(), || format!("server {name} of {}", service.key));
+        events.tell(Event::Health { service: service.key.to_string(), server: name, up, why: why.unwrap_or_default() });
+    }
+
+    fn quorum(&self, service: &Service, edge: Edge, events: &Events) {
+        let up = edge == Edge::Up;
+        let sorry = service.health.sorry.as_deref().map(|sorry| std::net::SocketAddr::new(sorry.address, sorry.port));
+        let what = match (up, sorry) {
+            (true, _) => "has its quorum again".to_owned(),
+            (false, Some(sorry)) => format!("has lost its quorum: the sorry server {sorry} serves"),
+            (false, None) => "has lost its quorum".to_owned(),
+        };
+        if up {
+            tracing::info!("service {} {what}", service.key);
+        } else {
+            tracing::warn!("service {} {what}", service.key);
+        }
+        let script = if up { &service.health.quorum_up } else { &service.health.quorum_down };
+        self.notify(script.as_deref(), || format!("service {}", service.key));
+        events.tell(Event::Quorum { service: service.key.to_string(), up });
+    }
+
+    fn notify(&self, script: Option<&Script>, of: impl FnOnce() -> String) {
+        if let Some(script) = script {
+            self.scripts.notify(script, of());
+        }
+    }
+
+    /// The director stops: whom that concerns is told that all is down.
+    pub fn stop(&self, configured: &Model) {
+        for service in configured.services().iter().filter(|service| service.health.notify_at_stop) {
+            for server in &service.servers {
+                self.notify(server.health.notify_down.as_deref(), || format!("server {} of {}", server.name(), service.key));
+            }
+            self.notify(service.health.quorum_down.as_deref(), || format!("service {}", service.key));
+        }
+    }
+}
+
+/// Forgets what a director of that name knew.
+pub fn forget(instance: &str) -> Result<()> {
+    Kept::of(instance).forget()
+}
+
+/// A finding as a result.
+fn told(finding: &Finding) -> dirigent_health::Outcome {
+    match &finding.why {
+        Some(why) => Err(why.clone()),
+        None => Ok(finding.weight),
+    }
+}

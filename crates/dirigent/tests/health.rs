@@ -1,0 +1,498 @@
+//! Health checks of real servers, and what follows from them. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod common;
+
+use common::TestLab;
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read as _, Write};
+use std::net::{Ipv6Addr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Waits until that is so.
+fn until(lab: &TestLab, what: &str, limit: Duration, mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        let servers = lab.dirigent(&["server", "list"]).0;
+        assert!(begun.elapsed() < limit, "{what}\n{servers}\n{}", lab.log());
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+fn servers(lab: &TestLab) -> Vec<Value> {
+    lab.json(&["server", "list", "--json"]).as_array().unwrap().clone()
+}
+
+fn server(lab: &TestLab, service: &str, address: &str) -> Value {
+    let all = servers(lab);
+    all.into_iter().find(|s| s["service"] == service && s["address"] == address).unwrap_or(Value::Null)
+}
+
+const WEB: &str = "tcp 192.0.2.10:80";
+
+/// The lab's configuration with a check of each web server, and these keys of their services' health.
+fn with_checks(lab: &TestLab, service: &str, check: &str) -> String {
+    let config = lab.config();
+    let (head, services) = config.split_once("[[service]]").unwrap();
+    let mut out = head.to_owned();
+    for block in services.split("[[service]]") {
+        out += "[[service]]";
+        if !block.contains(":80\"") {
+            out += block;
+            continue;
+        }
+        let mut servers = block.split("[[service.server]]");
+        out += &format!("{}[service.health]\n{service}\n", servers.next().unwrap());
+        for server in servers {
+            out += &format!("[[service.server]]{server}\n[[service.server.check]]\n{check}\n");
+        }
+    }
+    out
+}
+
+const QUICK: &str = "interval = \"100ms\"\ntimeout = \"300ms\"\nretry_interval = \"50ms\"\nwarmup = \"0ms\"";
+
+/// The real server refuses connections to its web server, or takes them again.
+fn refuse(lab: &TestLab, host: &str, refuse: bool) {
+    let script = match refuse {
+        true => "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
+                 add rule inet gone input tcp dport { 80, 8080 } reject with tcp reset'",
+        false => "nft delete table inet gone",
+    };
+    lab.sh(host, script);
+}
+
+fn ipvsadm(lab: &TestLab) -> String {
+    lab.dirigent(&["ipvsadm", "-Ln"]).0
+}
+
+fn a_failed_server_is_left_out(path: &[&str]) {
+    let lab = TestLab::up(&[&["--servers", "3"], path].concat());
+    let told = lab.file("told");
+    std::fs::write(&told, "").unwrap();
+    std::fs::set_permissions(&told, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let note = |word: &str| format!("[\"/bin/sh\", \"-c\", \"echo {word} $(id -u) >> {}\"]", told.display());
+    let check = format!("type = \"tcp\"\n{QUICK}");
+    let text = with_checks(&lab, "", &check).replacen(
+        "[[service.server.check]]",
+        &format!("notify_down = {}\nnotify_up = {}\n[[service.server.check]]", note("down"), note("up")),
+        1,
+    );
+    lab.write_config(&text);
+    let mut events = Command::new(common::BIN)
+        .args(["--instance", lab.name(), "events", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(events.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // Until it listens.
+    std::thread::sleep(SECOND / 2);
+    lab.dirigent(&["reload"]);
+    until(&lab, "all are up", SECOND * 5, || servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() >= 6);
+    let first = "10.0.0.2:8080";
+    assert!(ipvsadm(&lab).contains(first));
+
+    refuse(&lab, "server1", true);
+    until(&lab, "server1 is down", SECOND * 2, || server(&lab, WEB, first)["state"] == "down");
+    let down = server(&lab, WEB, first);
+    assert_eq!(down["health"]["why"], "tcp 10.0.0.2:8080: connection refused");
+    assert!(!ipvsadm(&lab).contains(first), "{}", ipvsadm(&lab));
+    for url in ["http://192.0.2.10/", "http://[2001:db8::10]/"] {
+        for _ in 0..6 {
+            assert_ne!(lab.curl(url), "server1");
+        }
+    }
+    let status = lab.dirigent(&["status"]).0;
+    assert!(status.contains("it is down: tcp 10.0.0.2:8080: connection refused"), "{status}");
+    let event = lines.by_ref().find(|line| line.contains("\"health\"")).unwrap();
+    let event: Value = serde_json::from_str(&event).unwrap();
+    assert_eq!((&event["up"], &event["server"]), (&Value::from(false), &Value::from(first)));
+
+    // A daemon that is killed, and the next one, send nobody there either.
+    lab.kill_daemon();
+    assert_ne!(lab.curl("http://192.0.2.10/"), "server1");
+    lab.start_daemon();
+    assert!(!ipvsadm(&lab).contains(first), "{}", ipvsadm(&lab));
+    assert_eq!(server(&lab, WEB, first)["state"], "down");
+    // Nor does an edit of the check, nor one of the service.
+    lab.write_config(&text.replace("300ms", "400ms"));
+    lab.dirigent(&["reload"]);
+    assert_eq!(server(&lab, WEB, first)["state"], "down");
+    lab.dirigent(&["ipvsadm", "-e", "-t", "192.0.2.10:80", "-r", first, "-m", "-w", "7"]);
+    let edited = server(&lab, WEB, first);
+    assert_eq!((&edited["state"], &edited["weight"]), (&Value::from("down"), &Value::from(7)));
+    assert!(!ipvsadm(&lab).contains(first));
+
+    refuse(&lab, "server1", false);
+    until(&lab, "server1 is back", SECOND * 2, || server(&lab, WEB, first)["state"] == "available");
+    assert_eq!(server(&lab, WEB, first)["weight"], 7);
+    // As the newest, which IPVS lists first.
+    let listed = ipvsadm(&lab);
+    let at = |name: &str| listed.find(name).unwrap_or_else(|| panic!("{name}: {listed}"));
+    assert!(at(first) < at("10.0.0.3:8080"), "{listed}");
+    until(&lab, "all serve", SECOND * 3, || lab.curl("http://192.0.2.10/") == "server1");
+    until(&lab, "scripts", SECOND * 3, || std::fs::read_to_string(&told).unwrap().lines().count() == 2);
+    let nobody = lab.sh("director", "id -u nobody");
+    assert_eq!(std::fs::read_to_string(&told).unwrap(), format!("down {nobody}\nup {nobody}\n"));
+    events.kill().unwrap();
+    events.wait().unwrap();
+}
+
+#[test]
+fn a_failed_server_is_left_out_until_it_is_back_on_tc() {
+    a_failed_server_is_left_out(&["--path", "tc"]);
+}
+
+#[test]
+fn a_failed_server_is_left_out_until_it_is_back_on_xdp() {
+    a_failed_server_is_left_out(&["--path", "xdp-generic"]);
+}
+
+/// Without their quorum servers leave their clients to the sorry server; those that are quiesced keep what they have.
+#[test]
+fn quorum_and_sorry_server() {
+    let lab = TestLab::up(&["--servers", "3"]);
+    let service = "quorum = 2\non_failure = \"quiesce\"\n[service.health.sorry]\naddress = \"10.0.0.4:8080\"";
+    let text = with_checks(&lab, service, &format!("type = \"http\"\nrequest = [{{ path = \"/\" }}]\n{QUICK}"));
+    // The third server apologizes, and serves nothing else.
+    let (before, third) = text.split_once("[[service.server]]\naddress = \"10.0.0.4:8080\"").unwrap();
+    let rest = third.find("\n[[service]]").map_or("", |at| &third[at..]);
+    // It would be of the other family.
+    let rest = rest.replace("10.0.0.4:8080", "[fd00::4]:8080");
+    lab.write_config(&format!("{before}{rest}"));
+    lab.dirigent(&["reload"]);
+    until(&lab, "both are up", SECOND * 5, || ["10.0.0.2:8080", "10.0.0.3:8080"].iter().all(|name| server(&lab, WEB, name)["health"]["state"] == "up"));
+    let weights = || -> Vec<(String, u64)> {
+        let all = servers(&lab).into_iter().filter(|s| s["service"] == WEB && s["state"] != "removed");
+        all.map(|s| (s["address"].as_str().unwrap().to_owned(), s["weight"].as_u64().unwrap())).collect()
+    };
+    refuse(&lab, "server1", true);
+    until(&lab, "the sorry server serves", SECOND * 3, || lab.curl("http://192.0.2.10/") == "server3");
+    let named = |name: &str, weight| (name.to_owned(), weight);
+    assert_eq!(weights(), [named("10.0.0.2:8080", 0), named("10.0.0.3:8080", 0), named("10.0.0.4:8080", 1)]);
+    assert_eq!(server(&lab, WEB, "10.0.0.2:8080")["health"]["why"], "http 10.0.0.2:8080: connection refused");
+    assert_eq!(server(&lab, WEB, "10.0.0.3:8080")["health"]["state"], "up");
+    refuse(&lab, "server1", false);
+    until(&lab, "the quorum is back", SECOND * 3, || weights() == [named("10.0.0.2:8080", 1), named("10.0.0.3:8080", 1)]);
+    for _ in 0..6 {
+        assert_ne!(lab.curl("http://192.0.2.10/"), "server3");
+    }
+}
+
+/// Fake servers, which do well or badly.
+struct Fakes {
+    bad: Arc<AtomicBool>,
+}
+
+impl Fakes {
+    /// Serves each connection to a port by `serve`, which is told whether to do badly.
+    fn tcp(&self, lab: &TestLab, port: u16, serve: impl Fn(std::net::TcpStream, bool) + Send + Sync + 'static) {
+        let listener = lab.run("server1", || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
+        let (bad, serve) = (self.bad.clone(), Arc::new(serve));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (bad, serve) = (bad.load(Ordering::Relaxed), serve.clone());
+                stream.set_read_timeout(Some(SECOND)).unwrap();
+                std::thread::spawn(move || serve(stream, bad));
+            }
+        });
+    }
+
+    fn udp(&self, lab: &TestLab, port: u16, answer: impl Fn(&[u8], bool) -> Vec<u8> + Send + 'static) {
+        let socket = lab.run("server1", || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
+        let bad = self.bad.clone();
+        std::thread::spawn(move || {
+            let mut datagram = [0; 2048];
+            while let Ok((length, from)) = socket.recv_from(&mut datagram) {
+                let _ = socket.send_to(&answer(&datagram[..length], bad.load(Ordering::Relaxed)), from);
+            }
+        });
+    }
+}
+
+/// Accepts connections, and no more of them when it is dropped.
+struct Accepting {
+    ended: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Accepting {
+    fn begin(lab: &TestLab, port: u16) -> Self {
+        let listener = lab.run("server1", || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
+        listener.set_nonblocking(true).unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = ended.clone();
+        let thread = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                if listener.accept().is_err() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        });
+        Self { ended, thread: Some(thread) }
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// Reads a request's header.
+fn header(stream: &mut impl std::io::Read) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+        text.push(byte[0]);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn answer(stream: &mut impl Write, status: &str, body: &str) {
+    let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+}
+
+/// TLS with a certificate of its own, which must be shown one of the same authority.
+fn tls(lab: &TestLab) -> Arc<rustls::ServerConfig> {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&key).unwrap();
+    let issuer = Issuer::from_params(&params, &key);
+    let signed = |name: &str| {
+        let own = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
+        (certificate, own)
+    };
+    let (client, client_key) = signed("checker.example");
+    std::fs::write(lab.file("ca.pem"), ca.pem()).unwrap();
+    std::fs::write(lab.file("check.pem"), client.pem()).unwrap();
+    std::fs::write(lab.file("check.key"), client_key.serialize_pem()).unwrap();
+    let (server, server_key) = signed("web.example");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_client_cert_verifier(clients.build().unwrap());
+    let private = rustls_pki_types::PrivateKeyDer::try_from(server_key.serialize_der()).unwrap();
+    Arc::new(config.with_single_cert(vec![server.der().clone()], private).unwrap())
+}
+
+/// Each kind of check, of IPv4 and IPv6 servers: up while they do well, down with the reason while not, and up again.
+#[test]
+fn every_kind_of_check() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let fakes = Fakes { bad: Arc::default() };
+    let (file, number, rights) = (lab.file("well"), lab.file("number"), lab.file("rights"));
+    std::fs::write(&file, "").unwrap();
+    std::fs::write(&number, "0\n").unwrap();
+    std::fs::write(&rights, "").unwrap();
+    std::fs::set_permissions(&rights, std::fs::Permissions::from_mode(0o666)).unwrap();
+
+    fakes.tcp(&lab, 9002, |mut stream, bad| {
+        let header = header(&mut stream);
+        let well = header.starts_with("GET /well HTTP/1.1\r\n") && header.contains("host: www.example\r\n") && !bad;
+        answer(&mut stream, if well { "204 No Content" } else { "503 Service Unavailable" }, "");
+    });
+    fakes.tcp(&lab, 9003, |mut stream, bad| {
+        assert!(header(&mut stream).starts_with("GET / HTTP/1.0\r\n"));
+        answer(&mut stream, "200 OK", if bad { "sorry" } else { "all Systems go" });
+    });
+    fakes.tcp(&lab, 9004, |mut stream, bad| {
+        header(&mut stream);
+        answer(&mut stream, "200 OK", if bad { "abd" } else { "abc" });
+    });
+    let config = tls(&lab);
+    fakes.tcp(&lab, 9005, move |stream, bad| {
+        let mut tls = rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream);
+        if header(&mut tls).is_empty() {
+            return;
+        }
+        assert_eq!(tls.conn.server_name(), Some("web.example"));
+        answer(&mut tls, "200 OK", "");
+        if !bad {
+            tls.conn.send_close_notify();
+        }
+        let _ = tls.flush();
+    });
+    fakes.tcp(&lab, 9006, |mut stream, bad| {
+        let _ = stream.write_all(if bad { b"554 no service\r\n" } else { b"220 mail\r\n" });
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        while matches!(reader.read_line(&mut line), Ok(1..)) {
+            let reply = if line.starts_with("HELO ") { "250 mail\r\n" } else { "221 bye\r\n" };
+            let _ = stream.write_all(reply.as_bytes());
+            line.clear();
+        }
+    });
+    // QR and the question's own bytes; SERVFAIL if badly.
+    fakes.udp(&lab, 9007, |question, bad| {
+        let mut answer = question.to_vec();
+        (answer[2], answer[3]) = (0x84, if bad { 2 } else { 0 });
+        answer
+    });
+    fakes.udp(&lab, 9008, |datagram, bad| if bad { b"what".to_vec() } else { [datagram, b"!"].concat() });
+    let h2 = lab.run("server1", || TcpListener::bind((Ipv6Addr::UNSPECIFIED, 9012)).unwrap());
+    let bad = fakes.bad.clone();
+    std::thread::spawn(move || http2(h2, bad));
+
+    let show = |path: &std::path::Path| path.display().to_string();
+    let script = format!(
+        "(grep -E '^(Cap|NoNew)' /proc/self/status; id -u; id -G) > {}; exec test -e {}",
+        show(&rights),
+        show(&file)
+    );
+    let checks = [
+        (9001, "type = \"tcp\"".to_owned(), "connection refused"),
+        (
+            9002,
+            "type = \"http\"\nhttp_version = \"1.1\"\nvirtual_host = \"www.example\"\n\
+             request = [{ path = \"/well\", status = [\"200\", \"204-206\"] }]"
+                .to_owned(),
+            "status 503",
+        ),
+        (
+            9003,
+            "type = \"http\"\nrequest = [{ path = \"/\", regex = \"all systems\", regex_options = [\"caseless\"] }]"
+                .to_owned(),
+            "the body does not match the regex",
+        ),
+        (
+            9004,
+            "type = \"http\"\nrequest = [{ path = \"/\", digest = \"900150983cd24fb0d6963f7d28e17f72\" }]".to_owned(),
+            "the body has another digest",
+        ),
+        (
+            9005,
+            format!(
+                "type = \"https\"\nsni = \"web.example\"\nclose_notify = true\nrequest = [{{ path = \"/\" }}]\nca = \"{}\"\n\
+                 certificate = \"{}\"\nkey = \"{}\"",
+                show(&lab.file("ca.pem")),
+                show(&lab.file("check.pem")),
+                show(&lab.file("check.key"))
+            ),
+            "closed without close_notify",
+        ),
+        (9006, "type = \"smtp\"\nhelo = \"lb.example\"".to_owned(), "the greeting is \"554 no service\""),
+        (9007, "type = \"dns\"\nname = \"www.example.\"\nrecord = \"A\"".to_owned(), ""),
+        (9008, "type = \"udp\"\npayload = \"70696e67\"\nreply = \"7069xex7\"".to_owned(), "the reply is \"what\""),
+        (9009, "type = \"ping\"".to_owned(), "timeout"),
+        (9010, format!("type = \"script\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]"), "exit code 1"),
+        (9011, format!("type = \"file\"\npath = \"{}\"", show(&number)), ""),
+        (
+            9012,
+            "type = \"http\"\nhttp_version = \"2\"\nrequest = [{ path = \"/\", regex = \"^two$\" }]".to_owned(),
+            "status 500",
+        ),
+    ];
+    let mut text = lab.config();
+    for (vip, host) in [("192.0.2.77", "10.0.0.2"), ("[2001:db8::77]", "[fd00::2]")] {
+        text += &format!("\n[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:7\"\nvip = \"manage\"\n");
+        for (port, check, _) in &checks {
+            // Programs take longer to start than packets to come.
+            let quick = QUICK.replace("300ms", "1s");
+            text += &format!("[[service.server]]\naddress = \"{host}:{port}\"\n[[service.server.check]]\n{check}\n{quick}\n");
+        }
+    }
+    let v6 = lab.sh("server1", "ip -6 -o address show scope global | sed 's/.*inet6 \\([^/]*\\).*/\\1/'");
+    lab.write_config(&text.replace("fd00::2", v6.trim()));
+    let all = |state: &str| {
+        let those: Vec<_> = servers(&lab).into_iter().filter(|s| s["service"].as_str().unwrap().ends_with(":7")).collect();
+        those.len() == 2 * checks.len() && those.iter().all(|s| s["health"]["state"] == state)
+    };
+    let mut listener = Some(Accepting::begin(&lab, 9001));
+    lab.dirigent(&["reload"]);
+    for round in 0..2 {
+        until(&lab, &format!("all are up, round {round}"), SECOND * 10, || all("up"));
+        // What a script may do: nothing that its user may not.
+        let read = std::fs::read_to_string(&rights).unwrap();
+        let nobody = lab.sh("director", "id -u nobody; id -G nobody");
+        assert!(read.contains("CapEff:\t0000000000000000\n") && read.contains("CapPrm:\t0000000000000000\n"), "{read}");
+        assert!(read.contains("CapAmb:\t0000000000000000\n") && read.contains("NoNewPrivs:\t1\n"), "{read}");
+        assert!(read.trim_end().ends_with(nobody.trim()), "{read} {nobody}");
+        // All do badly.
+        drop(listener.take());
+        fakes.bad.store(true, Ordering::Relaxed);
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&number, "3\n").unwrap();
+        lab.sh("server1", "sysctl -qw net.ipv4.icmp_echo_ignore_all=1 net.ipv6.icmp.echo_ignore_all=1");
+        until(&lab, &format!("all are down, round {round}"), SECOND * 15, || all("down"));
+        for server in servers(&lab).iter().filter(|s| s["service"].as_str().unwrap().ends_with(":7")) {
+            let why = server["health"]["why"].as_str().unwrap();
+            let address = server["address"].as_str().unwrap();
+            let (_, _, expected) = checks.iter().find(|(port, ..)| address.ends_with(&format!(":{port}"))).unwrap();
+            assert!(why.ends_with(expected), "{address}: {why}");
+        }
+        listener = Some(Accepting::begin(&lab, 9001));
+        fakes.bad.store(false, Ordering::Relaxed);
+        std::fs::write(&file, "").unwrap();
+        std::fs::write(&number, "0\n").unwrap();
+        lab.sh("server1", "sysctl -qw net.ipv4.icmp_echo_ignore_all=0 net.ipv6.icmp.echo_ignore_all=0");
+    }
+    until(&lab, "all are up at the end", SECOND * 10, || all("up"));
+    let down = lab.dirigent(&["server", "list"]).0;
+    assert!(!down.contains("down"), "{down}");
+}
+
+/// A server of HTTP/2 that is known to be one.
+fn http2(listener: TcpListener, bad: Arc<AtomicBool>) {
+    use http_body_util::Full;
+    use hyper::body::Bytes;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async move {
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        while let Ok((stream, _)) = listener.accept().await {
+            let bad = bad.clone();
+            tokio::spawn(async move {
+                let serve = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                    let status = if bad.load(Ordering::Relaxed) { 500 } else { 200 };
+                    assert_eq!(request.version(), hyper::Version::HTTP_2);
+                    async move {
+                        let answer = hyper::Response::builder().status(status);
+                        Ok::<_, std::convert::Infallible>(answer.body(Full::new(Bytes::from("two"))).unwrap())
+                    }
+                });
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let executor = hyper_util::rt::TokioExecutor::new();
+                let _ = hyper::server::conn::http2::Builder::new(executor).serve_connection(io, serve).await;
+            });
+        }
+    });
+}
+
+/// A script's exit code and a file's number set weights.
+#[test]
+fn weights_follow_checks() {
+    let lab = TestLab::up(&["--servers", "2"]);
+    let (exit, number) = (lab.file("exit"), lab.file("number"));
+    let (script, file) = (exit.display(), number.display());
+    std::fs::write(&exit, "0").unwrap();
+    std::fs::write(&number, "0").unwrap();
+    let check = format!(
+        "type = \"script\"\nweight_from_exit = true\ncommand = [\"/bin/sh\", \"-c\", \"exit $(cat {script})\"]\n{QUICK}\n\
+         [[service.server.check]]\ntype = \"file\"\nweight = 10\npath = \"{file}\"\n{QUICK}",
+    )
+    .replace("300ms", "1s");
+    lab.write_config(&with_checks(&lab, "", &check));
+    lab.dirigent(&["reload"]);
+    let weight = |weight: u64| move |lab: &TestLab| server(lab, WEB, "10.0.0.3:8080")["weight"] == weight;
+    for (code, read, expected) in [("0", "0", 1), ("9", "0", 7), ("9", "2", 27), ("2", "0", 0), ("0", "-1", 0), ("0", "0", 1)] {
+        std::fs::write(&exit, code).unwrap();
+        std::fs::write(&number, read).unwrap();
+        until(&lab, &format!("{code} {read}: {expected}"), SECOND * 5, || weight(expected)(&lab));
+        assert_eq!(server(&lab, WEB, "10.0.0.3:8080")["health"]["why"], Value::Null);
+    }
+    // What is configured stays what it is.
+    assert!(lab.dirigent(&["config", "diff"]).0.contains("nothing"), "{}", lab.dirigent(&["config", "diff"]).0);
+}
