@@ -91,7 +91,7 @@ async fn converse(mut stream: impl Stream, mut exchange: impl judge::Stream) -> 
         match stream.read(&mut piece).await {
             Ok(0) => exchange.on_end(End::Clean),
             Ok(length) => exchange.on_bytes(piece.get(..length).unwrap_or_default()),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => exchange.on_end(End::Cut),
+            Err(e) if is_cut(&e) => exchange.on_end(End::Cut),
             Err(e) => return Err(broken(&e)),
         }
     }
@@ -101,6 +101,12 @@ async fn converse(mut stream: impl Stream, mut exchange: impl judge::Stream) -> 
 fn broken(error: &std::io::Error) -> Why {
     Why::new(match error.kind() {
         std::io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        std::io::ErrorKind::UnexpectedEof => "closed without close_notify".to_owned(),
         _ => error.to_string(),
     })
+}
+
+/// TLS ended with its connection, without a word: rustls tells it so.
+fn is_cut(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::UnexpectedEof
 }

@@ -2,7 +2,7 @@
 
 use super::super::job::Job;
 use super::connect::{self, Stream};
-use super::{Tools, broken};
+use super::{Tools, broken, is_cut};
 use dirigent_config::health::{Http, HttpVersion, Request};
 use dirigent_health::judge::End;
 use dirigent_health::judge::http::{self, Answer, Expected};
@@ -81,7 +81,11 @@ async fn over(stream: impl Stream, check: &Http, request: &Request, host: &str, 
             Some(end) => end,
             None => connection.await,
         };
-        answer.on_end(last(end.map_err(|e| said(&e))?.io.into_inner()).await?);
+        answer.on_end(match end {
+            Ok(parts) => last(parts.io.into_inner()).await?,
+            Err(e) if cause(&e).is_some_and(is_cut) => End::Cut,
+            Err(e) => return Err(said(&e)),
+        });
     }
     answer.verdict().cloned().unwrap_or(Ok(Weight::Keep))
 }
@@ -94,7 +98,7 @@ async fn last(mut stream: impl Stream) -> Result<End, Why> {
             Ok(0) => return Ok(End::Clean),
             // Behind a whole answer: of no meaning.
             Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(End::Cut),
+            Err(e) if is_cut(&e) => return Ok(End::Cut),
             Err(e) => return Err(broken(&e)),
         }
     }
@@ -149,12 +153,20 @@ fn said(error: &hyper::Error) -> Why {
     if error.is_incomplete_message() {
         return Why::of("the answer ended early");
     }
+    if let Some(io) = cause(error) {
+        return broken(io);
+    }
+    if error.is_parse() { Why::of("the answer is no HTTP") } else { Why::new(error.to_string()) }
+}
+
+/// What the system said, if that is behind it.
+fn cause(error: &hyper::Error) -> Option<&std::io::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return broken(io);
+        if let Some(io) = inner.downcast_ref() {
+            return Some(io);
         }
         cause = inner.source();
     }
-    if error.is_parse() { Why::of("the answer is no HTTP") } else { Why::new(error.to_string()) }
+    None
 }
