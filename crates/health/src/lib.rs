@@ -10,6 +10,7 @@
 //! amount of memory.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod bfd;
 pub mod check;
 pub mod duration;
 pub mod judge;
