@@ -32,7 +32,7 @@ impl Datagrams {
     /// Where no reply is needed: how long to wait for an ICMP error, after which the server counts as well. An error
     /// takes as long as an answer would; the rest of the timeout is left for the runner to tell in time.
     pub fn patience(&self, timeout: Duration) -> Option<Duration> {
-        self.reply.is_none().then(|| timeout * 3 / 4)
+        self.reply.is_none().then(|| timeout - timeout / 4)
     }
 
     /// A datagram came from the server. A reply must begin as wanted, and may be longer within the bounds.
@@ -115,6 +115,7 @@ mod tests {
     fn silence_is_well_where_nothing_is_wanted() {
         let patience = |reply| datagrams(None, reply, 0, 255).unwrap().patience(Duration::from_secs(4));
         assert_eq!((patience(None), patience(Some(""))), (Some(Duration::from_secs(3)), None));
+        assert!(datagrams(None, None, 0, 9).unwrap().patience(Duration::MAX).is_some());
     }
 
     proptest! {

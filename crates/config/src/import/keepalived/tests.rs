@@ -359,3 +359,21 @@ fn every_keyword_is_translated_or_has_a_reason() {
     }
     assert!(walked > 230, "{walked}");
 }
+
+#[test]
+fn options_of_patterns_that_are_not_available() {
+    let with = |option: &str| {
+        faults(&format!(
+            "virtual_server 192.0.2.1 80 {{\nprotocol TCP\nreal_server 10.0.0.2 80 {{\nHTTP_GET {{\nurl {{\npath /\n\
+             regex a\nregex_options {option}\n}}\n}}\n}}\n}}\n"
+        ))
+    };
+    assert_eq!(with("caseless dupnames"), [""; 0]);
+    for (option, message) in [
+        ("firstline", "PCRE2's option \"firstline\" is not available here"),
+        ("nothing", "there is no option \"nothing\""),
+    ] {
+        let found = with(option);
+        assert!(found.len() == 1 && found[0].contains(message), "{found:?}");
+    }
+}
