@@ -78,6 +78,11 @@ impl Group {
         self.members.get(member).map(|member| &member.router)
     }
 
+    /// The state of all members (unless their `startup_delay`s differ, and one is still waiting).
+    pub fn role(&self) -> Role {
+        self.router(0).map_or(Role::Initialize, Router::role)
+    }
+
     /// When [`Group::poll`] is due.
     pub fn deadline(&self) -> Option<Time> {
         earliest(self.routers().map(Router::deadline))
@@ -194,14 +199,6 @@ impl Group {
 impl From<Router> for Group {
     fn from(router: Router) -> Self {
         Self { members: vec![Member { priority: router.priority(), faulted: false, router }] }
-    }
-}
-
-/// Whether all members are in one state, which is so after every call.
-impl Group {
-    /// The state of all members.
-    pub fn role(&self) -> Role {
-        self.router(0).map_or(Role::Initialize, Router::role)
     }
 }
 

@@ -87,8 +87,10 @@ fn expected_and_latest(now: Time, router: &Router, priority: u8, what_if: WhatIf
     let last = router.last_advert().unwrap_or(now);
     match what_if {
         WhatIf::Stops | WhatIf::HandsOver => {
-            let told = now + skew_time(p.version(), priority, p.advert_int);
-            (told, told.max(last + down))
+            let skew = skew_time(p.version(), priority, p.advert_int);
+            // The word is said a second time by who hands over, not by who is gone.
+            let again = if what_if == WhatIf::HandsOver { now + router.repeat_zero_after() + skew } else { now };
+            (now + skew, (now + skew).max(last + down).max(again))
         }
         // It may go right after an advert that it sends now.
         WhatIf::LosesLink => (last + down, now.max(last) + down),

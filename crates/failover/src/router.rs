@@ -72,6 +72,8 @@ struct Backup {
     /// Times that it was late in a row.
     listens: u8,
     hand_over: Option<HandOver>,
+    /// The lower master that was heard last, if it is not left alone.
+    defied: Option<Heard>,
 }
 
 /// A hand-over that nobody has taken yet.
@@ -388,6 +390,7 @@ impl Router {
                 }
                 backup.listens = 0;
                 backup.hand_over = None;
+                backup.defied = Some(heard).filter(|_| defy);
                 self.heard = Some(heard);
                 self.signal(now, if defy { Signal::Defy } else { Signal::Heed }, Some(heard), why, out);
             }
@@ -462,24 +465,14 @@ impl Router {
                 return self.signal(now, Signal::MasterDownLate, None, Why::NoAdvert, out);
             }
         }
-        let why = if backup.hand_over.is_some() { Why::HandOverFailed } else { self.take_over_reason(now) };
+        // A defied master that is not heard any more is dead like any other.
+        let alive = |heard: &Heard| now.since(heard.at) <= self.parameters.master_down(self.priority, heard.interval);
+        let why = match backup.defied.filter(alive) {
+            _ if backup.hand_over.is_some() => Why::HandOverFailed,
+            Some(Heard { source, priority, .. }) => Why::Preempted { address: source, priority },
+            None => Why::NoAdvert,
+        };
         self.signal(now, Signal::MasterDown, None, why, out);
-    }
-
-    /// From a living master of lower priority, or from nobody.
-    fn take_over_reason(&self, now: Time) -> Why {
-        match self.living_master(now) {
-            Some(Heard { source, priority, .. }) if priority < self.priority => {
-                Why::Preempted { address: source, priority }
-            }
-            _ => Why::NoAdvert,
-        }
-    }
-
-    /// The master that was heard last, if it may still be one.
-    fn living_master(&self, now: Time) -> Option<Heard> {
-        let alive = |heard: &Heard| now < heard.at + self.parameters.master_down(1, heard.interval);
-        self.heard.filter(alive)
     }
 
     fn on_priority(&mut self, priority: u8) {
@@ -494,6 +487,7 @@ impl Router {
         {
             let until = heard.at + self.parameters.master_down(self.priority, heard.interval);
             backup.down_at = backup.down_at.max(until);
+            backup.defied = None;
         }
     }
 
@@ -526,6 +520,7 @@ impl Router {
                 preempt_at: None,
                 listens: 0,
                 hand_over: None,
+                defied: None,
             }),
             Role::Master => {
                 self.yielded = false;
@@ -573,7 +568,7 @@ impl Router {
         let State::Backup(backup) = &mut self.state else { return };
         let skew = crate::parameters::skew_time(p.version(), self.priority, backup.interval);
         match step {
-            // RFC 9568 §6.4.2 (450); in version 2 the intervals are the same.
+            // RFC 9568 §6.4.2; in version 2 the intervals are the same.
             Step::AdoptInterval => {
                 if let (Version::V3, Some(heard)) = (p.version(), heard) {
                     backup.interval = heard.interval;
@@ -604,7 +599,7 @@ impl Router {
 
     /// Later than a peer that heard the first priority 0 has taken over: a second one would set
     /// its timer back.
-    fn repeat_zero_after(&self) -> Duration {
+    pub(crate) fn repeat_zero_after(&self) -> Duration {
         let interval = self.parameters.advert_int;
         self.parameters.longest_skew(interval) + interval.duration()
     }

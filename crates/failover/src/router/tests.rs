@@ -131,6 +131,10 @@ fn feed(router: &mut Router, line: &str, out: &mut Vec<Action>) {
     router.handle(now, event, out);
 }
 
+fn span(duration: Duration) -> String {
+    ms(Time::ZERO + duration)
+}
+
 fn ms(time: Time) -> String {
     format!("{}", time.as_ns() as f64 / 1e6)
 }
@@ -144,14 +148,14 @@ fn say(action: &Action) -> String {
         Action::StateChanged { from, to, why } => match why {
             Why::BetterMaster { address, priority } => format!("{from:?}→{to:?} Better {address} {priority}"),
             Why::Preempted { address, priority } => format!("{from:?}→{to:?} Preempted {address} {priority}"),
-            Why::Late { by } => format!("{from:?}→{to:?} Late {}", by.as_secs_f64() * 1e3),
+            Why::Late { by } => format!("{from:?}→{to:?} Late {}", span(*by)),
             why => format!("{from:?}→{to:?} {why:?}"),
         },
         Action::Alarm(Alarm::SecondMaster { address, priority }) => format!("ALARM second {address} {priority}"),
-        Action::Alarm(Alarm::SecondMasterGone { lasted }) => format!("ALARM gone after {}", lasted.as_secs_f64() * 1e3),
+        Action::Alarm(Alarm::SecondMasterGone { lasted }) => format!("ALARM gone after {}", span(*lasted)),
         Action::Alarm(alarm) => format!("ALARM {alarm:?}"),
         Action::Discarded { why, .. } => format!("discard {why:?}"),
-        Action::Late { by } => format!("late {}", by.as_secs_f64() * 1e3),
+        Action::Late { by } => format!("late {}", span(*by)),
     }
 }
 
