@@ -218,6 +218,8 @@ pub enum Discard {
     },
     /// Other addresses than ours: version 2, but for an owner's advert (RFC 3768 §7.1); `vrrp_strict`.
     Addresses,
+    /// A backup heard priority 0 from another than the living master.
+    NotTheMaster,
     /// The router is not running.
     NotRunning,
 }

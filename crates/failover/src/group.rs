@@ -7,11 +7,12 @@
 //! * A backup takes over when **all** members have heard no master. If the peer is gone, that is within
 //!   an advert interval of the first; and if only one member's network lost the peer's adverts, the
 //!   group stays backup instead of taking over and being pulled back again and again.
+//! * When one member hears a lower master, or is rid of it, all announce their addresses.
 //! * Of equal priority on both hosts, addresses may favour one host in one member and the other in
 //!   the next, and then both may give way at once. So the host that lost in the first member waits an
 //!   interval longer.
 
-use crate::action::{Action, Event, Role, Why};
+use crate::action::{Action, Alarm, Event, Occasion, Role, Why};
 use crate::parameters::OWNER;
 use crate::router::Router;
 use crate::time::{Time, earliest};
@@ -99,7 +100,13 @@ impl Group {
         match event {
             Event::Start(_) | Event::Stop | Event::HandOver | Event::HandBack => self.all(now, event, out),
             Event::Advert { .. } | Event::Source(_) | Event::ForeignAnnouncement { .. } => {
+                let before = out.len();
                 self.one(now, member, out, |router, actions| router.handle(now, event, actions));
+                let lower =
+                    |of: &MemberAction| matches!(of.action, Action::Announce { occasion: Occasion::LowerPriority, .. });
+                if out.get(before..).unwrap_or_default().iter().any(lower) {
+                    self.announce(now, member, Occasion::LowerPriority, out);
+                }
             }
             Event::Priority(priority) => {
                 if let Some(member) = self.members.get_mut(member) {
@@ -174,7 +181,12 @@ impl Group {
                 tie_lost |= member == 0 && matches!(why, Why::BetterMaster { priority: p, .. } if *p == priority);
             }
         }
+        let gone = |action: &Action| matches!(action, Action::Alarm(Alarm::SecondMasterGone { .. }));
+        let healed = actor.router.role() == Role::Master && actions.iter().any(gone);
         out.extend(actions.into_iter().map(|action| MemberAction { member, action }));
+        if healed {
+            self.announce(now, member, Occasion::Healed, out);
+        }
         let Some(to) = to else { return };
         for (other, of) in self.members.iter_mut().enumerate().filter(|(other, _)| *other != member) {
             let mut actions = Vec::new();
@@ -183,6 +195,16 @@ impl Group {
         }
         if tie_lost && self.members.len() > 1 {
             self.wait_longer();
+        }
+    }
+
+    /// What the others announce when one has seen another master: its siblings were pulled back
+    /// without a word.
+    fn announce(&mut self, now: Time, by: usize, occasion: Occasion, out: &mut Vec<MemberAction>) {
+        for (member, of) in self.members.iter_mut().enumerate().filter(|(member, _)| *member != by) {
+            let mut actions = Vec::new();
+            of.router.announce_with_group(now, occasion, &mut actions);
+            out.extend(actions.into_iter().map(|action| MemberAction { member, action }));
         }
     }
 

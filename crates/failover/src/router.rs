@@ -12,15 +12,17 @@
 //!   without an advert, for a full master-down interval: if a peer took over it is heard in that time,
 //!   and if none did there is none that could object. Any input counts: an advert of the new master
 //!   that waited in the socket is heard by a backup, not answered by a master.
-//! * **A backup whose timer ran out unseen**, by more than [`Parameters::late_after`], listens for
-//!   another advert interval and its skew time, in which a living master sends at least one advert. Three times
-//!   in a row at most: who is always late takes over at last. Adverts that are handed in before the
-//!   poll are not too late at all, so sockets are to be read first.
+//! * **A backup that slept listens first.** Of its own timer alone it could not know: the timer may run
+//!   out just before it wakes. So it wants to be called once in an advert interval, and whenever that
+//!   or its timer was missed by more than [`Parameters::late_after`], it takes over no sooner than an advert
+//!   interval and its skew time later, in which a living master sends at least one advert. Three
+//!   times in a row without hearing one at most: who is always late takes over at last. Shorter sleeps
+//!   are harmless to who reads its sockets before it polls.
 //!
 //! For the time in which the process does not run, [`Router::addresses_valid_until`] is when somebody
 //! else (address lifetimes, a guard process) has to take the addresses away.
 
-use crate::action::{Action, Alarm, Discard, Event, Role, Start, Why};
+use crate::action::{Action, Alarm, Discard, Event, Occasion, Role, Start, Why};
 use crate::announce::Schedule;
 use crate::contention::Contention;
 use crate::packet::{Advert, Centis, Version};
@@ -32,7 +34,7 @@ use std::time::Duration;
 pub mod table;
 use table::{Signal, Step};
 
-/// Times in a row that a late backup listens again instead of taking over.
+/// Times that a late backup listens again instead of taking over, until it hears an advert.
 const LISTENS: u8 = 3;
 
 /// A virtual router.
@@ -69,7 +71,9 @@ struct Backup {
     interval: Centis,
     /// Since when a lower master may be preempted (`preempt_delay`).
     preempt_at: Option<Time>,
-    /// Times that it was late in a row.
+    /// When it was called last.
+    awake_at: Time,
+    /// Times that it was late and then heard nobody.
     listens: u8,
     hand_over: Option<HandOver>,
     /// The lower master that was heard last, if it is not left alone.
@@ -185,7 +189,7 @@ impl Router {
             State::Initialize { starts_at } => *starts_at,
             State::Backup(backup) => {
                 let repeat = backup.hand_over.as_ref().and_then(|hand_over| hand_over.repeat_at);
-                earliest([Some(backup.down_at), repeat])
+                earliest([Some(backup.due(self.parameters.advert_int)), repeat])
             }
             State::Master(master) => {
                 earliest([Some(master.advert_at), master.announce.deadline(), master.contention.deadline()])
@@ -309,6 +313,16 @@ impl Router {
         self.signal(now, signal, None, Why::Group, out);
     }
 
+    /// A member of the sync group announces its addresses because of another master.
+    pub(crate) fn announce_with_group(&mut self, now: Time, occasion: Occasion, out: &mut Vec<Action>) {
+        if let State::Master(master) = &mut self.state {
+            match occasion {
+                Occasion::Healed => master.announce.healed(now, &self.parameters, out),
+                _ => master.announce.lower_heard(now, &self.parameters, out),
+            }
+        }
+    }
+
     /// When it takes over if nobody is heard.
     pub(crate) const fn down_at(&self) -> Option<Time> {
         match &self.state {
@@ -324,13 +338,31 @@ impl Router {
         }
     }
 
-    /// Before anything else: a master that can no longer be sure is none.
+    /// Before anything else: a master that can no longer be sure is none, and a backup that slept
+    /// listens.
     fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
-        let Some(until) = self.addresses_valid_until().filter(|until| *until <= now) else { return };
-        if let State::Master(master) = &self.state {
-            out.push(Action::Late { by: now.since(master.advert_at) });
+        let (own, late_after) = (self.parameters.advert_int, self.parameters.late_after());
+        match &mut self.state {
+            State::Master(master) => {
+                let until = master.sent_at + self.parameters.sure_for();
+                if until <= now {
+                    out.push(Action::Late { by: now.since(master.advert_at) });
+                    self.signal(now, Signal::Late, None, Why::Late { by: now.since(until) }, out);
+                }
+            }
+            State::Backup(backup) => {
+                let late = now.since(backup.due(own));
+                backup.awake_at = now;
+                if late > late_after {
+                    out.push(Action::Late { by: late });
+                    if backup.listens < LISTENS {
+                        backup.listens += 1;
+                        self.signal(now, Signal::WokeLate, None, Why::NoAdvert, out);
+                    }
+                }
+            }
+            State::Initialize { .. } | State::Fault => {}
         }
-        self.signal(now, Signal::Late, None, Why::Late { by: now.since(until) }, out);
     }
 
     fn on_start(&mut self, now: Time, start: Start, out: &mut Vec<Action>) {
@@ -370,6 +402,10 @@ impl Router {
         }
         let Advert { priority, interval, .. } = *advert;
         if priority == 0 {
+            if self.role() == Role::Backup && self.living_master(now).is_some_and(|master| master.source != source) {
+                out.push(Action::Discarded { source, why: Discard::NotTheMaster });
+                return;
+            }
             if let State::Master(master) = &mut self.state
                 && let Some(alarm) = master.contention.end(now)
             {
@@ -456,15 +492,7 @@ impl Router {
     }
 
     fn on_master_down(&mut self, now: Time, out: &mut Vec<Action>) {
-        let State::Backup(backup) = &mut self.state else { return };
-        let late = now.since(backup.down_at);
-        if late > self.parameters.late_after() {
-            out.push(Action::Late { by: late });
-            if backup.listens < LISTENS {
-                backup.listens += 1;
-                return self.signal(now, Signal::MasterDownLate, None, Why::NoAdvert, out);
-            }
-        }
+        let State::Backup(backup) = &self.state else { return };
         // A defied master that is not heard any more is dead like any other.
         let alive = |heard: &Heard| now.since(heard.at) <= self.parameters.master_down(self.priority, heard.interval);
         let why = match backup.defied.filter(alive) {
@@ -473,6 +501,16 @@ impl Router {
             None => Why::NoAdvert,
         };
         self.signal(now, Signal::MasterDown, None, why, out);
+    }
+
+    /// The master that was heard last, if it is not overdue.
+    ///
+    /// Only its priority 0 means that there is none. RFC 9568 §6.4.2 does not ask whose it is; but
+    /// overtaken by the new master's first advert, or said by the loser of a split, it would
+    /// make backups take over from a living master.
+    fn living_master(&self, now: Time) -> Option<Heard> {
+        let overdue = |heard: &Heard| heard.interval.duration() * u32::from(self.parameters.down_timer_adverts);
+        self.heard.filter(|heard| now < heard.at + overdue(heard))
     }
 
     fn on_priority(&mut self, priority: u8) {
@@ -518,6 +556,7 @@ impl Router {
                 down_at: now + self.parameters.master_down(self.priority, own),
                 interval: own,
                 preempt_at: None,
+                awake_at: now,
                 listens: 0,
                 hand_over: None,
                 defied: None,
@@ -575,7 +614,7 @@ impl Router {
                 }
             }
             Step::SetSkew => backup.down_at = now + skew,
-            Step::SetListen => backup.down_at = now + backup.interval.duration() + skew,
+            Step::SetListen => backup.down_at = backup.down_at.max(now + backup.interval.duration() + skew),
             Step::SetHandOver => {
                 backup.down_at = now + after_hand_over.0;
                 backup.hand_over = Some(HandOver { repeat_at: Some(now + after_hand_over.1) });
@@ -614,6 +653,11 @@ impl Router {
 }
 
 impl Backup {
+    /// When it wants to be called: when its timer runs out, and once in an advert interval.
+    fn due(&self, own: Centis) -> Time {
+        self.down_at.min(self.awake_at + own.duration())
+    }
+
     /// Whether `preempt_delay` is over; a lower master's first advert begins it.
     fn may_preempt(&mut self, now: Time, p: &Parameters) -> bool {
         p.preempt_delay.is_zero() || *self.preempt_at.get_or_insert(now + p.preempt_delay) <= now

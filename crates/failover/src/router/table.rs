@@ -38,8 +38,8 @@ pub enum Signal {
     RecoverMaster,
     /// The master-down timer ran out (Master_Down_Timer; Active_Down_Timer).
     MasterDown,
-    /// The same, but noticed so late that adverts may be waiting.
-    MasterDownLate,
+    /// A backup slept, and adverts may be waiting.
+    WokeLate,
     /// The advert timer ran out (Adver_Timer).
     AdvertDue,
     /// A master came so late that a peer may have taken over.
@@ -89,7 +89,7 @@ pub enum Step {
     SetMasterDown,
     /// Master-down timer := the skew time.
     SetSkew,
-    /// Master-down timer := an advert interval and the skew time, to hear what waits.
+    /// Master-down timer := an advert interval and the skew time, if it is not longer: to hear what waits.
     SetListen,
     /// Master-down timer := the time within which a peer must have taken over.
     SetHandOver,
@@ -125,7 +125,7 @@ pub const fn row(role: Role, signal: Signal) -> Option<Row> {
         (Backup,     Signal::Zero)           => (Backup,     &[SetSkew]),
         (Backup,     Signal::Heed)           => (Backup,     &[AdoptInterval, SetMasterDown]),
         (Backup,     Signal::Defy)           => (Backup,     &[]),
-        (Backup,     Signal::MasterDownLate) => (Backup,     &[SetListen]),
+        (Backup,     Signal::WokeLate)       => (Backup,     &[SetListen]),
         (Backup,     Signal::PullMaster)     => (Master,     &[SendAdvert, AddAddresses, Announce]),
         (Backup,     Signal::Fault)          => (Fault,      &[]),
 

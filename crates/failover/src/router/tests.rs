@@ -8,7 +8,6 @@
 //! and the master-down interval 3,609.375 ms.
 
 use super::*;
-use crate::action::Occasion;
 use crate::packet::{Addresses, Auth, Format};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -230,7 +229,7 @@ fn the_table() {
         S::Recover,
         S::RecoverMaster,
         S::MasterDown,
-        S::MasterDownLate,
+        S::WokeLate,
         S::AdvertDue,
         S::Late,
         S::Zero,
