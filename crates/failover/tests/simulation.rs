@@ -251,6 +251,7 @@ impl Net {
                     self.say(|| format!("{host} paused for {length:?}"));
                     self.hosts[host].paused = true;
                     self.hosts[host].paused_at = now;
+                    self.guard(host);
                     self.at(self.now + length, What::Resume { host });
                 }
             }
@@ -261,6 +262,7 @@ impl Net {
                     self.hosts[host].group = None;
                     self.hosts[host].paused = false;
                     self.hosts[host].inbox.clear();
+                    self.guard(host);
                 }
             }
             What::Stop { host } => {
@@ -296,7 +298,10 @@ impl Net {
                     self.resume(host);
                 }
                 self.look();
-                self.was_split = (0..self.vrs).map(|vr| self.holders(vr).len() > 1).collect();
+                // Of the dead, whose guard has not come yet, nobody can know.
+                let alive = |host: &usize| self.hosts[*host].group.is_some();
+                let split = |vr| self.holders(vr).into_iter().filter(alive).count() > 1;
+                self.was_split = (0..self.vrs).map(split).collect();
             }
         }
     }
@@ -318,6 +323,13 @@ impl Net {
         let start = Start { still_holds_addresses: held || me.holds.iter().any(|holds| *holds), last_advert };
         self.say(|| format!("{host} starts {start:?}"));
         self.act(host, |group, now, out| group.handle(now, 0, Event::Start(start), out));
+    }
+
+    /// The guard looks at a host that does not run.
+    fn guard(&mut self, host: usize) {
+        for until in self.hosts[host].guard.clone().into_iter().flatten() {
+            self.at(until.max(self.now), What::Guard);
+        }
     }
 
     /// What waited is read, before or after the timers are looked at.
@@ -365,13 +377,9 @@ impl Net {
             }
             assert_eq!(router.role() == Role::Master, me.holds[vr], "host {host} at {now:?}: a master holds");
         }
-        let guards: Vec<Time> = me.guard.iter().flatten().copied().filter(|until| *until > now).collect();
         me.timer += 1;
         let (timer, deadline) = (me.timer, group.deadline());
         me.group = Some(group);
-        for until in guards {
-            self.at(until, What::Guard);
-        }
         if let Some(deadline) = deadline {
             let jitter = self.jitter();
             let late = self.random.up_to(jitter);
@@ -687,8 +695,8 @@ fn orderly(seed: u64) -> Counts {
     net.counts
 }
 
-/// Runs seeds on all CPUs there are for us; a failure says its seed.
-fn seeds<T: Send + std::fmt::Debug>(count: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+/// Runs seeds, or the one that is asked for; a failure says its seed.
+fn seeds<T>(count: u64, run: impl Fn(u64) -> T) -> Vec<T> {
     if let Ok(seed) = std::env::var("SEED") {
         return vec![run(seed.parse().unwrap())];
     }
@@ -723,7 +731,7 @@ fn sum(counts: impl Iterator<Item = Counts>) -> Counts {
 
 #[test]
 fn chaos_ends_in_one_master() {
-    let results = seeds(3000, chaos);
+    let results = seeds(2500, chaos);
     let counts = sum(results.iter().map(|(counts, _)| *counts));
     let worst = results.iter().map(|(_, worst)| *worst).fold(0.0, f64::max);
     println!("{counts:?}, worst overlap {worst:.2} of the bound");
@@ -736,6 +744,6 @@ fn chaos_ends_in_one_master() {
 
 #[test]
 fn orderly_networks_never_have_two_masters() {
-    let results = seeds(2000, orderly);
+    let results = seeds(1000, orderly);
     println!("{:?}", sum(results.into_iter()));
 }

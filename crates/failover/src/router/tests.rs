@@ -3,7 +3,9 @@
 //! change of behaviour.
 //!
 //! A script begins with `= PARAMETERS`, once or several times for as many routers that all do the same.
-//! Each further line is `TIME EVENT → ACTIONS | STATE, next DEADLINE`; times are in milliseconds. With priority
+//! Each further line is `TIME EVENT → ACTIONS | STATE, next DEADLINE`; times are in milliseconds. Of a backup
+//! the deadline is that of its master-down timer; it is called once in an interval besides, but not
+//! before a `TIME` with `~`: until then it slept. With priority
 //! 100, an advert each second and three of them missed, the skew time is 156/256 s = 609.375 ms,
 //! and the master-down interval 3,609.375 ms.
 
@@ -77,25 +79,46 @@ fn run(parameters: Parameters, script: &str) -> String {
             continue;
         }
         let mut out = Vec::new();
+        if !event.starts_with('~') {
+            keep_awake(&mut router, time(event));
+        }
         feed(&mut router, event, &mut out);
         if event.ends_with("until") {
             writeln!(text, "{event:<32}→ {}", router.addresses_valid_until().map_or("never".into(), ms)).unwrap();
             continue;
         }
         let said: Vec<_> = out.iter().map(say).collect();
-        let next = router.deadline().map_or("never".into(), ms);
+        let next = router.down_at().or(router.deadline()).map_or("never".into(), ms);
         let said = if said.is_empty() { "-".into() } else { said.join(", ") };
         writeln!(text, "{event:<32}→ {said} | {:?}, next {next}", router.role()).unwrap();
     }
     text
 }
 
+/// The calls that a backup wants once in an interval do nothing.
+fn keep_awake(router: &mut Router, until: Time) {
+    let mut out = Vec::new();
+    while let Some(down_at) = router.down_at()
+        && let Some(deadline) = router.deadline().filter(|at| *at < until.min(down_at))
+    {
+        let repeats = matches!(&router.state, State::Backup(Backup { hand_over: Some(_), .. }));
+        router.poll(deadline, &mut out);
+        assert!(out.is_empty() || repeats);
+    }
+}
+
+/// The time at the beginning of a line.
+fn time(text: &str) -> Time {
+    let first = text.split_whitespace().next().unwrap().trim_start_matches('~');
+    Time::from_ns((first.parse::<f64>().unwrap() * 1e6).round() as u64)
+}
+
 fn feed(router: &mut Router, line: &str, out: &mut Vec<Action>) {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let at = |word: &str| Time::from_ns((word.parse::<f64>().unwrap() * 1e6).round() as u64);
-    let now = at(words[0]);
-    let start =
-        |still_holds_addresses, last: &str| Event::Start(Start { still_holds_addresses, last_advert: Some(at(last)) });
+    let now = time(words[0]);
+    let start = |still_holds_addresses, last: &str| {
+        Event::Start(Start { still_holds_addresses, last_advert: Some(time(last)) })
+    };
     let event = match &words[1..] {
         ["poll"] => return router.poll(now, out),
         ["until"] => return,
@@ -197,6 +220,7 @@ scripts!(
     no_answer_to_a_lower_master,
     a_foreign_announcement,
     priority_zero,
+    priority_zero_of_another,
     fault,
     owner_in_fault,
     tracking_changes_the_priority,
@@ -205,6 +229,7 @@ scripts!(
     late_master,
     late_master_hears_first,
     late_backup,
+    a_short_sleep,
     always_late_backup,
     resumed_in_time,
     resumed_too_late,
