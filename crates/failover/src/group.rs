@@ -97,6 +97,10 @@ impl Group {
     /// Something happened to `member`. Start, stop, hand-over and hand-back are the group's, whichever
     /// member is named.
     pub fn handle(&mut self, now: Time, member: usize, event: Event<'_>, out: &mut Vec<MemberAction>) {
+        // Who is late is late in all members, before anything else.
+        for each in 0..self.members.len() {
+            self.one(now, each, out, |router, actions| router.settle(now, actions));
+        }
         match event {
             Event::Start(_) | Event::Stop | Event::HandOver | Event::HandBack => self.all(now, event, out),
             Event::Advert { .. } | Event::Source(_) | Event::ForeignAnnouncement { .. } => {

@@ -18,6 +18,8 @@ pub mod address;
 pub mod ah;
 mod announce;
 mod contention;
+#[doc(hidden)]
+pub mod exercise;
 pub mod group;
 pub mod packet;
 pub mod parameters;

@@ -340,7 +340,7 @@ impl Router {
 
     /// Before anything else: a master that can no longer be sure is none, and a backup that slept
     /// listens.
-    fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(crate) fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
         let (own, late_after) = (self.parameters.advert_int, self.parameters.late_after());
         match &mut self.state {
             State::Master(master) => {

@@ -110,6 +110,33 @@ enum What {
     Quiet,
 }
 
+/// What happens, and when; of the same time in the order in which it was planned.
+struct Due {
+    at: Time,
+    number: u64,
+    what: What,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Due {}
+
 struct Host {
     group: Option<Group>,
     parameters: Vec<Parameters>,
@@ -142,8 +169,7 @@ struct Net {
     verbose: bool,
     now: Time,
     sequence: u64,
-    queue: BinaryHeap<Reverse<(Time, u64)>>,
-    events: std::collections::HashMap<u64, What>,
+    queue: BinaryHeap<Reverse<Due>>,
     hosts: Vec<Host>,
     vrs: usize,
     faults: Faults,
@@ -211,19 +237,14 @@ impl Net {
 
     fn at(&mut self, at: Time, what: What) {
         self.sequence += 1;
-        self.queue.push(Reverse((at, self.sequence)));
-        self.events.insert(self.sequence, what);
+        self.queue.push(Reverse(Due { at, number: self.sequence, what }));
     }
 
     fn run_until(&mut self, end: Time) {
-        while let Some(Reverse((at, number))) = self.queue.peek().copied() {
-            if at > end {
-                break;
-            }
-            self.queue.pop();
-            self.now = at;
-            let what = self.events.remove(&number).unwrap();
-            self.happen(what);
+        while self.queue.peek().is_some_and(|Reverse(due)| due.at <= end) {
+            let Some(Reverse(due)) = self.queue.pop() else { break };
+            self.now = due.at;
+            self.happen(due.what);
             self.look();
         }
         self.now = end;
@@ -527,7 +548,6 @@ fn net(seed: u64, parameters: Vec<Vec<Parameters>>, faults: Faults) -> Net {
         now: Time::from_ms(1_000_000),
         sequence: 0,
         queue: BinaryHeap::new(),
-        events: std::collections::HashMap::new(),
         hosts: parameters.iter().map(host).collect(),
         vrs,
         faults,
@@ -617,8 +637,7 @@ fn chaos(seed: u64) -> (Counts, f64) {
         net.start(0);
     }
     let settled = net.settled() + unit * 6;
-    net.queue =
-        net.queue.drain().filter(|e| !matches!(net.events[&e.0.1], What::Start { .. } | What::Split { .. })).collect();
+    net.queue.retain(|Reverse(due)| !matches!(due.what, What::Start { .. } | What::Split { .. }));
     net.run_until(begin + length + settled);
     let winner = net.holders(0)[0];
     let yielded = net.hosts.iter().flat_map(|host| &host.group).any(|group| group.routers().any(Router::has_yielded));
