@@ -13,6 +13,8 @@
 //! | [`track`] | what interfaces, scripts and files do to a priority |
 //! | [`rehearse`] | what would happen if |
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
 pub mod action;
 pub mod address;
 pub mod ah;

@@ -25,6 +25,7 @@
 //! # Mutants
 //!
 //! MUTANTS
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use dirigent_failover::action::Event;
 use dirigent_failover::{

@@ -10,6 +10,7 @@
 //! and the master-down interval 3,609.375 ms.
 
 use super::*;
+use crate::action::Alarm;
 use crate::packet::{Addresses, Auth, Format};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
