@@ -4,6 +4,7 @@
 //! * A member that changes its state for a reason of its own pulls the others along.
 //! * The group's priority is its members' lowest: with different ones each would win some elections
 //!   and pull the rest, in turns with the peer, for ever.
+//! * `state MASTER` counts if all members have it.
 //! * A backup takes over when **all** members have heard no master. If the peer is gone, that is within
 //!   an advert interval of the first; and if only one member's network lost the peer's adverts, the
 //!   group stays backup instead of taking over and being pulled back again and again.
@@ -64,7 +65,11 @@ impl Group {
             return Err(GroupError::OwnerAndOthers);
         }
         let member = |router: Router| Member { priority: router.priority(), faulted: false, router };
+        let all_masters = routers.iter().all(|router| router.parameters().start_as_master);
         let mut group = Self { members: routers.into_iter().map(member).collect() };
+        if !all_masters {
+            group.members.iter_mut().for_each(|member| member.router.begin_as_backup());
+        }
         group.agree_on_priority(Time::ZERO, &mut Vec::new());
         Ok(group)
     }
@@ -153,9 +158,25 @@ impl Group {
         }
     }
 
+    /// Every member for itself, since it is told to all. Where not all could go on as masters (intervals
+    /// differ, and the last advert is too long ago for one), none does.
     fn all(&mut self, now: Time, event: Event<'_>, out: &mut Vec<MemberAction>) {
-        for member in 0..self.members.len() {
-            self.one(now, member, out, |router, actions| router.handle(now, event, actions));
+        for (member, of) in self.members.iter_mut().enumerate() {
+            let mut actions = Vec::new();
+            of.router.handle(now, event, &mut actions);
+            out.extend(actions.into_iter().map(|action| MemberAction { member, action }));
+        }
+        if self.routers().any(|router| router.role() == Role::Backup) {
+            self.pull(now, Role::Backup, None, out);
+        }
+    }
+
+    /// All but `actor` follow.
+    fn pull(&mut self, now: Time, to: Role, actor: Option<usize>, out: &mut Vec<MemberAction>) {
+        for (member, of) in self.members.iter_mut().enumerate().filter(|(member, _)| Some(*member) != actor) {
+            let mut actions = Vec::new();
+            of.router.pull(now, to, &mut actions);
+            out.extend(actions.into_iter().map(|action| MemberAction { member, action }));
         }
     }
 
@@ -192,11 +213,7 @@ impl Group {
             self.announce(now, member, Occasion::Healed, out);
         }
         let Some(to) = to else { return };
-        for (other, of) in self.members.iter_mut().enumerate().filter(|(other, _)| *other != member) {
-            let mut actions = Vec::new();
-            of.router.pull(now, to, &mut actions);
-            out.extend(actions.into_iter().map(|action| MemberAction { member: other, action }));
-        }
+        self.pull(now, to, Some(member), out);
         if tie_lost && self.members.len() > 1 {
             self.wait_longer();
         }

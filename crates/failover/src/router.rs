@@ -303,6 +303,11 @@ impl Router {
         }
     }
 
+    /// The sync group does not begin as master.
+    pub(crate) const fn begin_as_backup(&mut self) {
+        self.parameters.start_as_master = false;
+    }
+
     /// The sync group changed its state.
     pub(crate) fn pull(&mut self, now: Time, to: Role, out: &mut Vec<Action>) {
         let signal = match to {

@@ -150,12 +150,37 @@ fn owners_are_among_themselves() {
 }
 
 #[test]
+fn members_that_begin_differently_begin_as_backup() {
+    let mut rig = Rig::new(&[100, 100]);
+    rig.event(0, Event::Stop);
+    let mut first = rig.group.router(0).unwrap().parameters().clone();
+    first.start_as_master = true;
+    let routers = vec![Router::new(first), router(1, 100)];
+    rig.group = Group::new(routers).unwrap();
+    rig.said();
+    rig.event(0, Event::Start(Start::default()));
+    assert_eq!(rig.said(), ["0 Backup Started", "1 Backup Started"]);
+}
+
+/// One has an interval of a second and one of ten: 5 s after the last advert only one could go on.
+#[test]
+fn all_members_go_on_or_none() {
+    let mut slow = router(1, 100).parameters().clone();
+    slow.advert_int = Centis::new(1000).unwrap();
+    let mut rig = Rig::new(&[100]);
+    rig.group = Group::new(vec![Router::new(slow), router(0, 100)]).unwrap();
+    rig.now = Time::from_ms(20_000);
+    rig.event(0, Event::Start(Start { still_holds_addresses: true, last_advert: Some(Time::from_ms(15_000)) }));
+    assert_eq!(rig.roles(), [Role::Backup, Role::Backup]);
+}
+
+#[test]
 fn all_hand_over_and_all_stop() {
     let mut rig = Rig::new(&[100, 100]);
     rig.pass(4000);
     rig.said();
     rig.event(1, Event::HandOver);
-    assert_eq!(rig.said(), ["0 send 0", "0 Backup HandOver", "1 Backup Group"]);
+    assert_eq!(rig.said(), ["0 send 0", "0 Backup HandOver", "1 send 0", "1 Backup HandOver"]);
     rig.event(0, Event::Stop);
     assert_eq!(rig.roles(), [Role::Initialize, Role::Initialize]);
     assert_eq!(rig.group.deadline(), None);
