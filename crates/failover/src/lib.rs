@@ -11,7 +11,7 @@
 //! | [`router`] | one virtual router: states, timers, lateness; its table is [`router::table`] |
 //! | [`group`] | virtual routers that move together |
 //! | [`track`] | what interfaces, scripts and files do to a priority |
-//! | [`rehearse`] | what would happen if |
+//! | [`mod@rehearse`] | what would happen if |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
