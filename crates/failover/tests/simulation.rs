@@ -1,6 +1,7 @@
 //! Two to five hosts in one network, simulated: messages are lost, delayed, overtaken and doubled;
 //! hosts are paused, killed, started again and cut off; all from a seed. `SEED=7 cargo nextest run -p
-//! dirigent-failover simulation` runs one and prints what happens.
+//! dirigent-failover simulation` runs one and prints what happens, `SEEDS=100000`
+//! runs more than usual.
 //!
 //! # What must hold
 //!
@@ -20,13 +21,23 @@
 //! 4. **Nobody who slept longer than one and a half I takes over for want of adverts that wait in its socket**, even if it
 //!    looks at its timers before the socket.
 //! 5. In a network without loss, where nobody preempts and skew times differ by more than δ + J, **two never hold at all**,
-//!    whatever is paused, killed or started ([`orderly`]); and who takes over is the best that can.
+//!    whatever is paused, killed or started ([`orderly`]), but those who wake at different times and happen to take over
+//!    within δ + J of each other; and from the start the best takes over, and nobody else.
 //! 6. **A sync group does not take over in one network and give way in the other, in turns**, when only one of its
 //!    networks is cut.
 //!
 //! # Mutants
 //!
-//! MUTANTS
+//! Each was tried by hand. The simulation found (by property): no skew time (5, who takes over first), no tie-break (1), a late master
+//! that goes on (a master must hold), a late backup that takes over (4, 5), priority 0 heeded from anyone (5), a better
+//! master not given way (1), never and always preempting (2; 5), a guard an interval late (5), no last word to a
+//! better master (3), members that do not pull each other (their states differ), that do not wait for each other (6), that
+//! do not announce for each other (3), a heard master that does not set the timer (2, 5), a hand-over without a way back (2),
+//! a late master that says priority 0 (5), no announcement after an episode of two masters (3).
+//!
+//! It did not find, since they cost time or an announcement and no property, but the scripts beside the code did:
+//! a lower master not answered or not announced at, a stop without priority 0, a late master that listens for a skew time
+//! only, a draw in a group not decided; and resuming however late, which the guard makes impossible here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use dirigent_failover::action::Event;
@@ -762,6 +773,7 @@ fn seeds<T>(count: u64, run: impl Fn(u64) -> T) -> Vec<T> {
     if let Ok(seed) = std::env::var("SEED") {
         return vec![run(seed.parse().unwrap())];
     }
+    let count = std::env::var("SEEDS").map_or(count, |count| count.parse().unwrap());
     (0..count)
         .map(|seed| {
             let told = Told(seed);
