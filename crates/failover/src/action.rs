@@ -218,7 +218,7 @@ pub enum Discard {
     },
     /// Other addresses than ours: version 2, but for an owner's advert (RFC 3768 §7.1); `vrrp_strict`.
     Addresses,
-    /// A backup heard priority 0 from another than the living master.
+    /// A backup heard priority 0 while another master lives.
     NotTheMaster,
     /// The router is not running.
     NotRunning,

@@ -50,6 +50,8 @@ pub struct Router {
     /// Handed over: no preemption until it was master again.
     yielded: bool,
     heard: Option<Heard>,
+    /// The last advert of each of the two masters that were heard last.
+    masters: [Option<Heard>; 2],
     /// Whose different addresses were reported last.
     differs: Option<IpAddr>,
     /// Whose addresses were looked at last (`skip_check_adv_addr`).
@@ -124,6 +126,7 @@ impl Router {
             faulted: false,
             yielded: false,
             heard: None,
+            masters: [None; 2],
             differs: None,
             checked: None,
         }
@@ -232,7 +235,7 @@ impl Router {
                     *starts_at = None;
                 }
                 self.signal(now, Signal::Stop, None, Why::Stopped, out);
-                (self.heard, self.yielded) = (None, false);
+                (self.heard, self.masters, self.yielded) = (None, [None; 2], false);
             }
             Event::Advert { advert, source } => self.on_advert(now, advert, source, out),
             Event::Fault => {

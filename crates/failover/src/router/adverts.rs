@@ -17,7 +17,7 @@ impl Router {
         }
         let Advert { priority, interval, .. } = *advert;
         if priority == 0 {
-            if self.role() == Role::Backup && self.living_master(now).is_some_and(|master| master.source != source) {
+            if self.another_lives(now, source) && self.role() == Role::Backup {
                 out.push(Action::Discarded { source, why: Discard::NotTheMaster });
                 return;
             }
@@ -33,6 +33,9 @@ impl Router {
         let heard = Heard { source, priority, interval, at: now };
         let why = Why::BetterMaster { address: source, priority };
         let preempts = self.preempts();
+        self.heard = Some(heard);
+        let [last, before] = self.masters;
+        self.masters = [Some(heard), if last.is_some_and(|last| last.source == source) { before } else { last }];
         match &mut self.state {
             State::Backup(backup) => {
                 let defy = priority < self.priority && preempts && backup.may_preempt(now, &self.parameters);
@@ -42,11 +45,9 @@ impl Router {
                 backup.listens = 0;
                 backup.hand_over = None;
                 backup.defied = Some(heard).filter(|_| defy);
-                self.heard = Some(heard);
                 self.signal(now, if defy { Signal::Defy } else { Signal::Heed }, Some(heard), why, out);
             }
             State::Master(master) => {
-                self.heard = Some(heard);
                 if (priority, source) > (self.priority, self.parameters.source) {
                     return self.signal(now, Signal::Better, Some(heard), why, out);
                 }
@@ -106,14 +107,16 @@ impl Router {
         Ok(())
     }
 
-    /// The master that was heard last, if it is not overdue.
+    /// `source` is master no more; whether another one was heard that is not overdue.
     ///
-    /// Only its priority 0 means that there is none. RFC 9568 §6.4.2 does not ask whose it is; but
+    /// Then priority 0 does not mean that there is none. RFC 9568 §6.4.2 does not ask; but
     /// overtaken by the new master's first advert, or said by the loser of a split, it would
     /// make backups take over from a living master.
-    fn living_master(&self, now: Time) -> Option<Heard> {
-        let overdue = |heard: &Heard| heard.interval.duration() * u32::from(self.parameters.down_timer_adverts);
-        self.heard.filter(|heard| now < heard.at + overdue(heard))
+    fn another_lives(&mut self, now: Time, source: IpAddr) -> bool {
+        let adverts = u32::from(self.parameters.down_timer_adverts);
+        let lives = |master: &Heard| master.source != source && now < master.at + master.interval.duration() * adverts;
+        self.masters = self.masters.map(|master| master.filter(lives));
+        self.masters.iter().any(Option::is_some)
     }
 
     const fn preempts(&self) -> bool {
