@@ -223,12 +223,14 @@ impl Parameters {
         skew_time(self.version(), 1, interval)
     }
 
-    /// How long after its last advert a master may be sure that no backup has taken over for want of
-    /// one: the peers' master-down interval with the least skew, 0. (Shorter than an advert interval
-    /// and what a poll may be late it cannot be: with `down_timer_adverts` 1 nobody is ever sure.)
+    /// How long after its last advert a master may be sure that no backup takes over for want of one
+    /// before it hears the next: the peers' master-down interval with the least skew there could be,
+    /// 0, less a quarter of an advert interval in which an advert arrives, or addresses are taken
+    /// away. (Shorter than an advert interval and what a poll may be late it cannot be: with
+    /// `down_timer_adverts` 1 nobody is ever sure.)
     pub fn sure_for(&self) -> Duration {
         let interval = self.advert_int.duration();
-        (interval * u32::from(self.down_timer_adverts)).max(interval + self.late_after())
+        (interval * u32::from(self.down_timer_adverts)).saturating_sub(interval / 4).max(interval + self.late_after())
     }
 
     /// How late a poll may be before that counts as late.

@@ -206,7 +206,7 @@ impl Router {
     /// `None`: it does not hold any.
     ///
     /// Backups take over `down_timer_adverts` intervals and their skew time after the last advert they
-    /// heard. This is that time after the last one sent, with the least skew there could be: 0. So
+    /// heard. This is a little before, counted from the last one sent ([`Parameters::sure_for`]). So
     /// if no advert is lost nobody answers beside a router that hangs, and each advert lost right before
     /// costs an interval of two that answer. To be asked again after every call.
     pub fn addresses_valid_until(&self) -> Option<Time> {
