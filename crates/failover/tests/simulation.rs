@@ -1,7 +1,6 @@
 //! Two to five hosts in one network, simulated: messages are lost, delayed, overtaken and doubled;
 //! hosts are paused, killed, started again and cut off; all from a seed. `SEED=7 cargo nextest run -p
-//! dirigent-failover simulation` runs one and prints what happens, `SEEDS=100000`
-//! runs more than usual.
+//! dirigent-failover simulation` runs one and prints what happens, `SEEDS=60000` runs more than usual.
 //!
 //! # What must hold
 //!
@@ -38,6 +37,10 @@
 //! It did not find, since they cost time or an announcement and no property, but the scripts beside the code did:
 //! a lower master not answered or not announced at, a stop without priority 0, a late master that listens for a skew time
 //! only, a draw in a group not decided; and resuming however late, which the guard makes impossible here.
+//!
+//! Found by more seeds than run each time (`SEEDS=60000`, 5): a master sure for D·I without the quarter of an interval that
+//! its advert takes (seed 5359), and two messages overtaken by a third, of which a backup that knows one
+//! master only makes a take-over (seed 4151). The scripts `late_master` and `priority_zero_of_another` hold these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use dirigent_failover::action::Event;
