@@ -1,5 +1,6 @@
 use super::{parse, to_toml};
-use crate::health::{Check, Http, OnFailure, Probe, Request, Sorry};
+use crate::failover::*;
+use crate::health::{Check, Http, OnFailure, Probe, Request, Script, Sorry, Target};
 use crate::mark::*;
 use crate::model::*;
 use crate::settings::*;
@@ -63,7 +64,7 @@ fn bad_files() {
         ("version = \"1\"".into(), "1:11: version is a string, not an integer; write version = 1".into()),
         ("version = 1\nverison = 1".into(), "2:1: unknown key \"verison\" at the top of the file; did you mean version?".into()),
         ("version = 1\nmode = \"tc\"".into(), "2:1: unknown key \"mode\" at the top of the file; it belongs to [director]".into()),
-        ("version = 1\nfoobar = 1".into(), "2:1: unknown key \"foobar\" at the top of the file; remove it; known are version, director, mark, service".into()),
+        ("version = 1\nfoobar = 1".into(), "2:1: unknown key \"foobar\" at the top of the file; remove it; known are version, director, mark, service, failover, router, router_group, track_script, track_file, track_process, bfd, interface_delay, fifo, mail, sync".into()),
         ("version = 1\ndirector = 1".into(), "2:12: director is an integer, not a table; begin it with a line [director]".into()),
         ("version = 1\nservice = 1".into(), "2:11: service is an integer, not a list of tables; begin each with a line [[service]]".into()),
         ("version = 1\n[service]\nprotocol = \"tcp\"".into(), "2:1: service is a table, not a list of tables; begin each with a line [[service]]".into()),
@@ -517,13 +518,31 @@ fn documented_defaults_are_true() {
             "[[service]]" => "protocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n",
             "[[service.server]]" | "[service.health.sorry]" => "address = \"10.0.0.2\"\nmethod = \"tun\"\n",
             "[[service.server.check]]" => "type = \"http\"\n",
+            "[[router]]" => "name = \"r\"\ninterface = \"eth0\"\nvrid = 1\n",
+            "[router.authentication]" => "password = \"x\"\n",
+            "[[router_group]]" => "name = \"g\"\nmembers = [\"r\"]\n",
+            "[[track_script]]" | "[[track_process]]" => "name = \"t\"\ncommand = [\"/x\"]\n",
+            "[[track_file]]" => "name = \"t\"\npath = \"/x\"\ninitial = 1\n",
+            "[[bfd]]" => "name = \"t\"\naddress = \"10.0.0.2\"\n",
+            "[[interface_delay]]" => "interface = \"eth0\"\n",
+            "[[fifo]]" => "path = \"/x\"\n",
+            "[mail]" => "server = \"m\"\nto = [\"x\"]\n",
+            "[sync]" => "interface = \"eth1\"\n",
             _ => "",
         };
         for key in table.keys.iter().filter(|k| !["required", "none"].contains(&k.default) && k.name != "method") {
             text += &format!("{} = {}\n", key.name, key.default);
         }
     }
+    // Of version 2 only.
+    text = text.replacen("version = 3", "version = 2", 1);
     let model = parse("f", &text).unwrap();
+    let failover = plain_failover();
+    assert_eq!(model.failover(), &failover);
+    // What is at its default is not printed: each table is its header and what it must have.
+    let mut printed = String::new();
+    super::failover::print(&failover, &mut printed);
+    assert_eq!(printed.lines().filter(|line| line.contains(" = ")).count(), 21, "{printed}");
     let api = model.settings().api.clone().unwrap();
     assert_eq!(api.operators, Vec::<String>::new());
     assert_eq!(model.settings(), &Settings { api: Some(api), ..Settings::default() });
@@ -539,6 +558,35 @@ fn documented_defaults_are_true() {
     plain.servers[0].health.checks = vec![Check::new(Probe::Http(http))];
     assert_eq!(service, &plain);
     assert!(super::keys::SERVER.keys.iter().any(|k| (k.name, k.default) == ("method", "\"nat\"")));
+}
+
+fn plain_failover() -> Failover {
+    let name = || "t".to_owned();
+    let authentication = Authentication { ah: false, password: Secret("x".into()) };
+    let router = VirtualRouter {
+        name: "r".into(),
+        interface: Some("eth0".into()),
+        vrid: 1,
+        version: Version::V2,
+        authentication: Some(authentication),
+        virtual_mac: Some(VirtualMac::default()),
+        ..VirtualRouter::default()
+    };
+    let command = Script { command: vec!["/x".into()], user: None, group: None };
+    let target = Target { address: Some([10, 0, 0, 2].into()), ..Target::default() };
+    Failover {
+        routers: vec![router],
+        groups: vec![SyncGroup { name: "g".into(), members: vec!["r".into()], ..SyncGroup::default() }],
+        scripts: vec![TrackScript { name: name(), command, ..TrackScript::default() }],
+        files: vec![TrackFile { name: name(), path: "/x".into(), initial: Some(1), ..TrackFile::default() }],
+        processes: vec![TrackProcess { name: name(), command: vec!["/x".into()], ..TrackProcess::default() }],
+        bfd: vec![BfdSession { name: name(), target, ..BfdSession::default() }],
+        interface_delays: vec![InterfaceDelay { interface: "eth0".into(), ..InterfaceDelay::default() }],
+        fifos: vec![Fifo { path: "/x".into(), ..Fifo::default() }],
+        mail: Some(Mail { server: "m".into(), to: vec!["x".into()], ..Mail::default() }),
+        sync: Some(Sync { interface: Some("eth1".into()), ..Sync::default() }),
+        ..Failover::default()
+    }
 }
 
 proptest! {
