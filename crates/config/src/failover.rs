@@ -1086,9 +1086,6 @@ impl Failover {
             let remedy = "add interface = \"eth0\", or for unicast source and peers";
             of.add("interface", format!("virtual router {} has no interface", r.name), remedy);
         }
-        if r.vrf.is_some() && r.interface.is_some() {
-            of.add("vrf", "vrf with interface", "remove it: the interface says it");
-        }
         for (key, zero) in [("vrid", r.vrid == 0), ("priority", r.priority == 0)] {
             if zero {
                 of.add(key, format!("{key} is 0"), "use 1 to 255");
@@ -1370,7 +1367,7 @@ fn announce(a: &Announce, of: &mut Of) {
     }
     for (key, count) in [
         ("repeat", Some(a.repeat)),
-        ("lower_prio_repeat", a.lower_prio_repeat),
+        ("lower_prio_repeat", a.lower_prio_repeat.filter(|n| *n > 0)),
         ("refresh_repeat", Some(a.refresh_repeat)),
     ] {
         if count == Some(0) {

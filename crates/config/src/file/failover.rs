@@ -260,7 +260,7 @@ fn announce<F: Fields>(a: &mut Announce, f: &mut F) {
     f.time("delay", &mut a.delay, Some(d.delay));
     f.short("repeat", &mut a.repeat, Some(d.repeat), 1..=u16::MAX);
     f.time_or_none("lower_prio_delay", &mut a.lower_prio_delay);
-    f.short_or_none("lower_prio_repeat", &mut a.lower_prio_repeat, 1..=u16::MAX);
+    f.short_or_none("lower_prio_repeat", &mut a.lower_prio_repeat, 0..=u16::MAX);
     f.time("refresh", &mut a.refresh, Some(d.refresh));
     f.short("refresh_repeat", &mut a.refresh_repeat, Some(d.refresh_repeat), 1..=u16::MAX);
     f.time("arp_interval", &mut a.arp_interval, Some(d.arp_interval));
