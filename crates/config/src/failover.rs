@@ -1273,6 +1273,18 @@ impl Failover {
         }
     }
 
+    /// What something tracked changes a priority by.
+    pub fn weight_of(&self, key: &str, one: &Tracked) -> i16 {
+        let own = || match key {
+            "scripts" => self.scripts.iter().find(|s| s.name == one.name).map(|s| s.weight),
+            "files" => self.files.iter().find(|s| s.name == one.name).map(|s| s.weight),
+            "processes" => self.processes.iter().find(|s| s.name == one.name).map(|s| s.weight),
+            "bfd" => self.bfd.iter().find(|s| s.name == one.name).map(|s| s.weight),
+            _ => None,
+        };
+        one.weight.or_else(own).unwrap_or(0)
+    }
+
     fn group(&self, at: usize, group: &SyncGroup, of: &mut Of) {
         of.name(&group.name);
         if group.members.is_empty() {
@@ -1292,11 +1304,19 @@ impl Failover {
             }
         }
         if !group.track_weights {
-            let mut of = of.within("[router_group.track]");
-            for (key, list, _) in group.track.lists() {
-                for (at, _) in list.iter().enumerate().filter(|(_, one)| one.weight.is_some_and(|w| w != 0)) {
-                    let remedy = "remove the weight, or set track_weights = true";
-                    of.item(at, key, "a group has no priority that a weight could change", remedy);
+            const REMEDY: &str = "set the weight to 0, or track_weights of the router_group to true";
+            let part = |table, at| Part { table, at, item: None };
+            let routers = self.routers.iter().enumerate().filter(|(_, r)| group.members.contains(&r.name));
+            let all = routers.map(|(at, r)| (part("[router.track]", at), &r.track));
+            for (part, track) in all.chain([(part("[router_group.track]", at), &group.track)]) {
+                for (key, list, _) in track.lists() {
+                    for (item, one) in list.iter().enumerate().filter(|(_, one)| self.weight_of(key, one) != 0) {
+                        let what = format!(
+                            "{} has a weight in router_group {}, whose members change together",
+                            one.name, group.name
+                        );
+                        of.out.push((Part { item: Some(item), ..part }, (key, what, REMEDY)));
+                    }
                 }
             }
         }

@@ -730,10 +730,14 @@ pub fn failover() -> impl Strategy<Value = Failover> {
             if !track_weights {
                 let Tracking { interfaces, scripts, files, processes, bfd, services } = &mut track;
                 for one in [interfaces, scripts, files, processes, bfd, services].into_iter().flatten() {
-                    (one.weight, one.reverse) = (None, false);
+                    (one.weight, one.reverse) = (Some(0), false);
                 }
             }
             let members = routers.iter().take(if two { 2 } else { 1 }).map(|r| r.name.clone()).collect();
+            let mut routers = routers;
+            if grouped && !track_weights {
+                routers.iter_mut().for_each(|r| r.track = Tracking::default());
+            }
             let group = SyncGroup { name: "G".into(), members, track, track_weights, notify, mail: group_mail };
             Failover {
                 startup_delay: if two { delays } else { Duration::ZERO },

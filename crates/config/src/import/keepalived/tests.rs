@@ -335,7 +335,7 @@ fn every_keyword_is_translated_or_has_a_reason() {
              track_bfd {{\nb\n}}\ntrack_file {{\nf\n}}\n{router}\n}}\n\
              vrrp_instance v6 {{\ninterface eth0\nvirtual_router_id 51\nvirtual_ipaddress {{\n2001:db8::10\n}}\nuse_vmac\n}}\n\
              vrrp_instance w {{\ninterface eth2\nvirtual_router_id 52\nvirtual_ipaddress {{\n192.0.2.112\n}}\n}}\n\
-             vrrp_sync_group g {{\ngroup {{\nv v6\n}}\n{sync}\n}}\n\
+             vrrp_sync_group g {{\ngroup {{\nv6\n}}\n{sync}\n}}\n\
              garp_group {{\ngarp_interval 1\ninterface eth0\n{garp}\n}}\n\
              global_defs {{\nnotification_email {{\na@b.c\n}}\n{global}\n}}\n{top}\ntrack_file f {{\nfile /f\n{track}\n}}\n\
              bfd_instance b {{\nneighbor_ip 10.0.0.2\n{bfd}\n}}\n\
