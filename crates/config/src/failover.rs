@@ -486,7 +486,8 @@ impl Default for VirtualRouter {
 impl VirtualRouter {
     /// The family that its addresses say, if any does.
     pub fn implied_family(&self) -> Option<bool> {
-        let first = self.addresses.first().map(|a| a.address).or(self.source).or(self.multicast);
+        let first = self.addresses.iter().map(|a| a.address).find(|a| !a.is_unspecified());
+        let first = first.or(self.source).or(self.multicast);
         first.or_else(|| self.peers.first().map(|p| p.address)).map(|a| a.is_ipv6())
     }
     /// All addresses that it puts on interfaces.

@@ -16,6 +16,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+/// How a value is read, and printed, as a string.
+type Both<T> = (fn(&str) -> Option<T>, fn(&T) -> String);
+
 /// The keys of one table, and what they mean. Reading, a key that is not there leaves the value; printing, a value
 /// that is the default is left out.
 trait Fields: Sized {
@@ -32,7 +35,7 @@ trait Fields: Sized {
         key: &'static str,
         value: &mut Option<T>,
         default: Option<T>,
-        both: (fn(&str) -> Option<T>, fn(&T) -> String),
+        both: Both<T>,
         what: (&str, &str),
     );
     fn texts(&mut self, key: &'static str, value: &mut Vec<String>, required: bool);
@@ -126,15 +129,14 @@ impl Item for RouterAddress {
         Self::new(Ipv4Addr::UNSPECIFIED.into(), 32)
     }
     fn fields<F: Fields>(&mut self, f: &mut F) {
-        let prefix: (fn(&str) -> _, fn(&(IpAddr, u8)) -> String) =
-            (Self::parse, |(address, length)| Self::prefix(*address, *length));
+        let prefix: Both<(IpAddr, u8)> = (Self::parse, |(address, length)| Self::prefix(*address, *length));
         let mut own = Some((self.address, self.length)).filter(|(address, _)| !address.is_unspecified());
         f.parsed("address", &mut own, None, prefix, Self::WHAT);
         (self.address, self.length) = own.unwrap_or((self.address, self.length));
         f.text("device", &mut self.device);
         f.text("label", &mut self.label);
         f.text("scope", &mut self.scope);
-        let both: (fn(&str) -> _, fn(&Ipv4Addr) -> String) = (|text| text.parse().ok(), Ipv4Addr::to_string);
+        let both: Both<Ipv4Addr> = (|text| text.parse().ok(), Ipv4Addr::to_string);
         f.parsed("broadcast", &mut self.broadcast, None, both, ("address of IPv4", "write it like \"192.0.2.255\""));
         f.parsed("peer", &mut self.peer, None, prefix, Self::WHAT);
         f.flag("virtual_mac", &mut self.virtual_mac, false);
@@ -391,7 +393,7 @@ fn sync<F: Fields>(s: &mut Sync, f: &mut F) {
     f.text("router", &mut s.router);
     f.text("interface", &mut s.interface);
     f.byte("id", &mut s.id, Some(0), 0..=255);
-    let both: (fn(&str) -> Option<IpAddr>, fn(&IpAddr) -> String) = (|text| text.parse().ok(), IpAddr::to_string);
+    let both: Both<IpAddr> = (|text| text.parse().ok(), IpAddr::to_string);
     let mut group = Some(s.group);
     f.parsed("group", &mut group, Some(d.group), both, ADDRESS);
     s.group = group.unwrap_or(s.group);
@@ -498,7 +500,7 @@ impl Fields for Read<'_, '_, '_, '_> {
         key: &'static str,
         value: &mut Option<T>,
         _: Option<T>,
-        (parse, _): (fn(&str) -> Option<T>, fn(&T) -> String),
+        (parse, _): Both<T>,
         (what, remedy): (&str, &str),
     ) {
         let Some((text, at)) = self.table.string(key, self.report) else { return };
@@ -635,7 +637,7 @@ impl Fields for Print {
         key: &'static str,
         value: &mut Option<T>,
         default: Option<T>,
-        (_, print): (fn(&str) -> Option<T>, fn(&T) -> String),
+        (_, print): Both<T>,
         _: (&str, &str),
     ) {
         if let Some(one) = value.as_ref().filter(|_| *value != default) {

@@ -91,6 +91,7 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
     }
     all.extend(unled(model, snapshot));
     all.extend(unchecked(model));
+    all.extend(alone(model));
     all
 }
 
@@ -104,6 +105,17 @@ fn unchecked(model: &Model) -> Option<Problem> {
             "set the weight of a server that is down to 0 (`dirigent ipvsadm -e … -w 0`), or let a checker do so";
         let what = format!("this version does not run health checks ({checks} of {servers}): all servers count as up");
         Problem::new("health checks", what, remedy)
+    })
+}
+
+/// Failover that is configured and not done.
+fn alone(model: &Model) -> Option<Problem> {
+    let failover = model.failover();
+    let routers = failover.routers.len();
+    (routers > 0 || failover.sync.is_some()).then(|| {
+        let routers = crate::print::count(routers, "virtual router");
+        let what = format!("this version carries failover and synchronisation, and does neither yet ({routers})");
+        Problem::new("failover", what, "let keepalived hold the virtual addresses, with its vrrp_instance blocks alone")
     })
 }
 
