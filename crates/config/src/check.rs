@@ -1,6 +1,7 @@
 //! The invariants of a Model, and what this version does not do.
 
 use crate::error::Violation;
+use crate::failover::Failover;
 use crate::mark::{MAX_MARK_RULES, MarkRule};
 use crate::model::{
     MAX_PERSISTENCE_S, MAX_SLOW_START, MAX_SOURCES, MAX_WEIGHT, Method, Netmask, Persistence, Protocol, Scheduler,
@@ -223,6 +224,21 @@ pub fn unicast(address: IpAddr) -> bool {
             !a.is_unspecified() && !a.is_multicast() && !a.is_unicast_link_local() && a.to_ipv4_mapped().is_none()
         }
     }
+}
+
+/// What is wrong with failover.
+pub fn failover(failover: &Failover) -> Vec<Violation> {
+    let named = |(part, fault)| Violation::Failover { part: failover.part_name(part), fault };
+    failover.faults().into_iter().map(named).collect()
+}
+
+/// Which virtual addresses are held by the daemon and by a virtual router.
+pub fn held_twice(failover: &Failover, services: &[Service]) -> Vec<Violation> {
+    let named = |(service, router): (&Service, &crate::failover::VirtualRouter)| Violation::HeldTwice {
+        service: service.key,
+        router: router.name.clone(),
+    };
+    failover.held_twice(services).map(named).collect()
 }
 
 /// What is wrong with mark rules.

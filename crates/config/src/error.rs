@@ -161,6 +161,22 @@ pub enum Violation {
     /// Something about checks and what follows from them.
     #[error("{}", .0.1)]
     Health(Fault),
+    /// Something about failover.
+    #[error("{part}: {}", .fault.1)]
+    Failover {
+        /// The table of dirigent.toml, and its name.
+        part: String,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// The daemon and a virtual router shall both hold a virtual address.
+    #[error("vip of virtual service {service} is \"manage\", but virtual router {router} has its address")]
+    HeldTwice {
+        /// The service.
+        service: ServiceKey,
+        /// The router's name.
+        router: String,
+    },
     /// More mark rules than the table holds.
     #[error("{0} mark rules are over {MAX_MARK_RULES}")]
     TooManyMarks(usize),
@@ -238,7 +254,10 @@ impl Violation {
             }
             Self::GueWithoutPort => "set tunnel_port, usually 6080".into(),
             Self::TunnelChecksum { .. } => "remove tunnel_checksum, or choose \"none\"".into(),
-            Self::Health((.., remedy)) => (*remedy).into(),
+            Self::Health((.., remedy)) | Self::Failover { fault: (.., remedy), .. } => (*remedy).into(),
+            Self::HeldTwice { .. } => {
+                "remove vip: the master of the virtual router has the address; or take it out of the router".into()
+            }
             Self::TooManyMarks(_) => "use wider prefixes and port ranges, or fewer rules".into(),
             Self::SourceFamily { .. } => "use prefixes of the service's family".into(),
             Self::SourceTwice { .. } => "name it once, in allow or in deny".into(),
@@ -267,14 +286,14 @@ impl Violation {
             Self::Quic { .. } => "quic",
             Self::SlowStart { .. } | Self::SlowStartTime(_) => "slow_start",
             Self::SharedServerId { .. } | Self::ServerIdWithoutQuic | Self::ServerId(_) => "server_id",
-            Self::NoAddress(_) => "vip",
+            Self::NoAddress(_) | Self::HeldTwice { .. } => "vip",
             Self::Weight(_) => "weight",
             Self::Thresholds { .. } => "lower",
             Self::PersistenceTime(_) => "timeout",
             Self::PersistenceMask(_) => "mask",
             Self::GueWithoutPort => "tunnel",
             Self::TunnelChecksum { .. } => "tunnel_checksum",
-            Self::Health((key, ..)) => key,
+            Self::Health((key, ..)) | Self::Failover { fault: (key, ..), .. } => key,
             Self::TooManyMarks(_) => "mark",
             Self::SourceFamily { key, .. } | Self::SourceTwice { key, .. } => key,
             Self::TooManySources(_) => "deny",

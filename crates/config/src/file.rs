@@ -1,5 +1,6 @@
 //! dirigent.toml.
 
+mod failover;
 mod health;
 pub mod json;
 pub mod keys;
@@ -49,8 +50,11 @@ pub fn parse(file: &str, text: &str) -> Result<Model, Diagnostics> {
         let root = Table::open(keys::ROOT, root, 0, &mut reader.report);
         let settings = reader.settings(&root);
         let marks = reader.marks(&root);
-        let services = reader.services(&root);
-        Model::new(settings, services, marks)
+        let (services, managed) = reader.services(&root);
+        let failover = failover::read(&root, &services, reader.gaps, &mut reader.report);
+        let managed = |key: &ServiceKey| managed.get(key).copied().unwrap_or(0);
+        failover::held_twice(&failover, &services, managed, &mut reader.report);
+        Model::whole(settings, services, marks, failover)
             .map_err(|violations| {
                 // All of them have been reported with their places; if one was not, it is now.
                 if reader.report.is_empty() {
@@ -196,8 +200,10 @@ impl Reader<'_> {
         Some(Api { listen: listen?, certificate: certificate?, key: key?, clients: clients?, operators })
     }
 
-    fn services(&mut self, root: &Table) -> Vec<Service> {
+    /// The services, and where each says who holds its address.
+    fn services(&mut self, root: &Table) -> (Vec<Service>, HashMap<ServiceKey, usize>) {
         let mut seen: HashMap<ServiceKey, usize> = HashMap::new();
+        let mut managed = HashMap::new();
         let mut out = Vec::new();
         for table in root.tables("service", keys::SERVICE, &mut self.report) {
             let Some(service) = self.service(&table) else { continue };
@@ -209,9 +215,10 @@ impl Reader<'_> {
             } else {
                 seen.insert(service.key, at);
             }
+            managed.insert(service.key, table.place("vip"));
             out.push(service);
         }
-        out
+        (out, managed)
     }
 
     /// A service, if its key and options can be understood.

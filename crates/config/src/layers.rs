@@ -8,6 +8,7 @@
 pub mod health;
 
 use crate::error::Violation;
+use crate::failover::Failover;
 use crate::mark::MarkRule;
 use crate::model::{Model, Server, Service, ServiceKey};
 use crate::settings::Settings;
@@ -49,6 +50,8 @@ enum ServiceChange {
 pub struct Overlay {
     settings: Patch,
     marks: Option<Vec<MarkRule>>,
+    #[serde(default)]
+    failover: Option<Box<Failover>>,
     services: Vec<(ServiceKey, ServiceChange)>,
 }
 
@@ -58,17 +61,20 @@ pub struct Base {
     settings: Settings,
     services: Vec<Service>,
     marks: Vec<MarkRule>,
+    #[serde(default)]
+    failover: Failover,
 }
 
 impl Base {
     /// Of a Model.
     pub fn of(model: &Model) -> Self {
         let (settings, services, marks) = (model.settings(), model.services(), model.marks());
-        Self { settings: settings.clone(), services: services.to_vec(), marks: marks.to_vec() }
+        let failover = model.failover().clone();
+        Self { settings: settings.clone(), services: services.to_vec(), marks: marks.to_vec(), failover }
     }
     /// The Model, or all that is wrong with it.
     pub fn into_model(self) -> Result<Model, Vec<Violation>> {
-        Model::new(self.settings, self.services, self.marks)
+        Model::whole(self.settings, self.services, self.marks, self.failover)
     }
 }
 
@@ -98,6 +104,7 @@ impl Overlay {
         Self {
             settings: Patch::between(file.settings(), model.settings()),
             marks: (file.marks() != model.marks()).then(|| model.marks().to_vec()),
+            failover: (file.failover() != model.failover()).then(|| Box::new(model.failover().clone())),
             services,
         }
     }
@@ -125,8 +132,26 @@ impl Overlay {
         {
             lose("the mark rules set at runtime".into());
         }
+        if let Some(failover) = &self.failover
+            && model.set_failover((**failover).clone()).is_err()
+        {
+            lose("failover as set at runtime".into());
+        }
         for (key, change) in &self.services {
             change.apply(key, file, &mut model, &mut lose);
+        }
+        if !model.held_twice().is_empty() && model.failover() != file.failover() {
+            // The file's was accepted with it.
+            let _ = model.set_failover(file.failover().clone());
+            lose("failover as set at runtime, which has an address that a service holds".into());
+        }
+        for violation in model.held_twice() {
+            let Violation::HeldTwice { service: key, .. } = violation else { continue };
+            let _ = match file.service(&key) {
+                Some(service) => model.put_service(service.clone()),
+                None => model.remove_service(&key),
+            };
+            lose(format!("changes of service {key}, whose address a virtual router has"));
         }
         (model, lost)
     }
@@ -138,6 +163,10 @@ impl Overlay {
         all.extend(self.settings.describe(&settings).map(|text| Drift(format!("setting {text}"))));
         if let Some(marks) = &self.marks {
             all.push(Drift(format!("mark rules: {} at runtime, {} in the file", marks.len(), file.marks().len())));
+        }
+        if let Some(failover) = &self.failover {
+            let (now, then) = (failover.routers.len(), file.failover().routers.len());
+            all.push(Drift(format!("failover: set at runtime, with {now} virtual routers, {then} in the file")));
         }
         for (key, change) in &self.services {
             change.describe(key, file, &mut all);
@@ -440,7 +469,7 @@ address = "192.0.2.10:53"
         fn any_changes_fit_any_file(a in model(), b in model(), file in model()) {
             // Whatever comes of it may be: its own methods made it.
             let (new, _) = Overlay::between(&a, &b).apply(&file);
-            prop_assert!(Model::new(new.settings().clone(), new.services().to_vec(), new.marks().to_vec()).is_ok());
+            prop_assert!(Base::of(&new).into_model().is_ok());
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod check;
 pub mod error;
+pub mod failover;
 pub mod file;
 pub mod health;
 pub mod import;
@@ -25,6 +26,7 @@ pub mod settings;
 mod testing;
 
 pub use error::{Diagnostic, Diagnostics, IpvsError, OptionError, Unsupported, Violation};
+pub use failover::Failover;
 pub use ipvsadm::Command;
 pub use layers::Overlay;
 pub use mark::{MarkRule, Ports, Prefix, Test};

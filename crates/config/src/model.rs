@@ -2,6 +2,7 @@
 
 use crate::check;
 use crate::error::{IpvsError, Violation};
+use crate::failover::Failover;
 use crate::health::{ServerHealth, ServiceHealth};
 use crate::mark::{MarkRule, Prefix};
 use crate::settings::Settings;
@@ -574,7 +575,7 @@ impl Service {
     }
 }
 
-/// Settings, services and mark rules. Changes go through the methods, which keep the
+/// Settings, services, mark rules and failover. Changes go through the methods, which keep the
 /// invariants ([`Violation`] lists them) and refuse as the kernel does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
@@ -583,14 +584,27 @@ pub struct Model {
     services: Vec<Service>,
     /// In the order in which packets meet them.
     marks: Vec<MarkRule>,
+    failover: Failover,
 }
 
 impl Model {
-    /// A Model, or all that is wrong with it. Services may come in any order.
+    /// A Model without failover, or all that is wrong with it. Services may come in any order.
     pub fn new(settings: Settings, services: Vec<Service>, marks: Vec<MarkRule>) -> Result<Self, Vec<Violation>> {
+        Self::whole(settings, services, marks, Failover::default())
+    }
+
+    /// A Model, or all that is wrong with it. Services may come in any order.
+    pub fn whole(
+        settings: Settings,
+        services: Vec<Service>,
+        marks: Vec<MarkRule>,
+        failover: Failover,
+    ) -> Result<Self, Vec<Violation>> {
         let mut violations = settings.violations();
         violations.extend(check::marks(&marks));
-        let mut model = Self { settings, services: Vec::new(), marks };
+        violations.extend(check::failover(&failover));
+        violations.extend(check::held_twice(&failover, &services));
+        let mut model = Self { settings, services: Vec::new(), marks, failover };
         for service in services {
             violations.extend(check::service(&service));
             violations.extend(check::ids(&service).map(|(_, violation)| violation));
@@ -622,6 +636,22 @@ impl Model {
     /// The mark rules, in the order in which packets meet them.
     pub fn marks(&self) -> &[MarkRule] {
         &self.marks
+    }
+
+    /// Failover.
+    pub fn failover(&self) -> &Failover {
+        &self.failover
+    }
+    /// Replaces failover. That no virtual address is held twice is asked of whole Models only: a change from one to
+    /// another may pass through a state in which one is.
+    pub fn set_failover(&mut self, failover: Failover) -> Result<(), IpvsError> {
+        first(check::failover(&failover))?;
+        self.failover = failover;
+        Ok(())
+    }
+    /// Which virtual addresses are held by the daemon and by a virtual router.
+    pub fn held_twice(&self) -> Vec<Violation> {
+        check::held_twice(&self.failover, &self.services)
     }
 
     /// Replaces the mark rules.
@@ -662,6 +692,7 @@ impl Model {
     pub fn put_service(&mut self, service: Service) -> Result<(), IpvsError> {
         let mut violations = check::service(&service);
         violations.extend(check::ids(&service).map(|(_, violation)| violation));
+        violations.extend(check::held_twice(&self.failover, std::slice::from_ref(&service)));
         first(violations)?;
         match self.services.binary_search_by(|s| s.key.cmp(&service.key)) {
             Ok(at) => self.services.get_mut(at).into_iter().for_each(|old| *old = service.clone()),

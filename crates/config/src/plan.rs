@@ -9,6 +9,7 @@
 mod tests;
 
 use crate::error::IpvsError;
+use crate::failover::Failover;
 use crate::mark::MarkRule;
 use crate::model::{Model, Server, Service, ServiceKey};
 use crate::settings::Settings;
@@ -25,6 +26,8 @@ pub enum Op {
     SetSettings(Box<Settings>),
     /// Replaces the mark rules, all at once.
     SetMarks(Vec<MarkRule>),
+    /// Replaces failover: virtual routers, what they track, and synchronisation.
+    SetFailover(Box<Failover>),
     /// Adds a service, which has no servers yet.
     AddService(Service),
     /// Replaces all of a service but its servers (none are in it).
@@ -62,6 +65,7 @@ impl Op {
         match self {
             Self::SetSettings(settings) => model.set_settings((**settings).clone()),
             Self::SetMarks(marks) => model.set_marks(marks.clone()),
+            Self::SetFailover(failover) => model.set_failover((**failover).clone()),
             Self::AddService(service) => model.add_service(service.clone()),
             Self::EditService(service) => model.edit_service(service),
             Self::RemoveService(key) => model.remove_service(key),
@@ -74,7 +78,7 @@ impl Op {
     /// The service that it is about.
     pub fn service(&self) -> Option<ServiceKey> {
         match self {
-            Self::SetSettings(_) | Self::SetMarks(_) => None,
+            Self::SetSettings(_) | Self::SetMarks(_) | Self::SetFailover(_) => None,
             Self::AddService(service) | Self::EditService(service) => Some(service.key),
             Self::RemoveService(key) => Some(*key),
             Self::AddServer { service, .. } | Self::EditServer { service, .. } | Self::RemoveServer { service, .. } => {
@@ -132,6 +136,10 @@ impl Plan {
         // When all that is marked by new rules has its service, and before the old ones' goes.
         if old.marks() != new.marks() {
             ops.push(Op::SetMarks(new.marks().to_vec()));
+        }
+        // A master gets addresses when their services are there, and loses them before.
+        if old.failover() != new.failover() {
+            ops.push(Op::SetFailover(Box::new(new.failover().clone())));
         }
         let gone = old.services().iter().filter(|s| new.service(&s.key).is_none());
         ops.extend(gone.map(|s| Op::RemoveService(s.key)));
@@ -212,6 +220,7 @@ impl fmt::Display for Op {
                 f.write_str("set the mark rules to")?;
                 marks.iter().try_for_each(|rule| write!(f, "\n  {rule}"))
             }
+            Self::SetFailover(failover) => f.write_str(&describe_failover(failover)),
             Self::AddService(s) => write!(f, "add service {}", describe_service(s)),
             Self::EditService(s) => write!(f, "edit service {}", describe_service(s)),
             Self::RemoveService(key) => write!(f, "remove service {key}"),
@@ -262,6 +271,79 @@ fn describe_settings(s: &Settings) -> String {
     note(s.api != d.api, "api", s.api.as_ref().map_or_else(String::new, |api| api.listen.to_string()));
     note(s.operators != d.operators, "operators", s.operators.clone().unwrap_or_default());
     if out.is_empty() { "all settings to their defaults".into() } else { out.join(", ") }
+}
+
+/// One line for each virtual router and group, and for what is there besides.
+fn describe_failover(failover: &Failover) -> String {
+    use crate::file::duration::format as time;
+    if failover.is_empty() {
+        return "remove failover: no virtual routers, no synchronisation".into();
+    }
+    let mut out = "set failover to".to_owned();
+    let mut line = |text: String| out += &format!("\n  {text}");
+    for r in &failover.routers {
+        let of = r.interface.as_ref().map_or_else(String::new, |name| format!(" on {name}"));
+        let addresses: Vec<_> = r.all_addresses().map(|a| a.address.to_string()).collect();
+        let mut text = format!(
+            "virtual router {} vrid {}{of} version {} priority {} begins as {} advert {} addresses {}",
+            r.name,
+            r.vrid,
+            r.version.number(),
+            r.priority,
+            r.state.name(),
+            time(r.interval),
+            if addresses.is_empty() { "none".into() } else { addresses.join(",") },
+        );
+        if !r.preempt {
+            text += " nopreempt";
+        }
+        if !r.peers.is_empty() {
+            let peers: Vec<_> = r.peers.iter().map(|p| p.address.to_string()).collect();
+            text += &format!(" peers {}", peers.join(","));
+        }
+        if r.authentication.is_some() {
+            text += " authenticated";
+        }
+        if r.virtual_mac.is_some() {
+            text += " virtual MAC";
+        }
+        for (key, list, _) in r.track.lists().into_iter().filter(|(_, list, _)| !list.is_empty()) {
+            let names: Vec<_> = list.iter().map(|one| one.name.as_str()).collect();
+            text += &format!(" tracks {key} {}", names.join(","));
+        }
+        line(text);
+    }
+    for group in &failover.groups {
+        line(format!("router group {} of {}", group.name, group.members.join(",")));
+    }
+    let counts = [
+        ("scripts", failover.scripts.len()),
+        ("files", failover.files.len()),
+        ("processes", failover.processes.len()),
+        ("BFD sessions", failover.bfd.len()),
+        ("interface delays", failover.interface_delays.len()),
+        ("FIFOs", failover.fifos.len()),
+    ];
+    let counts: Vec<_> = counts.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{what} {n}")).collect();
+    if !counts.is_empty() {
+        line(counts.join(", "));
+    }
+    if let Some(mail) = &failover.mail {
+        line(format!("mail by {} to {}", mail.server, mail.to.join(",")));
+    }
+    if let Some(sync) = &failover.sync {
+        let by = sync.router.as_ref().map_or_else(|| sync.role.name().to_owned(), |name| format!("by router {name}"));
+        let on = sync.interface.as_ref().map_or_else(String::new, |name| format!(" on {name}"));
+        let signed = if sync.key.is_some() { " signed" } else { "" };
+        line(format!("synchronisation {by}{on} id {} port {}{signed}", sync.id, sync.port));
+    }
+    let d = Failover::default();
+    let times = [("startup_delay", failover.startup_delay), ("boot_delay", failover.boot_delay)];
+    times.iter().filter(|(_, t)| !t.is_zero()).for_each(|(key, t)| line(format!("{key} {}", time(*t))));
+    if failover.log_unknown_vrids != d.log_unknown_vrids {
+        line("log_unknown_vrids true".into());
+    }
+    out
 }
 
 fn describe_service(s: &Service) -> String {

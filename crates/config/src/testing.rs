@@ -1,5 +1,6 @@
 //! Arbitrary Models for property tests.
 
+use crate::failover::*;
 use crate::health::*;
 use crate::mark::*;
 use crate::model::*;
@@ -374,13 +375,403 @@ pub fn mark() -> impl Strategy<Value = MarkRule> {
     )
 }
 
+fn tracked(names: &'static [&'static str], most: i16) -> impl Strategy<Value = Vec<Tracked>> {
+    let one = (prop::option::of(-most..=most), any::<bool>());
+    prop::sample::subsequence(names, 0..=names.len()).prop_flat_map(move |names| {
+        prop::collection::vec(one.clone(), names.len()).prop_map(move |all| {
+            let of = names.iter().zip(all);
+            of.map(|(name, (weight, reverse))| Tracked {
+                name: (*name).into(),
+                weight,
+                reverse: reverse && weight.is_some(),
+            })
+            .collect()
+        })
+    })
+}
+
+/// Names of what [`failover`] has: not all of it each time.
+const SCRIPTS: &[&str] = &["s1", "s2"];
+const FILES: &[&str] = &["f 1"];
+const PROCESSES: &[&str] = &["p1"];
+const SESSIONS: &[&str] = &["b1"];
+
+fn tracking() -> impl Strategy<Value = Tracking> {
+    let services = &["tcp:192.0.2.1:80", "fwmark:1", "fwmark:1:6"];
+    let all = (
+        tracked(&["eth1", "eth2.7"], MAX_TRACK_WEIGHT).boxed(),
+        tracked(SCRIPTS, MAX_TRACK_WEIGHT).boxed(),
+        tracked(FILES, MAX_COUNT_WEIGHT).boxed(),
+        tracked(PROCESSES, MAX_COUNT_WEIGHT).boxed(),
+        tracked(SESSIONS, MAX_TRACK_WEIGHT).boxed(),
+        tracked(services, MAX_TRACK_WEIGHT).boxed(),
+    );
+    let all = all.prop_map(|(interfaces, scripts, files, processes, bfd, services)| Tracking {
+        interfaces,
+        scripts,
+        files,
+        processes,
+        bfd,
+        services,
+    });
+    prop_oneof![Just(Tracking::default()), all]
+}
+
+fn notify() -> impl Strategy<Value = Notify> {
+    let one = || prop::option::of(script().boxed().prop_map(Box::new));
+    let all = ([one(), one(), one(), one(), one(), one(), one()], any::<bool>()).prop_map(
+        |([master, backup, fault, stop, deleted, lower_prio, all], priority_changes)| Notify {
+            master,
+            backup,
+            fault,
+            stop,
+            deleted,
+            lower_prio,
+            all,
+            priority_changes,
+        },
+    );
+    prop_oneof![3 => Just(Notify::default()), 1 => all]
+}
+
+fn router_address(ipv6: bool) -> impl Strategy<Value = RouterAddress> {
+    let device = prop::option::of("[a-z]{1,9}");
+    let word = || prop::option::of("[a-z0-9:]{1,9}");
+    let flags = prop::sample::subsequence(&ADDRESS_FLAGS[..], 0..3);
+    let whole: u8 = if ipv6 { 128 } else { 32 };
+    let times = prop::option::of((0..9000u64).prop_map(Duration::from_secs));
+    (0..9u8, 1..=whole, device, word(), word(), any::<[bool; 5]>(), times, flags).prop_map(
+        move |(n, length, device, label, scope, [plain, broadcast, peer, virtual_mac, track], preferred, flags)| {
+            let address = |n: u8| match ipv6 {
+                false => IpAddr::from([192, 0, 2, n]),
+                true => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()).into(),
+            };
+            if plain {
+                return RouterAddress::new(address(n), length);
+            }
+            RouterAddress {
+                address: address(n),
+                length,
+                device,
+                label: label.filter(|_| !ipv6),
+                scope,
+                broadcast: (broadcast && !ipv6).then_some([192, 0, 2, 255].into()),
+                peer: peer.then_some((address(77), length)),
+                virtual_mac,
+                track,
+                preferred,
+                flags: flags.into_iter().map(str::to_owned).collect(),
+            }
+        },
+    )
+}
+
+fn announcements() -> impl Strategy<Value = Announce> {
+    let time = || (0..=86_400_000u64).prop_map(Duration::from_millis);
+    let all = (
+        [time().boxed(), time().boxed(), time().boxed(), time().boxed(), time().boxed()],
+        [1..99u16, 1..99u16, 1..99u16],
+        any::<[bool; 3]>(),
+    )
+        .prop_map(
+            |(
+                [delay, other, refresh, arp_interval, nd_interval],
+                [repeat, lower, refresh_repeat],
+                [a, b, extra_all],
+            )| {
+                Announce {
+                    delay,
+                    repeat,
+                    lower_prio_delay: a.then_some(other),
+                    lower_prio_repeat: b.then_some(lower),
+                    refresh,
+                    refresh_repeat,
+                    arp_interval,
+                    nd_interval,
+                    extra_interval: other,
+                    extra_all,
+                }
+            },
+        );
+    prop_oneof![3 => Just(Announce::default()), 1 => all]
+}
+
+fn virtual_mac() -> impl Strategy<Value = VirtualMac> {
+    let mac = "02(:[0-9a-f]{2}){5}";
+    (prop::option::of("[a-z]{1,9}"), prop::option::of(mac), any::<[bool; 2]>(), any::<u32>()).prop_map(
+        |(name, mac, [transmit_base, addresses], group)| VirtualMac { name, mac, transmit_base, addresses, group },
+    )
+}
+
+/// A virtual router; its number makes it another than others.
+fn router(n: u8) -> impl Strategy<Value = VirtualRouter> {
+    let lists = any::<bool>().prop_flat_map(|ipv6| {
+        let peer = (prop::option::of(0..99u8), prop::option::of(99..=255u8));
+        let own = prop::collection::vec(router_address(ipv6).boxed(), 0..4);
+        let other =
+            prop::collection::vec(any::<bool>().prop_flat_map(|ipv6| router_address(ipv6).boxed()).boxed(), 0..3);
+        (Just(ipv6), own, other, prop::collection::vec(peer, 0..3))
+    });
+    let numbers = (1..=255u8, 1..=255u8, 1..=100u8, prop::option::of(any::<u8>()), 1..=4095u64, 0..=1_000_000u64);
+    let parts = (
+        prop::option::of(virtual_mac().boxed()),
+        announcements().boxed(),
+        tracking().boxed(),
+        notify().boxed(),
+        prop::option::of(any::<bool>()),
+        prop::option::of(("[!-~]{1,8}", any::<bool>())),
+    );
+    (lists.boxed(), numbers.boxed(), any::<[bool; 19]>(), parts.boxed()).prop_map(
+        move |((ipv6, mut addresses, mut excluded, peers), numbers, flags, parts)| {
+            let (priority, vrid, down_timer_adverts, unicast_ttl, interval, delay) = numbers;
+            let (virtual_mac, announce, track, notify, mail, authentication) = parts;
+            let [source, group, routes, two, master, preempt, a, b, c, d, e, accept, f, g, h, i, j, k, strict] = flags;
+            let mut seen = std::collections::HashSet::new();
+            addresses.retain(|a| seen.insert(a.address));
+            excluded.retain(|a| seen.insert(a.address));
+            let address = |n: u8| match ipv6 {
+                false => IpAddr::from([198, 51, 100, n]),
+                true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into()).into(),
+            };
+            let peers = peers.into_iter().zip(2..);
+            let peers: Vec<_> =
+                peers.map(|((min_ttl, max_ttl), n)| Peer { address: address(n), min_ttl, max_ttl }).collect();
+            let v2 = two && !ipv6;
+            let strict = strict && peers.is_empty() && !addresses.is_empty();
+            let authentication = authentication.filter(|_| v2 && !strict);
+            let interface = (peers.is_empty() || !source || virtual_mac.is_some() || a).then(|| format!("eth{n}"));
+            let whole = if v2 { Duration::from_secs(interval % 255 + 1) } else { Duration::from_millis(interval * 10) };
+            VirtualRouter {
+                name: format!("VI {n}"),
+                vrf: (interface.is_none() && b).then(|| "blue".into()),
+                interface,
+                version: if v2 { Version::V2 } else { Version::V3 },
+                ipv6,
+                vrid,
+                priority,
+                interval: whole,
+                state: if master { Initial::Master } else { Initial::Backup },
+                preempt: preempt || master,
+                preempt_delay: Duration::from_millis(if preempt || master { delay } else { 0 }),
+                down_timer_adverts,
+                addresses,
+                excluded,
+                routes: if routes { vec!["10.8.0.0/16 via 10.0.0.1 dev eth1 no_track".into()] } else { vec![] },
+                rules: if routes { vec!["from 10.9.0.0/16 table 7".into()] } else { vec![] },
+                promote_secondaries: c,
+                source: source.then(|| address(1)),
+                track_source: source && d,
+                multicast: group.then(|| if ipv6 { "ff02::77" } else { "224.0.0.77" }.parse().unwrap()),
+                peers,
+                check_unicast_src: e,
+                unicast_ttl,
+                fault_without_peer: f,
+                authentication: authentication.map(|(text, ah)| Authentication { ah, password: Secret(text) }),
+                v3_checksum_as_v2: g && !v2 && !ipv6,
+                accept,
+                virtual_mac,
+                announce,
+                lower_prio_no_advert: h,
+                higher_prio_send_advert: i,
+                owner_ignore_adverts: j,
+                skip_check_adv_addr: k,
+                strict,
+                track_interface: b,
+                track,
+                notify,
+                mail,
+            }
+        },
+    )
+}
+
+fn trackers() -> impl Strategy<Value = Failover> {
+    let script = (
+        script().boxed(),
+        time().boxed(),
+        prop::option::of(time().boxed()),
+        -MAX_TRACK_WEIGHT..=MAX_TRACK_WEIGHT,
+        1..9u32,
+    );
+    let scripts = prop::collection::vec((script, any::<[bool; 2]>()), SCRIPTS.len()).prop_map(|all| {
+        let of = SCRIPTS.iter().zip(all);
+        of.map(|(name, ((command, interval, timeout, weight, rise), [reverse, start_down]))| TrackScript {
+            name: (*name).into(),
+            command,
+            interval,
+            timeout,
+            weight,
+            reverse,
+            rise,
+            fall: rise + 1,
+            start_down,
+        })
+        .collect()
+    });
+    let file =
+        ("/[ -~]{0,9}", -MAX_COUNT_WEIGHT..=MAX_COUNT_WEIGHT, any::<[bool; 2]>(), prop::option::of(any::<i32>()));
+    let files = file.prop_map(|(path, weight, [reverse, overwrite], initial)| {
+        let overwrite = overwrite && initial.is_some();
+        vec![TrackFile { name: FILES[0].into(), path, weight, reverse, initial, overwrite }]
+    });
+    let command = prop::collection::vec("[ -~]{1,9}", 1..4);
+    let arguments = prop::sample::select(&Arguments::ALL[..]);
+    let process =
+        (command, arguments, any::<[bool; 2]>(), -9..9i16, 1..9u16, prop::option::of(9..99u16), time().boxed());
+    let processes =
+        process.prop_map(|(command, arguments, [full_command, reverse], weight, quorum, quorum_max, start_delay)| {
+            let name = PROCESSES[0].into();
+            let stop_delay = if reverse { start_delay } else { Duration::ZERO };
+            let (arguments, command) = (arguments, command);
+            vec![TrackProcess {
+                name,
+                command,
+                arguments,
+                full_command,
+                weight,
+                reverse,
+                quorum,
+                quorum_max,
+                start_delay,
+                stop_delay,
+            }]
+        });
+    let bfd = (time().boxed(), any::<[bool; 3]>(), 1..=255u8, prop::option::of(1..=255u8), prop::option::of(0..255u8))
+        .prop_map(|(time, [passive, multihop, reverse], multiplier, ttl, max_hops)| {
+            let (min_rx, min_tx, idle_tx) = (time, time * 2, time * 3);
+            let bfd = Bfd { min_rx, min_tx, idle_tx, multiplier, passive, ttl, max_hops, multihop };
+            let source = passive.then(|| [10, 9, 9, 1].into());
+            let target = Target { address: Some([10, 9, 9, 3].into()), source, ..Target::default() };
+            vec![BfdSession { name: SESSIONS[0].into(), target, bfd, weight: multiplier.into(), reverse }]
+        });
+    let bfd = bfd.prop_map(|mut all: Vec<BfdSession>| {
+        all.iter_mut().for_each(|one| one.weight = one.weight.min(MAX_TRACK_WEIGHT));
+        all
+    });
+    (scripts.boxed(), files.boxed(), processes.boxed(), bfd.boxed())
+        .prop_map(|(scripts, files, processes, bfd)| Failover { scripts, files, processes, bfd, ..Failover::default() })
+}
+
+fn mail() -> impl Strategy<Value = Mail> {
+    let word = || prop::option::of("[a-z.]{1,9}");
+    let to = prop::collection::vec("[ -~]{1,9}", 1..3);
+    ("[a-z.]{1,9}", 1..=u16::MAX, to, [word(), word(), word()], time().boxed(), any::<[bool; 5]>()).prop_map(
+        |(server, port, to, [from, helo, host], timeout, [routers, services, a, b, no_faults])| Mail {
+            server,
+            port,
+            to,
+            from,
+            helo,
+            host,
+            timeout,
+            routers: a.then_some(routers),
+            services: b.then_some(services),
+            no_faults,
+        },
+    )
+}
+
+fn sync() -> impl Strategy<Value = Sync> {
+    let numbers = (any::<u8>(), 1..=u16::MAX, 1..=255u8, prop::option::of(1..=65507u16), 0..9u32, 9..99u32);
+    let role = prop::sample::select(&SyncRole::ALL[..]);
+    let peers = prop::collection::btree_set(1..9u8, 0..3);
+    let key = prop::option::of("[ -~]{16,40}");
+    (numbers, role, peers, key, time().boxed(), 0..=3u8, any::<[bool; 5]>()).prop_map(
+        |((id, port, ttl, maxlen, threshold, period), role, peers, key, refresh_period, retries, flags)| {
+            let [router, interface, ipv6, persist_mode, backup_only] = flags;
+            Sync {
+                role: if router { SyncRole::Both } else { role },
+                router: router.then(|| "VI 0".into()),
+                interface: (interface || peers.is_empty()).then(|| "eth1".into()),
+                id,
+                group: if ipv6 { "ff02::81".parse().unwrap() } else { Sync::default().group },
+                port,
+                ttl,
+                maxlen,
+                threshold,
+                period: if persist_mode { 0 } else { period },
+                refresh_period,
+                retries,
+                peers: peers.into_iter().map(|n| [10, 0, 9, n].into()).collect(),
+                key: key.map(Secret),
+                persist_mode,
+                backup_only,
+            }
+        },
+    )
+}
+
+/// Failover.
+pub fn failover() -> impl Strategy<Value = Failover> {
+    let routers = prop::collection::vec(any::<bool>(), 1..4).prop_flat_map(|all| {
+        let all: Vec<_> = (0u8..).zip(all).map(|(n, _)| router(n).boxed()).collect();
+        all
+    });
+    let delay =
+        (time().boxed(), time().boxed()).prop_map(|(down, up)| InterfaceDelay { interface: "eth1".into(), down, up });
+    let fifo = (prop::sample::select(&Events::ALL[..]), prop::option::of(script().boxed()), any::<[bool; 2]>())
+        .prop_map(|(events, script, [user, states_on_reload])| Fifo {
+            path: format!("/run/{}", events.name()),
+            events,
+            user: user.then(|| "lb".into()),
+            group: states_on_reload.then(|| "adm".into()),
+            script: script.map(Box::new),
+            states_on_reload,
+        });
+    let rest = (
+        prop::option::of(delay),
+        prop::option::of(fifo),
+        prop::option::of(mail().boxed()),
+        prop::option::of(sync().boxed()),
+    );
+    let group = (tracking().boxed(), notify().boxed(), any::<bool>(), prop::option::of(any::<bool>()));
+    (routers.boxed(), trackers().boxed(), rest.boxed(), group.boxed(), time().boxed(), any::<[bool; 3]>()).prop_map(
+        |(routers, trackers, (delay, fifo, mail, sync), group, delays, [grouped, log_unknown_vrids, two])| {
+            let (mut track, notify, track_weights, group_mail) = group;
+            if !track_weights {
+                let Tracking { interfaces, scripts, files, processes, bfd, services } = &mut track;
+                for one in [interfaces, scripts, files, processes, bfd, services].into_iter().flatten() {
+                    (one.weight, one.reverse) = (Some(0), false);
+                }
+            }
+            let members = routers.iter().take(if two { 2 } else { 1 }).map(|r| r.name.clone()).collect();
+            let mut routers = routers;
+            if grouped && !track_weights {
+                routers.iter_mut().for_each(|r| r.track = Tracking::default());
+            }
+            let group = SyncGroup { name: "G".into(), members, track, track_weights, notify, mail: group_mail };
+            Failover {
+                startup_delay: if two { delays } else { Duration::ZERO },
+                boot_delay: if grouped { delays } else { Duration::ZERO },
+                log_unknown_vrids,
+                routers,
+                groups: grouped.then_some(group).into_iter().collect(),
+                interface_delays: delay.into_iter().collect(),
+                fifos: fifo.into_iter().collect(),
+                mail,
+                sync,
+                ..trackers
+            }
+        },
+    )
+}
+
 /// A Model, with few keys and servers, so that two have much in common.
 pub fn model() -> impl Strategy<Value = Model> {
     let services = prop::collection::vec(key().prop_flat_map(service), 0..5);
     let settings = prop_oneof![Just(Settings::default()), settings()];
-    (settings, services, prop::collection::vec(mark(), 0..3)).prop_map(|(settings, mut services, marks)| {
-        let mut seen = std::collections::HashSet::new();
-        services.retain(|s| seen.insert(s.key));
-        Model::new(settings, services, marks).unwrap()
-    })
+    let failover = prop_oneof![2 => Just(Failover::default()), 1 => failover().boxed()];
+    (settings, services, prop::collection::vec(mark(), 0..3), failover).prop_map(
+        |(settings, mut services, marks, mut failover)| {
+            let mut seen = std::collections::HashSet::new();
+            services.retain(|s| seen.insert(s.key));
+            // What one holds the other does not.
+            let held: Vec<_> = failover.held_twice(&services).map(|(service, _)| service.key).collect();
+            services.iter_mut().filter(|s| held.contains(&s.key)).for_each(|s| s.vip = VipPolicy::Operator);
+            let known = |one: &Tracked| ServiceKey::parse(&one.name).is_some_and(|key| seen.contains(&key));
+            failover.routers.iter_mut().for_each(|r| r.track.services.retain(known));
+            failover.groups.iter_mut().for_each(|g| g.track.services.retain(known));
+            Model::whole(settings, services, marks, failover).unwrap()
+        },
+    )
 }

@@ -45,7 +45,7 @@ fn text(t: &Table, key: &str, report: &mut Report) -> Option<String> {
 }
 
 /// A list of words, or a table with the list and whose rights it has.
-fn script(t: &Table, key: &'static str, report: &mut Report) -> Option<Script> {
+pub fn script(t: &Table, key: &'static str, report: &mut Report) -> Option<Script> {
     let command = |t: &Table, key, report: &mut Report| {
         let words = t.strings(key, report)?;
         Some(words.into_iter().map(|(word, _)| word.to_owned()).collect())
@@ -325,7 +325,7 @@ fn unless<T: PartialEq + std::fmt::Display>(out: &mut String, key: &str, value: 
     }
 }
 
-fn print_script(out: &mut String, key: &str, script: Option<&Script>) {
+pub fn print_script(out: &mut String, key: &str, script: Option<&Script>) {
     let Some(Script { command, user, group }) = script else { return };
     let command = list(command);
     let of = [("user", user), ("group", group)];

@@ -33,6 +33,17 @@ pub const ROOT: Table = Table {
         key("director", "table", "none"),
         key("mark", "list of tables", "none"),
         key("service", "list of tables", "none"),
+        key("failover", "table", "none"),
+        key("router", "list of tables", "none"),
+        key("router_group", "list of tables", "none"),
+        key("track_script", "list of tables", "none"),
+        key("track_file", "list of tables", "none"),
+        key("track_process", "list of tables", "none"),
+        key("bfd", "list of tables", "none"),
+        key("interface_delay", "list of tables", "none"),
+        key("fifo", "list of tables", "none"),
+        key("mail", "table", "none"),
+        key("sync", "table", "none"),
     ],
 };
 
@@ -303,9 +314,333 @@ pub const SCRIPT: Table = Table {
     ],
 };
 
+/// `[failover]`.
+pub const FAILOVER: Table = Table {
+    header: "[failover]",
+    keys: &[
+        key("startup_delay", "duration", "\"0s\""),
+        key("boot_delay", "duration", "\"0s\""),
+        key("log_unknown_vrids", "boolean", "false"),
+    ],
+};
+
+/// `[[router]]`.
+pub const ROUTER: Table = Table {
+    header: "[[router]]",
+    keys: &[
+        key("name", "string", "required"),
+        key("interface", "string", "none"),
+        key("vrf", "string", "none"),
+        key("version", "integer", "3"),
+        key("family", "integer", "none"),
+        key("vrid", "integer", "required"),
+        key("priority", "integer", "100"),
+        key("interval", "duration", "\"1s\""),
+        key("state", "string", "\"backup\""),
+        key("preempt", "boolean", "true"),
+        key("preempt_delay", "duration", "\"0s\""),
+        key("down_timer_adverts", "integer", "3"),
+        key("addresses", "list of addresses", "[]"),
+        key("excluded", "list of addresses", "[]"),
+        key("routes", "list of strings", "[]"),
+        key("rules", "list of strings", "[]"),
+        key("promote_secondaries", "boolean", "false"),
+        key("source", "string", "none"),
+        key("track_source", "boolean", "false"),
+        key("multicast", "string", "none"),
+        key("peers", "list of peers", "[]"),
+        key("check_unicast_src", "boolean", "false"),
+        key("unicast_ttl", "integer", "none"),
+        key("fault_without_peer", "boolean", "false"),
+        key("v3_checksum_as_v2", "boolean", "false"),
+        key("accept", "boolean", "true"),
+        key("lower_prio_no_advert", "boolean", "false"),
+        key("higher_prio_send_advert", "boolean", "true"),
+        key("owner_ignore_adverts", "boolean", "false"),
+        key("skip_check_adv_addr", "boolean", "false"),
+        key("strict", "boolean", "false"),
+        key("track_interface", "boolean", "true"),
+        key("mail", "boolean", "none"),
+        key("authentication", "table", "none"),
+        key("virtual_mac", "table", "none"),
+        key("announce", "table", "none"),
+        key("track", "table", "none"),
+        key("notify", "table", "none"),
+    ],
+};
+
+/// One of the addresses of a router, where a string does not say enough.
+pub const ADDRESS: Table = Table {
+    header: "an address",
+    keys: &[
+        key("address", "string", "required"),
+        key("device", "string", "none"),
+        key("label", "string", "none"),
+        key("scope", "string", "none"),
+        key("broadcast", "string", "none"),
+        key("peer", "string", "none"),
+        key("virtual_mac", "boolean", "false"),
+        key("track", "boolean", "true"),
+        key("preferred", "duration", "none"),
+        key("flags", "list of strings", "[]"),
+    ],
+};
+
+/// One of the peers of a router, where a string does not say enough.
+pub const PEER: Table = Table {
+    header: "a peer",
+    keys: &[key("address", "string", "required"), key("min_ttl", "integer", "none"), key("max_ttl", "integer", "none")],
+};
+
+/// `[router.authentication]`.
+pub const AUTHENTICATION: Table = Table {
+    header: "[router.authentication]",
+    keys: &[key("password", "string", "required"), key("ah", "boolean", "false")],
+};
+
+/// `[router.virtual_mac]`.
+pub const VIRTUAL_MAC: Table = Table {
+    header: "[router.virtual_mac]",
+    keys: &[
+        key("name", "string", "none"),
+        key("mac", "string", "none"),
+        key("transmit_base", "boolean", "false"),
+        key("addresses", "boolean", "false"),
+        key("group", "integer", "0"),
+    ],
+};
+
+/// `[router.announce]`.
+pub const ANNOUNCE: Table = Table {
+    header: "[router.announce]",
+    keys: &[
+        key("delay", "duration", "\"5s\""),
+        key("repeat", "integer", "5"),
+        key("lower_prio_delay", "duration", "none"),
+        key("lower_prio_repeat", "integer", "none"),
+        key("refresh", "duration", "\"0s\""),
+        key("refresh_repeat", "integer", "1"),
+        key("arp_interval", "duration", "\"0s\""),
+        key("nd_interval", "duration", "\"0s\""),
+        key("extra_interval", "duration", "\"0s\""),
+        key("extra_all", "boolean", "false"),
+    ],
+};
+
+const TRACKING: &[Key] = &[
+    key("interfaces", "list of tracked", "[]"),
+    key("scripts", "list of tracked", "[]"),
+    key("files", "list of tracked", "[]"),
+    key("processes", "list of tracked", "[]"),
+    key("bfd", "list of tracked", "[]"),
+    key("services", "list of tracked", "[]"),
+];
+
+/// `[router.track]`.
+pub const ROUTER_TRACK: Table = Table { header: "[router.track]", keys: TRACKING };
+
+/// One of what is tracked, where a string does not say enough.
+pub const TRACKED: Table = Table {
+    header: "a tracked",
+    keys: &[key("name", "string", "required"), key("weight", "integer", "none"), key("reverse", "boolean", "false")],
+};
+
+const NOTIFICATIONS: &[Key] = &[
+    key("master", "script", "none"),
+    key("backup", "script", "none"),
+    key("fault", "script", "none"),
+    key("stop", "script", "none"),
+    key("deleted", "script", "none"),
+    key("lower_prio", "script", "none"),
+    key("all", "script", "none"),
+    key("priority_changes", "boolean", "false"),
+];
+
+/// `[router.notify]`.
+pub const ROUTER_NOTIFY: Table = Table { header: "[router.notify]", keys: NOTIFICATIONS };
+
+/// `[[router_group]]`.
+pub const ROUTER_GROUP: Table = Table {
+    header: "[[router_group]]",
+    keys: &[
+        key("name", "string", "required"),
+        key("members", "list of strings", "required"),
+        key("track_weights", "boolean", "false"),
+        key("mail", "boolean", "none"),
+        key("track", "table", "none"),
+        key("notify", "table", "none"),
+    ],
+};
+
+/// `[router_group.track]`.
+pub const GROUP_TRACK: Table = Table { header: "[router_group.track]", keys: TRACKING };
+
+/// `[router_group.notify]`.
+pub const GROUP_NOTIFY: Table = Table { header: "[router_group.notify]", keys: NOTIFICATIONS };
+
+/// `[[track_script]]`.
+pub const TRACK_SCRIPT: Table = Table {
+    header: "[[track_script]]",
+    keys: &[
+        key("name", "string", "required"),
+        key("command", "script", "required"),
+        key("interval", "duration", "\"1s\""),
+        key("timeout", "duration", "none"),
+        key("weight", "integer", "0"),
+        key("reverse", "boolean", "false"),
+        key("rise", "integer", "1"),
+        key("fall", "integer", "1"),
+        key("start", "string", "\"up\""),
+    ],
+};
+
+/// `[[track_file]]`.
+pub const TRACK_FILE: Table = Table {
+    header: "[[track_file]]",
+    keys: &[
+        key("name", "string", "required"),
+        key("path", "string", "required"),
+        key("weight", "integer", "1"),
+        key("reverse", "boolean", "false"),
+        key("initial", "integer", "none"),
+        key("overwrite", "boolean", "false"),
+    ],
+};
+
+/// `[[track_process]]`.
+pub const TRACK_PROCESS: Table = Table {
+    header: "[[track_process]]",
+    keys: &[
+        key("name", "string", "required"),
+        key("command", "list of strings", "required"),
+        key("arguments", "string", "\"exact\""),
+        key("full_command", "boolean", "false"),
+        key("weight", "integer", "0"),
+        key("reverse", "boolean", "false"),
+        key("quorum", "integer", "1"),
+        key("quorum_max", "integer", "none"),
+        key("start_delay", "duration", "\"0s\""),
+        key("stop_delay", "duration", "\"0s\""),
+    ],
+};
+
+/// `[[bfd]]`.
+pub const BFD: Table = Table {
+    header: "[[bfd]]",
+    keys: &[
+        key("name", "string", "required"),
+        key("address", "string", "required"),
+        key("source", "string", "none"),
+        key("min_rx", "duration", "\"10ms\""),
+        key("min_tx", "duration", "\"10ms\""),
+        key("idle_tx", "duration", "\"1s\""),
+        key("multiplier", "integer", "5"),
+        key("passive", "boolean", "false"),
+        key("ttl", "integer", "none"),
+        key("max_hops", "integer", "0"),
+        key("multihop", "boolean", "false"),
+        key("weight", "integer", "0"),
+        key("reverse", "boolean", "false"),
+    ],
+};
+
+/// `[[interface_delay]]`.
+pub const INTERFACE_DELAY: Table = Table {
+    header: "[[interface_delay]]",
+    keys: &[key("interface", "string", "required"), key("down", "duration", "\"0s\""), key("up", "duration", "\"0s\"")],
+};
+
+/// `[[fifo]]`.
+pub const FIFO: Table = Table {
+    header: "[[fifo]]",
+    keys: &[
+        key("path", "string", "required"),
+        key("events", "string", "\"all\""),
+        key("user", "string", "none"),
+        key("group", "string", "none"),
+        key("script", "script", "none"),
+        key("states_on_reload", "boolean", "false"),
+    ],
+};
+
+/// `[mail]`.
+pub const MAIL: Table = Table {
+    header: "[mail]",
+    keys: &[
+        key("server", "string", "required"),
+        key("port", "integer", "25"),
+        key("to", "list of strings", "required"),
+        key("from", "string", "none"),
+        key("helo", "string", "none"),
+        key("host", "string", "none"),
+        key("timeout", "duration", "\"30s\""),
+        key("routers", "boolean", "none"),
+        key("services", "boolean", "none"),
+        key("no_faults", "boolean", "false"),
+    ],
+};
+
+/// `[sync]`.
+pub const SYNC: Table = Table {
+    header: "[sync]",
+    keys: &[
+        key("role", "string", "\"both\""),
+        key("router", "string", "none"),
+        key("interface", "string", "none"),
+        key("id", "integer", "0"),
+        key("group", "string", "\"224.0.0.81\""),
+        key("port", "integer", "8848"),
+        key("ttl", "integer", "1"),
+        key("maxlen", "integer", "none"),
+        key("threshold", "integer", "3"),
+        key("period", "integer", "50"),
+        key("refresh_period", "duration", "\"0s\""),
+        key("retries", "integer", "0"),
+        key("peers", "list of strings", "[]"),
+        key("key", "string", "none"),
+        key("persist_mode", "boolean", "false"),
+        key("backup_only", "boolean", "false"),
+    ],
+};
+
 /// All tables.
-pub const TABLES: [Table; 14] =
-    [ROOT, DIRECTOR, TIMEOUTS, ERRORS, API, MARK, SERVICE, PERSISTENCE, HEALTH, SORRY, SERVER, CHECK, REQUEST, SCRIPT];
+pub const TABLES: [Table; 35] = [
+    ROOT,
+    DIRECTOR,
+    TIMEOUTS,
+    ERRORS,
+    API,
+    MARK,
+    SERVICE,
+    PERSISTENCE,
+    HEALTH,
+    SORRY,
+    SERVER,
+    CHECK,
+    REQUEST,
+    SCRIPT,
+    FAILOVER,
+    ROUTER,
+    ADDRESS,
+    PEER,
+    AUTHENTICATION,
+    VIRTUAL_MAC,
+    ANNOUNCE,
+    ROUTER_TRACK,
+    TRACKED,
+    ROUTER_NOTIFY,
+    ROUTER_GROUP,
+    GROUP_TRACK,
+    GROUP_NOTIFY,
+    TRACK_SCRIPT,
+    TRACK_FILE,
+    TRACK_PROCESS,
+    BFD,
+    INTERFACE_DELAY,
+    FIFO,
+    MAIL,
+    SYNC,
+];
 
 /// What somebody may have meant by a word that is none of `known`: one with one
 /// edit, or two in long words.

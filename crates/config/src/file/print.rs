@@ -1,6 +1,6 @@
 //! A Model as dirigent.toml.
 
-use super::{VERSION, duration, health};
+use super::{VERSION, duration, failover, health};
 use crate::mark::MarkRule;
 use crate::model::{Method, Model, Netmask, Persistence, Server, Service, ServiceKey, TunnelKind, VipPolicy};
 use crate::settings::Settings;
@@ -15,6 +15,7 @@ pub fn to_toml(model: &Model) -> String {
     settings(model.settings(), &mut out);
     model.marks().iter().for_each(|rule| mark(rule, &mut out));
     model.services().iter().for_each(|s| service(s, &mut out));
+    failover::print(model.failover(), &mut out);
     out
 }
 

@@ -25,6 +25,12 @@ impl<'t> Report<'t> {
             self.found.push((at, message.into(), remedy.into()));
         }
     }
+    /// Notes one unless there is one at that place already.
+    pub fn add_unless_told(&mut self, at: usize, message: impl Into<String>, remedy: impl Into<String>) {
+        if !self.found.iter().any(|(told, ..)| *told == at) {
+            self.add(at, message, remedy);
+        }
+    }
     /// The same, which takes nothing more about the lines objected to so far.
     pub fn on_other_lines(mut self) -> Self {
         self.closed = self.found.iter().map(|(at, ..)| self.place(*at).0).collect();
@@ -61,6 +67,7 @@ impl<'t> Report<'t> {
 }
 
 /// A table of the file.
+#[derive(Clone, Copy)]
 pub struct Table<'a, 't> {
     name: keys::Table,
     entries: &'a DeTable<'t>,
@@ -99,6 +106,14 @@ impl<'a, 't> Table<'a, 't> {
         Self { name, entries, at }
     }
 
+    /// Its header.
+    pub fn header(&self) -> &'static str {
+        self.name.header
+    }
+    /// Whether it may have the key.
+    pub fn knows(&self, key: &str) -> bool {
+        self.name.keys.iter().any(|k| k.name == key)
+    }
     /// The value of a key and where it begins.
     pub fn get(&self, key: &str) -> Option<(&'a DeValue<'t>, usize)> {
         debug_assert!(self.name.keys.iter().any(|k| k.name == key), "{key} is not in keys.rs");

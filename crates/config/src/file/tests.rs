@@ -1,5 +1,6 @@
 use super::{parse, to_toml};
-use crate::health::{Check, Http, OnFailure, Probe, Request, Sorry};
+use crate::failover::*;
+use crate::health::{Check, Http, OnFailure, Probe, Request, Script, Sorry, Target};
 use crate::mark::*;
 use crate::model::*;
 use crate::settings::*;
@@ -63,7 +64,7 @@ fn bad_files() {
         ("version = \"1\"".into(), "1:11: version is a string, not an integer; write version = 1".into()),
         ("version = 1\nverison = 1".into(), "2:1: unknown key \"verison\" at the top of the file; did you mean version?".into()),
         ("version = 1\nmode = \"tc\"".into(), "2:1: unknown key \"mode\" at the top of the file; it belongs to [director]".into()),
-        ("version = 1\nfoobar = 1".into(), "2:1: unknown key \"foobar\" at the top of the file; remove it; known are version, director, mark, service".into()),
+        ("version = 1\nfoobar = 1".into(), "2:1: unknown key \"foobar\" at the top of the file; remove it; known are version, director, mark, service, failover, router, router_group, track_script, track_file, track_process, bfd, interface_delay, fifo, mail, sync".into()),
         ("version = 1\ndirector = 1".into(), "2:12: director is an integer, not a table; begin it with a line [director]".into()),
         ("version = 1\nservice = 1".into(), "2:11: service is an integer, not a list of tables; begin each with a line [[service]]".into()),
         ("version = 1\n[service]\nprotocol = \"tcp\"".into(), "2:1: service is a table, not a list of tables; begin each with a line [[service]]".into()),
@@ -517,13 +518,31 @@ fn documented_defaults_are_true() {
             "[[service]]" => "protocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n",
             "[[service.server]]" | "[service.health.sorry]" => "address = \"10.0.0.2\"\nmethod = \"tun\"\n",
             "[[service.server.check]]" => "type = \"http\"\n",
+            "[[router]]" => "name = \"r\"\ninterface = \"eth0\"\nvrid = 1\n",
+            "[router.authentication]" => "password = \"x\"\n",
+            "[[router_group]]" => "name = \"g\"\nmembers = [\"r\"]\n",
+            "[[track_script]]" | "[[track_process]]" => "name = \"t\"\ncommand = [\"/x\"]\n",
+            "[[track_file]]" => "name = \"t\"\npath = \"/x\"\ninitial = 1\n",
+            "[[bfd]]" => "name = \"t\"\naddress = \"10.0.0.2\"\n",
+            "[[interface_delay]]" => "interface = \"eth0\"\n",
+            "[[fifo]]" => "path = \"/x\"\n",
+            "[mail]" => "server = \"m\"\nto = [\"x\"]\n",
+            "[sync]" => "interface = \"eth1\"\n",
             _ => "",
         };
         for key in table.keys.iter().filter(|k| !["required", "none"].contains(&k.default) && k.name != "method") {
             text += &format!("{} = {}\n", key.name, key.default);
         }
     }
+    // Of version 2 only.
+    text = text.replacen("version = 3", "version = 2", 1);
     let model = parse("f", &text).unwrap();
+    let failover = plain_failover();
+    assert_eq!(model.failover(), &failover);
+    // What is at its default is not printed: each table is its header and what it must have.
+    let mut printed = String::new();
+    super::failover::print(&failover, &mut printed);
+    assert_eq!(printed.lines().filter(|line| line.contains(" = ")).count(), 21, "{printed}");
     let api = model.settings().api.clone().unwrap();
     assert_eq!(api.operators, Vec::<String>::new());
     assert_eq!(model.settings(), &Settings { api: Some(api), ..Settings::default() });
@@ -539,6 +558,158 @@ fn documented_defaults_are_true() {
     plain.servers[0].health.checks = vec![Check::new(Probe::Http(http))];
     assert_eq!(service, &plain);
     assert!(super::keys::SERVER.keys.iter().any(|k| (k.name, k.default) == ("method", "\"nat\"")));
+}
+
+const ROUTER: &str = r#"version = 1
+[[router]]
+name = "web"
+interface = "eth0"
+vrid = 51
+addresses = [
+  "192.0.2.10/24",
+  { address = "192.0.2.11/24", device = "eth1" },
+]
+"#;
+
+#[test]
+fn faults_of_failover_have_their_places() {
+    assert_eq!(faults(ROUTER), [""; 0]);
+    let add = |lines: &str| format!("{ROUTER}{lines}\n");
+    let cases = [
+        (
+            ROUTER.replace("vrid = 51", "vird = 51"),
+            vec!["2:1: vrid is missing; add vrid = 51", "5:1: unknown key \"vird\" in [[router]]; did you mean vrid?"],
+        ),
+        (
+            ROUTER.replace("\"192.0.2.10/24\"", "\"192.0.2.10/40\""),
+            vec![
+                "7:3: addresses holds \"192.0.2.10/40\", no address; write it like \"192.0.2.10/24\" or { address = \"2001:db8::10/64\", device = \"eth1\" }",
+            ],
+        ),
+        (
+            ROUTER.replace("192.0.2.11/24\", device", "2001:db8::1\", device"),
+            vec![
+                "8:3: 2001:db8::1 is of another family than the virtual router; use addresses of one family, and put others into excluded",
+            ],
+        ),
+        (
+            ROUTER.replace("device = \"eth1\"", "devise = \"eth1\""),
+            vec!["8:32: unknown key \"devise\" in an address; did you mean device?"],
+        ),
+        (
+            add("version = 2\ninterval = \"1500ms\""),
+            vec!["11:12: interval is 1500ms in version 2; use whole seconds, 1s to 255s, or version = 3"],
+        ),
+        (
+            add("state = \"master\"\npreempt = false"),
+            vec![
+                "11:11: state master without preempt would take over at each start; set state = \"backup\", or remove preempt",
+            ],
+        ),
+        (
+            add("[router.authentication]\npassword = \"s3cret\""),
+            vec!["11:12: version 3 has no authentication; remove it, or use version = 2"],
+        ),
+        (
+            add("[router.track]\nscripts = [\"a\",\n\"b\"]\nservices = [\"tcp:192.0.2.10:80\"]"),
+            vec![
+                "11:12: \"a\" is no track_script; add a table [[track_script]], or correct the name",
+                "12:1: \"b\" is no track_script; add a table [[track_script]], or correct the name",
+                "13:13: there is no service tcp 192.0.2.10:80; add it, or correct the name",
+            ],
+        ),
+        (
+            add("[router.anounce]\ndelay = \"1s\""),
+            vec!["10:9: unknown key \"anounce\" in [[router]]; did you mean announce?"],
+        ),
+        (
+            add("[[router]]\nname = \"other\"\ninterface = \"eth0\"\nvrid = 51"),
+            vec!["13:8: vrid 51 on this interface is that of web too; give one of them another vrid"],
+        ),
+        (
+            add("[[router_group]]\nname = \"g\"\nmembers = [\"web\", \"wob\"]"),
+            vec!["12:19: there is no virtual router \"wob\"; add a table [[router]], or correct the name"],
+        ),
+        (
+            add("[sync]\nrouter = \"web\""),
+            vec!["10:1: synchronisation has no interface; add interface = \"eth1\", or peers"],
+        ),
+        (
+            add("[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.11:80\"\nvip = \"manage\""),
+            vec![
+                "13:7: vip of virtual service tcp 192.0.2.11:80 is \"manage\", but virtual router web has its address; \
+             remove vip: the master of the virtual router has the address; or take it out of the router",
+            ],
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(faults(&text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_virtual_address_is_held_once() {
+    let service = "[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n";
+    let mut model = parse("f", &format!("{ROUTER}{service}")).unwrap();
+    let managed = Service { vip: VipPolicy::Manage, ..model.services()[0].clone() };
+    let refused = model.put_service(managed.clone()).unwrap_err().to_string();
+    assert!(refused.starts_with("Invalid operation"), "{refused}");
+    let found =
+        Model::whole(model.settings().clone(), vec![managed.clone()], vec![], model.failover().clone()).unwrap_err();
+    assert_eq!(found.len(), 1);
+    // What was managed at runtime yields to a router that the file gets.
+    let file = parse("f", &format!("version = 1\n{service}")).unwrap();
+    let mut changed = file.clone();
+    changed.put_service(managed).unwrap();
+    let (new, lost) = crate::Overlay::between(&file, &changed).apply(&model);
+    assert_eq!(new, model);
+    assert_eq!(lost[0].to_string(), "changes of service tcp 192.0.2.10:80, which do not fit what the file says of it");
+}
+
+#[test]
+fn secrets_are_told_by_the_file_alone() {
+    let text = format!(
+        "{ROUTER}version = 2\nauthentication = {{ password = \"s3cret\" }}\n[sync]\ninterface = \"eth1\"\nkey = \"0123456789abcdef\"\n"
+    );
+    let model = parse("f", &text).unwrap();
+    let plan = crate::Plan::between(&Model::default(), &model).to_string();
+    assert_eq!(
+        plan,
+        "set failover to\n  virtual router web vrid 51 on eth0 version 2 priority 100 begins as backup advert 1s addresses \
+         192.0.2.10,192.0.2.11 authenticated\n  synchronisation both on eth1 id 0 port 8848 signed\n"
+    );
+    let shown = format!("{model:?}");
+    assert!(!shown.contains("s3cret") && !shown.contains("0123456789abcdef"), "{shown}");
+    assert!(to_toml(&model).contains("s3cret"));
+}
+
+fn plain_failover() -> Failover {
+    let name = || "t".to_owned();
+    let authentication = Authentication { ah: false, password: Secret("x".into()) };
+    let router = VirtualRouter {
+        name: "r".into(),
+        interface: Some("eth0".into()),
+        vrid: 1,
+        version: Version::V2,
+        authentication: Some(authentication),
+        virtual_mac: Some(VirtualMac::default()),
+        ..VirtualRouter::default()
+    };
+    let command = Script { command: vec!["/x".into()], user: None, group: None };
+    let target = Target { address: Some([10, 0, 0, 2].into()), ..Target::default() };
+    Failover {
+        routers: vec![router],
+        groups: vec![SyncGroup { name: "g".into(), members: vec!["r".into()], ..SyncGroup::default() }],
+        scripts: vec![TrackScript { name: name(), command, ..TrackScript::default() }],
+        files: vec![TrackFile { name: name(), path: "/x".into(), initial: Some(1), ..TrackFile::default() }],
+        processes: vec![TrackProcess { name: name(), command: vec!["/x".into()], ..TrackProcess::default() }],
+        bfd: vec![BfdSession { name: name(), target, ..BfdSession::default() }],
+        interface_delays: vec![InterfaceDelay { interface: "eth0".into(), ..InterfaceDelay::default() }],
+        fifos: vec![Fifo { path: "/x".into(), ..Fifo::default() }],
+        mail: Some(Mail { server: "m".into(), to: vec!["x".into()], ..Mail::default() }),
+        sync: Some(Sync { interface: Some("eth1".into()), ..Sync::default() }),
+        ..Failover::default()
+    }
 }
 
 proptest! {

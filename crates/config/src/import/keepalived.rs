@@ -11,6 +11,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 mod values;
+mod vrrp;
 
 use super::Refused;
 use crate::error::{Diagnostic, Diagnostics};
@@ -89,9 +90,10 @@ struct Globals {
     /// Whose rights scripts have.
     user: (Option<String>, Option<String>),
     log_all_failures: Option<bool>,
-    /// Track files: name, path, weight and whether it is reversed.
-    files: Vec<(String, String, (i32, bool))>,
+    files: Vec<checkers::FileOf>,
     bfd: Vec<(String, Target, Bfd)>,
+    /// What is for all virtual routers.
+    vrrp: vrrp::Defaults,
 }
 
 /// Whether a text is rather keepalived.conf than dirigent.toml: a block of keepalived's begins in it, and no key of
@@ -127,6 +129,7 @@ pub fn keepalived(name: &str, text: &str, id: &str, loader: &dyn Loader) -> Keep
             "bfd_instance" => globals.bfd.extend(checkers::bfd_instance(node, &mut said)),
             // After these, wherever they stand.
             "virtual_server" | "virtual_server_group" => {}
+            word if vrrp::BLOCKS.contains(&word) => {}
             word => match keywords::reason(word, keywords::TOP) {
                 Some(why) => said.note(node, why),
                 None => {
@@ -138,7 +141,15 @@ pub fn keepalived(name: &str, text: &str, id: &str, loader: &dyn Loader) -> Keep
     }
     let services = service::services(&nodes, &globals, &mut said);
     // Each service and the settings have been looked at.
-    let model = Model::new(settings, services, Vec::new()).unwrap_or_default();
+    let failover = vrrp::failover(&nodes, &globals, &globals.files, &mut said);
+    let model = Model::whole(settings, services, Vec::new(), failover).unwrap_or_else(|violations| {
+        // Each has been told of with its place; if one was not, it is now.
+        if said.faults.is_empty() {
+            let place = Place { file: name.into(), line: 1 };
+            violations.iter().for_each(|v| said.fault(&place, v.to_string(), v.remedy()));
+        }
+        Model::default()
+    });
     let Said { refused, mut faults } = said;
     faults.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     faults.dedup();
@@ -158,6 +169,7 @@ fn global_defs(node: &Node, globals: &mut Globals, settings: &mut Settings, said
                     *settings = before;
                 }
             }
+            _ if globals.vrrp.take(n, said) => {}
             word => match keywords::reason(word, keywords::GLOBAL) {
                 Some(why) => said.note(n, why),
                 None => {

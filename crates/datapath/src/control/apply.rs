@@ -109,7 +109,7 @@ struct Before {
 
 enum Part {
     Service(ServiceKey, Option<WantedService>),
-    Rest(Box<WantedSettings>, Vec<dirigent_config::MarkRule>),
+    Rest(Box<WantedSettings>, Vec<dirigent_config::MarkRule>, Box<dirigent_config::Failover>),
 }
 
 impl Before {
@@ -117,7 +117,10 @@ impl Before {
         let service = key.and_then(|key| model.service(&key));
         let part = match key {
             Some(key) => Part::Service(key, service.cloned()),
-            None => Part::Rest(Box::new(model.settings().clone()), model.marks().to_vec()),
+            None => {
+                let failover = Box::new(model.failover().clone());
+                Part::Rest(Box::new(model.settings().clone()), model.marks().to_vec(), failover)
+            }
         };
         Self { presence: presence(service), part }
     }
@@ -127,7 +130,10 @@ impl Before {
         let back = match self.part {
             Part::Service(_, Some(service)) => model.put_service(service),
             Part::Service(key, None) => model.remove_service(&key),
-            Part::Rest(settings, marks) => model.set_settings(*settings).and_then(|()| model.set_marks(marks)),
+            Part::Rest(settings, marks, failover) => model
+                .set_settings(*settings)
+                .and_then(|()| model.set_marks(marks))
+                .and_then(|()| model.set_failover(*failover)),
         };
         // It was never added.
         let _ = back;

@@ -91,7 +91,19 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
         }
     }
     all.extend(unled(model, snapshot));
+    all.extend(alone(model));
     all
+}
+
+/// Failover that is configured and not done.
+fn alone(model: &Model) -> Option<Problem> {
+    let failover = model.failover();
+    let routers = failover.routers.len();
+    (routers > 0 || failover.sync.is_some()).then(|| {
+        let routers = crate::print::count(routers, "virtual router");
+        let what = format!("this version carries failover and synchronisation, and does neither yet ({routers})");
+        Problem::new("failover", what, "let keepalived hold the virtual addresses, with its vrrp_instance blocks alone")
+    })
 }
 
 /// What is wrong with the rules that lead to a device for marks, once it is there.

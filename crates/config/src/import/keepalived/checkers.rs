@@ -1,6 +1,6 @@
 //! Checkers: what keepalived looks at, with its defaults.
 
-use super::syntax::{Node, unescaped};
+use super::syntax::{Node, Place, unescaped};
 use super::values::{address, boolean, integer, integer32, port, rights, script, seconds, timer, word};
 use super::{Globals, Said};
 use crate::health::{
@@ -355,12 +355,13 @@ fn udp(rest: &[&Node], said: &mut Said) -> Probe {
 
 fn file(node: &Node, rest: &[&Node], globals: &Globals, said: &mut Said) -> Option<Probe> {
     let name = needed(node, rest, "track_file", said).and_then(|n| word(n, said))?;
-    let Some((_, path, weight)) = globals.files.iter().find(|(known, ..)| known == name) else {
+    let Some(file) = globals.files.iter().find(|file| file.name == name) else {
         said.fault(&node.place, format!("there is no track_file {name:?}"), "add it, or correct the name");
         return None;
     };
-    let (weight, reverse) = last(rest, "weight").and_then(|n| self::weight(n, said)).unwrap_or(*weight);
-    Some(Probe::File { path: path.clone(), weight, reverse })
+    let (weight, reverse) =
+        last(rest, "weight").and_then(|n| self::weight(n, said)).or(file.weight).unwrap_or((0, false));
+    Some(Probe::File { path: file.path.clone(), weight, reverse })
 }
 
 fn weight(node: &Node, said: &mut Said) -> Option<(i32, bool)> {
@@ -376,22 +377,34 @@ fn weight(node: &Node, said: &mut Said) -> Option<(i32, bool)> {
     }
 }
 
-/// `track_file`, as name, path and weight.
-pub fn track_file(node: &Node, said: &mut Said) -> Option<(String, String, (i32, bool))> {
+/// A `track_file`.
+#[derive(Clone, Debug)]
+pub struct FileOf {
+    pub name: String,
+    pub path: String,
+    /// Weight, and whether it is reversed.
+    pub weight: Option<(i32, bool)>,
+    /// `init_file`.
+    pub initial: Option<Node>,
+    pub place: Place,
+}
+
+/// `track_file`.
+pub fn track_file(node: &Node, said: &mut Said) -> Option<FileOf> {
     let name = word(node, said)?.to_owned();
-    let (mut path, mut number) = (None, (0, false));
+    let (mut path, mut number, mut initial) = (None, None, None);
     for n in node.inside() {
         match n.keyword.as_str() {
             "file" => path = word(n, said).map(unescaped),
-            "weight" => number = weight(n, said).unwrap_or(number),
-            "init_file" => said.note(n, "the director writes no such file: let its owner do so"),
+            "weight" => number = weight(n, said).or(number),
+            "init_file" => initial = Some(n.clone()),
             _ => said.unknown(n, "track_file", &["file", "weight", "init_file"]),
         }
     }
     if path.is_none() {
         said.fault(&node.place, format!("track_file {name} without file"), "add file \"/path\"");
     }
-    Some((name, path?, number))
+    Some(FileOf { name, path: path?, weight: number, initial, place: node.place.clone() })
 }
 
 const BFD: &[&str] = &[
@@ -436,10 +449,8 @@ pub fn bfd_instance(node: &Node, said: &mut Said) -> Option<(String, Target, Bfd
                 bfd.max_hops = u8::try_from(hops).ok().filter(|hops| *hops < 255);
             }
             "multihop" => bfd.multihop = boolean(n, said).unwrap_or(false),
-            "weight" => said.note(n, "it is for VRRP, which this version has not"),
-            "vrrp" => said.note(n, "it is for VRRP, which this version has not"),
-            // Every session here is a checker's.
-            "checker" => {}
+            // For virtual routers: see there.
+            "weight" | "vrrp" | "checker" => {}
             _ => said.unknown(n, "bfd_instance", BFD),
         }
     }

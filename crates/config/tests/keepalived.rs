@@ -1,0 +1,301 @@
+//! Whole configurations of keepalived: each is imported, tells what it should, and prints and reads as the same
+//! Model; and keepalived itself is asked what it thinks of them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use dirigent_config::file;
+use dirigent_config::import::{Keepalived, Loader, keepalived};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const ALL_KEYWORDS: &str = include_str!("../src/import/keepalived/keywords.txt");
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keepalived")
+}
+
+/// The files, by name.
+fn files() -> Vec<(String, String)> {
+    let entries = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
+    names.sort();
+    let read =
+        |path: PathBuf| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap());
+    names.into_iter().map(read).collect()
+}
+
+/// Files beside that which includes them; of wildcards `*` alone.
+struct Beside;
+
+impl Loader for Beside {
+    fn load(&self, pattern: &str, from: &str) -> Result<Vec<(String, String)>, String> {
+        let from = from.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let whole = directory().join(from).join(pattern);
+        let (parent, name) = (whole.parent().unwrap(), whole.file_name().unwrap().to_str().unwrap());
+        let (begin, end) = name.split_once('*').unwrap_or((name, ""));
+        let mut found: Vec<_> = fs::read_dir(parent)
+            .map_err(|e| e.to_string())?
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| {
+                let name_of = path.file_name().unwrap().to_str().unwrap();
+                if name.contains('*') { name_of.starts_with(begin) && name_of.ends_with(end) } else { name_of == name }
+            })
+            .collect();
+        found.sort();
+        let read = |path: PathBuf| {
+            let name = path.strip_prefix(directory()).unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(&path).unwrap())
+        };
+        Ok(found.into_iter().map(read).collect())
+    }
+    fn environment(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+fn import(name: &str, text: &str) -> Keepalived {
+    keepalived(name, text, "lb1", &Beside)
+}
+
+/// Lines that are marked as those that something is told of, `file:line`.
+fn marked(name: &str, text: &str) -> BTreeSet<String> {
+    let lines = text.lines().enumerate().filter(|(_, line)| line.ends_with("# told"));
+    lines.map(|(at, _)| format!("{name}:{}", at + 1)).collect()
+}
+
+#[test]
+fn each_is_imported_and_tells_what_it_should() {
+    let all = files();
+    assert!(all.len() >= 25, "{}", all.len());
+    for (name, text) in all {
+        let found = import(&name, &text);
+        assert!(found.faults.is_empty(), "{name}: {:#?}", found.faults);
+        let told: BTreeSet<_> = found.refused.iter().map(|one| one.place.clone()).collect();
+        let mut expected = marked(&name, &text);
+        if name == "includes.conf" {
+            expected.extend(marked(
+                "parts/global.conf",
+                &fs::read_to_string(directory().join("parts/global.conf")).unwrap(),
+            ));
+        }
+        assert_eq!(told, expected, "{name}: {:#?}", found.refused);
+        assert!(found.refused.iter().all(|one| one.reason.len() > 10), "{name}");
+        let printed = file::to_toml(&found.model);
+        assert_eq!(file::parse("f", &printed).as_ref(), Ok(&found.model), "{name}:\n{printed}");
+        let empty = found.model.services().is_empty() && found.model.failover().is_empty();
+        assert!(!empty, "{name} came to nothing");
+    }
+}
+
+/// Each keyword of the list that the importer's own test goes through is used in a file.
+#[test]
+fn each_keyword_is_used() {
+    let mut text = String::new();
+    let mut open = vec![directory()];
+    while let Some(directory) = open.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => open.push(path),
+                false => text += &fs::read_to_string(path).unwrap(),
+            }
+        }
+    }
+    let used: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.split(['#', '{']).next()?.split_whitespace().next()).collect();
+    let mut missing = BTreeSet::new();
+    for line in ALL_KEYWORDS.lines().filter(|line| !line.starts_with('#')) {
+        let (block, rest) = line.split_once(": ").unwrap();
+        for keyword in rest.split(" ; ").filter_map(|one| one.split_whitespace().next()) {
+            let value = block == "group" || !keyword.starts_with(|c: char| c.is_ascii_alphabetic());
+            let own =
+                ["w", "s", "p", "f", "b"].contains(&keyword) || keyword.starts_with("eth") || keyword.contains(':');
+            if !value && !own && !used.contains(keyword) {
+                missing.insert(keyword);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Keywords that keepalived 2.2.7 does not have, or not as Debian builds it: those lines are judged by the reference
+/// alone.
+const NEWER: &[&str] = &[
+    "config_save_dir",
+    "use_symlink_paths",
+    "set_supplementary_groups",
+    "vrrp_check_unicast_src",
+    "vrrp_owner_ignore_adverts",
+    "v3_checksum_as_v2",
+    "vrrp_delay_after_boot",
+    "include_check",
+    "json_version",
+    "state_dump_file",
+    "stats_dump_file",
+    "json_dump_file",
+    "dbus_no_interface_name",
+    "vrrp_iptables",
+    "vrrp_ipsets",
+    "snmp_vs_stats_update_interval",
+    "snmp_rs_stats_update_interval",
+    "iproute_usr_dir",
+    "iproute_etc_dir",
+    "no_virtual_ipaddress",
+    "multihop",
+    "sni_name",
+    "tls_compliant",
+];
+
+/// Keywords that it takes and calls deprecated, which its test counts as a mistake.
+const DEPRECATED: &[&str] =
+    &["nb_get_retry", "vmac_garp_intvl", "linkbeat_use_polling", "lvs_sync_daemon_interface", "global_tracking"];
+
+/// A file that is all about newer keywords.
+const NEWER_FILES: &[&str] = &["newer.conf"];
+
+/// The text without the lines of newer and deprecated keywords; the others keep their numbers.
+fn judged(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        if !NEWER.contains(&word) && !DEPRECATED.contains(&word) {
+            out += line;
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Whether keepalived can be asked; in continuous integration it must be.
+fn has_judge() -> bool {
+    let there = |mut command: Command| command.output().is_ok_and(|out: Output| out.status.success());
+    let mut keepalived = Command::new("keepalived");
+    keepalived.arg("--version");
+    let mut namespace = Command::new("unshare");
+    namespace.args(["--net", "--mount", "true"]);
+    let found = there(keepalived) && there(namespace);
+    if !found {
+        println!("SKIPPED: keepalived is not installed, or this user makes no namespaces; `make setup` installs it");
+        assert!(std::env::var_os("CI").is_none(), "keepalived must be there in continuous integration");
+    }
+    found
+}
+
+/// Exit status and log of `keepalived -t` for each of some files, in a namespace that has what they name: interfaces,
+/// addresses, programs.
+fn judge(texts: &[(String, String)]) -> Vec<(String, i32, String)> {
+    const SCRIPT: &str = r#"
+        set -e
+        mount -t tmpfs -o mode=755 none /etc/keepalived
+        cp -r "$1"/. /etc/keepalived/
+        chown -R root:root /etc/keepalived
+        cd /etc/keepalived
+        mkdir -p scripts
+        for name in $(grep -rhoE '/etc/keepalived/scripts/[a-z]+' . | sort -u); do
+            printf '#!/bin/sh\n' > "$name"
+            chmod 755 "$name"
+        done
+        ip link set lo up
+        for n in 0 2 4; do ip link add eth$n type veth peer name eth$((n + 1)); done
+        for n in 0 1 2 3 4 5; do ip link set eth$n up; done
+        ip addr add 192.0.2.2/24 dev eth0
+        ip addr add 10.0.0.2/24 dev eth1
+        ip -6 addr add fe80::2/64 dev eth0 nodad
+        cd /etc/keepalived
+        # It ends its whole group of processes when it has looked for scripts, itself included.
+        trap '' TERM
+        for file in *.conf; do
+            code=0
+            setsid --wait sh -c '
+                keepalived -t -n -l -i lb1 -f "$1" & pid=$!
+                n=0
+                # With some mistakes it does not end.
+                while kill -0 $pid 2>/dev/null && [ $n -lt 250 ]; do sleep 0.02; n=$((n + 1)); done
+                kill -KILL $pid 2>/dev/null
+                wait $pid' sh "$file" > "$1/$file.log" 2>&1 || code=$?
+            echo "$code" > "$1/$file.code"
+        done
+    "#;
+    let place = tempdir();
+    let copy = |from: &str| {
+        let to = place.join(from);
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(directory().join(from)).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_file() {
+                fs::write(to.join(entry.file_name().unwrap()), judged(&fs::read_to_string(&entry).unwrap())).unwrap();
+            }
+        }
+    };
+    ["parts", "parts/more"].into_iter().for_each(copy);
+    for (name, text) in texts {
+        fs::write(place.join(name), text).unwrap();
+    }
+    let mut command = Command::new("unshare");
+    let out = command.args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"]).arg(&place).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let read = |name: &str, end: &str| fs::read_to_string(place.join(format!("{name}.{end}"))).unwrap();
+    let found = texts.iter().map(|(name, _)| {
+        let code = read(name, "code").trim().parse().unwrap();
+        (name.clone(), code, read(name, "log"))
+    });
+    let found = found.collect();
+    fs::remove_dir_all(&place).unwrap();
+    found
+}
+
+fn tempdir() -> PathBuf {
+    let name = format!("dirigent-keepalived-{}-{:?}", std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(name.replace(['(', ')'], ""));
+    fs::create_dir(&path).unwrap();
+    path
+}
+
+/// What is good here is good there.
+#[test]
+fn keepalived_takes_the_files_as_well() {
+    if !has_judge() {
+        return;
+    }
+    let all = files().into_iter().filter(|(name, _)| !NEWER_FILES.contains(&name.as_str()));
+    let all: Vec<_> = all.map(|(name, text)| (name, judged(&text))).collect();
+    let wrong: Vec<_> = judge(&all).into_iter().filter(|(_, code, _)| *code != 0).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+const GOOD: &str = include_str!("broken/good.conf");
+const BROKEN: &str = include_str!("broken/keepalived.txt");
+
+/// Where this importer refuses what keepalived takes, and why.
+const STRICTER: &[(&str, &str)] = &[
+    ("192.0.2.20-22 443 => 10.0.0.0/8 443", "16 million services are too many"),
+    ("virtual_server_group web => virtual_server_group wob", "a service by a group that is not there does nothing"),
+    ("virtual_server 192.0.2.10 80 { => virtual_server 224.0.0.1 80 {", "a virtual address is unicast"),
+    ("quorum_up \"/etc/keepalived/scripts/up a\" => quorum_up \"\"", "it names no program"),
+    ("lthreshold 5 => lthreshold 11", "the kernel would refuse it later"),
+    ("path /health => path health", "no server would understand the request"),
+    ("status_code 200-299 => regex_options caseless", "options of what is not there do nothing"),
+    ("virtual_server fwmark 7 => include none.conf ; virtual_server fwmark 7", "a file that is named must be there"),
+    ("lvs_sync_daemon eth1 OUT id 7 => lvs_sync_daemon eth1 NONE id 7", "it would follow nobody"),
+    ("192.0.2.11/24 => 192.0.2.10/24", "an address that is there twice was meant to be another"),
+];
+
+/// What keepalived takes is taken here: of the broken files none that it would be content with.
+#[test]
+fn keepalived_refuses_what_is_refused_here() {
+    if !has_judge() {
+        return;
+    }
+    let mut all = vec![("good.conf".to_owned(), GOOD.to_owned())];
+    let lines: Vec<_> = BROKEN.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let (old, new) = line.split_once(" => ").unwrap();
+        all.push((format!("broken{at:03}.conf"), GOOD.replacen(old, &new.replace(" ; ", "\n"), 1)));
+    }
+    let mut found = judge(&all).into_iter();
+    let (_, code, log) = found.next().unwrap();
+    assert_eq!(code, 0, "the good file: {log}");
+    let taken = found.zip(&lines).filter(|((_, code, _), _)| *code == 0).map(|(_, line)| *line);
+    let taken: Vec<_> = taken.filter(|line| !STRICTER.iter().any(|(known, _)| known == line)).collect();
+    assert!(taken.is_empty(), "keepalived takes: {taken:#?}");
+    assert!(STRICTER.iter().all(|(known, why)| lines.contains(known) && !why.is_empty()));
+}
