@@ -83,9 +83,133 @@ fn each_is_imported_and_tells_what_it_should() {
         assert!(found.refused.iter().all(|one| one.reason.len() > 10), "{name}");
         let printed = file::to_toml(&found.model);
         assert_eq!(file::parse("f", &printed).as_ref(), Ok(&found.model), "{name}:\n{printed}");
+        assert!(!printed.contains("\"$"), "{name} has a variable without its value:\n{printed}");
         let empty = found.model.services().is_empty() && found.model.failover().is_empty();
         assert!(!empty, "{name} came to nothing");
     }
+}
+
+/// What some of them become, as a person would write it.
+#[test]
+fn some_become_this() {
+    for (name, expected) in [
+        (
+            "simple-backup.conf",
+            r#"version = 1
+
+[[router]]
+name = "VI_1"
+interface = "eth0"
+version = 2
+vrid = 51
+preempt_delay = "30s"
+addresses = [{ address = "192.0.2.10/24", device = "eth0", label = "eth0:vip" }]
+higher_prio_send_advert = false
+
+[router.authentication]
+password = "s3cret"
+
+[router.announce]
+delay = "2s"
+"#,
+        ),
+        (
+            "unicast-cloud.conf",
+            r#"version = 1
+
+[failover]
+startup_delay = "5s"
+
+[[router]]
+name = "CLOUD"
+interface = "eth0"
+version = 2
+vrid = 60
+priority = 110
+interval = "2s"
+preempt = false
+addresses = [{ address = "203.0.113.10", device = "lo", track = false }]
+source = "192.0.2.2"
+track_source = true
+peers = ["192.0.2.3", "192.0.2.4"]
+check_unicast_src = true
+unicast_ttl = 64
+higher_prio_send_advert = false
+
+[router.notify]
+master = { command = ["/etc/keepalived/scripts/attach"], user = "daemon" }
+backup = { command = ["/etc/keepalived/scripts/detach", "elastic address"], user = "root", group = "root" }
+fault = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }
+stop = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }
+deleted = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }
+lower_prio = { command = ["/etc/keepalived/scripts/attach"], user = "daemon" }
+all = { command = ["/etc/keepalived/scripts/role"], user = "daemon" }
+"#,
+        ),
+        (
+            "mail.conf",
+            r#"version = 1
+
+[[router]]
+name = "L"
+interface = "eth0"
+version = 2
+vrid = 150
+addresses = ["192.0.2.150"]
+higher_prio_send_advert = false
+mail = true
+
+[[router]]
+name = "N"
+interface = "eth1"
+version = 2
+vrid = 151
+addresses = ["10.0.0.151"]
+higher_prio_send_advert = false
+mail = false
+
+[mail]
+server = "192.0.2.25"
+port = 2525
+to = ["ops@example.com", "oncall@example.com"]
+from = "lb@example.com"
+helo = "lb.example.com"
+host = "mailer"
+timeout = "20s"
+routers = true
+services = false
+no_faults = true
+"#,
+        ),
+        (
+            "conditions.conf",
+            r#"version = 1
+
+[[router]]
+name = "SHARED"
+interface = "eth0"
+version = 2
+vrid = 110
+priority = 150
+state = "master"
+addresses = ["192.0.2.110/24"]
+source = "192.0.2.2"
+peers = ["192.0.2.3"]
+higher_prio_send_advert = false
+"#,
+        ),
+    ] {
+        let text = fs::read_to_string(directory().join(name)).unwrap();
+        assert_eq!(file::to_toml(&import(name, &text).model), expected, "{name}");
+    }
+    let all = files();
+    let (_, text) = all.iter().find(|(name, _)| name == "dr-director.conf").unwrap();
+    let sync = import("f", text).model.failover().sync.clone().unwrap();
+    assert_eq!((sync.router.as_deref(), sync.interface.as_deref()), (Some("WEB"), Some("eth1")));
+    assert_eq!(
+        (sync.id, sync.port, sync.ttl, sync.maxlen, sync.group.to_string().as_str()),
+        (7, 8849, 2, Some(1400), "224.0.0.88")
+    );
 }
 
 /// Each keyword of the list that the importer's own test goes through is used in a file.

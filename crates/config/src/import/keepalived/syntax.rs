@@ -191,7 +191,7 @@ impl Reader<'_> {
                 let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
                 let bare = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
                 let (name, behind) = braced.unwrap_or_else(|| after.split_at(bare));
-                let ends = braced.is_some() || behind.is_empty() || behind.starts_with([' ', '\t']);
+                let ends = braced.is_some() || behind.is_empty() || behind.starts_with([' ', '\t', '\n']);
                 match self.variable(name, place).filter(|_| ends) {
                     Some(value) => {
                         any = true;
