@@ -80,8 +80,80 @@ pub struct Status {
     pub timeouts: Timeouts,
     /// The virtual addresses.
     pub virtual_addresses: Vec<VirtualAddress>,
+    /// The virtual routers.
+    #[serde(default)]
+    pub virtual_routers: Vec<VirtualRouter>,
     /// What is wrong now.
     pub problems: Vec<Problem>,
+}
+
+/// A virtual router of this host (VRRP).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VirtualRouter {
+    /// Its name.
+    pub name: String,
+    /// Its sync group.
+    pub group: Option<String>,
+    /// The interface that it speaks by.
+    pub interface: String,
+    /// Version of VRRP: 2 or 3.
+    pub version: u8,
+    /// Address family of its adverts: 4 or 6.
+    pub family: u8,
+    /// Its number on the link.
+    pub vrid: u8,
+    /// `master`, `backup`, `fault`, or `stopped`: it has not begun.
+    pub state: String,
+    /// Why it is so.
+    pub why: String,
+    /// When it came to be so, in seconds since 1970 (UTC).
+    pub since_s: u64,
+    /// Seconds since then.
+    pub for_s: u64,
+    /// Its priority now.
+    pub priority: u8,
+    /// Its priority without what is tracked.
+    pub configured_priority: u8,
+    /// The address that its adverts come from; none: its interface has none.
+    pub source: Option<String>,
+    /// Its addresses: this host's while it is master.
+    pub addresses: Vec<String>,
+    /// The other master that was heard last.
+    pub master: Option<HeardMaster>,
+    /// It is master, and there are signs of another one.
+    pub contended: bool,
+    /// It gave way when an operator asked, and takes over from nobody that lives.
+    pub gave_way: bool,
+}
+
+/// A master of a virtual router, on another host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeardMaster {
+    /// Where its adverts come from.
+    pub address: String,
+    /// The priority that they say.
+    pub priority: u8,
+    /// Milliseconds since the last one.
+    pub heard_ms: u64,
+}
+
+/// What would happen to a virtual router.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rehearsal {
+    /// Its name.
+    pub router: String,
+    /// `taken over`, `unknown` (no other router was ever heard), or `nothing changes`: it is not master here.
+    pub outcome: String,
+    /// Who takes over, or is master.
+    pub by: Option<String>,
+    /// In how many milliseconds, if no advert is lost.
+    pub expected_ms: Option<u64>,
+    /// And at the latest.
+    pub latest_ms: Option<u64>,
+    /// When it comes back if there is nobody else.
+    pub comes_back_ms: Option<u64>,
+    /// The same for people.
+    pub text: String,
 }
 
 /// The daemon of a director.
@@ -547,10 +619,18 @@ pub enum Event {
     },
     /// What the director is for its addresses changed.
     Role {
-        /// `active`, or `ended`: the daemon ends, and forwarding goes on or is removed.
+        /// `active`, or `ended`: the daemon ends, and forwarding goes on or is removed. Of a virtual router its state and
+        /// its name: `master web`.
         role: String,
         /// Why.
         why: String,
+    },
+    /// Something is wrong about a virtual router's addresses: another master, or another host that has them.
+    Alarm {
+        /// The virtual router.
+        router: String,
+        /// What is wrong, or is over.
+        what: String,
     },
     /// Packets were dropped, more than the asker's threshold.
     Drops {

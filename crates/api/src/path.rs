@@ -42,5 +42,12 @@ pub const IPVSADM: &str = "/v1/ipvsadm";
 pub const DRAIN: &str = "/v1/drain";
 /// POST [`crate::ServerName`]: the opposite; [`crate::Drained`].
 pub const UNDRAIN: &str = "/v1/undrain";
+/// GET: a list of [`crate::VirtualRouter`].
+pub const FAILOVER: &str = "/v1/failover";
+/// POST: masters give way, all or the one of `?router=NAME` with its group; with `?back=true` they take over again when
+/// their priority says so; [`crate::Changed`].
+pub const HAND_OVER: &str = "/v1/failover/now";
+/// GET: a list of [`crate::Rehearsal`]; `?router=NAME`, `?what=hand-over|stop|link`.
+pub const REHEARSE: &str = "/v1/failover/rehearse";
 /// POST: removes the director and ends the daemon; [`crate::Changed`].
 pub const DETACH: &str = "/v1/detach";

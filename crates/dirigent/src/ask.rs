@@ -55,6 +55,14 @@ impl Target {
         let path = query.map_or_else(|| path::ZERO.to_owned(), |query| format!("{}?{query}", path::ZERO));
         self.change(&path).await?.ok_or_else(|| self.absent())
     }
+    /// What only the daemon knows.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        client::call(&self.socket, Method::GET, path).await?.ok_or_else(|| self.no_daemon())
+    }
+    /// Has the daemon do something, which nobody else can.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        client::call(&self.socket, Method::POST, path).await?.ok_or_else(|| self.no_daemon())
+    }
     /// Has the daemon do something.
     pub async fn change(&self, path: &str) -> Result<Option<Changed>> {
         client::call(&self.socket, Method::POST, path).await

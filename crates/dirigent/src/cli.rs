@@ -151,6 +151,12 @@ Examples:
         #[command(flatten)]
         change: ChangeArgs,
     },
+    /// Virtual routers: who is master of the virtual addresses
+    #[command(subcommand, arg_required_else_help = true)]
+    Failover(FailoverCommand),
+    /// Take virtual addresses away when the daemon can not: started by it, not by people
+    #[command(hide = true)]
+    Guard,
     /// What is configured, how it came so, and how to change it as a whole
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
@@ -456,6 +462,58 @@ pub struct ChangeArgs {
     /// How to print.
     #[command(flatten)]
     pub print: PrintArgs,
+}
+
+/// Commands on virtual routers.
+#[derive(Debug, Subcommand)]
+pub enum FailoverCommand {
+    /// Show them: state, priority, and which master was heard
+    #[command(after_help = "\
+Examples:
+  dirigent failover status
+  dirigent failover status --watch=500ms --json")]
+    Status(ListArgs),
+    /// Give way to another host now: all that are master here, or one with its group
+    #[command(after_help = "\
+Examples:
+  dirigent failover now
+  dirigent failover now web
+
+Before maintenance. The other host takes over at once; with nobody there this one comes back. It does not take over
+from a living master until `dirigent failover back`, or until it was master again.")]
+    Now {
+        /// A virtual router or a group of them [default: all]
+        router: Option<String>,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// After `now`: take over again where the priority is higher
+    #[command(after_help = "\
+Example:
+  dirigent failover back web")]
+    Back {
+        /// A virtual router or a group of them [default: all]
+        router: Option<String>,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
+    /// Say what would happen, and change nothing: who takes over, and when
+    #[command(after_help = "\
+Examples:
+  dirigent failover rehearse
+  dirigent failover rehearse web --what link --json")]
+    Rehearse {
+        /// A virtual router or a group of them [default: all]
+        router: Option<String>,
+        /// hand-over, as `failover now`; stop, as `stop --detach`; link: this host is gone without a word
+        #[arg(long, value_name = "WHAT", default_value = "hand-over", value_parser = ["hand-over", "stop", "link"])]
+        what: String,
+        /// How to print.
+        #[command(flatten)]
+        print: PrintArgs,
+    },
 }
 
 /// Commands on what is configured.

@@ -5,7 +5,7 @@ use crate::cli::{Command, ConnectionCommand, ListArgs, PrintArgs, ServerCommand,
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
 use crate::netfilter::Netfilter;
-use crate::{configure, daemon, drain, edit, events, print, watch};
+use crate::{configure, daemon, drain, edit, events, failover, print, watch};
 use dirigent_api::{Changed, Problem, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
@@ -46,9 +46,10 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
             let extra = [("replace", replace.then(|| "true".to_owned()))];
             configure::told(&target, path::RELOAD, &extra, &(), &args).await
         }
+        Command::Failover(command) => failover::run(&target, command).await,
         Command::Config(command) => configure::run(&target, &command).await,
         Command::Stop(stop) => show(&detach(&target).await?, How::once(stop.print), told),
-        Command::Run(_) | Command::Lab(_) | Command::Realserver(_) | Command::Import(_) => Ok(()),
+        Command::Guard | Command::Run(_) | Command::Lab(_) | Command::Realserver(_) | Command::Import(_) => Ok(()),
         Command::Ipvsadm { .. } | Command::Proc { .. } | Command::Sysctl { .. } => Ok(()),
         Command::Completions { .. } | Command::Man { .. } | Command::Openapi | Command::Prepare { .. } => Ok(()),
     }
@@ -56,14 +57,15 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
 
 /// How something is printed.
 #[derive(Clone, Copy)]
-struct How {
+pub struct How {
     json: bool,
     /// It is printed again and again: JSON by the line.
     again: bool,
 }
 
 impl How {
-    fn once(print: PrintArgs) -> Self {
+    /// Once.
+    pub fn once(print: PrintArgs) -> Self {
         Self { json: print.json, again: false }
     }
     fn json<T: Serialize>(self, value: &T) -> Result<()> {
@@ -72,12 +74,13 @@ impl How {
 }
 
 /// Once, or until it is interrupted.
-async fn watched(list: ListArgs, mut once: impl AsyncFnMut(How) -> Result<()>) -> Result<()> {
+pub async fn watched(list: ListArgs, mut once: impl AsyncFnMut(How) -> Result<()>) -> Result<()> {
     let how = How { again: list.watch.is_some(), ..How::once(list.print) };
     watch::run(list.watch, async || once(how).await).await
 }
 
-fn show<T: Serialize>(value: &T, as_: How, text: impl Fn(&T) -> String) -> Result<()> {
+/// As JSON, or as text.
+pub fn show<T: Serialize>(value: &T, as_: How, text: impl Fn(&T) -> String) -> Result<()> {
     if as_.json { as_.json(value) } else { print::text(&text(value)) }
 }
 

@@ -41,6 +41,7 @@ fn line(event: &Event) -> String {
             format!("quorum    {service} {}", if *up { "has its quorum again" } else { "has lost its quorum" })
         }
         Event::Role { role, why } => format!("role      {role}: {why}"),
+        Event::Alarm { router, what } => format!("alarm     virtual router {router}: {what}"),
         Event::Drops { reason, text, per_second } => format!("drops     {per_second}/s {reason}: {text}"),
         Event::Missed { events } => {
             format!("missed    {}: this command was too slow", print::count(*events as usize, "event"))

@@ -13,6 +13,7 @@ mod daemon;
 mod drain;
 mod edit;
 mod events;
+mod failover;
 mod failure;
 mod import;
 mod ipvsadm;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     } else {
         Cli::parse()
     };
-    log(matches!(cli.command, Command::Run(_)));
+    log(matches!(cli.command, Command::Run(_) | Command::Guard));
     // Before there are threads.
     if let Err(failure) = give_up_root(&cli) {
         print::problems(&failure.problems);
@@ -116,6 +117,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
     let Cli { instance, socket, command } = cli;
     match command {
         Command::Run(config) => daemon::run(config.config.as_deref(), instance, socket).await?,
+        Command::Guard => daemon::failover::guard::run(&Target::new(instance, socket).instance)?,
         Command::Lab(command) => return lab::run(command).await,
         Command::Realserver(command) => return realserver::run(command),
         Command::Import(command) => return import::run(&command),

@@ -22,6 +22,7 @@ pub mod routes;
 pub mod rules;
 pub mod sysctl;
 pub mod vip;
+pub mod vrrp;
 pub mod watch;
 
 pub use error::{Error, Result};

@@ -225,6 +225,15 @@ impl Snapshot {
         })
     }
 
+    /// Reads links and addresses, and nothing else.
+    pub fn read_own(netlink: &mut Netlink) -> Result<Self> {
+        Ok(Snapshot {
+            links: netlink.links()?.into_iter().map(|link| (link.index, link)).collect(),
+            addresses: netlink.addresses()?,
+            ..Snapshot::default()
+        })
+    }
+
     /// Whether the address is one of this host's to every packet.
     pub fn is_local(&self, ip: IpAddr) -> bool {
         let delivers = |route: &RouteEntry| route.local && contains(route.destination, ip);

@@ -17,6 +17,8 @@ use tokio::io::unix::AsyncFd;
 const BUFFER: usize = 4 << 20;
 /// RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE.
 const GROUPS: [u32; 8] = [1, 3, 5, 7, 8, 9, 11, 19];
+/// RTNLGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR.
+const OWN: [u32; 3] = [1, 5, 9];
 
 /// What a change was about. The new state is in the watcher's snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,11 +45,23 @@ pub struct Watcher {
     netlink: Netlink,
     snapshot: Snapshot,
     routes_stale: bool,
+    /// Links and addresses are all it looks at.
+    own: bool,
 }
 
 impl Watcher {
     /// Subscribes, then reads everything, so that no change falls between. Needs a tokio runtime with IO.
     pub fn start() -> Result<Self> {
+        Self::of(&GROUPS, false)
+    }
+
+    /// The same of links and addresses only: routes and neighbours, of which there may be very many, are neither read
+    /// nor waited for.
+    pub fn of_own() -> Result<Self> {
+        Self::of(&OWN, true)
+    }
+
+    fn of(groups: &[u32], own: bool) -> Result<Self> {
         tokio::runtime::Handle::try_current().map_err(|error| {
             Error::refused(format!("changes cannot be watched: {error}"), "call it from async code")
         })?;
@@ -55,7 +69,7 @@ impl Watcher {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind(&SocketAddr::new(0, 0))?;
             socket.set_non_blocking(true)?;
-            GROUPS.iter().try_for_each(|group| socket.add_membership(*group))?;
+            groups.iter().try_for_each(|group| socket.add_membership(*group))?;
             // SAFETY: a netlink socket owns its descriptor, never exchanges it, and closes it only when dropped with the
             // `AsyncFd` that it moves into here.
             Ok(unsafe { AsyncFd::register(socket) }?)
@@ -63,13 +77,13 @@ impl Watcher {
         let reports = subscribe().context(|| "subscribing to changes of the network")?;
         enlarge(reports.get_ref());
         let mut netlink = Netlink::route()?;
-        let snapshot = Snapshot::read(&mut netlink)?;
-        Ok(Watcher { reports, netlink, snapshot, routes_stale: false })
+        let snapshot = if own { Snapshot::read_own(&mut netlink)? } else { Snapshot::read(&mut netlink)? };
+        Ok(Watcher { reports, netlink, snapshot, routes_stale: false, own })
     }
 
     /// The network as of the last [`changes`](Self::changes). Reads the routes again if they have changed since.
     pub fn snapshot(&mut self) -> Result<&Snapshot> {
-        if self.routes_stale {
+        if self.routes_stale && !self.own {
             self.snapshot.routes = self.netlink.routes()?;
             self.snapshot.rules = self.netlink.table_rules()?;
             self.routes_stale = false;
@@ -77,9 +91,15 @@ impl Watcher {
         Ok(&self.snapshot)
     }
 
+    /// A link as of the last [`changes`](Self::changes).
+    pub fn own_link(&self, name: &str) -> Option<&crate::Link> {
+        self.snapshot.link_named(name)
+    }
+
     /// Reads everything anew, after a change of one's own that the snapshot is to have at once.
     pub fn refresh(&mut self) -> Result<()> {
-        self.snapshot = Snapshot::read(&mut self.netlink)?;
+        self.snapshot =
+            if self.own { Snapshot::read_own(&mut self.netlink)? } else { Snapshot::read(&mut self.netlink)? };
         self.routes_stale = false;
         Ok(())
     }

@@ -95,15 +95,17 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
     all
 }
 
-/// Failover that is configured and not done.
-fn alone(model: &Model) -> Option<Problem> {
+/// What of failover is configured and not done.
+fn alone(model: &Model) -> Vec<Problem> {
     let failover = model.failover();
-    let routers = failover.routers.len();
-    (routers > 0 || failover.sync.is_some()).then(|| {
-        let routers = crate::print::count(routers, "virtual router");
-        let what = format!("this version carries failover and synchronisation, and does neither yet ({routers})");
-        Problem::new("failover", what, "let keepalived hold the virtual addresses, with its vrrp_instance blocks alone")
-    })
+    let remedy = "remove it, or let keepalived do this virtual router";
+    let mut all: Vec<_> =
+        super::failover::undone(failover).into_iter().map(|(place, what)| Problem::new(place, what, remedy)).collect();
+    if failover.sync.is_some() {
+        let what = "this version carries the synchronisation of connections, and does not do it yet";
+        all.push(Problem::new("sync", what, "connections begin anew on the other director meanwhile"));
+    }
+    all
 }
 
 /// What is wrong with the rules that lead to a device for marks, once it is there.
@@ -136,7 +138,10 @@ fn unled(model: &Model, snapshot: &Snapshot) -> Option<Problem> {
 /// Virtual addresses that nobody here holds, and that the daemon does not manage.
 fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
     let held = |ip: IpAddr| vip::holder(snapshot, ip).is_some() || snapshot.is_local(ip);
-    let missing = virtual_addresses(model).into_iter().filter(|(ip, managed)| !managed && !held(*ip));
+    // A virtual router's are another host's as well as this one's.
+    let moves = |ip: IpAddr| model.failover().routers.iter().flat_map(|r| r.all_addresses()).any(|a| a.address == ip);
+    let missing =
+        virtual_addresses(model).into_iter().filter(|(ip, managed)| !managed && !held(*ip) && !moves(*ip));
     let problem = |ip: IpAddr| {
         let length = if ip.is_ipv4() { 32 } else { 128 };
         let remedy = format!("add it (`ip address add {ip}/{length} dev lo`), or set vip = \"manage\"");

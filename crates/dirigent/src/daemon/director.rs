@@ -8,6 +8,7 @@ pub use edit::{Do, Edit};
 
 use super::config;
 use super::events::Events;
+use super::failover::Failover;
 use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
@@ -48,6 +49,7 @@ pub struct Director {
     model: Model,
     /// Health of the servers.
     pub health: Health,
+    failover: Failover,
     /// Goes up with each change.
     generation: u64,
     kept: Kept,
@@ -76,6 +78,12 @@ impl Director {
     pub async fn start(path: Option<&Path>, named: Option<String>, file: Model) -> Result<Self> {
         let settings = file.settings();
         let instance = Instance::new(&settings.instance)?;
+        let events = Events::default();
+        let mut failover = Failover::new(instance.name(), events.clone());
+        // A master that goes on has no time to lose.
+        if instance.exists() {
+            failover.follow(file.failover())?;
+        }
         let size = Size::of(settings.connections)?;
         let maps = size.maps();
         let mut options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &maps };
@@ -111,10 +119,11 @@ impl Director {
             tables: Tables::open(&kernel, &layered.model)?,
             model: begun.model.clone(),
             health,
+            failover,
             sweeper: None,
             rates: Rates::default(),
             watch: None,
-            events: Events::default(),
+            events,
             netfilter: Netfilter::read(),
             instance,
             kernel,
@@ -151,6 +160,9 @@ impl Director {
         self.vips.follow(&self.model)?;
         self.announce();
         self.health.enforce(&self.model, layered, &self.events);
+        self.failover.follow(self.model.failover())?;
+        self.tell_quorums();
+        self.failover.ready()?;
         let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?);
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
         let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events());
@@ -198,6 +210,7 @@ impl Director {
             tracing::error!("servers' health is not in force yet: {failure}");
             self.health.again(services.iter().map(|service| service.key));
         }
+        self.tell_quorums();
     }
 
     /// Zeroes all counters, or those of the service of this name and its servers.
@@ -339,7 +352,41 @@ impl Director {
         self.tables.apply(plan)?;
         self.set_destinations()?;
         self.follow_network(interfaces_differ)?;
-        self.vips.follow(&self.model)
+        self.vips.follow(&self.model)?;
+        self.failover.follow(self.model.failover())
+    }
+
+    /// Virtual routers hear which of the services that they track have their quorum.
+    fn tell_quorums(&mut self) {
+        let failover = self.model.failover();
+        let tracks = failover.routers.iter().map(|r| &r.track).chain(failover.groups.iter().map(|g| &g.track));
+        let up = |name: &String| {
+            let key = ServiceKey::parse(name);
+            key.and_then(|key| self.model.service(&key)).is_some_and(|service| self.health.has_quorum(service))
+        };
+        let names = tracks.flat_map(|track| &track.services).map(|tracked| tracked.name.clone());
+        let up = names.filter(up).collect();
+        self.failover.services(up);
+    }
+
+    /// The virtual routers.
+    pub fn virtual_routers(&self) -> Vec<dirigent_api::VirtualRouter> {
+        self.failover.routers()
+    }
+
+    /// Virtual routers give way, or take part again.
+    pub fn hand_over(&self, router: Option<&str>, back: bool) -> Result<Changed> {
+        let operations = self.failover.hand_over(router, back)?;
+        Ok(Changed { generation: self.generation, operations, notes: Vec::new() })
+    }
+
+    /// What would happen to virtual routers.
+    pub fn rehearse(
+        &self,
+        router: Option<&str>,
+        what_if: dirigent_failover::WhatIf,
+    ) -> Result<Vec<dirigent_api::Rehearsal>> {
+        self.failover.rehearse(router, what_if)
     }
 
     fn problems(&mut self) -> Result<Vec<Problem>> {
@@ -387,6 +434,7 @@ impl Director {
             }),
             interfaces: self.interfaces.all().map(interface).collect(),
             virtual_addresses: vip::report(&self.model, &snapshot),
+            virtual_routers: self.failover.routers(),
             problems: self.problems()?,
             ..reader.status()?
         })

@@ -248,6 +248,11 @@ impl Health {
         self.unsettled.extend(services);
     }
 
+    /// Whether a service has its quorum; without checks it has.
+    pub fn has_quorum(&self, service: &Service) -> bool {
+        !matters(service) || self.memories.get(&service.key).cloned().unwrap_or_default().is_up()
+    }
+
     /// Whether something waits to be put into force.
     pub fn is_settled(&self) -> bool {
         self.unsettled.is_empty()

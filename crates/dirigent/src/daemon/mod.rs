@@ -3,6 +3,7 @@
 pub mod config;
 mod director;
 mod events;
+pub mod failover;
 pub mod health;
 mod interfaces;
 mod kept;
@@ -116,6 +117,7 @@ pub fn remove(instance: &Instance) -> Result<Changed> {
     operations.extend(gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)));
     operations.push("removed the maps, with all connections and counters".to_owned());
     operations.extend(vip::release_recorded(instance.name())?);
+    operations.extend(failover::release(instance.name())?);
     kept::Kept::of(instance.name()).forget()?;
     health::forget(instance.name())?;
     Ok(Changed { generation: 0, operations, notes: Vec::new() })
@@ -160,7 +162,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
             () = signals.end.asked() => {
                 tracing::info!(
                     "the daemon ends, and forwarding goes on: programs and maps of {} stay in the kernel, and a new daemon \
-                     takes them over; `dirigent stop --detach` removes them",
+                     takes them over, and what virtual routers hold, if it comes in time; `dirigent stop --detach` removes them",
                     director.instance().name()
                 );
                 return Ok(());
@@ -216,6 +218,15 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
                 tracing::info!("asked for: {line}");
             }
             let _ = to.send(done);
+        }
+        Ask::Failover(to) => {
+            let _ = to.send(Ok(director.virtual_routers()));
+        }
+        Ask::HandOver { router, back, to } => {
+            let _ = to.send(told(director.hand_over(router.as_deref(), back), "failover"));
+        }
+        Ask::Rehearse { router, what_if, to } => {
+            let _ = to.send(director.rehearse(router.as_deref(), what_if));
         }
         Ask::Detach(to) => {
             let done = director.detach();

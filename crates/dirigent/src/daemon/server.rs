@@ -26,9 +26,11 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Json, Router};
 use dirigent_api::{
-    Changed, Configuration, Document, Drained, IpvsadmDone, Past, ServerName, ServiceSpec, Status, path,
+    Changed, Configuration, Document, Drained, IpvsadmDone, Past, Rehearsal, ServerName, ServiceSpec, Status,
+    VirtualRouter, path,
 };
 use dirigent_datapath::kernel::Instance;
+use dirigent_failover::WhatIf;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +73,26 @@ pub enum Ask {
     Zero(Option<String>, oneshot::Sender<Result<Changed>>),
     /// Begin (true) or end the drain of a server.
     Drain(Asked, ServerName, bool, oneshot::Sender<Result<Drained>>),
+    /// The virtual routers.
+    Failover(oneshot::Sender<Result<Vec<VirtualRouter>>>),
+    /// Virtual routers give way, or take part again.
+    HandOver {
+        /// Which, with its group; none: all.
+        router: Option<String>,
+        /// The latter.
+        back: bool,
+        /// The answer.
+        to: oneshot::Sender<Result<Changed>>,
+    },
+    /// What would happen to them.
+    Rehearse {
+        /// Which, with its group; none: all.
+        router: Option<String>,
+        /// What is imagined.
+        what_if: WhatIf,
+        /// The answer.
+        to: oneshot::Sender<Result<Vec<Rehearsal>>>,
+    },
     /// Remove everything, and end.
     Detach(oneshot::Sender<Result<Changed>>),
 }
@@ -167,6 +189,7 @@ impl Running {
         (name = "servers", description = "Real servers"),
         (name = "connections", description = "Connections"),
         (name = "stats", description = "Counters"),
+        (name = "failover", description = "Virtual routers"),
         (name = "config", description = "What is configured, and how it came so"),
     )
 )]
@@ -194,6 +217,9 @@ fn described() -> (Router<Shared>, OpenApi) {
         .routes(routes!(write::ipvsadm))
         .routes(routes!(write::drain))
         .routes(routes!(write::undrain))
+        .routes(routes!(read::failover))
+        .routes(routes!(read::rehearse))
+        .routes(routes!(write::hand_over))
         .routes(routes!(write::detach))
         .split_for_parts()
 }

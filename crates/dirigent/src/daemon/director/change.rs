@@ -330,6 +330,7 @@ impl Director {
             return Err(failure);
         }
         self.health.enforce(&self.model, layered, &self.events);
+        self.tell_quorums();
         if let Some(file) = file {
             self.kept.put_file(&file)?;
             self.file = file;
@@ -357,6 +358,8 @@ impl Director {
     pub fn detach(&mut self) -> Result<Changed> {
         self.sweeper = None;
         self.watch = None;
+        // Others take over before this host has nothing to forward with.
+        self.failover.end();
         remove(&self.instance)
     }
 }

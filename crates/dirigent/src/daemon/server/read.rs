@@ -6,7 +6,11 @@ use crate::daemon::naming;
 use crate::failure::{Failure, code};
 use axum::Json;
 use axum::extract::State;
-use dirigent_api::{Configuration, Connections, Past, Server, ServerName, Service, ServiceSpec, Stats, Status, path};
+use dirigent_api::{
+    Configuration, Connections, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status, VirtualRouter,
+    path,
+};
+use dirigent_failover::WhatIf;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -154,4 +158,43 @@ pub async fn configuration(
 )]
 pub async fn history(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Vec<Past>> {
     shared.ask(|to| Ask::History(query.limit.unwrap_or(HISTORY), to)).await.map(Json)
+}
+
+/// The virtual routers, and what they are now.
+#[utoipa::path(
+    get, path = path::FAILOVER, tag = "failover", responses((status = 200, body = Vec<VirtualRouter>), Refused)
+)]
+pub async fn failover(State(shared): State<Shared>) -> Answer<Vec<VirtualRouter>> {
+    shared.ask(Ask::Failover).await.map(Json)
+}
+
+/// What is imagined.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Imagined {
+    /// Of this virtual router or group; without it of all.
+    router: Option<String>,
+    /// `hand-over` (default), `stop`: the director is removed, or `link`: this host is gone without a word.
+    what: Option<String>,
+}
+
+/// What would happen to virtual routers: who takes over, and when.
+#[utoipa::path(
+    get, path = path::REHEARSE, tag = "failover", params(Imagined),
+    responses((status = 200, body = Vec<Rehearsal>), Refused)
+)]
+pub async fn rehearse(
+    State(shared): State<Shared>,
+    Parameters(Imagined { router, what }): Parameters<Imagined>,
+) -> Answer<Vec<Rehearsal>> {
+    let what_if = match what.as_deref() {
+        None | Some("hand-over") => WhatIf::HandsOver,
+        Some("stop") => WhatIf::Stops,
+        Some("link") => WhatIf::LosesLink,
+        Some(other) => {
+            let failure = Failure::new(format!("what {other}"), "that cannot be imagined", "it is hand-over, stop or link");
+            return Err(Failure { code: code::INVALID, ..failure });
+        }
+    };
+    shared.ask(|to| Ask::Rehearse { router, what_if, to }).await.map(Json)
 }

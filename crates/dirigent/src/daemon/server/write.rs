@@ -300,6 +300,28 @@ pub async fn undrain(
     shared.ask(|to| Ask::Drain(asked, name, false, to)).await.map(Json)
 }
 
+/// Which virtual routers.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HandOver {
+    /// This one with its group, or this group; without it all.
+    router: Option<String>,
+    /// Not to give way, but to take over again when the priority says so.
+    #[serde(default)]
+    back: bool,
+}
+
+/// Virtual routers that are master here give way to another host.
+#[utoipa::path(
+    post, path = path::HAND_OVER, tag = "failover", params(HandOver), responses((status = 200, body = Changed), Refused)
+)]
+pub async fn hand_over(
+    State(shared): State<Shared>,
+    Parameters(HandOver { router, back }): Parameters<HandOver>,
+) -> Answer<Changed> {
+    shared.ask(|to| Ask::HandOver { router, back, to }).await.map(Json)
+}
+
 /// Removes the director, and ends the daemon.
 #[utoipa::path(post, path = path::DETACH, tag = "director", responses((status = 200, body = Changed), Refused))]
 pub async fn detach(State(shared): State<Shared>) -> Answer<Changed> {

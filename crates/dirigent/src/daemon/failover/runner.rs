@@ -1,0 +1,875 @@
+//! The thread of virtual routers: sockets, clock, addresses. What is to be done, [`dirigent_failover`] says.
+//!
+//! Nothing here waits for anything but the kernel: a thread that is late is a master that is not sure any more.
+
+use super::guard::Guard;
+use super::kept::{All, Held, Holding, Kept, now, take_away};
+use super::machine::{self, Machine, Member, Object, Shape};
+use super::tracking::Tracking;
+use super::view::{Seen, View};
+use crate::daemon::events::Events;
+use crate::daemon::health::scripts::Scripts;
+use crate::failure::{Failure, Result};
+use dirigent_api::Event as Told;
+use dirigent_config::failover::{Failover, Notify};
+use dirigent_config::health::Script;
+use dirigent_failover::track::State;
+use dirigent_failover::{
+    Action, Alarm, Event, Forecast, MemberAction, Occasion, Received, Role, Start, Time, Verdict, WhatIf, Why, packet,
+    rehearse,
+};
+use dirigent_net::vrrp::{self, Packet, VrrpSocket};
+use dirigent_net::{Change, Netlink, Watcher, vip};
+use std::collections::{BTreeMap, HashSet};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::mpsc as answers;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::mpsc;
+
+/// What the director wants.
+pub enum Order {
+    /// Virtual routers become what this says.
+    Follow(Box<Failover>),
+    /// The director forwards: who need not go on at once may begin.
+    Ready,
+    /// Which services have their quorum; those that are not in it have none.
+    Services(HashSet<String>),
+    /// Give way, or take part again (`back`).
+    HandOver { router: Option<String>, back: bool, to: answers::Sender<Result<Vec<String>>> },
+    /// What would happen.
+    Rehearse { router: Option<String>, what_if: WhatIf, to: answers::Sender<Result<Vec<dirigent_api::Rehearsal>>> },
+    /// Give all addresses up, in order, and end.
+    End(answers::Sender<()>),
+}
+
+/// All that the thread has.
+pub struct Runner {
+    failover: Failover,
+    machines: Vec<Machine>,
+    /// By interface and whether it is of IPv6.
+    sockets: BTreeMap<(u32, bool), VrrpSocket>,
+    netlink: Netlink,
+    watcher: Watcher,
+    tracking: Tracking,
+    services: Option<HashSet<String>>,
+    scripts: Scripts,
+    events: Events,
+    view: View,
+    kept: Kept,
+    guard: Guard,
+    /// What a daemon before this one left, and nobody has taken up yet.
+    found: Vec<Holding>,
+    written: Option<All>,
+    ready: bool,
+    /// What cannot be done was said.
+    complained: HashSet<String>,
+}
+
+/// A role for people and scripts.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Initialize => "stopped",
+        Role::Backup => "backup",
+        Role::Master => "master",
+        Role::Fault => "fault",
+    }
+}
+
+impl Runner {
+    /// Needs the runtime that it will run on.
+    pub fn new(instance: &str, scripts: Scripts, events: Events, view: View) -> Result<Self> {
+        let kept = Kept::of(instance);
+        let found = kept.read().unwrap_or_else(|failure| {
+            tracing::warn!("what an earlier daemon knew of virtual routers is not heeded: {failure}");
+            None
+        });
+        Ok(Self {
+            failover: Failover::default(),
+            machines: Vec::new(),
+            sockets: BTreeMap::new(),
+            netlink: Netlink::route()?,
+            watcher: Watcher::of_own()?,
+            tracking: Tracking::default(),
+            services: None,
+            scripts,
+            events,
+            view,
+            kept,
+            guard: Guard::new(instance),
+            found: found.map(|all| all.holdings).unwrap_or_default(),
+            written: None,
+            ready: false,
+            complained: HashSet::new(),
+        })
+    }
+
+    /// Runs until the director goes, or has it end.
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        match vrrp::run_in_real_time() {
+            Ok(()) => tracing::info!("virtual routers run with real-time priority"),
+            Err(error) => tracing::warn!("virtual routers run without real-time priority, so a busy host may cost them \
+                                          their role: {error}"),
+        }
+        loop {
+            let now = now();
+            let due = self.machines.iter().filter_map(|m| m.group.deadline()).min().map(|at| machine::until(at, now));
+            let look = self.tracking.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = due.into_iter().chain(look).min().unwrap_or(Duration::from_secs(3600));
+            let (sockets, watcher, tracking) = (&self.sockets, &mut self.watcher, &mut self.tracking);
+            let looking = tracking.is_looking();
+            tokio::select! {
+                () = readable(sockets) => {}
+                () = tokio::time::sleep(wait) => {}
+                order = orders.recv() => match order {
+                    Some(order) => {
+                        if self.obey(order).is_break() {
+                            return;
+                        }
+                    }
+                    // The addresses stay for the next daemon, or until the guard takes them away.
+                    None => return,
+                },
+                changes = watcher.changes() => match changes {
+                    Ok(changes) => self.network_changed(&changes),
+                    Err(error) => {
+                        tracing::error!("virtual routers no longer see changes of the network: {error}");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                () = tracking.found(), if looking => {}
+            }
+            self.turn();
+        }
+    }
+
+    /// What is heard comes before what is due.
+    fn turn(&mut self) {
+        self.read();
+        self.tracking.look(&self.scripts);
+        self.judge();
+        let now = now();
+        for at in 0..self.machines.len() {
+            let Some(machine) = self.machines.get_mut(at) else { continue };
+            if machine.group.deadline().is_some_and(|due| due <= now) {
+                let mut actions = Vec::new();
+                machine.group.poll(now, &mut actions);
+                self.act(at, now, actions);
+            }
+        }
+        self.tell();
+    }
+
+    fn obey(&mut self, order: Order) -> ControlFlow<()> {
+        match order {
+            Order::Follow(failover) => self.follow(*failover),
+            Order::Ready => {
+                self.ready = true;
+                self.begin();
+                // What nobody has taken up is nobody's.
+                for holding in std::mem::take(&mut self.found) {
+                    self.drop_addresses(&holding.addresses, &holding.router);
+                }
+            }
+            Order::Services(services) => self.services = Some(services),
+            Order::HandOver { router, back, to } => {
+                // Who asked may have gone.
+                let _ = to.send(self.hand_over(router.as_deref(), back));
+            }
+            Order::Rehearse { router, what_if, to } => {
+                let _ = to.send(self.rehearse(router.as_deref(), what_if));
+            }
+            Order::End(to) => {
+                for at in 0..self.machines.len() {
+                    self.stop(at, false);
+                }
+                self.machines.clear();
+                if let Err(failure) = self.kept.release() {
+                    tracing::error!("{failure}");
+                }
+                self.view.set(Vec::new());
+                let _ = to.send(());
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Machines that are as they were go on; others give their addresses over to their successors, or up.
+    fn follow(&mut self, failover: Failover) {
+        let (mut shapes, refused) = machine::shapes(&failover);
+        for (router, why) in refused {
+            self.complain(format!("virtual router {router} is not started: {why}"));
+        }
+        let general = |f: &Failover| (f.startup_delay, f.boot_delay);
+        let same_general = general(&failover) == general(&self.failover) || !self.machines.is_empty();
+        let (mut keep, mut gone) = (Vec::new(), Vec::new());
+        for machine in std::mem::take(&mut self.machines) {
+            match shapes.iter().position(|shape| same_general && *shape == machine.shape) {
+                Some(at) => {
+                    shapes.remove(at);
+                    keep.push(machine);
+                }
+                None => gone.push(machine),
+            }
+        }
+        let wanted: HashSet<&str> = shapes.iter().flat_map(Shape::names).collect();
+        // Who is configured otherwise now goes on with what he holds; who is no more says so.
+        for machine in gone {
+            let stays = machine.members.iter().any(|member| wanted.contains(member.config.name.as_str()));
+            if stays {
+                self.found.extend(holdings(&machine));
+            } else {
+                self.machines.push(machine);
+                self.stop(self.machines.len() - 1, true);
+                self.machines.pop();
+            }
+        }
+        self.machines = keep;
+        let now = now();
+        let mut made = Vec::new();
+        for shape in shapes {
+            let names = shape.names().collect::<Vec<_>>().join(", ");
+            match shape.machine(&failover, now) {
+                Ok(machine) => made.push(machine),
+                Err(why) => self.complain(format!("virtual router {names} is not started: {why}")),
+            }
+        }
+        self.machines.extend(made);
+        self.failover = failover;
+        let objects: Vec<Object> = self.machines.iter().flat_map(|m| m.shape.objects()).cloned().collect();
+        self.tracking.follow(&self.failover, objects.iter());
+        if !self.machines.is_empty() {
+            self.watch_over();
+        }
+        self.look_at_network();
+        self.judge();
+        self.begin();
+        self.machines.iter_mut().for_each(|machine| machine.touched = true);
+    }
+
+    /// The guard runs.
+    fn watch_over(&mut self) {
+        match self.guard.ensure() {
+            Ok(true) => {
+                self.written = None;
+                self.write();
+            }
+            Ok(false) => {}
+            Err(failure) => self.complain(format!("nobody takes addresses away if this daemon hangs: {failure}")),
+        }
+    }
+
+    /// Those that have not begun begin: at once who goes on as master, the others when the director is ready.
+    fn begin(&mut self) {
+        let now = now();
+        for at in 0..self.machines.len() {
+            let Some(machine) = self.machines.get_mut(at).filter(|machine| !machine.begun) else { continue };
+            let names: Vec<_> = machine.members.iter().map(|member| member.config.name.clone()).collect();
+            let held = self.found.iter().filter(|holding| names.contains(&holding.router));
+            let last_advert = held.clone().map(|holding| Time::from_ns(holding.last_advert_ns)).min();
+            let all_held = held.count() == names.len();
+            if !self.ready && !all_held {
+                continue;
+            }
+            let (taken, rest) =
+                std::mem::take(&mut self.found).into_iter().partition::<Vec<_>, _>(|h| names.contains(&h.router));
+            self.found = rest;
+            machine.begun = true;
+            let wanted: Vec<_> = machine.members.iter().flat_map(Member::held).collect();
+            let (mut left, mut name) = (Vec::new(), String::new());
+            for holding in taken {
+                left.extend(holding.addresses.into_iter().filter(|held| !wanted.contains(held)));
+                name = holding.router;
+            }
+            let start = Start { still_holds_addresses: all_held || last_advert.is_some(), last_advert: last_advert.filter(|_| all_held) };
+            let mut actions = Vec::new();
+            machine.group.handle(now, 0, Event::Start(start), &mut actions);
+            self.act(at, now, actions);
+            self.drop_addresses(&left, &name);
+        }
+    }
+
+    fn stop(&mut self, at: usize, deleted: bool) {
+        let now = now();
+        let Some(machine) = self.machines.get_mut(at) else { return };
+        let mut actions = Vec::new();
+        machine.group.handle(now, 0, Event::Stop, &mut actions);
+        self.act(at, now, actions);
+        let Some(machine) = self.machines.get(at) else { return };
+        for member in &machine.members {
+            let (notify, name) = (&member.config.notify, &member.config.name);
+            let script = notify.deleted.as_deref().filter(|_| deleted).or(notify.stop.as_deref());
+            self.notify("INSTANCE", name, if deleted { "DELETED" } else { "STOP" }, member.priority, script, notify);
+        }
+        if let Some(name) = &machine.name {
+            let script = machine.notify.deleted.as_deref().filter(|_| deleted).or(machine.notify.stop.as_deref());
+            self.notify("GROUP", name, if deleted { "DELETED" } else { "STOP" }, 0, script, &machine.notify);
+        }
+    }
+
+    fn drop_addresses(&self, addresses: &[Held], router: &str) {
+        for held in take_away(addresses) {
+            tracing::info!("removed {} from {}, which virtual router {router} had", held.address, held.device);
+        }
+    }
+
+    fn network_changed(&mut self, changes: &[Change]) {
+        self.look_at_network();
+        // What a master lost without its doing it puts on again: it says that it has it.
+        let gone = |held: &Held| {
+            let gone = |c: &Change| matches!(c, Change::AddressGone(_, ip) if *ip == held.address) || *c == Change::Everything;
+            changes.iter().any(gone)
+        };
+        let now = now();
+        for at in 0..self.machines.len() {
+            let Some(machine) = self.machines.get(at) else { continue };
+            let sure = machine.group.addresses_valid_until().is_some_and(|until| now < until);
+            if machine.group.role() != Role::Master || !sure {
+                continue;
+            }
+            let lost: Vec<_> = machine.members.iter().flat_map(Member::held).filter(gone).collect();
+            for held in lost {
+                match self.netlink.add_address(&held.device, held.address, held.length) {
+                    Ok(true) => {
+                        tracing::warn!("somebody took {} off {}: put on again", held.address, held.device);
+                        announce(&held, 1);
+                    }
+                    Ok(false) => {}
+                    Err(error) => self.complain(error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Interfaces and source addresses as they are now; sockets on them.
+    fn look_at_network(&mut self) {
+        let virtual_addresses: HashSet<IpAddr> =
+            self.machines.iter().flat_map(|m| &m.members).flat_map(|m| m.config.all_addresses()).map(|a| a.address).collect();
+        let found: HashSet<IpAddr> = self.found.iter().flat_map(|h| &h.addresses).map(|held| held.address).collect();
+        let is_virtual = |ip: IpAddr| virtual_addresses.contains(&ip) || found.contains(&ip);
+        let snapshot = match self.watcher.snapshot() {
+            Ok(snapshot) => snapshot.clone(),
+            Err(error) => return self.complain(error.to_string()),
+        };
+        let (mut wanted, mut moved) = (HashSet::new(), Vec::new());
+        for (at, machine) in self.machines.iter_mut().enumerate() {
+            for (m, member) in machine.members.iter_mut().enumerate() {
+                member.ifindex = snapshot.link_named(member.interface()).map(|link| link.index);
+                let source = machine::own_source(member, &snapshot, &is_virtual);
+                if let Some(source) = source.filter(|source| member.source != Some(*source)) {
+                    moved.push((at, m, source));
+                }
+                member.source = source;
+                if let Some(ifindex) = member.ifindex {
+                    wanted.insert((ifindex, member.config.ipv6, member.interface().to_owned(), member.multicast()));
+                }
+            }
+        }
+        self.sockets.retain(|key, _| wanted.iter().any(|(ifindex, ipv6, ..)| *key == (*ifindex, *ipv6)));
+        for (ifindex, ipv6, name, group) in wanted {
+            if !self.sockets.contains_key(&(ifindex, ipv6)) {
+                match VrrpSocket::open(&name, ifindex, ipv6) {
+                    Ok(socket) => {
+                        self.sockets.insert((ifindex, ipv6), socket);
+                    }
+                    Err(error) => self.complain(error.to_string()),
+                }
+            }
+            let joined = self.sockets.get_mut(&(ifindex, ipv6)).zip(group).map(|(socket, group)| socket.join(group));
+            if let Some(Err(error)) = joined {
+                self.complain(error.to_string());
+            }
+        }
+        let now = now();
+        for (at, m, source) in moved {
+            let mut actions = Vec::new();
+            if let Some(machine) = self.machines.get_mut(at) {
+                machine.group.handle(now, m, Event::Source(source), &mut actions);
+            }
+            self.act(at, now, actions);
+        }
+    }
+
+    fn state(&self, object: &Object) -> State {
+        let up = |up| if up { State::Up } else { State::Down };
+        match object {
+            Object::Interface(name) => up(self.watcher.own_link(name).is_some_and(|link| link.running)),
+            Object::Service(name) => self.services.as_ref().map_or(State::Unknown, |all| up(all.contains(name))),
+            Object::Script(_) | Object::File(_) => self.tracking.state(object),
+        }
+    }
+
+    /// What is tracked, and what follows for faults and priorities.
+    fn judge(&mut self) {
+        let now = now();
+        for at in 0..self.machines.len() {
+            let members = self.machines.get(at).map_or(0, |machine| machine.members.len());
+            for m in 0..members {
+                let Some(member) = self.machines.get(at).and_then(|machine| machine.members.get(m)) else { continue };
+                let states: Vec<_> = member.objects.iter().map(|object| self.state(object)).collect();
+                let Some(machine) = self.machines.get_mut(at) else { continue };
+                let Some(member) = machine.members.get_mut(m) else { continue };
+                for (n, state) in states.into_iter().enumerate() {
+                    member.tracker.learn(n, state);
+                }
+                let verdict = member.tracker.verdict(member.config.priority);
+                let fault = match verdict {
+                    _ if member.ifindex.is_none() => Some(format!("there is no interface {}", member.interface())),
+                    _ if member.source.is_none() => Some(format!("{} has no address to send from", member.interface())),
+                    Verdict::Fault => Some(culprit(member)),
+                    Verdict::Priority(_) => None,
+                };
+                let mut events = Vec::new();
+                match (&fault, &member.fault) {
+                    (Some(_), None) => events.push(Event::Fault),
+                    (None, Some(_)) => events.push(Event::Recovered),
+                    _ => {}
+                }
+                member.fault = fault;
+                if let Verdict::Priority(priority) = verdict
+                    && priority != member.priority
+                {
+                    let (name, before) = (&member.config.name, member.priority);
+                    tracing::info!("virtual router {name}: its priority is {priority}, before {before}");
+                    member.priority = priority;
+                    machine.touched = true;
+                    events.push(Event::Priority(priority));
+                }
+                for event in events {
+                    let mut actions = Vec::new();
+                    if let Some(machine) = self.machines.get_mut(at) {
+                        machine.group.handle(now, m, event, &mut actions);
+                    }
+                    self.act(at, now, actions);
+                }
+            }
+        }
+    }
+
+    /// All packets that wait.
+    fn read(&mut self) {
+        let mut packets = Vec::new();
+        for (key, socket) in &self.sockets {
+            loop {
+                match socket.receive() {
+                    Ok(Some(packet)) => packets.push((*key, packet)),
+                    Ok(None) => break,
+                    Err(error) => {
+                        // Such as that the interface went down: that is netlink's to tell.
+                        tracing::debug!("{error}");
+                        break;
+                    }
+                }
+            }
+        }
+        for (key, packet) in packets {
+            self.heard(key, &packet);
+        }
+    }
+
+    fn heard(&mut self, (ifindex, ipv6): (u32, bool), packet: &Packet) {
+        let Packet { source, destination, ttl, payload } = packet;
+        let Some(vrid) = payload.get(1).copied() else { return };
+        let mut known = false;
+        for at in 0..self.machines.len() {
+            let members = self.machines.get(at).map_or(0, |machine| machine.members.len());
+            for m in 0..members {
+                let Some(machine) = self.machines.get_mut(at) else { continue };
+                let Some(member) = machine.members.get_mut(m) else { continue };
+                let of = (member.config.vrid, member.config.ipv6, member.ifindex);
+                // One interface may have a router of that number in several groups.
+                let ours = member.multicast().is_none_or(|group| group == *destination);
+                if of != (vrid, ipv6, Some(ifindex)) || !ours || destination.is_multicast() != member.multicast().is_some() {
+                    continue;
+                }
+                known = true;
+                let Some(router) = machine.group.router(m) else { continue };
+                let received = Received { source: *source, destination: *destination, ttl: *ttl, payload };
+                match packet::parse(&received, &router.parameters().rules(*source)) {
+                    Ok(advert) => {
+                        member.complaint = None;
+                        let (now, mut actions) = (now(), Vec::new());
+                        machine.group.handle(now, m, Event::Advert { advert: &advert, source: *source }, &mut actions);
+                        machine.touched = true;
+                        self.act(at, now, actions);
+                    }
+                    Err(error) => {
+                        let complaint = format!("an advert of {source} is not heeded: {error}");
+                        complain_once(member, complaint);
+                    }
+                }
+            }
+        }
+        if !known && self.failover.log_unknown_vrids {
+            self.complain(format!("an advert of {source} is for virtual router {vrid}, which is none of ours"));
+        }
+    }
+
+    fn act(&mut self, at: usize, now: Time, actions: Vec<MemberAction>) {
+        if actions.is_empty() {
+            return;
+        }
+        if let Some(machine) = self.machines.get_mut(at) {
+            machine.touched = true;
+        }
+        for MemberAction { member, action } in actions {
+            self.do_one(at, member, now, action);
+        }
+        self.tell_group(at);
+    }
+
+    fn do_one(&mut self, at: usize, m: usize, now: Time, action: Action) {
+        let Some(machine) = self.machines.get(at) else { return };
+        let Some((member, router)) = machine.members.get(m).zip(machine.group.router(m)) else { return };
+        let name = member.config.name.clone();
+        match action {
+            Action::SendAdvert { priority, .. } => {
+                let advert = router.advert(priority);
+                let format = router.parameters().format;
+                let ttl = member.config.unicast_ttl.unwrap_or(u8::MAX);
+                let to = member.multicast().map_or_else(|| router.parameters().destinations(), |group| vec![group]);
+                let socket = member.ifindex.and_then(|ifindex| self.sockets.get(&(ifindex, member.config.ipv6)));
+                let send = |to: IpAddr| -> std::result::Result<(), String> {
+                    let (socket, source) = socket.zip(member.source).ok_or("there is nothing to send by")?;
+                    let bytes = packet::emit(&advert, source, to, format).map_err(|e| e.to_string())?;
+                    socket.send(source, to, ttl, &bytes).map_err(|e| e.to_string())
+                };
+                let failed = to.into_iter().filter_map(|to| send(to).err()).last();
+                if let (Some(error), Some(member)) = (failed, self.member(at, m)) {
+                    complain_once(member, format!("its advert did not go out: {error}"));
+                }
+            }
+            Action::AddAddresses => {
+                let held = member.held();
+                // Written first: whoever comes after a crash knows of them.
+                self.watch_over();
+                self.write();
+                self.guard.wake();
+                for held in held {
+                    if let Err(error) = self.netlink.add_address(&held.device, held.address, held.length) {
+                        tracing::error!("virtual router {name}: {error}");
+                    }
+                }
+            }
+            Action::RemoveAddresses => {
+                take_away(&member.held());
+            }
+            Action::Announce { repeat, occasion, .. } => {
+                member.held().iter().for_each(|held| announce(held, repeat));
+                if occasion == Occasion::LowerPriority {
+                    let notify = &member.config.notify;
+                    let script = notify.lower_prio.as_deref();
+                    self.notify("INSTANCE", &name, "MASTER_RX_LOWER_PRI", router.priority(), script, notify);
+                }
+            }
+            Action::StateChanged { to, why, .. } => {
+                let why = why_text(why, member.fault.as_deref());
+                let (role, notify) = (role_name(to), &member.config.notify);
+                if to == Role::Fault {
+                    tracing::warn!("virtual router {name} is in {role}: {why}");
+                } else {
+                    tracing::info!("virtual router {name} is {role}: {why}");
+                }
+                self.events.tell(Told::Role { role: format!("{role} {name}"), why: why.clone() });
+                if to != Role::Initialize {
+                    let (word, script) = state_notice(to, notify);
+                    self.notify("INSTANCE", &name, word, router.priority(), script, notify);
+                }
+                if let Some(member) = self.member(at, m) {
+                    (member.since, member.why) = (SystemTime::now(), why);
+                }
+            }
+            Action::Alarm(alarm) => {
+                let what = alarm_text(alarm);
+                tracing::warn!("virtual router {name}: {what}");
+                self.events.tell(Told::Alarm { router: name, what });
+            }
+            Action::Discarded { source, why } => {
+                tracing::debug!("virtual router {name} does not heed an advert of {source}: {why:?} (at {})", now.as_ns());
+            }
+            Action::Late { by } => {
+                tracing::warn!("virtual router {name}: this daemon did not run for {} ms more than it should", by.as_millis());
+            }
+        }
+    }
+
+    fn member(&mut self, at: usize, m: usize) -> Option<&mut Member> {
+        self.machines.get_mut(at)?.members.get_mut(m)
+    }
+
+    /// The sync group's scripts, once for all members.
+    fn tell_group(&mut self, at: usize) {
+        let Some(machine) = self.machines.get_mut(at) else { return };
+        let role = machine.group.role();
+        if std::mem::replace(&mut machine.told, role) == role || role == Role::Initialize {
+            return;
+        }
+        let Some((name, machine)) = self.machines.get(at).and_then(|m| Some((m.name.clone()?, m))) else { return };
+        let (word, script) = state_notice(role, &machine.notify);
+        self.notify("GROUP", &name, word, 0, script, &machine.notify);
+    }
+
+    /// keepalived's arguments.
+    fn notify(&self, kind: &str, name: &str, state: &str, priority: u8, one: Option<&Script>, notify: &Notify) {
+        if let Some(script) = one {
+            self.scripts.notify(script, format!("virtual router {name}"));
+        }
+        if let Some(script) = &notify.all {
+            let mut script = (**script).clone();
+            script.command.extend([kind.to_owned(), name.to_owned(), state.to_owned(), priority.to_string()]);
+            self.scripts.notify(&script, format!("virtual router {name}"));
+        }
+    }
+
+    fn complain(&mut self, what: String) {
+        if self.complained.len() > 1000 {
+            self.complained.clear();
+        }
+        if self.complained.insert(what.clone()) {
+            tracing::warn!("{what}");
+        }
+    }
+
+    /// What has changed is written down, and shown.
+    fn tell(&mut self) {
+        if !self.machines.iter().any(|machine| machine.touched) {
+            return;
+        }
+        self.write();
+        self.machines.iter_mut().for_each(|machine| machine.touched = false);
+        self.view.set(self.machines.iter().flat_map(seen).collect());
+    }
+
+    fn write(&mut self) {
+        let mut all: Vec<_> = self.machines.iter().flat_map(holdings).collect();
+        // Whose turn to go on has not come.
+        all.extend(self.found.iter().cloned());
+        let all = All::new(self.guard.pid(), all);
+        if self.written.as_ref() == Some(&all) {
+            return;
+        }
+        match self.kept.write(&all) {
+            Ok(()) => self.written = Some(all),
+            Err(failure) => self.complain(format!("the guard does not know what this daemon holds: {failure}")),
+        }
+    }
+
+    /// Those that are meant: all, or the group of one.
+    fn meant(&self, router: Option<&str>) -> Result<Vec<usize>> {
+        let has = |machine: &Machine| {
+            router.is_none_or(|name| {
+                machine.name.as_deref() == Some(name) || machine.members.iter().any(|m| m.config.name == name)
+            })
+        };
+        let all: Vec<_> = self.machines.iter().enumerate().filter(|(_, m)| has(m)).map(|(at, _)| at).collect();
+        match (all.is_empty(), router) {
+            (false, _) => Ok(all),
+            (true, Some(name)) => {
+                let failure = Failure::new(name, "there is no such virtual router", "`dirigent failover status` names them");
+                Err(Failure { code: crate::failure::code::ABSENT, ..failure })
+            }
+            (true, None) => Err(super::nobody()),
+        }
+    }
+
+    fn hand_over(&mut self, router: Option<&str>, back: bool) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        for at in self.meant(router)? {
+            let (now, mut actions) = (now(), Vec::new());
+            let Some(machine) = self.machines.get_mut(at) else { continue };
+            let names = machine.members.iter().map(|m| m.config.name.as_str()).collect::<Vec<_>>().join(", ");
+            let (was, yielded) = (machine.group.role(), machine.group.routers().any(|r| r.has_yielded()));
+            let bound = machine.group.routers().map(|r| r.hand_over_bound()).max().unwrap_or_default();
+            machine.group.handle(now, 0, if back { Event::HandBack } else { Event::HandOver }, &mut actions);
+            self.act(at, now, actions);
+            match (back, was, yielded) {
+                (false, Role::Master, _) => done.push(format!(
+                    "virtual router {names} gave way; if nobody takes over within {} ms it comes back",
+                    bound.as_millis()
+                )),
+                (true, _, true) => done.push(format!("virtual router {names} takes over again when its priority says so")),
+                _ => {}
+            }
+        }
+        if done.is_empty() && !back && router.is_some() {
+            let remedy = "run it on the host of the master: `dirigent failover status` says which that is";
+            return Err(Failure::new(router.unwrap_or_default(), "it is not master here, so it cannot give way", remedy));
+        }
+        Ok(done)
+    }
+
+    fn rehearse(&self, router: Option<&str>, what_if: WhatIf) -> Result<Vec<dirigent_api::Rehearsal>> {
+        let now = now();
+        let mut all = Vec::new();
+        for machine in self.meant(router)?.into_iter().filter_map(|at| self.machines.get(at)) {
+            for (member, router) in machine.members.iter().zip(machine.group.routers()) {
+                let peers: Vec<_> = router
+                    .heard()
+                    .map(|heard| rehearse::Peer { address: heard.source, priority: heard.priority, heard_at: Some(heard.at) })
+                    .into_iter()
+                    .collect();
+                all.push(forecast(&member.config.name, now, rehearse(now, router, &peers, what_if)));
+            }
+        }
+        Ok(all)
+    }
+}
+
+async fn readable(sockets: &BTreeMap<(u32, bool), VrrpSocket>) {
+    poll_fn(|context| {
+        let ready = sockets.values().filter(|socket| socket.poll_readable(context).is_ready()).count();
+        if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+fn complain_once(member: &mut Member, complaint: String) {
+    if member.complaint.as_ref() != Some(&complaint) {
+        tracing::warn!("virtual router {}: {complaint}", member.config.name);
+        member.complaint = Some(complaint);
+    }
+}
+
+fn announce(held: &Held, repeat: u16) {
+    for _ in 0..repeat {
+        if let Err(error) = vip::announce(&held.device, held.address) {
+            return tracing::warn!("announcing {}: {error}", held.address);
+        }
+    }
+}
+
+/// What a machine's masters hold.
+fn holdings(machine: &Machine) -> Vec<Holding> {
+    let Some(until) = machine.group.addresses_valid_until() else { return Vec::new() };
+    let members = machine.members.iter().zip(machine.group.routers());
+    let held = members.filter_map(|(member, router)| {
+        let last_advert_ns = router.last_advert()?.as_ns();
+        let router = member.config.name.clone();
+        Some(Holding { router, addresses: member.held(), until_ns: until.as_ns(), last_advert_ns })
+    });
+    held.collect()
+}
+
+fn seen(machine: &Machine) -> Vec<Seen> {
+    let one = |(member, router): (&Member, &dirigent_failover::Router)| {
+        let master = router.heard().filter(|_| router.role() != Role::Master || router.is_contended());
+        let config = &member.config;
+        let router = dirigent_api::VirtualRouter {
+            name: config.name.clone(),
+            group: machine.name.clone(),
+            interface: member.interface().to_owned(),
+            version: config.version.number(),
+            family: if config.ipv6 { 6 } else { 4 },
+            vrid: config.vrid,
+            state: role_name(router.role()).to_owned(),
+            why: member.why.clone(),
+            since_s: member.since.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+            for_s: 0,
+            priority: router.priority(),
+            configured_priority: config.priority,
+            source: member.source.map(|source| source.to_string()),
+            addresses: config.all_addresses().map(|a| a.address.to_string()).collect(),
+            master: master.map(|heard| dirigent_api::HeardMaster {
+                address: heard.source.to_string(),
+                priority: heard.priority,
+                heard_ms: 0,
+            }),
+            contended: router.is_contended(),
+            gave_way: router.has_yielded(),
+        };
+        Seen { router, since: member.since, heard: master.map(|heard| heard.at) }
+    };
+    machine.members.iter().zip(machine.group.routers()).map(one).collect()
+}
+
+/// Which tracked object is the fault.
+fn culprit(member: &Member) -> String {
+    let alone = |n: &usize| {
+        let tracked = member.tracker.objects().get(*n).copied();
+        let tracker = dirigent_failover::Tracker::new(tracked.into_iter().collect());
+        tracker.verdict(member.config.priority) == Verdict::Fault
+    };
+    let found = (0..member.objects.len()).find(alone).and_then(|n| member.objects.get(n));
+    found.map_or_else(|| "what it tracks".to_owned(), |object| format!("{object} is down"))
+}
+
+fn state_notice(role: Role, notify: &Notify) -> (&'static str, Option<&Script>) {
+    match role {
+        Role::Master => ("MASTER", notify.master.as_deref()),
+        Role::Fault => ("FAULT", notify.fault.as_deref()),
+        Role::Backup | Role::Initialize => ("BACKUP", notify.backup.as_deref()),
+    }
+}
+
+fn why_text(why: Why, fault: Option<&str>) -> String {
+    match why {
+        Why::Started => "it was started".to_owned(),
+        Why::Resumed => "it goes on as the daemon before it".to_owned(),
+        Why::Stopped => "it was stopped".to_owned(),
+        Why::NoAdvert => "no master was heard".to_owned(),
+        Why::Preempted { address, priority } => format!("it took over from {address} of priority {priority}"),
+        Why::BetterMaster { address, priority } => format!("{address} of priority {priority} is master"),
+        Why::Late { by } => format!("this daemon did not run, and could not be sure for {} ms", by.as_millis()),
+        Why::Fault => fault.unwrap_or("another of its group failed").to_owned(),
+        Why::Recovered => "all that it needs is up again".to_owned(),
+        Why::HandOver => "an operator had it give way".to_owned(),
+        Why::HandOverFailed => "it gave way, and nobody took over".to_owned(),
+        Why::Group => "another of its group was first".to_owned(),
+    }
+}
+
+fn alarm_text(alarm: Alarm) -> String {
+    match alarm {
+        Alarm::SecondMaster { address, priority } => format!("{address} of priority {priority} is master, too"),
+        Alarm::ForeignAnnouncement { address, mac } => {
+            format!("another host says that {address} is its own: {}", dirigent_net::mac_text(mac.bytes()))
+        }
+        Alarm::SecondMasterGone { lasted } => format!("it is the only master again, after {} ms", lasted.as_millis()),
+        Alarm::OtherAddresses { address } => format!("{address} has other addresses for this virtual router"),
+    }
+}
+
+fn forecast(name: &str, now: Time, forecast: Forecast) -> dirigent_api::Rehearsal {
+    let ms = |at: Time| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
+    let of = |outcome: &str, text: String| dirigent_api::Rehearsal {
+        router: name.to_owned(),
+        outcome: outcome.to_owned(),
+        text,
+        ..Default::default()
+    };
+    match forecast {
+        Forecast::NothingChanges { master } => {
+            let master = master.map(|address| address.to_string());
+            let who = master.as_ref().map_or_else(|| "no master was heard".to_owned(), |who| format!("{who} is master"));
+            dirigent_api::Rehearsal { by: master, ..of("nothing changes", format!("it is not master here: {who}")) }
+        }
+        Forecast::TakenOver { by, expected, latest } => {
+            let text = format!(
+                "{} of priority {} takes over in {} ms, {} ms at the latest",
+                by.address, by.priority, ms(expected), ms(latest)
+            );
+            dirigent_api::Rehearsal {
+                by: Some(by.address.to_string()),
+                expected_ms: Some(ms(expected)),
+                latest_ms: Some(ms(latest)),
+                ..of("taken over", text)
+            }
+        }
+        Forecast::Unknown { earliest, latest, comes_back } => {
+            let back = comes_back.map(|at| format!("; if there is none, it comes back in {} ms", ms(at)));
+            let text = format!(
+                "no other master was ever heard; a backup, if there is one, takes over in {} to {} ms{}",
+                ms(earliest), ms(latest), back.unwrap_or_default()
+            );
+            dirigent_api::Rehearsal {
+                expected_ms: Some(ms(earliest)),
+                latest_ms: Some(ms(latest)),
+                comes_back_ms: comes_back.map(ms),
+                ..of("unknown", text)
+            }
+        }
+    }
+}
