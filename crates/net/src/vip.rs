@@ -34,23 +34,40 @@ pub fn holder(snapshot: &Snapshot, ip: IpAddr) -> Option<&str> {
 /// Tells everyone on an interface's link that `ip` is here: a gratuitous ARP request and reply, or an unsolicited
 /// neighbour advertisement. The caller repeats it, as frames may be lost.
 pub fn announce(interface: &str, ip: IpAddr) -> Result<()> {
-    let link = link_named(interface)?;
-    let mac = link.mac.ok_or_else(|| {
-        Error::refused(
-            format!("{interface} has no hardware address, so nothing can be announced on it"),
-            "announce on Ethernet interfaces only",
-        )
-    })?;
-    let socket = PacketSocket::sender()?;
-    match ip {
-        IpAddr::V4(ip) => {
-            socket.send(link.index, &gratuitous_arp(mac, ip, ARP_REQUEST))?;
-            socket.send(link.index, &gratuitous_arp(mac, ip, ARP_REPLY))
-        }
-        IpAddr::V6(ip) => {
-            // Hosts that route by this one must not learn that it is no router.
-            let forwards = sysctl::get(&format!("net/ipv6/conf/{interface}/forwarding"))? == "1";
-            socket.send(link.index, &unsolicited_advertisement(mac, ip, forwards))
+    Announcer::open()?.announce(interface, ip)
+}
+
+/// Announces again and again by one socket: the end of a packet socket takes the kernel many milliseconds.
+#[derive(Debug)]
+pub struct Announcer {
+    socket: PacketSocket,
+}
+
+impl Announcer {
+    /// In the namespace of the calling thread.
+    pub fn open() -> Result<Self> {
+        Ok(Self { socket: PacketSocket::sender()? })
+    }
+
+    /// As [`announce`].
+    pub fn announce(&self, interface: &str, ip: IpAddr) -> Result<()> {
+        let link = link_named(interface)?;
+        let mac = link.mac.ok_or_else(|| {
+            Error::refused(
+                format!("{interface} has no hardware address, so nothing can be announced on it"),
+                "announce on Ethernet interfaces only",
+            )
+        })?;
+        match ip {
+            IpAddr::V4(ip) => {
+                self.socket.send(link.index, &gratuitous_arp(mac, ip, ARP_REQUEST))?;
+                self.socket.send(link.index, &gratuitous_arp(mac, ip, ARP_REPLY))
+            }
+            IpAddr::V6(ip) => {
+                // Hosts that route by this one must not learn that it is no router.
+                let forwards = sysctl::get(&format!("net/ipv6/conf/{interface}/forwarding"))? == "1";
+                self.socket.send(link.index, &unsolicited_advertisement(mac, ip, forwards))
+            }
         }
     }
 }

@@ -19,7 +19,8 @@ use dirigent_failover::{
     rehearse,
 };
 use dirigent_net::vrrp::{self, Packet, VrrpSocket};
-use dirigent_net::{Change, Netlink, Watcher, vip};
+use dirigent_net::vip::Announcer;
+use dirigent_net::{Change, Netlink, Watcher};
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -52,6 +53,7 @@ pub struct Runner {
     /// By interface and whether it is of IPv6.
     sockets: BTreeMap<(u32, bool), VrrpSocket>,
     netlink: Netlink,
+    announcer: Announcer,
     watcher: Watcher,
     tracking: Tracking,
     services: Option<HashSet<String>>,
@@ -91,6 +93,7 @@ impl Runner {
             machines: Vec::new(),
             sockets: BTreeMap::new(),
             netlink: Netlink::route()?,
+            announcer: Announcer::open()?,
             watcher: Watcher::of_own()?,
             tracking: Tracking::default(),
             services: None,
@@ -335,7 +338,7 @@ impl Runner {
                 match self.netlink.add_address(&held.device, held.address, held.length) {
                     Ok(true) => {
                         tracing::warn!("somebody took {} off {}: put on again", held.address, held.device);
-                        announce(&held, 1);
+                        announce(&self.announcer, &held, 1);
                     }
                     Ok(false) => {}
                     Err(error) => self.complain(error.to_string()),
@@ -558,7 +561,7 @@ impl Runner {
                 take_away(&member.held());
             }
             Action::Announce { repeat, occasion, .. } => {
-                member.held().iter().for_each(|held| announce(held, repeat));
+                member.held().iter().for_each(|held| announce(&self.announcer, held, repeat));
                 if occasion == Occasion::LowerPriority {
                     let notify = &member.config.notify;
                     let script = notify.lower_prio.as_deref();
@@ -733,9 +736,9 @@ fn complain_once(member: &mut Member, complaint: String) {
     }
 }
 
-fn announce(held: &Held, repeat: u16) {
+fn announce(by: &Announcer, held: &Held, repeat: u16) {
     for _ in 0..repeat {
-        if let Err(error) = vip::announce(&held.device, held.address) {
+        if let Err(error) = by.announce(&held.device, held.address) {
             return tracing::warn!("announcing {}: {error}", held.address);
         }
     }

@@ -1,0 +1,536 @@
+//! Virtual routers: directors and keepalived on one link, who share addresses. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use dirigent_datapath::kernel::{Instance, detach_all};
+use dirigent_net::netns::Namespace;
+use dirigent_net::{Netlink, VethEnd};
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const BIN: &str = env!("CARGO_BIN_EXE_dirigent");
+const VIP: &str = "10.9.0.100";
+const VIP6: &str = "fd09::100";
+/// Upper limits are generous: the machine has other things to do.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Hosts `a`, `b` and a client `c` on a switch.
+struct Link {
+    name: String,
+    directory: PathBuf,
+    children: Mutex<Vec<(String, Child)>>,
+}
+
+const HOSTS: [(&str, u8); 3] = [("a", 1), ("b", 2), ("c", 9)];
+
+impl Link {
+    fn up() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        clean_stale();
+        let name = format!("vr{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = PathBuf::from(format!("/run/dirigent-test-{name}"));
+        std::fs::create_dir_all(&directory).unwrap();
+        let link = Self { name, directory, children: Mutex::default() };
+        let switch = Namespace::create(&link.namespace("s")).unwrap();
+        switch.run(|| {
+            let mut netlink = Netlink::route().unwrap();
+            netlink.add_bridge("br0", [2, 0, 0, 0, 9, 0], 1500).unwrap();
+            netlink.set_up("br0", true).unwrap();
+        }).unwrap();
+        for (host, number) in HOSTS {
+            let namespace = Namespace::create(&link.namespace(host)).unwrap();
+            link.sh(host, "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0");
+            let file = namespace.file().unwrap();
+            switch.run(|| {
+                let mut netlink = Netlink::route().unwrap();
+                let mac = Some([2, 0, 0, 0, 9, number]);
+                let inner = VethEnd { name: "eth0", mac, mtu: None, namespace: Some(file.as_fd()) };
+                let outer = VethEnd { name: host, mac: None, mtu: None, namespace: None };
+                netlink.add_veth(&outer, &inner).unwrap();
+                netlink.set_master(host, "br0").unwrap();
+                netlink.set_up(host, true).unwrap();
+            }).unwrap();
+            namespace.run(|| {
+                let mut netlink = Netlink::route().unwrap();
+                netlink.set_up("eth0", true).unwrap();
+                netlink.add_address("eth0", format!("10.9.0.{number}").parse().unwrap(), 24).unwrap();
+                netlink.add_address("eth0", format!("fd09::{number}").parse().unwrap(), 64).unwrap();
+            }).unwrap();
+        }
+        link
+    }
+
+    fn namespace(&self, host: &str) -> String {
+        format!("{}-{host}", self.name)
+    }
+
+    fn instance(&self, host: &str) -> String {
+        format!("{}{host}", self.name)
+    }
+
+    fn spawn(&self, host: &str, command: &mut Command) -> Child {
+        Namespace::open(&self.namespace(host)).unwrap().spawn(command.stdin(Stdio::null())).unwrap()
+    }
+
+    fn sh(&self, host: &str, script: &str) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-ec", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = self.spawn(host, &mut command).wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{script} on {host}: {}{}", text(&output.stderr), self.logs());
+        text(&output.stdout)
+    }
+
+    fn holds(&self, host: &str, address: &str) -> bool {
+        self.sh(host, "ip -o address show dev eth0").contains(&format!(" {address}/"))
+    }
+
+    fn config(&self, host: &str, text: &str) -> PathBuf {
+        let file = self.directory.join(format!("{host}.toml"));
+        std::fs::write(&file, format!("version = 1\n{text}")).unwrap();
+        file
+    }
+
+    fn log(&self, host: &str) -> PathBuf {
+        self.directory.join(format!("{host}.log"))
+    }
+
+    fn logs(&self) -> String {
+        let log = |(host, _): &(&str, u8)| {
+            let text = std::fs::read_to_string(self.log(host)).unwrap_or_default();
+            format!("\n--- {host}\n{text}")
+        };
+        HOSTS.iter().map(log).collect()
+    }
+
+    fn start(&self, host: &str, command: &mut Command) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log(host)).unwrap();
+        let child = self.spawn(host, command.stdout(log.try_clone().unwrap()).stderr(log));
+        self.children.lock().unwrap().push((host.to_owned(), child));
+    }
+
+    /// A director with these virtual routers.
+    fn director(&self, host: &str, routers: &str) {
+        let config = self.config(host, routers);
+        let mut command = Command::new(BIN);
+        command.args(["run", "--instance", &self.instance(host), "--config"]).arg(config);
+        self.start(host, &mut command);
+        self.until("the director is there", || self.dirigent(host, &["status", "--json"]).is_some());
+    }
+
+    fn dirigent(&self, host: &str, args: &[&str]) -> Option<String> {
+        let mut command = Command::new(BIN);
+        command.args(["--instance", &self.instance(host)]).args(args).stdout(Stdio::piped()).stderr(Stdio::null());
+        let output = self.spawn(host, &mut command).wait_with_output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn router(&self, host: &str, name: &str) -> Value {
+        let all = self.dirigent(host, &["failover", "status", "--json"]).unwrap_or_else(|| panic!("{}", self.logs()));
+        let all: Vec<Value> = serde_json::from_str(&all).unwrap();
+        all.into_iter().find(|r| r["name"] == name).unwrap_or(Value::Null)
+    }
+
+    fn state(&self, host: &str, name: &str) -> String {
+        self.router(host, name)["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn keepalived(&self, host: &str, text: &str) {
+        let config = self.directory.join(format!("{host}.conf"));
+        std::fs::write(&config, text).unwrap();
+        let pid = |kind: &str| self.directory.join(format!("{host}.{kind}.pid"));
+        let mut command = Command::new("keepalived");
+        command.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "--use-file"]).arg(config);
+        command.arg("--pid").arg(pid("main")).arg("--vrrp_pid").arg(pid("vrrp"));
+        self.start(host, &mut command);
+    }
+
+    /// Sends the host's process a signal, and waits for its end if it is one that ends it.
+    fn signal(&self, host: &str, signal: &str) {
+        let mut children = self.children.lock().unwrap();
+        let at = children.iter().position(|(name, _)| name == host).unwrap();
+        let pid = children[at].1.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        if ["-9", "-TERM"].contains(&signal) {
+            children.remove(at).1.wait().unwrap();
+        }
+    }
+
+    fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !so() {
+            assert!(begun.elapsed() < PATIENCE, "{what}{}", self.logs());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ping(&self, address: &str) -> bool {
+        let mut command = Command::new("ping");
+        command.args(["-n", "-c1", "-W1", address]).stdout(Stdio::null()).stderr(Stdio::null());
+        self.spawn("c", &mut command).wait().unwrap().success()
+    }
+
+    /// The host loses its carrier, or has it again.
+    fn cut(&self, host: &str, cut: bool) {
+        self.sh("s", &format!("ip link set dev {host} {}", if cut { "down" } else { "up" }));
+    }
+
+    /// Nobody hears the host any more, which does not see that; or all do again.
+    fn split(&self, host: &str, split: bool) {
+        self.sh("s", &format!("ip link set dev {host} {}", if split { "nomaster" } else { "master br0" }));
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        for (_, mut child) in self.children.get_mut().unwrap().drain(..) {
+            // keepalived ends its child, which SIGKILL would leave.
+            let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+            let begun = Instant::now();
+            while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(3) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        remove(&self.name);
+    }
+}
+
+/// Takes a link away, with all that runs there.
+fn remove(name: &str) {
+    for host in ["a", "b", "c", "s"] {
+        let namespace = format!("{name}-{host}");
+        let pids = Command::new("ip").args(["netns", "pids", &namespace]).output();
+        for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace() {
+            let _ = Command::new("kill").args(["-9", pid]).status();
+        }
+        let _ = Namespace::delete(&namespace);
+        let instance = format!("{name}{host}");
+        if let Ok(instance) = Instance::new(&instance)
+            && instance.directory().exists()
+        {
+            let _ = detach_all(&instance);
+        }
+        for kind in ["vips", "lock", "sock", "failover.json", "health.json", "runtime.json", "file.json"] {
+            let _ = std::fs::remove_file(format!("/run/dirigent/{instance}.{kind}"));
+        }
+    }
+    let _ = std::fs::remove_dir_all(format!("/run/dirigent-test-{name}"));
+}
+
+/// Those whose test was killed.
+fn clean_stale() {
+    let Ok(all) = std::fs::read_dir("/run") else { return };
+    for entry in all.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let Some(name) = entry.strip_prefix("dirigent-test-") else { continue };
+        let pid = name.strip_prefix("vr").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            remove(name);
+        }
+    }
+}
+
+/// What a host's director tells, as it happens.
+struct Events {
+    process: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Events {
+    fn of(link: &Link, host: &str) -> Self {
+        let mut command = Command::new(BIN);
+        command.args(["--instance", &link.instance(host), "events", "--json"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = link.spawn(host, &mut command);
+        let (lines, out) = (Arc::new(Mutex::new(Vec::new())), process.stdout.take().unwrap());
+        let to = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                to.lock().unwrap().push(line);
+            }
+        });
+        // Until it listens.
+        std::thread::sleep(Duration::from_millis(700));
+        Self { process, lines }
+    }
+    fn has(&self, word: &str) -> bool {
+        self.lines.lock().unwrap().iter().any(|line| line.contains(word))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn routers(priority: u8, more: &str) -> String {
+    let router = |name: &str, vrid: u8, address: &str| {
+        format!(
+            "[[router]]\nname = \"{name}\"\ninterface = \"eth0\"\nvrid = {vrid}\npriority = {priority}\n\
+             interval = \"200ms\"\naddresses = [\"{address}\"]\n{more}\n"
+        )
+    };
+    router("web", 51, &format!("{VIP}/24")) + &router("web6", 52, &format!("{VIP6}/64"))
+}
+
+/// Exactly one of the two is master of both, and holds the addresses.
+fn settled(link: &Link, master: &str, backup: &str) -> bool {
+    ["web", "web6"].iter().all(|r| link.state(master, r) == "master" && link.state(backup, r) == "backup")
+        && [VIP, VIP6].iter().all(|vip| link.holds(master, vip) && !link.holds(backup, vip))
+}
+
+#[test]
+fn the_higher_priority_is_master_and_hands_over_when_asked() {
+    let link = Link::up();
+    link.director("b", &routers(100, ""));
+    link.until("b is master alone", || link.state("b", "web") == "master" && link.holds("b", VIP));
+    assert!(link.ping(VIP));
+    link.director("a", &routers(150, ""));
+    link.until("a takes over", || settled(&link, "a", "b"));
+    assert!(link.ping(VIP) && link.ping(VIP6), "{}", link.logs());
+    let heard = link.router("b", "web");
+    assert_eq!((&heard["master"]["address"], &heard["master"]["priority"]), (&"10.9.0.1".into(), &150.into()));
+    let status = link.dirigent("a", &["status"]).unwrap();
+    assert!(status.contains("virtual router web: master") && status.contains(VIP), "{status}");
+
+    let said = link.dirigent("a", &["failover", "rehearse", "web", "--json"]).unwrap();
+    let said: Vec<Value> = serde_json::from_str(&said).unwrap();
+    // It took over from b, which it heard.
+    assert_eq!((&said[0]["outcome"], &said[0]["by"]), (&"taken over".into(), &"10.9.0.2".into()), "{said:?}");
+    assert!(link.dirigent("b", &["failover", "now", "web"]).is_none(), "a backup cannot give way");
+    let events = Events::of(&link, "a");
+    link.dirigent("a", &["failover", "now"]).unwrap();
+    link.until("b takes over", || settled(&link, "b", "a"));
+    assert!(link.ping(VIP) && link.ping(VIP6));
+    assert_eq!(link.router("a", "web")["gave_way"], true);
+    link.until("the events", || events.has("\"backup web\"") && events.has("\"backup web6\""));
+    link.dirigent("a", &["failover", "back"]).unwrap();
+    link.until("a takes it back", || settled(&link, "a", "b"));
+
+    // What is removed is given up at once, and a reload keeps what is master.
+    link.config("a", &routers(150, "[router.announce]\nrepeat = 2\n"));
+    link.dirigent("a", &["reload"]).unwrap();
+    assert!(settled(&link, "a", "b"), "{}", link.logs());
+    let only = routers(150, "[router.announce]\nrepeat = 2\n");
+    link.config("a", only.split("[[router]]\nname = \"web6\"").next().unwrap());
+    link.dirigent("a", &["reload"]).unwrap();
+    link.until("b has the other", || link.holds("b", VIP6) && !link.holds("a", VIP6));
+    assert!(link.holds("a", VIP) && !link.holds("b", VIP), "{}", link.logs());
+    // The end of the director gives way, too.
+    link.dirigent("a", &["stop", "--detach"]).unwrap();
+    assert!(!link.holds("a", VIP));
+    link.until("b has all", || link.holds("b", VIP));
+}
+
+/// The one who is killed takes nobody along: the other takes over, and the guard takes the dead one's addresses away.
+#[test]
+fn a_killed_master_is_followed_and_its_addresses_are_taken_away() {
+    let link = Link::up();
+    link.director("a", &routers(150, ""));
+    link.director("b", &routers(100, ""));
+    link.until("a is master", || settled(&link, "a", "b"));
+    link.signal("a", "-9");
+    let killed = Instant::now();
+    // Without forks, which are slow on a busy machine.
+    let holds = |host: &str| {
+        let look = || dirigent_net::Snapshot::take().unwrap().addresses.iter().any(|a| a.ip.to_string() == VIP);
+        Namespace::open(&link.namespace(host)).unwrap().run(look).unwrap()
+    };
+    let (mut taken, mut gone) = (None, None);
+    while taken.is_none() || gone.is_none() {
+        assert!(killed.elapsed() < PATIENCE, "{}", link.logs());
+        if gone.is_none() && !holds("a") {
+            gone = Some(killed.elapsed());
+        }
+        if taken.is_none() && holds("b") {
+            taken = Some(killed.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let (taken, gone) = (taken.unwrap(), gone.unwrap());
+    eprintln!("killed: the addresses were gone after {gone:?}, the backup had them after {taken:?}");
+    // 3 intervals and a skew time are 722 ms; the guard's bound is 550 ms after the last advert.
+    assert!(taken < Duration::from_secs(5), "{taken:?}");
+    assert!(gone < taken + Duration::from_millis(100), "both had them: {gone:?} {taken:?}{}", link.logs());
+    link.until("all of them", || !link.holds("a", VIP6) && link.holds("b", VIP6));
+    assert!(link.ping(VIP));
+    let log = std::fs::read_to_string(link.log("a")).unwrap();
+    assert!(log.contains("guard: took 10.9.0.100 off eth0"), "{log}");
+    // It comes back as any other.
+    link.director("a", &routers(150, ""));
+    link.until("a is master again", || settled(&link, "a", "b"));
+}
+
+/// Who is back before anyone can have taken over goes on.
+#[test]
+fn a_daemon_that_comes_back_in_time_goes_on_as_master() {
+    let link = Link::up();
+    // 28 s until a backup takes over.
+    let slow = |priority| routers(priority, "").replace("200ms", "10s");
+    link.director("a", &slow(150).replace("vrid", "state = \"master\"\nvrid"));
+    link.director("b", &slow(100));
+    link.until("a is master", || settled(&link, "a", "b"));
+    for signal in ["-9", "-TERM"] {
+        link.signal("a", signal);
+        assert!(link.holds("a", VIP) && link.holds("a", VIP6), "the addresses stay");
+        assert!(link.ping(VIP));
+        link.director("a", &slow(150));
+        link.until("a goes on", || link.state("a", "web") == "master");
+        assert!(settled(&link, "a", "b"), "{}", link.logs());
+        assert_eq!(link.router("a", "web")["why"], "it goes on as the daemon before it");
+    }
+    let log = std::fs::read_to_string(link.log("b")).unwrap();
+    assert!(!log.contains("is master"), "{log}");
+    let guards = link.sh("a", "pgrep -fc '[d]irigent.* guard$' || true");
+    assert!(guards.trim().parse::<u32>().unwrap() >= 1, "{guards}");
+    // Without the section nobody holds them.
+    link.config("a", "");
+    link.dirigent("a", &["reload"]).unwrap();
+    link.until("b takes over", || link.holds("b", VIP));
+    assert!(!link.holds("a", VIP));
+}
+
+#[test]
+fn a_split_heals_and_a_dead_link_is_a_fault() {
+    let link = Link::up();
+    link.director("a", &routers(150, ""));
+    link.director("b", &routers(100, ""));
+    link.until("a is master", || settled(&link, "a", "b"));
+    let events = Events::of(&link, "a");
+    link.split("a", true);
+    link.until("both are master", || link.state("b", "web") == "master" && link.state("a", "web") == "master");
+    assert!(link.ping(VIP), "the client's side goes on");
+    link.split("a", false);
+    link.until("one is master", || settled(&link, "a", "b"));
+    link.until("an alarm", || events.has("\"alarm\"") && events.has("is master, too"));
+    link.until("the client knows who", || {
+        link.ping(VIP) && link.sh("c", &format!("ip neigh show {VIP}")).contains("02:00:00:00:09:01")
+    });
+    link.until("it is over", || events.has("it is the only master again"));
+
+    link.cut("a", true);
+    link.until("b takes over", || {
+        link.state("a", "web") == "fault" && link.holds("b", VIP) && !link.holds("a", VIP) && link.holds("b", VIP6)
+    });
+    assert_eq!(link.router("a", "web")["why"], "interface eth0 is down");
+    assert!(link.ping(VIP));
+    link.cut("a", false);
+    link.until("a is back", || settled(&link, "a", "b"));
+}
+
+/// Unicast, a sync group, and all that moves priorities; who is told of it.
+#[test]
+fn what_is_tracked_moves_priorities_and_scripts_are_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let link = Link::up();
+    let file = |name: &str| link.directory.join(name);
+    for name in ["told", "broken", "number"] {
+        std::fs::write(file(name), "").unwrap();
+        std::fs::set_permissions(file(name), std::fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    std::fs::set_permissions(&link.directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = |peer: &str, priority: u8| {
+        let more = "[router.track]\nscripts = [\"well\"]\nfiles = [\"number\"]\nservices = [\"tcp:192.0.2.1:80\"]\n";
+        let all = routers(priority, more);
+        let (four, six) = all.split_once("[[router]]\nname = \"web6\"").unwrap();
+        let four = four.replacen("vrid", &format!("peers = [\"{peer}\"]\nvrid"), 1);
+        format!(
+            "{four}[[router]]\nname = \"web6\"{six}\
+             [[router_group]]\nname = \"G\"\nmembers = [\"web\", \"web6\"]\ntrack_weights = true\n\
+             [router_group.notify]\nall = [\"/bin/sh\", \"-c\", \"echo $0 $1 $2 $3 >> {}\"]\n\
+             [[track_script]]\nname = \"well\"\ncommand = [\"/bin/sh\", \"-c\", \"test ! -s {}\"]\ninterval = \"100ms\"\n\
+             timeout = \"2s\"\nrise = 2\nfall = 2\nweight = -100\n\
+             [[track_file]]\nname = \"number\"\npath = \"{}\"\nweight = 1\n\
+             [[service]]\naddress = \"192.0.2.1:80\"\nprotocol = \"tcp\"\n[[service.server]]\naddress = \"10.9.0.9:80\"\n",
+            file("told").display(), file("broken").display(), file("number").display()
+        )
+    };
+    link.director("a", &text("10.9.0.2", 150));
+    link.director("b", &routers(100, "").replacen("vrid", "peers = [\"10.9.0.1\"]\nvrid", 1).replace("[[router]]\nname = \"web6\"", "[[router_group]]\nname = \"G\"\nmembers = [\"web\", \"web6\"]\n[[router]]\nname = \"web6\""));
+    link.until("a is master", || settled(&link, "a", "b"));
+    assert_eq!(link.router("a", "web")["group"], "G");
+    std::fs::write(file("broken"), "x").unwrap();
+    link.until("b takes over", || settled(&link, "b", "a"));
+    assert_eq!(link.router("a", "web6")["priority"], 50);
+    std::fs::write(file("broken"), "").unwrap();
+    link.until("a is back", || settled(&link, "a", "b"));
+    std::fs::write(file("number"), "-60\n").unwrap();
+    link.until("b takes over again", || settled(&link, "b", "a"));
+    std::fs::write(file("number"), "0\n").unwrap();
+    link.until("a is back again", || settled(&link, "a", "b"));
+    // The service that it tracks goes: of weight 0, that is a fault.
+    link.dirigent("a", &["service", "remove", "tcp:192.0.2.1:80"]).unwrap();
+    link.until("a fails", || link.state("a", "web") == "fault" && link.state("a", "web6") == "fault");
+    assert_eq!(link.router("a", "web")["why"], "service tcp:192.0.2.1:80 is down");
+    link.until("b has all", || link.holds("b", VIP) && link.holds("b", VIP6) && !link.holds("a", VIP));
+    let wanted = "GROUP G BACKUP 0\nGROUP G MASTER 0\nGROUP G BACKUP 0\nGROUP G MASTER 0\nGROUP G BACKUP 0\nGROUP G MASTER 0\nGROUP G FAULT 0\n";
+    link.until("the script is told", || std::fs::read_to_string(file("told")).unwrap() == wanted);
+}
+
+fn keepalived_config(instances: &str) -> String {
+    format!("global_defs {{\n router_id test\n vrrp_garp_master_delay 1\n}}\n{instances}")
+}
+
+/// Mastership goes both ways between the director `a` and keepalived on `b`.
+fn both_ways(link: &Link, with: &dyn Fn(u8) -> String, keepalived: &str, names: &[&str], vips: &[&str]) {
+    let master = |host: &str, other: &str| vips.iter().all(|vip| link.holds(host, vip) && !link.holds(other, vip));
+    let are = |state: &str| names.iter().all(|name| link.state("a", name) == state);
+    link.director("a", &with(150));
+    link.until("the director is master alone", || are("master") && master("a", "b"));
+    link.keepalived("b", keepalived);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(are("master") && master("a", "b"), "keepalived of priority 120 takes nothing{}", link.logs());
+    link.config("a", &with(100));
+    link.dirigent("a", &["reload"]).unwrap();
+    link.until("keepalived takes over", || are("backup") && master("b", "a"));
+    assert!(link.router("a", names[0])["master"]["priority"] == 120);
+    assert!(vips.iter().all(|vip| link.ping(vip)), "{}", link.logs());
+    link.config("a", &with(150));
+    link.dirigent("a", &["reload"]).unwrap();
+    link.until("the director takes over", || are("master") && master("a", "b"));
+    assert!(vips.iter().all(|vip| link.ping(vip)), "{}", link.logs());
+    link.dirigent("a", &["failover", "now"]).unwrap();
+    link.until("keepalived takes over what is given", || are("backup") && master("b", "a"));
+    // Its end says priority 0.
+    link.signal("b", "-TERM");
+    link.until("the director has it again", || are("master") && master("a", "b"));
+}
+
+#[test]
+fn keepalived_of_version_2_with_a_password() {
+    let link = Link::up();
+    let with = |priority: u8| {
+        format!(
+            "[[router]]\nname = \"web\"\ninterface = \"eth0\"\nversion = 2\nvrid = 51\npriority = {priority}\n\
+             interval = \"1s\"\naddresses = [\"{VIP}/24\"]\n[router.authentication]\npassword = \"secret\"\n"
+        )
+    };
+    let keepalived = keepalived_config(&format!(
+        "vrrp_instance VI_1 {{\n interface eth0\n state BACKUP\n version 2\n virtual_router_id 51\n priority 120\n advert_int 1\n \
+         authentication {{\n auth_type PASS\n auth_pass secret\n }}\n virtual_ipaddress {{\n {VIP}/24\n }}\n}}\n"
+    ));
+    both_ways(&link, &with, &keepalived, &["web"], &[VIP]);
+}
+
+#[test]
+fn keepalived_of_version_3_with_both_families() {
+    let link = Link::up();
+    let instance = |name: &str, vrid: u8, address: &str| {
+        format!(
+            "vrrp_instance {name} {{\n interface eth0\n state BACKUP\n version 3\n virtual_router_id {vrid}\n priority 120\n \
+             advert_int 0.2\n virtual_ipaddress {{\n {address}\n }}\n}}\n"
+        )
+    };
+    let instances = instance("VI_4", 51, &format!("{VIP}/24")) + &instance("VI_6", 52, &format!("{VIP6}/64"));
+    both_ways(&link, &|priority| routers(priority, ""), &keepalived_config(&instances), &["web", "web6"], &[VIP, VIP6]);
+}
