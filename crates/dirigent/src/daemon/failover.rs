@@ -2,6 +2,7 @@
 //! guard over their addresses ([`guard`]).
 
 pub mod guard;
+mod hands;
 mod kept;
 mod machine;
 mod runner;

@@ -1,9 +1,11 @@
 //! The thread of virtual routers: sockets, clock, addresses. What is to be done, [`dirigent_failover`] says.
 //!
-//! Nothing here waits for anything but the kernel: a thread that is late is a master that is not sure any more.
+//! Nothing here waits for anything but that addresses are taken off ([`Hands`]): a thread that is late is a master that is
+//! not sure any more.
 
 use super::guard::Guard;
-use super::kept::{All, Held, Holding, Kept, now, take_away};
+use super::hands::Hands;
+use super::kept::{All, Held, Holding, Kept, now};
 use super::machine::{self, Machine, Member, Object, Shape};
 use super::tracking::Tracking;
 use super::view::{Seen, View};
@@ -19,8 +21,7 @@ use dirigent_failover::{
     rehearse,
 };
 use dirigent_net::vrrp::{self, Packet, VrrpSocket};
-use dirigent_net::vip::Announcer;
-use dirigent_net::{Change, Netlink, Watcher};
+use dirigent_net::{Change, Watcher};
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -52,8 +53,7 @@ pub struct Runner {
     machines: Vec<Machine>,
     /// By interface and whether it is of IPv6.
     sockets: BTreeMap<(u32, bool), VrrpSocket>,
-    netlink: Netlink,
-    announcer: Announcer,
+    hands: Hands,
     watcher: Watcher,
     tracking: Tracking,
     services: Option<HashSet<String>>,
@@ -92,8 +92,7 @@ impl Runner {
             failover: Failover::default(),
             machines: Vec::new(),
             sockets: BTreeMap::new(),
-            netlink: Netlink::route()?,
-            announcer: Announcer::open()?,
+            hands: Hands::start()?,
             watcher: Watcher::of_own()?,
             tracking: Tracking::default(),
             services: None,
@@ -314,7 +313,10 @@ impl Runner {
     }
 
     fn drop_addresses(&self, addresses: &[Held], router: &str) {
-        for held in take_away(addresses) {
+        if addresses.is_empty() {
+            return;
+        }
+        for held in self.hands.remove(addresses.to_vec()) {
             tracing::info!("removed {} from {}, which virtual router {router} had", held.address, held.device);
         }
     }
@@ -334,15 +336,8 @@ impl Runner {
                 continue;
             }
             let lost: Vec<_> = machine.members.iter().flat_map(Member::held).filter(gone).collect();
-            for held in lost {
-                match self.netlink.add_address(&held.device, held.address, held.length) {
-                    Ok(true) => {
-                        tracing::warn!("somebody took {} off {}: put on again", held.address, held.device);
-                        announce(&self.announcer, &held, 1);
-                    }
-                    Ok(false) => {}
-                    Err(error) => self.complain(error.to_string()),
-                }
+            if !lost.is_empty() {
+                self.hands.restore(lost);
             }
         }
     }
@@ -551,17 +546,13 @@ impl Runner {
                 self.watch_over();
                 self.write();
                 self.guard.wake();
-                for held in held {
-                    if let Err(error) = self.netlink.add_address(&held.device, held.address, held.length) {
-                        tracing::error!("virtual router {name}: {error}");
-                    }
-                }
+                self.hands.add(&name, held);
             }
             Action::RemoveAddresses => {
-                take_away(&member.held());
+                self.hands.remove(member.held());
             }
             Action::Announce { repeat, occasion, .. } => {
-                member.held().iter().for_each(|held| announce(&self.announcer, held, repeat));
+                self.hands.announce(member.held(), repeat);
                 if occasion == Occasion::LowerPriority {
                     let notify = &member.config.notify;
                     let script = notify.lower_prio.as_deref();
@@ -733,14 +724,6 @@ fn complain_once(member: &mut Member, complaint: String) {
     if member.complaint.as_ref() != Some(&complaint) {
         tracing::warn!("virtual router {}: {complaint}", member.config.name);
         member.complaint = Some(complaint);
-    }
-}
-
-fn announce(by: &Announcer, held: &Held, repeat: u16) {
-    for _ in 0..repeat {
-        if let Err(error) = by.announce(&held.device, held.address) {
-            return tracing::warn!("announcing {}: {error}", held.address);
-        }
     }
 }
 
