@@ -48,7 +48,7 @@ fn help_has_examples_and_every_command_has_help() {
     let help = dirigent(&["--help"]);
     assert_eq!(code(&help), 0);
     assert!(out(&help).contains("Examples:") && out(&help).contains("Exit codes:"), "{}", out(&help));
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 21] = [
         &["run"],
         &["check"],
         &["service", "list"],
@@ -57,6 +57,8 @@ fn help_has_examples_and_every_command_has_help() {
         &["stats"],
         &["status"],
         &["reload"],
+        &["failover", "now"],
+        &["failover", "rehearse"],
         &["stop"],
         &["import"],
         &["import", "iptables"],

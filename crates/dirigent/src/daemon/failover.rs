@@ -136,24 +136,28 @@ impl Failover {
         self.view.routers()
     }
 
-    fn ask<T>(&self, ask: impl FnOnce(answers::Sender<Result<T>>) -> Order) -> Result<T> {
+    fn ask<T>(
+        &self,
+        router: Option<&str>,
+        ask: impl FnOnce(Option<String>, answers::Sender<Result<Vec<T>>>) -> Order,
+    ) -> Result<Vec<T>> {
         if self.orders.is_none() {
-            return Err(nobody());
+            return router.map_or_else(|| Ok(Vec::new()), |name| Err(unknown(name)));
         }
         let (to, answer) = answers::channel();
-        self.order(ask(to));
+        self.order(ask(router.map(str::to_owned), to));
         let silent = || Failure::new("failover", "virtual routers do not answer", "see the daemon's log");
         answer.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(silent()))
     }
 
     /// Masters give way, all or one with its group; or take part again. What was done.
     pub fn hand_over(&self, router: Option<&str>, back: bool) -> Result<Vec<String>> {
-        self.ask(|to| Order::HandOver { router: router.map(str::to_owned), back, to })
+        self.ask(router, |router, to| Order::HandOver { router, back, to })
     }
 
     /// What would happen.
     pub fn rehearse(&self, router: Option<&str>, what_if: WhatIf) -> Result<Vec<Rehearsal>> {
-        self.ask(|to| Order::Rehearse { router: router.map(str::to_owned), what_if, to })
+        self.ask(router, |router, to| Order::Rehearse { router, what_if, to })
     }
 
     /// Gives all addresses up, in order: the director is removed.
@@ -169,9 +173,9 @@ impl Failover {
     }
 }
 
-/// Nothing is configured.
-fn nobody() -> Failure {
-    let failure = Failure::new("failover", "there are no virtual routers", "add a table [[router]] to the configuration");
+/// Nobody is called so.
+fn unknown(name: &str) -> Failure {
+    let failure = Failure::new(name, "there is no such virtual router", "`dirigent failover status` names them");
     Failure { code: crate::failure::code::ABSENT, ..failure }
 }
 

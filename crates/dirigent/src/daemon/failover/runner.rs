@@ -659,14 +659,7 @@ impl Runner {
             })
         };
         let all: Vec<_> = self.machines.iter().enumerate().filter(|(_, m)| has(m)).map(|(at, _)| at).collect();
-        match (all.is_empty(), router) {
-            (false, _) => Ok(all),
-            (true, Some(name)) => {
-                let failure = Failure::new(name, "there is no such virtual router", "`dirigent failover status` names them");
-                Err(Failure { code: crate::failure::code::ABSENT, ..failure })
-            }
-            (true, None) => Err(super::nobody()),
-        }
+        router.filter(|_| all.is_empty()).map_or(Ok(all), |name| Err(super::unknown(name)))
     }
 
     fn hand_over(&mut self, router: Option<&str>, back: bool) -> Result<Vec<String>> {
