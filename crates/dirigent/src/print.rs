@@ -324,7 +324,8 @@ pub fn status(s: &Status) -> String {
         let _ = writeln!(out, "  virtual address {}: {holder}{managed}", vip.address);
     }
     for r in &s.virtual_routers {
-        let _ = writeln!(out, "  virtual router {}: {} for {} s, {}", r.name, role(&r.state), r.for_s, router_details(r));
+        let _ =
+            writeln!(out, "  virtual router {}: {} for {} s, {}", r.name, role(&r.state), r.for_s, router_details(r));
         let _ = writeln!(out, "{}", wrapped(&r.why));
     }
     for problem in &s.problems {
@@ -348,7 +349,8 @@ fn router_details(r: &VirtualRouter) -> String {
     }
     if let Some(master) = &r.master {
         let word = if r.contended { "also master: " } else { "master " };
-        let _ = write!(out, ", {word}{} of priority {}, heard {} ms ago", master.address, master.priority, master.heard_ms);
+        let _ =
+            write!(out, ", {word}{} of priority {}, heard {} ms ago", master.address, master.priority, master.heard_ms);
     }
     if r.gave_way {
         out += ", gave way";
@@ -360,20 +362,38 @@ fn router_details(r: &VirtualRouter) -> String {
 /// Virtual routers.
 pub fn virtual_routers(routers: &[VirtualRouter]) -> String {
     let row = |r: &VirtualRouter| {
-        let master = r.master.as_ref().map_or_else(
-            || "-".to_owned(),
-            |m| format!("{} ({}), {} ms ago", m.address, m.priority, m.heard_ms),
-        );
+        let master = r
+            .master
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |m| format!("{} ({}), {} ms ago", m.address, m.priority, m.heard_ms));
         let priority = match r.priority == r.configured_priority {
             true => r.priority.to_string(),
             false => format!("{} ({})", r.priority, r.configured_priority),
         };
         let state = if r.gave_way { format!("{}, gave way", r.state) } else { r.state.clone() };
-        vec![r.name.clone(), state, priority, format!("{} s", r.for_s), r.interface.clone(), r.vrid.to_string(), master,
-            r.addresses.join(" "), r.why.clone()]
+        vec![
+            r.name.clone(),
+            state,
+            priority,
+            format!("{} s", r.for_s),
+            r.interface.clone(),
+            r.vrid.to_string(),
+            master,
+            r.addresses.join(" "),
+            r.why.clone(),
+        ]
     };
-    let columns = [Left("ROUTER"), Left("STATE"), Right("PRIORITY"), Right("SINCE"), Left("INTERFACE"), Right("VRID"),
-        Left("OTHER MASTER"), Left("ADDRESSES"), Left("WHY")];
+    let columns = [
+        Left("ROUTER"),
+        Left("STATE"),
+        Right("PRIORITY"),
+        Right("SINCE"),
+        Left("INTERFACE"),
+        Right("VRID"),
+        Left("OTHER MASTER"),
+        Left("ADDRESSES"),
+        Left("WHY"),
+    ];
     table(&columns, &routers.iter().map(row).collect::<Vec<_>>())
 }
 

@@ -37,30 +37,36 @@ impl Link {
         std::fs::create_dir_all(&directory).unwrap();
         let link = Self { name, directory, children: Mutex::default() };
         let switch = Namespace::create(&link.namespace("s")).unwrap();
-        switch.run(|| {
-            let mut netlink = Netlink::route().unwrap();
-            netlink.add_bridge("br0", [2, 0, 0, 0, 9, 0], 1500).unwrap();
-            netlink.set_up("br0", true).unwrap();
-        }).unwrap();
+        switch
+            .run(|| {
+                let mut netlink = Netlink::route().unwrap();
+                netlink.add_bridge("br0", [2, 0, 0, 0, 9, 0], 1500).unwrap();
+                netlink.set_up("br0", true).unwrap();
+            })
+            .unwrap();
         for (host, number) in HOSTS {
             let namespace = Namespace::create(&link.namespace(host)).unwrap();
             link.sh(host, "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0");
             let file = namespace.file().unwrap();
-            switch.run(|| {
-                let mut netlink = Netlink::route().unwrap();
-                let mac = Some([2, 0, 0, 0, 9, number]);
-                let inner = VethEnd { name: "eth0", mac, mtu: None, namespace: Some(file.as_fd()) };
-                let outer = VethEnd { name: host, mac: None, mtu: None, namespace: None };
-                netlink.add_veth(&outer, &inner).unwrap();
-                netlink.set_master(host, "br0").unwrap();
-                netlink.set_up(host, true).unwrap();
-            }).unwrap();
-            namespace.run(|| {
-                let mut netlink = Netlink::route().unwrap();
-                netlink.set_up("eth0", true).unwrap();
-                netlink.add_address("eth0", format!("10.9.0.{number}").parse().unwrap(), 24).unwrap();
-                netlink.add_address("eth0", format!("fd09::{number}").parse().unwrap(), 64).unwrap();
-            }).unwrap();
+            switch
+                .run(|| {
+                    let mut netlink = Netlink::route().unwrap();
+                    let mac = Some([2, 0, 0, 0, 9, number]);
+                    let inner = VethEnd { name: "eth0", mac, mtu: None, namespace: Some(file.as_fd()) };
+                    let outer = VethEnd { name: host, mac: None, mtu: None, namespace: None };
+                    netlink.add_veth(&outer, &inner).unwrap();
+                    netlink.set_master(host, "br0").unwrap();
+                    netlink.set_up(host, true).unwrap();
+                })
+                .unwrap();
+            namespace
+                .run(|| {
+                    let mut netlink = Netlink::route().unwrap();
+                    netlink.set_up("eth0", true).unwrap();
+                    netlink.add_address("eth0", format!("10.9.0.{number}").parse().unwrap(), 24).unwrap();
+                    netlink.add_address("eth0", format!("fd09::{number}").parse().unwrap(), 64).unwrap();
+                })
+                .unwrap();
         }
         link
     }
@@ -210,7 +216,8 @@ fn remove(name: &str) {
     for host in ["a", "b", "c", "s"] {
         let namespace = format!("{name}-{host}");
         let pids = Command::new("ip").args(["netns", "pids", &namespace]).output();
-        for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace() {
+        for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace()
+        {
             let _ = Command::new("kill").args(["-9", pid]).status();
         }
         let _ = Namespace::delete(&namespace);
@@ -248,7 +255,10 @@ struct Events {
 impl Events {
     fn of(link: &Link, host: &str) -> Self {
         let mut command = Command::new(BIN);
-        command.args(["--instance", &link.instance(host), "events", "--json"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["--instance", &link.instance(host), "events", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut process = link.spawn(host, &mut command);
         let (lines, out) = (Arc::new(Mutex::new(Vec::new())), process.stdout.take().unwrap());
         let to = lines.clone();
@@ -369,6 +379,13 @@ fn a_killed_master_is_followed_and_its_addresses_are_taken_away() {
     // It comes back as any other.
     link.director("a", &routers(150, ""));
     link.until("a is master again", || settled(&link, "a", "b"));
+    // One that hangs is as dead; when it runs again it knows that it is no master.
+    link.signal("a", "-STOP");
+    link.until("b takes over from who hangs", || holds("b") && !holds("a"));
+    link.signal("a", "-CONT");
+    link.until("a is master again", || settled(&link, "a", "b"));
+    let log = std::fs::read_to_string(link.log("a")).unwrap();
+    assert!(log.contains("this daemon did not run, and could not be sure for"), "{log}");
 }
 
 /// Who is back before anyone can have taken over goes on.
@@ -428,6 +445,34 @@ fn a_split_heals_and_a_dead_link_is_a_fault() {
     link.until("a is back", || settled(&link, "a", "b"));
 }
 
+/// What is configured and not done is named, before and while it runs.
+#[test]
+fn what_is_not_done_is_named() {
+    let link = Link::up();
+    let text = "[[router]]\nname = \"ah\"\ninterface = \"eth0\"\nversion = 2\nvrid = 7\naddresses = [\"10.9.0.7\"]\n\
+                [router.authentication]\npassword = \"x\"\nah = true\n\
+                [[router]]\nname = \"odd\"\ninterface = \"eth0\"\nvrid = 8\nstate = \"master\"\naddresses = [\"10.9.0.8\"]\n\
+                [router.virtual_mac]\n[router.track]\nprocesses = [\"p\"]\n\
+                [[track_process]]\nname = \"p\"\ncommand = [\"/bin/true\"]\n";
+    let config = link.config("a", text);
+    let checked = link.sh("a", &format!("{BIN} check --config {} 2>&1", config.display()));
+    for word in [
+        "router ah: it is not started: authentication by AH",
+        "router odd: not done yet: virtual_mac",
+        "track.processes",
+    ] {
+        assert!(checked.contains(word), "{word}: {checked}");
+    }
+    link.director("a", text);
+    link.until("the other is master", || link.holds("a", "10.9.0.8"));
+    let status = link.dirigent("a", &["status"]).unwrap();
+    assert!(
+        status.contains("authentication by AH is not done yet") && status.contains("virtual router odd: master"),
+        "{status}"
+    );
+    assert!(!link.holds("a", "10.9.0.7"));
+}
+
 /// Unicast, a sync group, and all that moves priorities; who is told of it.
 #[test]
 fn what_is_tracked_moves_priorities_and_scripts_are_told() {
@@ -452,11 +497,26 @@ fn what_is_tracked_moves_priorities_and_scripts_are_told() {
              timeout = \"2s\"\nrise = 2\nfall = 2\nweight = -100\n\
              [[track_file]]\nname = \"number\"\npath = \"{}\"\nweight = 1\n\
              [[service]]\naddress = \"192.0.2.1:80\"\nprotocol = \"tcp\"\n[[service.server]]\naddress = \"10.9.0.9:80\"\n",
-            file("told").display(), file("broken").display(), file("number").display()
+            file("told").display(),
+            file("broken").display(),
+            file("number").display()
         )
     };
-    link.director("a", &text("10.9.0.2", 150));
-    link.director("b", &routers(100, "").replacen("vrid", "peers = [\"10.9.0.1\"]\nvrid", 1).replace("[[router]]\nname = \"web6\"", "[[router_group]]\nname = \"G\"\nmembers = [\"web\", \"web6\"]\n[[router]]\nname = \"web6\""));
+    let fifo = file("fifo");
+    let with_fifo = format!("{}[[fifo]]\npath = \"{}\"\nevents = \"routers\"\n", text("10.9.0.2", 150), fifo.display());
+    // Opened for reading and writing, it is read until it is killed.
+    link.sh("a", &format!("mkfifo {}", fifo.display()));
+    let mut reader = Command::new("sh");
+    reader.args(["-c", &format!("exec cat <> {} > {}", fifo.display(), file("read").display())]);
+    link.start("c", &mut reader);
+    link.director("a", &with_fifo);
+    link.director(
+        "b",
+        &routers(100, "").replacen("vrid", "peers = [\"10.9.0.1\"]\nvrid", 1).replace(
+            "[[router]]\nname = \"web6\"",
+            "[[router_group]]\nname = \"G\"\nmembers = [\"web\", \"web6\"]\n[[router]]\nname = \"web6\"",
+        ),
+    );
     link.until("a is master", || settled(&link, "a", "b"));
     assert_eq!(link.router("a", "web")["group"], "G");
     std::fs::write(file("broken"), "x").unwrap();
@@ -476,9 +536,20 @@ fn what_is_tracked_moves_priorities_and_scripts_are_told() {
     // In whatever order: each is a process of its own.
     let told = || std::fs::read_to_string(file("told")).unwrap();
     link.until("the script is told", || {
-        ["BACKUP", "MASTER", "FAULT"].iter().all(|state| told().lines().any(|line| line == format!("GROUP G {state} 0")))
+        ["BACKUP", "MASTER", "FAULT"]
+            .iter()
+            .all(|state| told().lines().any(|line| line == format!("GROUP G {state} 0")))
     });
     assert_eq!(told().lines().filter(|line| line.contains("FAULT")).count(), 1, "once for the group: {}", told());
+    let read = std::fs::read_to_string(file("read")).unwrap();
+    for line in [
+        "INSTANCE \"web\" MASTER 150",
+        "INSTANCE \"web6\" BACKUP 50",
+        "GROUP \"G\" MASTER 0",
+        "INSTANCE \"web\" FAULT 150",
+    ] {
+        assert!(read.lines().any(|one| one == line), "{line}: {read}");
+    }
 }
 
 fn keepalived_config(instances: &str) -> String {

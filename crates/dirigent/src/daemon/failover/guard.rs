@@ -8,11 +8,11 @@ use super::kept::{Holding, Kept, now, take_away};
 use crate::failure::{Failure, Result};
 use dirigent_failover::Time;
 use dirigent_net::vrrp;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::errno::Errno;
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
@@ -77,7 +77,8 @@ pub fn run(instance: &str) -> Result<()> {
         tracing::debug!("the guard runs like any other process: {error}");
     }
     let kept = Kept::of(instance);
-    let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).map_err(fail)?;
+    let timer =
+        TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).map_err(fail)?;
     let mut input = std::io::stdin();
     let (mut alone, mut done) = (false, Vec::new());
     loop {

@@ -11,7 +11,10 @@ use dirigent_net::{Netlink, vrrp};
 use std::sync::mpsc;
 
 enum Task {
-    Add { router: String, addresses: Vec<Held> },
+    Add {
+        router: String,
+        addresses: Vec<Held>,
+    },
     /// Put on what somebody took off, and announce what was.
     Restore(Vec<Held>),
     Announce(Vec<Held>, u16),

@@ -1,7 +1,7 @@
 //! What is configured, as the state machine has it: [`dirigent_failover`]'s parameters, the sync groups, and what is tracked.
 
 use super::kept::Held;
-use dirigent_config::failover::{Failover, Initial, Notify, Tracking, VirtualRouter};
+use dirigent_config::failover::{Events, Failover, Initial, Notify, Tracking, VirtualRouter};
 use dirigent_failover::track::Tracked;
 use dirigent_failover::{
     Addresses, Auth, Centis, Family, Format, Group, Parameters, Role, Router, Time, Tracker, UnicastPeer,
@@ -105,11 +105,13 @@ pub fn shapes(failover: &Failover) -> (Vec<Shape>, Vec<(String, String)>) {
     let (mut shapes, mut refused) = (Vec::new(), Vec::new());
     let router = |name: &str| failover.routers.iter().find(|router| router.name == name);
     let alone = failover.routers.iter().filter(|r| !failover.groups.iter().any(|g| g.members.contains(&r.name)));
-    let groups = failover.groups.iter().map(|group| (Some(group), group.members.iter().filter_map(|m| router(m)).collect()));
+    let groups =
+        failover.groups.iter().map(|group| (Some(group), group.members.iter().filter_map(|m| router(m)).collect()));
     let all = groups.chain(alone.map(|router| (None, vec![router])));
     for (group, routers) in all {
         let routers: Vec<&VirtualRouter> = routers;
-        let wrong: Vec<_> = routers.iter().filter_map(|r| Some((r.name.clone(), parameters(r, failover).err()?))).collect();
+        let wrong: Vec<_> =
+            routers.iter().filter_map(|r| Some((r.name.clone(), parameters(r, failover).err()?))).collect();
         if let Some((culprit, _)) = wrong.first() {
             let others = routers.iter().filter(|r| !wrong.iter().any(|(name, _)| *name == r.name));
             refused.extend(others.map(|r| (r.name.clone(), format!("{culprit} of its group is not started"))));
@@ -303,7 +305,10 @@ pub fn undone(failover: &Failover) -> Vec<(String, String)> {
             ("announce.extra_interval", !a.extra_interval.is_zero()),
             ("mail", r.mail == Some(true)),
             ("notify.priority_changes", r.notify.priority_changes),
-            ("addresses with a label, scope, broadcast, peer, preferred or flags: they are added without", addresses().any(odd)),
+            (
+                "addresses with a label, scope, broadcast, peer, preferred or flags: they are added without",
+                addresses().any(odd),
+            ),
             ("addresses on a virtual MAC's device: the device itself is used", addresses().any(|a| a.virtual_mac)),
             ("track.processes", !r.track.processes.is_empty()),
             ("track.bfd", !r.track.bfd.is_empty()),
@@ -322,7 +327,10 @@ pub fn undone(failover: &Failover) -> Vec<(String, String)> {
     }
     let general = [
         ("interface_delay", !failover.interface_delays.is_empty()),
-        ("fifo", !failover.fifos.is_empty()),
+        ("fifo.user and fifo.group", failover.fifos.iter().any(|f| f.user.is_some() || f.group.is_some())),
+        ("fifo.script", failover.fifos.iter().any(|f| f.script.is_some())),
+        ("fifo.states_on_reload", failover.fifos.iter().any(|f| f.states_on_reload)),
+        ("fifo: lines about services and servers", failover.fifos.iter().any(|f| f.events != Events::Routers)),
         ("mail of virtual routers", failover.mail.is_some()),
     ];
     let general = general.into_iter().filter(|(_, there)| *there);

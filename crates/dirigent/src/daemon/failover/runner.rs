@@ -13,7 +13,7 @@ use crate::daemon::events::Events;
 use crate::daemon::health::scripts::Scripts;
 use crate::failure::{Failure, Result};
 use dirigent_api::Event as Told;
-use dirigent_config::failover::{Failover, Notify};
+use dirigent_config::failover::{Events as Heeded, Failover, Notify};
 use dirigent_config::health::Script;
 use dirigent_failover::track::State;
 use dirigent_failover::{
@@ -24,6 +24,7 @@ use dirigent_net::vrrp::{self, Packet, VrrpSocket};
 use dirigent_net::{Change, Watcher};
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::mpsc as answers;
@@ -112,8 +113,10 @@ impl Runner {
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         match vrrp::run_in_real_time() {
             Ok(()) => tracing::info!("virtual routers run with real-time priority"),
-            Err(error) => tracing::warn!("virtual routers run without real-time priority, so a busy host may cost them \
-                                          their role: {error}"),
+            Err(error) => tracing::warn!(
+                "virtual routers run without real-time priority, so a busy host may cost them \
+                                          their role: {error}"
+            ),
         }
         loop {
             let now = now();
@@ -241,6 +244,13 @@ impl Runner {
         }
         self.machines.extend(made);
         self.failover = failover;
+        for fifo in &self.failover.fifos {
+            let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+            match nix::unistd::mkfifo(fifo.path.as_str(), mode) {
+                Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+                Err(error) => tracing::warn!("the FIFO {} cannot be made: {error}", fifo.path),
+            }
+        }
         let objects: Vec<Object> = self.machines.iter().flat_map(|m| m.shape.objects()).cloned().collect();
         self.tracking.follow(&self.failover, objects.iter());
         if !self.machines.is_empty() {
@@ -286,7 +296,10 @@ impl Runner {
                 left.extend(holding.addresses.into_iter().filter(|held| !wanted.contains(held)));
                 name = holding.router;
             }
-            let start = Start { still_holds_addresses: all_held || last_advert.is_some(), last_advert: last_advert.filter(|_| all_held) };
+            let start = Start {
+                still_holds_addresses: all_held || last_advert.is_some(),
+                last_advert: last_advert.filter(|_| all_held),
+            };
             let mut actions = Vec::new();
             machine.group.handle(now, 0, Event::Start(start), &mut actions);
             self.act(at, now, actions);
@@ -325,7 +338,8 @@ impl Runner {
         self.look_at_network();
         // What a master lost without its doing it puts on again: it says that it has it.
         let gone = |held: &Held| {
-            let gone = |c: &Change| matches!(c, Change::AddressGone(_, ip) if *ip == held.address) || *c == Change::Everything;
+            let gone =
+                |c: &Change| matches!(c, Change::AddressGone(_, ip) if *ip == held.address) || *c == Change::Everything;
             changes.iter().any(gone)
         };
         let now = now();
@@ -344,8 +358,13 @@ impl Runner {
 
     /// Interfaces and source addresses as they are now; sockets on them.
     fn look_at_network(&mut self) {
-        let virtual_addresses: HashSet<IpAddr> =
-            self.machines.iter().flat_map(|m| &m.members).flat_map(|m| m.config.all_addresses()).map(|a| a.address).collect();
+        let virtual_addresses: HashSet<IpAddr> = self
+            .machines
+            .iter()
+            .flat_map(|m| &m.members)
+            .flat_map(|m| m.config.all_addresses())
+            .map(|a| a.address)
+            .collect();
         let found: HashSet<IpAddr> = self.found.iter().flat_map(|h| &h.addresses).map(|held| held.address).collect();
         let is_virtual = |ip: IpAddr| virtual_addresses.contains(&ip) || found.contains(&ip);
         let snapshot = match self.watcher.snapshot() {
@@ -480,7 +499,10 @@ impl Runner {
                 let of = (member.config.vrid, member.config.ipv6, member.ifindex);
                 // One interface may have a router of that number in several groups.
                 let ours = member.multicast().is_none_or(|group| group == *destination);
-                if of != (vrid, ipv6, Some(ifindex)) || !ours || destination.is_multicast() != member.multicast().is_some() {
+                if of != (vrid, ipv6, Some(ifindex))
+                    || !ours
+                    || destination.is_multicast() != member.multicast().is_some()
+                {
                     continue;
                 }
                 known = true;
@@ -582,10 +604,16 @@ impl Runner {
                 self.events.tell(Told::Alarm { router: name, what });
             }
             Action::Discarded { source, why } => {
-                tracing::debug!("virtual router {name} does not heed an advert of {source}: {why:?} (at {})", now.as_ns());
+                tracing::debug!(
+                    "virtual router {name} does not heed an advert of {source}: {why:?} (at {})",
+                    now.as_ns()
+                );
             }
             Action::Late { by } => {
-                tracing::warn!("virtual router {name}: this daemon did not run for {} ms more than it should", by.as_millis());
+                tracing::warn!(
+                    "virtual router {name}: this daemon did not run for {} ms more than it should",
+                    by.as_millis()
+                );
             }
         }
     }
@@ -608,6 +636,12 @@ impl Runner {
 
     /// keepalived's arguments.
     fn notify(&self, kind: &str, name: &str, state: &str, priority: u8, one: Option<&Script>, notify: &Notify) {
+        let line = format!("{kind} \"{name}\" {state} {priority}\n");
+        for fifo in self.failover.fifos.iter().filter(|fifo| fifo.events != Heeded::Services) {
+            if let Err(error) = tell_fifo(&fifo.path, &line) {
+                tracing::warn!("the FIFO {} is not told of virtual router {name}: {error}", fifo.path);
+            }
+        }
         if let Some(script) = one {
             self.scripts.notify(script, format!("virtual router {name}"));
         }
@@ -677,13 +711,19 @@ impl Runner {
                     "virtual router {names} gave way; if nobody takes over within {} ms it comes back",
                     bound.as_millis()
                 )),
-                (true, _, true) => done.push(format!("virtual router {names} takes over again when its priority says so")),
+                (true, _, true) => {
+                    done.push(format!("virtual router {names} takes over again when its priority says so"))
+                }
                 _ => {}
             }
         }
         if done.is_empty() && !back && router.is_some() {
             let remedy = "run it on the host of the master: `dirigent failover status` says which that is";
-            return Err(Failure::new(router.unwrap_or_default(), "it is not master here, so it cannot give way", remedy));
+            return Err(Failure::new(
+                router.unwrap_or_default(),
+                "it is not master here, so it cannot give way",
+                remedy,
+            ));
         }
         Ok(done)
     }
@@ -695,7 +735,11 @@ impl Runner {
             for (member, router) in machine.members.iter().zip(machine.group.routers()) {
                 let peers: Vec<_> = router
                     .heard()
-                    .map(|heard| rehearse::Peer { address: heard.source, priority: heard.priority, heard_at: Some(heard.at) })
+                    .map(|heard| rehearse::Peer {
+                        address: heard.source,
+                        priority: heard.priority,
+                        heard_at: Some(heard.at),
+                    })
                     .into_iter()
                     .collect();
                 all.push(forecast(&member.config.name, now, rehearse(now, router, &peers, what_if)));
@@ -717,6 +761,18 @@ fn complain_once(member: &mut Member, complaint: String) {
     if member.complaint.as_ref() != Some(&complaint) {
         tracing::warn!("virtual router {}: {complaint}", member.config.name);
         member.complaint = Some(complaint);
+    }
+}
+
+/// Whoever reads has the line; with nobody there it is nobody's.
+fn tell_fifo(path: &str, line: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    match std::fs::File::options().write(true).custom_flags(flags).open(path) {
+        Ok(mut file) if file.metadata()?.file_type().is_fifo() => file.write_all(line.as_bytes()),
+        Ok(_) => Err(std::io::Error::other("it is no FIFO")),
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENXIO as i32) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -822,13 +878,17 @@ fn forecast(name: &str, now: Time, forecast: Forecast) -> dirigent_api::Rehearsa
     match forecast {
         Forecast::NothingChanges { master } => {
             let master = master.map(|address| address.to_string());
-            let who = master.as_ref().map_or_else(|| "no master was heard".to_owned(), |who| format!("{who} is master"));
+            let who =
+                master.as_ref().map_or_else(|| "no master was heard".to_owned(), |who| format!("{who} is master"));
             dirigent_api::Rehearsal { by: master, ..of("nothing changes", format!("it is not master here: {who}")) }
         }
         Forecast::TakenOver { by, expected, latest } => {
             let text = format!(
                 "{} of priority {} takes over in {} ms, {} ms at the latest",
-                by.address, by.priority, ms(expected), ms(latest)
+                by.address,
+                by.priority,
+                ms(expected),
+                ms(latest)
             );
             dirigent_api::Rehearsal {
                 by: Some(by.address.to_string()),
@@ -841,7 +901,9 @@ fn forecast(name: &str, now: Time, forecast: Forecast) -> dirigent_api::Rehearsa
             let back = comes_back.map(|at| format!("; if there is none, it comes back in {} ms", ms(at)));
             let text = format!(
                 "no other master was ever heard; a backup, if there is one, takes over in {} to {} ms{}",
-                ms(earliest), ms(latest), back.unwrap_or_default()
+                ms(earliest),
+                ms(latest),
+                back.unwrap_or_default()
             );
             dirigent_api::Rehearsal {
                 expected_ms: Some(ms(earliest)),

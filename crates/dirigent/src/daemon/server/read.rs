@@ -7,8 +7,8 @@ use crate::failure::{Failure, code};
 use axum::Json;
 use axum::extract::State;
 use dirigent_api::{
-    Configuration, Connections, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status, VirtualRouter,
-    path,
+    Configuration, Connections, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status,
+    VirtualRouter, path,
 };
 use dirigent_failover::WhatIf;
 use serde::Deserialize;
@@ -192,7 +192,8 @@ pub async fn rehearse(
         Some("stop") => WhatIf::Stops,
         Some("link") => WhatIf::LosesLink,
         Some(other) => {
-            let failure = Failure::new(format!("what {other}"), "that cannot be imagined", "it is hand-over, stop or link");
+            let failure =
+                Failure::new(format!("what {other}"), "that cannot be imagined", "it is hand-over, stop or link");
             return Err(Failure { code: code::INVALID, ..failure });
         }
     };
