@@ -452,15 +452,16 @@ fn what_is_not_done_is_named() {
     let text = "[[router]]\nname = \"ah\"\ninterface = \"eth0\"\nversion = 2\nvrid = 7\naddresses = [\"10.9.0.7\"]\n\
                 [router.authentication]\npassword = \"x\"\nah = true\n\
                 [[router]]\nname = \"odd\"\ninterface = \"eth0\"\nvrid = 8\nstate = \"master\"\naddresses = [\"10.9.0.8\"]\n\
-                [router.virtual_mac]\n[router.track]\nprocesses = [\"p\"]\n\
-                [[track_process]]\nname = \"p\"\ncommand = [\"/bin/true\"]\n";
+                [router.virtual_mac]\n[router.track]\nbfd = [\"p\"]\n\
+                [[bfd]]\nname = \"p\"\naddress = \"10.9.0.2\"\n\
+                [[router]]\nname = \"needs\"\ninterface = \"eth0\"\nvrid = 9\naddresses = [\"10.9.0.9\"]\n\
+                [router.track]\nprocesses = [\"q\"]\n\
+                [[track_process]]\nname = \"q\"\ncommand = [\"nosuchprogram\"]\n";
     let config = link.config("a", text);
     let checked = link.sh("a", &format!("{BIN} check --config {} 2>&1", config.display()));
-    for word in [
-        "router ah: it is not started: authentication by AH",
-        "router odd: not done yet: virtual_mac",
-        "track.processes",
-    ] {
+    for word in
+        ["router ah: it is not started: authentication by AH", "router odd: not done yet: virtual_mac", "track.bfd"]
+    {
         assert!(checked.contains(word), "{word}: {checked}");
     }
     link.director("a", text);
@@ -471,6 +472,10 @@ fn what_is_not_done_is_named() {
         "{status}"
     );
     assert!(!link.holds("a", "10.9.0.7"));
+    link.until("a program that does not run is a fault", || {
+        let needs = link.router("a", "needs");
+        (&needs["state"], &needs["why"]) == (&"fault".into(), &"track_process q is down".into())
+    });
 }
 
 /// Unicast, a sync group, and all that moves priorities; who is told of it.

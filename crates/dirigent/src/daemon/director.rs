@@ -403,6 +403,7 @@ impl Director {
             let remedy = "see to the server; it gets connections again when its checks pass";
             Problem::new(format!("server {server} of {service}"), format!("it is down: {why}"), remedy)
         }));
+        problems.extend(self.failover.problem());
         problems.extend(self.problem.clone());
         if !self.refused.is_empty() {
             let what = "the last reload was refused, and the configuration before it stays in force";

@@ -14,7 +14,7 @@ pub use machine::undone;
 use super::events::Events;
 use super::health::scripts::Scripts;
 use crate::failure::{Failure, Result};
-use dirigent_api::{Rehearsal, VirtualRouter};
+use dirigent_api::{Problem, Rehearsal, VirtualRouter};
 use dirigent_config::failover::Failover as Config;
 use dirigent_failover::WhatIf;
 use kept::Kept;
@@ -129,6 +129,14 @@ impl Failover {
             self.services = Some(up.clone());
             self.order(Order::Services(up));
         }
+    }
+
+    /// That the thread has ended, which only a fault of ours does.
+    pub fn problem(&self) -> Option<Problem> {
+        let ended = self.orders.as_ref().is_some_and(mpsc::UnboundedSender::is_closed);
+        let what = "virtual routers do not run any more, and this host is master of none; what is listed is past";
+        let remedy = "restart the daemon, and report its log please";
+        ended.then(|| Problem::new("failover", what, remedy))
     }
 
     /// For the status.

@@ -16,6 +16,7 @@ pub enum Object {
     Interface(String),
     Script(String),
     File(String),
+    Process(String),
     Service(String),
 }
 
@@ -25,6 +26,7 @@ impl std::fmt::Display for Object {
             Self::Interface(name) => write!(f, "interface {name}"),
             Self::Script(name) => write!(f, "track_script {name}"),
             Self::File(name) => write!(f, "track_file {name}"),
+            Self::Process(name) => write!(f, "track_process {name}"),
             Self::Service(name) => write!(f, "service {name}"),
         }
     }
@@ -147,6 +149,7 @@ fn tracked(failover: &Failover, tracking: &Tracking, weights: bool) -> Vec<(Obje
                 "interfaces" => Object::Interface(one.name.clone()),
                 "scripts" => Object::Script(one.name.clone()),
                 "files" => Object::File(one.name.clone()),
+                "processes" => Object::Process(one.name.clone()),
                 "services" => Object::Service(one.name.clone()),
                 // Named by `undone`.
                 _ => continue,
@@ -154,6 +157,7 @@ fn tracked(failover: &Failover, tracking: &Tracking, weights: bool) -> Vec<(Obje
             let own = match &object {
                 Object::Script(name) => failover.scripts.iter().any(|s| s.name == *name && s.reverse),
                 Object::File(name) => failover.files.iter().any(|s| s.name == *name && s.reverse),
+                Object::Process(name) => failover.processes.iter().any(|s| s.name == *name && s.reverse),
                 Object::Interface(_) | Object::Service(_) => false,
             };
             let weight = if weights { failover.weight_of(key, one) } else { 0 };
@@ -310,18 +314,13 @@ pub fn undone(failover: &Failover) -> Vec<(String, String)> {
                 addresses().any(odd),
             ),
             ("addresses on a virtual MAC's device: the device itself is used", addresses().any(|a| a.virtual_mac)),
-            ("track.processes", !r.track.processes.is_empty()),
             ("track.bfd", !r.track.bfd.is_empty()),
         ];
         let of = of.into_iter().filter(|(_, there)| *there);
         all.extend(of.map(|(what, _)| (format!("router {}", r.name), format!("not done yet: {what}"))));
     }
     for g in &failover.groups {
-        let of = [
-            ("track.processes", !g.track.processes.is_empty()),
-            ("track.bfd", !g.track.bfd.is_empty()),
-            ("mail", g.mail == Some(true)),
-        ];
+        let of = [("track.bfd", !g.track.bfd.is_empty()), ("mail", g.mail == Some(true))];
         let of = of.into_iter().filter(|(_, there)| *there);
         all.extend(of.map(|(what, _)| (format!("router_group {}", g.name), format!("not done yet: {what}"))));
     }

@@ -22,7 +22,8 @@ use dirigent_failover::{
 };
 use dirigent_net::vrrp::{self, Packet, VrrpSocket};
 use dirigent_net::{Change, Watcher};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::future::poll_fn;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -387,10 +388,10 @@ impl Runner {
         }
         self.sockets.retain(|key, _| wanted.iter().any(|(ifindex, ipv6, ..)| *key == (*ifindex, *ipv6)));
         for (ifindex, ipv6, name, group) in wanted {
-            if !self.sockets.contains_key(&(ifindex, ipv6)) {
+            if let Entry::Vacant(place) = self.sockets.entry((ifindex, ipv6)) {
                 match VrrpSocket::open(&name, ifindex, ipv6) {
                     Ok(socket) => {
-                        self.sockets.insert((ifindex, ipv6), socket);
+                        place.insert(socket);
                     }
                     Err(error) => self.complain(error.to_string()),
                 }
@@ -415,7 +416,7 @@ impl Runner {
         match object {
             Object::Interface(name) => up(self.watcher.own_link(name).is_some_and(|link| link.running)),
             Object::Service(name) => self.services.as_ref().map_or(State::Unknown, |all| up(all.contains(name))),
-            Object::Script(_) | Object::File(_) => self.tracking.state(object),
+            Object::Script(_) | Object::File(_) | Object::Process(_) => self.tracking.state(object),
         }
     }
 
@@ -557,7 +558,11 @@ impl Runner {
                     let bytes = packet::emit(&advert, source, to, format).map_err(|e| e.to_string())?;
                     socket.send(source, to, ttl, &bytes).map_err(|e| e.to_string())
                 };
-                let failed = to.into_iter().filter_map(|to| send(to).err()).last();
+                let mut failed = None;
+                for to in to {
+                    // One that cannot be reached keeps nobody else from hearing it.
+                    failed = send(to).err().or(failed);
+                }
                 if let (Some(error), Some(member)) = (failed, self.member(at, m)) {
                     complain_once(member, format!("its advert did not go out: {error}"));
                 }

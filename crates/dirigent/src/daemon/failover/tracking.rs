@@ -1,8 +1,8 @@
-//! Scripts and files that virtual routers look at.
+//! Scripts, files and processes that virtual routers look at.
 
 use super::machine::Object;
 use crate::daemon::health::scripts::Scripts;
-use dirigent_config::failover::{Failover, TrackFile, TrackScript};
+use dirigent_config::failover::{Arguments, Failover, TrackFile, TrackProcess, TrackScript};
 use dirigent_failover::RiseFall;
 use dirigent_failover::track::State;
 use dirigent_health::judge::script::Exit;
@@ -10,12 +10,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinSet};
 
-/// Between two looks at a file.
+/// Between two looks at a file, or at all processes.
 const LOOK: Duration = Duration::from_millis(500);
 
 enum Kind {
     Script(Box<TrackScript>, RiseFall),
     File(TrackFile),
+    /// With what was found otherwise than is counted, and since when.
+    Process(Box<TrackProcess>, Option<Instant>),
 }
 
 struct One {
@@ -30,6 +32,7 @@ struct One {
 enum Found {
     Well(bool),
     Number(i32),
+    Runs(bool),
 }
 
 /// All that is known of what is looked at.
@@ -51,12 +54,17 @@ impl Tracking {
                     Kind::Script(Box::new(script.clone()), RiseFall::new(script.rise, script.fall, script.start_down))
                 }),
                 Object::File(name) => failover.files.iter().find(|f| f.name == *name).cloned().map(Kind::File),
+                Object::Process(name) => {
+                    let process = failover.processes.iter().find(|p| p.name == *name).cloned();
+                    process.map(|process| Kind::Process(Box::new(process), None))
+                }
                 Object::Interface(_) | Object::Service(_) => None,
             };
             let Some(kind) = kind else { continue };
             let same = |one: &One| match (&one.kind, &kind) {
                 (Kind::Script(a, _), Kind::Script(b, _)) => a == b,
                 (Kind::File(a), Kind::File(b)) => a == b,
+                (Kind::Process(a, _), Kind::Process(b, _)) => a == b,
                 _ => false,
             };
             if self.all.contains_key(object) {
@@ -66,6 +74,7 @@ impl Tracking {
                 self.turn += 1;
                 let state = match &kind {
                     Kind::Script(_, counted) => counted.state(),
+                    Kind::Process(..) => State::Unknown,
                     Kind::File(file) => {
                         begin(file.clone());
                         State::Unknown
@@ -104,6 +113,11 @@ impl Tracking {
                         (object, turn, Found::Well(well))
                     });
                 }
+                Kind::Process(process, _) => {
+                    one.next = now + LOOK;
+                    let process = process.clone();
+                    self.looks.spawn_blocking(move || (object, turn, Found::Runs(runs(&process))));
+                }
                 Kind::File(file) => {
                     one.next = now + LOOK;
                     let path = file.path.clone();
@@ -138,8 +152,12 @@ impl Tracking {
                 counted.result(well);
                 counted.state()
             }
-            (Found::Number(number), _) => State::Number(number),
-            (Found::Well(_), Kind::File(_)) => return,
+            (Found::Number(number), Kind::File(_)) => State::Number(number),
+            (Found::Runs(found), Kind::Process(process, otherwise)) => {
+                let before = self.states.get(&object).copied().unwrap_or_default();
+                delayed(before, found, process, otherwise, Instant::now())
+            }
+            _ => return,
         };
         let before = self.states.insert(object.clone(), state);
         if before != Some(state) {
@@ -158,10 +176,9 @@ impl Tracking {
 fn begin(file: TrackFile) {
     let Some(initial) = file.initial else { return };
     tokio::task::spawn_blocking(move || {
-        if file.overwrite || !std::path::Path::new(&file.path).exists() {
-            if let Err(error) = std::fs::write(&file.path, format!("{initial}\n")) {
-                tracing::error!("track_file {}: {}: {error}", file.name, file.path);
-            }
+        let wanted = file.overwrite || !std::path::Path::new(&file.path).exists();
+        if wanted && let Err(error) = std::fs::write(&file.path, format!("{initial}\n")) {
+            tracing::error!("track_file {}: {}: {error}", file.name, file.path);
         }
     });
 }
@@ -171,4 +188,110 @@ fn number(path: &str) -> i32 {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let number: i64 = text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
     number.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
+}
+
+/// What a process counts as: another state must last for its delay, but the first one counts at once.
+fn delayed(before: State, runs: bool, process: &TrackProcess, otherwise: &mut Option<Instant>, now: Instant) -> State {
+    let (found, delay) = if runs { (State::Up, process.start_delay) } else { (State::Down, process.stop_delay) };
+    if before == State::Unknown || before == found {
+        *otherwise = None;
+        return found;
+    }
+    if now.duration_since(*otherwise.get_or_insert(now)) < delay {
+        return before;
+    }
+    *otherwise = None;
+    found
+}
+
+/// Whether as many run as must, and not more than may.
+fn runs(process: &TrackProcess) -> bool {
+    let Ok(all) = std::fs::read_dir("/proc") else { return false };
+    let processes = all.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+    let count = processes.filter(|entry| is(process, &entry.path())).count();
+    count >= usize::from(process.quorum) && process.quorum_max.is_none_or(|most| count <= usize::from(most))
+}
+
+fn is(process: &TrackProcess, directory: &std::path::Path) -> bool {
+    // It may have ended meanwhile.
+    let read = |file: &str| std::fs::read(directory.join(file)).unwrap_or_default();
+    let [program, arguments @ ..] = process.command.as_slice() else { return false };
+    let line = || {
+        let line = read("cmdline");
+        let line = String::from_utf8_lossy(line.strip_suffix(&[0]).unwrap_or(&line)).into_owned();
+        line.split('\0').map(str::to_owned).collect::<Vec<_>>()
+    };
+    if process.full_command {
+        let line = line();
+        return line.first() == Some(program) && has(process.arguments, arguments, line.get(1..).unwrap_or_default());
+    }
+    let name = read("comm");
+    // The kernel keeps 15 bytes of a name.
+    let short = program.as_bytes().get(..15).unwrap_or(program.as_bytes());
+    name.strip_suffix(b"\n").unwrap_or(&name) == short
+        && (arguments.is_empty() && process.arguments == Arguments::Exact
+            || has(process.arguments, arguments, line().get(1..).unwrap_or_default()))
+}
+
+fn has(how: Arguments, wanted: &[String], found: &[String]) -> bool {
+    match how {
+        Arguments::Exact => wanted.is_empty() || wanted == found,
+        Arguments::Initial => found.starts_with(wanted),
+        Arguments::Partial => match wanted {
+            [first @ .., last] => {
+                found.starts_with(first) && found.get(first.len()).is_some_and(|word| word.starts_with(last.as_str()))
+            }
+            [] => true,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_all_the_first_or_begun() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let found = words("-c /etc/x.conf -v");
+        for (how, wanted, expected) in [
+            (Arguments::Exact, "", true),
+            (Arguments::Exact, "-c /etc/x.conf -v", true),
+            (Arguments::Exact, "-c /etc/x.conf", false),
+            (Arguments::Initial, "-c /etc/x.conf", true),
+            (Arguments::Initial, "-c /etc/x", false),
+            (Arguments::Partial, "-c /etc/x", true),
+            (Arguments::Partial, "-v", false),
+        ] {
+            assert_eq!(has(how, &words(wanted), &found), expected, "{how:?} {wanted}");
+        }
+    }
+
+    #[test]
+    fn another_state_must_last() {
+        let second = Duration::from_secs(1);
+        let process = TrackProcess { start_delay: second * 2, stop_delay: second, ..TrackProcess::default() };
+        let (now, mut otherwise) = (Instant::now(), None);
+        let mut look = |before, runs, at: u32| delayed(before, runs, &process, &mut otherwise, now + second * at);
+        assert_eq!(look(State::Unknown, false, 0), State::Down);
+        assert_eq!(look(State::Down, true, 1), State::Down);
+        assert_eq!(look(State::Down, true, 2), State::Down);
+        assert_eq!(look(State::Down, true, 3), State::Up);
+        assert_eq!(look(State::Up, false, 4), State::Up);
+        // It was only a restart.
+        assert_eq!(look(State::Up, true, 5), State::Up);
+        assert_eq!(look(State::Up, false, 6), State::Up);
+        assert_eq!(look(State::Up, false, 7), State::Down);
+    }
+
+    #[test]
+    fn this_program_runs() {
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        let command = vec![name.trim_end().to_owned()];
+        let process = TrackProcess { command: command.clone(), ..TrackProcess::default() };
+        assert!(runs(&process));
+        assert!(!runs(&TrackProcess { quorum: 1000, ..process.clone() }));
+        assert!(!runs(&TrackProcess { quorum_max: Some(0), ..process }));
+        assert!(!runs(&TrackProcess { command: vec!["no such program".into()], ..TrackProcess::default() }));
+    }
 }
