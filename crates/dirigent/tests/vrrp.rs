@@ -19,14 +19,14 @@ const VIP6: &str = "fd09::100";
 /// Upper limits are generous: the machine has other things to do.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Hosts `a`, `b` and a client `c` on a switch.
+/// Hosts `a`, `b`, a client `c` and a server `d` on a switch.
 struct Link {
     name: String,
     directory: PathBuf,
     children: Mutex<Vec<(String, Child)>>,
 }
 
-const HOSTS: [(&str, u8); 3] = [("a", 1), ("b", 2), ("c", 9)];
+const HOSTS: [(&str, u8); 4] = [("a", 1), ("b", 2), ("c", 9), ("d", 3)];
 
 impl Link {
     fn up() -> Self {
@@ -213,7 +213,7 @@ impl Drop for Link {
 
 /// Takes a link away, with all that runs there.
 fn remove(name: &str) {
-    for host in ["a", "b", "c", "s"] {
+    for host in ["a", "b", "c", "d", "s"] {
         let namespace = format!("{name}-{host}");
         let pids = Command::new("ip").args(["netns", "pids", &namespace]).output();
         for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace()
@@ -443,6 +443,53 @@ fn a_split_heals_and_a_dead_link_is_a_fault() {
     assert!(link.ping(VIP));
     link.cut("a", false);
     link.until("a is back", || settled(&link, "a", "b"));
+}
+
+/// Services behind the addresses go on with whoever is master.
+#[test]
+fn clients_are_served_through_whoever_is_master() {
+    let link = Link::up();
+    link.sh(
+        "d",
+        &format!(
+            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+             ip address add {VIP}/32 dev lo; ip address add {VIP6}/128 dev lo"
+        ),
+    );
+    let mut server = Command::new("socat");
+    link.start("d", server.args(["TCP6-LISTEN:80,fork,reuseaddr,ipv6only=0", "SYSTEM:echo served"]));
+    let service = |vip: &str, server: &str| {
+        format!(
+            "[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:80\"\n\
+             [[service.server]]\naddress = \"{server}:80\"\nmethod = \"dr\"\n"
+        )
+    };
+    let services = service(VIP, "10.9.0.3") + &service(&format!("[{VIP6}]"), "[fd09::3]");
+    link.director("a", &(routers(150, "") + &services));
+    link.director("b", &(routers(100, "") + &services));
+    link.until("a is master", || settled(&link, "a", "b"));
+    let served = || {
+        let one = |vip: &str| {
+            let script = format!("timeout 3 socat -u TCP:{vip}:80,connect-timeout=2 - || true");
+            link.sh("c", &script).contains("served")
+        };
+        one(VIP) && one(&format!("[{VIP6}]"))
+    };
+    let taken = |host: &str| -> u64 {
+        let stats: Value = serde_json::from_str(&link.dirigent(host, &["stats", "--json"]).unwrap()).unwrap();
+        stats["total"]["connections"].as_u64().unwrap()
+    };
+    link.until("a serves", served);
+    assert!(taken("a") >= 2 && taken("b") == 0, "{} {}", taken("a"), taken("b"));
+    link.signal("a", "-9");
+    link.until("b is master", || link.holds("b", VIP) && link.holds("b", VIP6));
+    link.until("b serves", served);
+    assert!(taken("b") >= 2, "{}", taken("b"));
+    link.director("a", &(routers(150, "") + &services));
+    link.until("a is master again", || settled(&link, "a", "b"));
+    let before = taken("a");
+    link.until("a serves again", served);
+    assert!(taken("a") >= before + 2);
 }
 
 /// What is configured and not done is named, before and while it runs.
