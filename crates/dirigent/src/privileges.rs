@@ -4,6 +4,7 @@ use crate::daemon;
 use crate::failure::{Failure, Result, code};
 use caps::{CapSet, Capability, CapsHashSet};
 use dirigent_datapath::kernel::Instance;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Uid, User, chown, geteuid, initgroups, setresgid, setresuid};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -108,6 +109,10 @@ pub fn become_user(name: &str) -> Result<()> {
         }
     }
     caps::securebits::set_keepcaps(true).map_err(fail)?;
+    // Virtual routers ask for the lowest real-time priority, which root's successor may then have.
+    if let Err(error) = setrlimit(Resource::RLIMIT_RTPRIO, 1, 1) {
+        tracing::debug!("no real-time priority for {}: {error}", user.name);
+    }
     let login = std::ffi::CString::new(user.name.clone()).map_err(|e| Failure::new("--user", e.to_string(), ""))?;
     initgroups(&login, user.gid).map_err(io)?;
     setresgid(user.gid, user.gid, user.gid).map_err(io)?;

@@ -207,7 +207,8 @@ pub fn run_in_real_time() -> Result<()> {
     if done == 0 {
         return Ok(());
     }
-    Err(Error::System { place: "asking for a real-time priority".into(), source: io::Error::last_os_error() })
+    let what = format!("a real-time priority is not given: {}", io::Error::last_os_error());
+    Err(Error::refused(what, "allow it: LimitRTPRIO=1 in the unit, or `ulimit -r 1`, and RestrictRealtime=no"))
 }
 
 #[cfg(test)]
