@@ -496,3 +496,82 @@ fn weights_follow_checks() {
     // What is configured stays what it is.
     assert!(lab.dirigent(&["config", "diff"]).0.contains("nothing"), "{}", lab.dirigent(&["config", "diff"]).0);
 }
+
+/// Another's BFD (BIRD's) as the neighbour, over IPv4 and IPv6.
+#[test]
+fn bfd_sessions_say_who_is_there() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let conf = lab.file("bird.conf");
+    let text = "router id 10.0.0.2;\nprotocol device { }\nprotocol bfd {\n  interface \"*\" {\n    min rx interval 100 ms;\n    \
+                min tx interval 100 ms;\n    multiplier 5;\n  };\n  neighbor 10.0.0.1;\n  neighbor fd00::1;\n}\n";
+    std::fs::write(&conf, text).unwrap();
+    let (socket, pid) = (lab.file("bird.ctl"), lab.file("bird.pid"));
+    let begin = || {
+        let argv = ["bird", "-f", "-c", conf.to_str().unwrap(), "-s", socket.to_str().unwrap(), "-P", pid.to_str().unwrap()];
+        lab.start("server1", &argv)
+    };
+    let end = |mut bird: std::process::Child| {
+        lab.sh("server1", &format!("kill -9 $(cat {})", pid.display()));
+        bird.wait().unwrap();
+    };
+    let bfd = |address: &str| {
+        format!(
+            "type = \"bfd\"\naddress = \"{address}\"\nmin_rx = \"100ms\"\nmin_tx = \"100ms\"\nmultiplier = 5\n"
+        )
+    };
+    let mut text = with_checks(&lab, "", "HERE");
+    for (address, service) in [("10.0.0.2", "10.0.0.2:8080"), ("fd00::2", "[fd00::2]:8080")] {
+        let at = text.find(&format!("address = \"{service}\"")).unwrap();
+        let (before, after) = text.split_at(at);
+        text = format!("{before}{}", after.replacen("HERE", &bfd(address), 1));
+    }
+    let bird = begin();
+    lab.write_config(&text);
+    lab.dirigent(&["reload"]);
+    let all = |state: &str| {
+        let all = servers(&lab).into_iter().filter(|s| !s["health"].is_null());
+        let states: Vec<_> = all.map(|s| s["health"]["state"].clone()).collect();
+        states.len() == 2 && states.iter().all(|s| s == state)
+    };
+    until(&lab, "both are up", SECOND * 15, || all("up"));
+    end(bird);
+    until(&lab, "both are down", SECOND * 5, || all("down"));
+    let why = server(&lab, WEB, "10.0.0.2:8080")["health"]["why"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("bfd 10.0.0.2: "), "{why}");
+    let bird = begin();
+    until(&lab, "both are up again", SECOND * 15, || all("up"));
+    end(bird);
+}
+
+/// A NAT server that answers no connection is checked at once, however long it would be until the next check.
+#[test]
+fn servers_that_do_not_answer_are_checked_at_once() {
+    let lab = TestLab::up(&["--servers", "2"]);
+    let told = lab.file("told");
+    let check = "type = \"tcp\"\ninterval = \"1h\"\nwarmup = \"0ms\"\ntimeout = \"500ms\"\nretries = 1\nretry_interval = \"100ms\"";
+    let notice = format!("notify_at_stop = true\nquorum_down = [\"/bin/sh\", \"-c\", \"echo down >> {}\"]", told.display());
+    std::fs::write(&told, "").unwrap();
+    std::fs::set_permissions(&told, std::fs::Permissions::from_mode(0o666)).unwrap();
+    lab.write_config(&with_checks(&lab, &notice, check));
+    lab.dirigent(&["reload"]);
+    until(&lab, "all are up", SECOND * 5, || servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() == 4);
+    lab.sh("server1", "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
+                       add rule inet gone input tcp dport 8080 drop'");
+    let mut clients: Vec<_> =
+        (0..8).map(|_| lab.start("client", &["curl", "-sS", "--max-time", "10", "http://192.0.2.10/"])).collect();
+    until(&lab, "server1 is down", SECOND * 10, || server(&lab, WEB, "10.0.0.2:8080")["state"] == "down");
+    clients.iter_mut().for_each(|client| _ = client.kill());
+    clients.iter_mut().for_each(|client| _ = client.wait());
+    assert_eq!(server(&lab, WEB, "10.0.0.3:8080")["state"], "available");
+    // And when the director goes, whom it concerns is told: of both services.
+    lab.dirigent(&["stop", "--detach"]);
+    until_told(&told, 2);
+}
+
+fn until_told(file: &std::path::Path, lines: usize) {
+    let begun = Instant::now();
+    while std::fs::read_to_string(file).unwrap().lines().count() != lines {
+        assert!(begun.elapsed() < SECOND * 10, "{:?}", std::fs::read_to_string(file));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -315,7 +315,7 @@ pub struct Bfd {
     pub multiplier: u8,
     /// It waits for the neighbour to begin.
     pub passive: bool,
-    /// Of its packets; none: 255, IPv6 64.
+    /// Of its packets; none: 255, without which a neighbour one hop away refuses them (RFC 5881 section 5).
     pub ttl: Option<u8>,
     /// Hops away at most; none: any.
     pub max_hops: Option<u8>,
@@ -545,8 +545,15 @@ impl Probe {
 impl Script {
     /// What is wrong with it as the value of `key`.
     pub fn faults(&self, key: &'static str) -> Option<Fault> {
-        let empty = self.command.first().is_none_or(String::is_empty);
-        empty.then(|| (key, format!("{key} names no program"), "write [\"/path/to/program\", \"argument\"]"))
+        if self.command.first().is_none_or(String::is_empty) {
+            return Some((key, format!("{key} names no program"), "write [\"/path/to/program\", \"argument\"]"));
+        }
+        let root = self.user.as_deref().is_some_and(|user| user == "root" || user.parse() == Ok(0u32));
+        root.then(|| {
+            let remedy = "name another user; what needs root: run it by a timer of systemd's, let it write a number into a \
+                          file, and look at that by a check of type = \"file\"";
+            (key, format!("{key} would run as root, and no script does"), remedy)
+        })
     }
 }
 

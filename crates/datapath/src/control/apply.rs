@@ -1,6 +1,6 @@
 //! Writing a Model: [`Control`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use dirigent_config::{
@@ -181,17 +181,25 @@ impl<S: Store> Control<S> {
 
     /// Does a Plan, in order. If an operation fails, those before it are taken back.
     pub fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
-        self.paces.begin(&self.model);
+        self.paces.begin(&self.model, plan.ops.iter().filter_map(Op::service));
         let done = self.apply_all(plan);
         self.paces.end(&self.model);
         done
     }
 
     fn apply_all(&mut self, plan: &Plan) -> Result<(), Error> {
-        let before = self.model.clone();
+        // What each part of the Model was before its first change: a change of one service of ten thousand has no
+        // business with the others.
+        let (mut before, mut known) = (Vec::new(), HashSet::new());
         for ops in plan.ops.chunk_by(Op::is_continued_by) {
+            let key = ops.first().and_then(Op::service);
+            if known.insert(key) {
+                before.push(Before::of(&self.model, key));
+            }
             if let Err(source) = self.apply_ops(ops) {
-                let back = Plan::between(&self.model, &before);
+                let mut was = self.model.clone();
+                before.into_iter().for_each(|before| before.restore(&mut was));
+                let back = Plan::between(&self.model, &was);
                 let undone = back.ops.chunk_by(Op::is_continued_by).try_for_each(|ops| self.apply_ops(ops));
                 return Err(match undone {
                     Ok(()) => source,

@@ -31,5 +31,5 @@ pub use apply::{Control, ServerStatus};
 pub use connections::{Connection, connections};
 pub use error::Error;
 pub use kernel::KernelStore;
-pub use store::{Due, Entry, Expired, Flow, Room, Spot, Store, words};
+pub use store::{Due, Entry, Expired, Flow, Room, Spot, Store, address, words};
 pub use sweep::{PAUSE, Sweep, Swept};

@@ -219,7 +219,7 @@ pub fn words(address: IpAddr) -> [u16; 8] {
 }
 
 /// From the packet path's widest address.
-pub(super) fn address(words: &[u16; 8], v6: bool) -> IpAddr {
+pub fn address(words: &[u16; 8], v6: bool) -> IpAddr {
     match v6 {
         false => IpAddr::from(Addr4::from_words(words).bytes()),
         true => IpAddr::from(Addr6::from_words(words).bytes()),

@@ -153,7 +153,7 @@ impl Director {
         self.health.enforce(&self.model, layered, &self.events);
         let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?);
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
-        let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events());
+        let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events(), self.health.doubts());
         self.watch = Some(watch.map_err(|e| Failure::io("starting to look at counters", &e))?);
         for problem in self.problems()? {
             tracing::warn!("{problem}");
@@ -186,6 +186,11 @@ impl Director {
         self.health.learn(news);
         self.settle_health();
         self.health.write();
+    }
+
+    /// What is said when the director is removed.
+    pub fn farewell(&self) -> impl Future<Output = ()> + use<> {
+        self.health.farewell(&self.model)
     }
 
     /// Servers that failed or came back, in the tables. What cannot be done is tried again.

@@ -2,6 +2,7 @@
 //! that. The checks themselves are made on a thread of their own ([`checker`]).
 
 mod attempt;
+mod bfd;
 mod checker;
 mod job;
 mod kept;
@@ -328,18 +329,46 @@ impl Health {
 
     fn notify(&self, script: Option<&Script>, of: impl FnOnce() -> String) {
         if let Some(script) = script {
-            self.scripts.notify(script, of());
+            // Nobody waits for it: the director goes on.
+            drop(self.scripts.notify(script, of()));
         }
     }
 
-    /// The director stops: whom that concerns is told that all is down.
-    pub fn stop(&self, configured: &Model) {
+    /// The director is removed: whom that concerns is told that all is down. To be awaited before the end.
+    pub fn farewell(&self, configured: &Model) -> impl Future<Output = ()> + use<> {
+        let mut told = Vec::new();
+        let mut tell = |script: Option<&Script>, of: String| {
+            told.extend(script.map(|script| self.scripts.notify(script, of)));
+        };
         for service in configured.services().iter().filter(|service| service.health.notify_at_stop) {
             for server in &service.servers {
-                self.notify(server.health.notify_down.as_deref(), || format!("server {} of {}", server.name(), service.key));
+                tell(server.health.notify_down.as_deref(), format!("server {} of {}", server.name(), service.key));
             }
-            self.notify(service.health.quorum_down.as_deref(), || format!("service {}", service.key));
+            tell(service.health.quorum_down.as_deref(), format!("service {}", service.key));
         }
+        async move {
+            for one in told {
+                // It was logged how it ended.
+                let _ = one.await;
+            }
+        }
+    }
+
+    /// Casts doubt on servers.
+    pub fn doubts(&self) -> Doubts {
+        Doubts(self.checker.orders())
+    }
+}
+
+/// Casts doubt on servers: those that stop to answer are checked at once.
+pub struct Doubts(tokio::sync::mpsc::UnboundedSender<Order>);
+
+impl Doubts {
+    /// On this one.
+    pub fn cast(&self, server: IpAddr) {
+        tracing::info!("server {server} gets packets of clients and answers none: what checks it does so at once");
+        // The checker has ended: then there is nobody to hear of it.
+        let _ = self.0.send(Order::Suspect(server));
     }
 }
 

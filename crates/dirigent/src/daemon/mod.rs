@@ -39,6 +39,8 @@ use tokio::sync::mpsc;
 const TIDY: Duration = Duration::from_secs(1);
 /// Between two announcements of a new virtual address.
 const ANNOUNCE: Duration = Duration::from_millis(500);
+/// Scripts that are told of a director's end have this time.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// Operations of one change that the log tells.
 const TOLD: usize = 100;
 
@@ -144,6 +146,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
             news = director.health.news() => director.health_changed(news),
             Some(ask) = asked.recv() => {
                 if answer(director, ask).is_break() {
+                    let _ = tokio::time::timeout(FAREWELL, director.farewell()).await;
                     return Ok(());
                 }
             }

@@ -58,7 +58,8 @@ pub async fn make(job: &Job, part: Option<u32>, tools: &Tools) -> Outcome {
             let text = read(path).await?;
             judge::file::judge(text.as_deref(), *weight, *reverse)
         }
-        Probe::Bfd(_) => Err(Why::of("this version does not speak BFD")),
+        // Its sessions tell; nobody asks for an attempt.
+        Probe::Bfd(_) => Err(Why::of("BFD is not asked")),
     }
 }
 

@@ -4,9 +4,11 @@
 //! rest of ten thousand results a second stays here.
 
 use super::attempt::{self, Tools};
+use super::bfd::{Heard, Sessions};
 use super::job::Job;
 use super::scripts::Scripts;
 use crate::failure::{Failure, Result};
+use dirigent_config::health::Probe;
 use dirigent_health::{Actions, Attempt, Finding, Health, Machine, Outcome, Settings};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -64,6 +66,11 @@ impl Checker {
         Ok(Self { orders, news })
     }
 
+    /// For who tells it more.
+    pub fn orders(&self) -> mpsc::UnboundedSender<Order> {
+        self.orders.clone()
+    }
+
     /// Tells the checker.
     pub fn order(&self, order: Order) {
         // It only ends with this, or by a panic that was reported.
@@ -85,6 +92,7 @@ struct State {
     /// Deadlines; those that are not of the entry's last turn are stale.
     due: BinaryHeap<Reverse<(Instant, JobId, u64)>>,
     attempts: JoinSet<(JobId, u64, Outcome)>,
+    sessions: Sessions,
     addresses: HashSet<IpAddr>,
     tools: Tools,
     news: Vec<News>,
@@ -95,10 +103,12 @@ async fn run(
     tell: mpsc::UnboundedSender<Vec<News>>,
     scripts: Scripts,
 ) {
+    let (heard, mut packets) = mpsc::channel(1024);
     let mut state = State {
         entries: HashMap::new(),
         due: BinaryHeap::new(),
         attempts: JoinSet::new(),
+        sessions: Sessions::new(heard),
         addresses: HashSet::new(),
         tools: Tools::new(scripts),
         news: Vec::new(),
@@ -112,6 +122,7 @@ async fn run(
                 None => return,
             },
             Some(done) = state.attempts.join_next() => state.done(done),
+            Some(packet) = packets.recv() => state.hear(packet),
             () = tokio::time::sleep_until(next.into()) => state.look(),
         }
         // What has come meanwhile is one message.
@@ -136,14 +147,24 @@ impl State {
                 if let Some(known) = known {
                     let _ = machine.on_told(now, known);
                 }
-                machine.start(now, fastrand::u64(..));
-                if !self.may_run(&job) {
+                let may = self.may_run(&job);
+                match &job.check.probe {
+                    // A neighbour is not asked: the session tells.
+                    Probe::Bfd(bfd) => {
+                        if let Err(e) = self.sessions.begin(id, &job, bfd, !may, now) {
+                            tracing::error!("the check {} is not made: {e}", job.name());
+                        }
+                    }
+                    _ => machine.start(now, fastrand::u64(..)),
+                }
+                if !may {
                     let _ = machine.pause();
                 }
                 self.entries.insert(id, Entry { job, machine, running: None, turn: 0 });
                 self.schedule(id);
             }
             Order::End(id) => {
+                self.sessions.end(id);
                 if let Some(running) = self.entries.remove(&id).and_then(|entry| entry.running) {
                     running.abort();
                 }
@@ -175,9 +196,11 @@ impl State {
         let may = self.may_run(&job);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match (may, entry.machine.is_paused()) {
+            (true, true) if matches!(entry.job.check.probe, Probe::Bfd(_)) => self.sessions.hold_down(id, false, now),
             (true, true) => entry.machine.resume(now, fastrand::u64(..)),
             (false, false) => {
                 let actions = entry.machine.pause();
+                self.sessions.hold_down(id, true, now);
                 self.act(id, actions);
             }
             _ => return,
@@ -189,7 +212,7 @@ impl State {
     fn schedule(&mut self, id: JobId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.turn += 1;
-        if let Some(at) = entry.machine.deadline() {
+        if let Some(at) = self.sessions.deadline(id).or_else(|| entry.machine.deadline()) {
             self.due.push(Reverse((at, id, entry.turn)));
         }
     }
@@ -202,10 +225,24 @@ impl State {
         {
             let Some(Reverse((at, id, turn))) = self.due.pop() else { return };
             let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.turn == turn) else { continue };
-            let actions = entry.machine.on_deadline(now.max(at), fastrand::u64(..));
+            let actions = match self.sessions.on_deadline(id, now.max(at)) {
+                Some(told) => told.map(|told| entry.machine.on_told(now, told)).unwrap_or_default(),
+                None => entry.machine.on_deadline(now.max(at), fastrand::u64(..)),
+            };
             self.act(id, actions);
             self.schedule(id);
         }
+    }
+
+    /// A packet of BFD's.
+    fn hear(&mut self, packet: Heard) {
+        let now = Instant::now();
+        let Some((id, told)) = self.sessions.hear(&packet, now) else { return };
+        if let (Some(told), Some(entry)) = (told, self.entries.get_mut(&id)) {
+            let actions = entry.machine.on_told(now, told);
+            self.act(id, actions);
+        }
+        self.schedule(id);
     }
 
     fn done(&mut self, done: std::result::Result<(JobId, u64, Outcome), JoinError>) {
