@@ -593,6 +593,20 @@ mod tests {
     }
 
     #[test]
+    fn a_script_of_roots_is_refused() {
+        let of = |user: Option<&str>| {
+            let script = Script { command: vec!["/x".into()], user: user.map(str::to_owned), group: None };
+            script.faults("command").map(|(_, what, remedy)| (what, remedy))
+        };
+        assert_eq!((of(None), of(Some("nobody")), of(Some("1000"))), (None, None, None));
+        for root in ["root", "0", "00"] {
+            let (what, remedy) = of(Some(root)).unwrap();
+            assert_eq!(what, "command would run as root, and no script does");
+            assert!(remedy.contains("timer") && remedy.contains("type = \"file\""), "{remedy}");
+        }
+    }
+
+    #[test]
     fn options_of_patterns() {
         assert_eq!(faults("a", &REGEX_OPTIONS), [""; 0]);
         assert_eq!(faults("a", &["firstline"]), ["PCRE2's option \"firstline\" is not available here"]);

@@ -183,8 +183,12 @@ impl Director {
 
     /// What changed about checks comes into force.
     pub fn health_changed(&mut self, news: Vec<News>) {
+        let first = news.iter().map(|one| one.at).min();
         self.health.learn(news);
         self.settle_health();
+        if let Some(first) = first {
+            tracing::debug!("what checks say is in force {} us after it was known", first.elapsed().as_micros());
+        }
         self.health.write();
     }
 

@@ -220,7 +220,7 @@ impl Health {
 
     /// Takes news in; they come into force with [`Self::settle`].
     pub fn learn(&mut self, news: Vec<News>) {
-        for News { id, finding, known: sure } in news {
+        for News { id, finding, known: sure, .. } in news {
             let Some(known) = self.known.get_mut(&id) else { continue };
             (known.finding, known.sure) = (finding, sure);
             self.unsettled.extend(known.services.iter().copied());

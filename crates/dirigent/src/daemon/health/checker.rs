@@ -45,6 +45,8 @@ pub struct News {
     pub finding: Finding,
     /// Whether that is known, or only taken for so until the first result.
     pub known: bool,
+    /// When it came to be known.
+    pub at: Instant,
 }
 
 /// The checker, as the director has it.
@@ -275,7 +277,7 @@ impl State {
         }
         if actions.change.is_some() || actions.weighed {
             let known = entry.machine.health() != Health::Unknown;
-            self.news.push(News { id, finding: Finding::from(&entry.machine), known });
+            self.news.push(News { id, finding: Finding::from(&entry.machine), known, at: Instant::now() });
         }
         if let Some(Attempt { number, part }) = actions.probe {
             let (job, tools) = (entry.job.clone(), self.tools.clone());
