@@ -2,7 +2,7 @@
 //! commands and datagrams. The kernel's answers are in recordings/backup.json.
 
 use dirigent_sync::auth::Key;
-use dirigent_sync::extension::{Body, Hello, Range, Stamp, Target, emit, stamp_records};
+use dirigent_sync::extension::{Body, Hello, Range, Stamp, Origin, emit, stamp_records};
 use dirigent_sync::{Ends, Flags, Packer, Pe, Record, Sequence};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -169,7 +169,6 @@ fn options() -> Value {
     let all = [
         Record { flags: Flags(0x600), sequence, ..record(4000, 80, (1, 8080)) },
         Record { sequence, ..record(4001, 80, (1, 8080)) },
-        Record { flags: Flags(0x900), state: 9, timeout_seconds: 120, ..record(0, 80, (1, 8080)) },
         Record { flags: Flags(0x0001_2040), ..record(4002, 80, (1, 8080)) },
         Record { idle_ms: Some(5), ..record(4003, 80, (1, 8080)) },
     ];
@@ -186,8 +185,21 @@ fn options() -> Value {
         "options",
         &SERVICES,
         vec![
-            send("sequence data, no client port, odd flags, the extension's option", &pack(&all)),
+            send("sequence data, odd flags, the extension's option", &pack(&all)),
             send("two calls of sip, one of an engine that is not there, and another record", &pack(&engines)),
+        ],
+    )
+}
+
+fn no_client_port() -> Value {
+    let expected = Record { flags: Flags(0x900), state: 9, timeout_seconds: 120, ..record(0, 80, (1, 8080)) };
+    let arrived = record(4000, 80, (1, 8080));
+    scenario(
+        "no-client-port",
+        &SERVICES,
+        vec![
+            send("a connection whose client's port is not known", &pack(&[expected])),
+            send("one with a port", &pack(&[arrived])),
         ],
     )
 }
@@ -230,7 +242,7 @@ fn malformed() -> Value {
     let mut steps = Vec::new();
     for (i, (what, options, at, bytes)) in cases.into_iter().enumerate() {
         let port = 10_000 + 10 * i as u16;
-        let good = |n| pack(&[record(port + n, 80, (1, 8080))]).split_off(8);
+        let good = |n: u16| pack(&[record(port + n, 80, (1, 8080))]).split_off(8);
         let mut bad = [good(1), options].concat();
         let length = (bad.len() as u16).to_be_bytes();
         bad[2..4].copy_from_slice(&length);
@@ -238,7 +250,7 @@ fn malformed() -> Value {
         bad.resize(bad.len().next_multiple_of(4), 0);
         steps.push(send(what, &assemble(3, &[good(0), bad, good(2)].concat())));
     }
-    let good = |n| pack(&[record(20_000 + n, 80, (1, 8080))]).split_off(8);
+    let good = |n: u16| pack(&[record(20_000 + n, 80, (1, 8080))]).split_off(8);
     steps.push(send("one more counted than there is", &assemble(2, &good(0))));
     steps.push(send("one less counted", &assemble(1, &[good(1), good(2)].concat())));
     let mut size = assemble(1, &good(3));
@@ -321,10 +333,10 @@ fn ipv6() -> Value {
 }
 
 fn extension() -> Value {
-    let to = Target { node: 1, boot: 2 };
+    let to = Origin { node: 1, boot: 2 };
     let key = record(4000, 80, (1, 8080)).key();
     let bodies = [
-        Body::Hello(Hello { abilities: 7, epoch: 1, oldest: 1, next: 5, connections: 2 }),
+        Body::Hello(Hello { abilities: 3, oldest: 1, next: 5, connections: 2 }),
         Body::Nack { to, ranges: vec![Range { first: 1, last: 9 }; 64] },
         Body::Gone { to, oldest: 3 },
         Body::BulkRequest { to, request: 1 },
@@ -358,6 +370,7 @@ fn main() {
         timeouts(),
         marks(),
         options(),
+        no_client_port(),
         malformed(),
         version_0(),
         ipv6(),

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import time
+from collections import Counter
 
 import bed
 import pkt
@@ -27,6 +28,7 @@ for scenario in json.load(open(OFFERS)):
         b.ipvsadm(line)
     b.ipvsadm("--start-daemon backup --mcast-interface c0 --syncid 7")
     time.sleep(1)
+    table, last_timers, counts = {}, {}, None
     for step in scenario["steps"]:
         before = len(log())
         if "ipvsadm" in step:
@@ -37,9 +39,17 @@ for scenario in json.load(open(OFFERS)):
         b.send("c", pkt.eth(GROUP_MAC, bed.GW_MAC, pkt.ETH_IP, packet))
         time.sleep(0.1)
         with open("/proc/thread-self/net/ip_vs_conn_sync") as f:
-            step["table"] = sorted(" ".join(line.split()) for line in f.readlines()[1:])
-        step["ipvsadm"] = [" ".join(r) for r in b.conns()]
-        step["servers"] = b.counts()
+            lines = [line.split() for line in f.readlines()[1:]]
+        now = dict(Counter(" ".join(f[:-1]) for f in lines))
+        timers = {" ".join(f[:-1]): int(f[-1]) for f in lines}
+        # What is new, or whose timer was started anew, and what is no more; how many there are in all.
+        step["rows"] = sorted("%s %d" % (r, timers[r]) for r in now
+                              if now[r] != table.get(r) or timers[r] > last_timers[r])
+        step["gone"] = sorted(r for r in table if r not in now)
+        step["entries"] = len(lines)
+        table, last_timers = now, timers
+        if b.counts() != counts:
+            counts = step["servers"] = b.counts()
         step["log"] = log()[before:]
         time.sleep(6)  # the kernel's log is limited to ten lines in five seconds
     recorded.append(scenario)

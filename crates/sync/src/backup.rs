@@ -58,7 +58,9 @@ pub struct Configured {
 /// What the caller found for a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Found {
-    /// In the table of connections.
+    /// In the table of connections, under the record's key. (The kernel looks as for a client's
+    /// packet: a record also finds the entry of an expected connection whose client's port is not
+    /// known yet, and changes that. Here it may as well become an entry of its own.)
     pub existing: Option<Existing>,
     /// In the configuration; needs to be looked for only if `existing` is not bound.
     pub configured: Option<Configured>,
@@ -201,7 +203,6 @@ fn contents(record: &Record, threshold: u32) -> Contents {
 }
 
 fn create(record: &Record, found: &Found, replace: bool, contents: Contents) -> Decision {
-    // Version 0 has 16 bits of flags, of which one-packet scheduling is one that is not ours.
     let flags = Flags(record.kept().0 | Flags::SYNC);
     let bind = found.configured.map(|c| bind(flags, record.protocol, c));
     Decision::Create { replace, bind, flags, contents }

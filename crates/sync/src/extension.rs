@@ -42,8 +42,6 @@ pub mod ability {
     pub const REPAIR: u32 = 1;
     /// It sends all that it has to a node that joins.
     pub const BULK: u32 = 2;
-    /// It says when connections go, so that what it does not send at a join is gone.
-    pub const DELETE: u32 = 4;
 }
 
 /// Who sent a datagram, when, and which one it is.
@@ -54,7 +52,8 @@ pub struct Stamp {
     /// Which start of it: greater each time.
     pub boot: u64,
     /// Of numbered datagrams (records, deletions, begin and end of a bulk): one more than the last
-    /// one's, from 1. Of others: greater than that of the last one of those.
+    /// one's, from 1. Of what else a master says, and of what a backup asks for: greater than that
+    /// of the last one of those.
     pub number: u64,
     /// When it was sent, by the sender's clock, milliseconds.
     pub sent_ms: u64,
@@ -65,8 +64,6 @@ pub struct Stamp {
 pub struct Hello {
     /// Bits of [`ability`].
     pub abilities: u32,
-    /// Greater whenever it dropped its connections as a whole: what was learned is void.
-    pub epoch: u32,
     /// Number of the oldest datagram that it can send again.
     pub oldest: u64,
     /// Number that its next datagram will have.
@@ -84,13 +81,18 @@ pub struct Range {
     pub last: u64,
 }
 
-/// Whom a request is to: other nodes of the group leave it alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Target {
-    /// The node.
+/// One start of a node: who a request is to, or whom a connection was learned from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Origin {
+    /// The node; 0 stands for all kernels.
     pub node: u32,
-    /// The start of it that is meant.
+    /// Which start of it: greater each time.
     pub boot: u64,
+}
+
+impl Origin {
+    /// Kernels, which do not say who they are.
+    pub const KERNEL: Origin = Origin { node: 0, boot: 0 };
 }
 
 /// A message of the extension.
@@ -101,21 +103,21 @@ pub enum Body {
     /// These did not arrive: send them again.
     Nack {
         /// Whose they are.
-        to: Target,
+        to: Origin,
         /// Which, at most [`MAX_RANGES`].
         ranges: Vec<Range>,
     },
     /// What was asked for is too old: the oldest that there is. Ask for all instead.
     Gone {
         /// Who asked.
-        to: Target,
+        to: Origin,
         /// Number of the oldest datagram that could be sent again.
         oldest: u64,
     },
     /// Send all connections.
     BulkRequest {
         /// Who shall.
-        to: Target,
+        to: Origin,
         /// Which request of the asker's: the same when it is repeated.
         request: u32,
     },
@@ -128,11 +130,18 @@ pub enum Body {
     BulkEnd {
         /// Which bulk of the sender's.
         bulk: u32,
-        /// How many records were sent for it.
+        /// How many records were sent since its begin, news among them.
         count: u64,
     },
     /// Numbered: these connections are no more.
     Delete(Vec<record::Key>),
+}
+
+impl Stamp {
+    /// Who sent it.
+    pub fn origin(&self) -> Origin {
+        Origin { node: self.node, boot: self.boot }
+    }
 }
 
 impl Body {
@@ -247,17 +256,17 @@ fn body(kind: u8, at: &mut Cursor<'_>) -> Result<Body, Reason> {
     read.ok_or(Reason::Malformed)
 }
 
-fn target(at: &mut Cursor<'_>) -> Option<Target> {
-    Some(Target { node: at.u32()?, boot: at.u64()? })
+fn origin(at: &mut Cursor<'_>) -> Option<Origin> {
+    Some(Origin { node: at.u32()?, boot: at.u64()? })
 }
 fn hello(at: &mut Cursor<'_>) -> Option<Hello> {
-    let (abilities, epoch) = (at.u32()?, at.u32()?);
-    let hello = Hello { abilities, epoch, oldest: at.u64()?, next: at.u64()?, connections: at.u64()? };
+    let (abilities, _spare) = (at.u32()?, at.u32()?);
+    let hello = Hello { abilities, oldest: at.u64()?, next: at.u64()?, connections: at.u64()? };
     // Numbers begin with 1, and the last one is never reached.
     (hello.oldest >= 1 && hello.next >= hello.oldest && hello.next < u64::MAX).then_some(hello)
 }
 fn nack(at: &mut Cursor<'_>) -> Option<Body> {
-    let to = target(at)?;
+    let to = origin(at)?;
     let count = usize::from(at.u16()?);
     if count == 0 || count > MAX_RANGES {
         return None;
@@ -270,10 +279,10 @@ fn nack(at: &mut Cursor<'_>) -> Option<Body> {
     Some(Body::Nack { to, ranges })
 }
 fn gone(at: &mut Cursor<'_>) -> Option<Body> {
-    Some(Body::Gone { to: target(at)?, oldest: at.u64()? })
+    Some(Body::Gone { to: origin(at)?, oldest: at.u64()? })
 }
 fn request(at: &mut Cursor<'_>) -> Option<Body> {
-    Some(Body::BulkRequest { to: target(at)?, request: at.u32()? })
+    Some(Body::BulkRequest { to: origin(at)?, request: at.u32()? })
 }
 fn end(at: &mut Cursor<'_>) -> Option<Body> {
     Some(Body::BulkEnd { bulk: at.u32()?, count: at.u64()? })
@@ -318,7 +327,7 @@ fn put_deleted(out: &mut Vec<u8>, key: &record::Key) {
     out.extend(key.pe_data.iter().take(usize::from(length)));
 }
 
-fn put_target(out: &mut Vec<u8>, to: Target) {
+fn put_origin(out: &mut Vec<u8>, to: Origin) {
     out.extend(to.node.to_be_bytes());
     out.extend(to.boot.to_be_bytes());
 }
@@ -330,13 +339,13 @@ pub fn emit(sync_id: u8, stamp: &Stamp, body: &Body, key: Option<&Key>) -> Vec<u
     match body {
         Body::Hello(hello) => {
             out.extend(hello.abilities.to_be_bytes());
-            out.extend(hello.epoch.to_be_bytes());
+            out.extend([0; 4]);
             for word in [hello.oldest, hello.next, hello.connections] {
                 out.extend(word.to_be_bytes());
             }
         }
         Body::Nack { to, ranges } => {
-            put_target(&mut out, *to);
+            put_origin(&mut out, *to);
             let ranges = ranges.get(..MAX_RANGES).unwrap_or(ranges);
             out.extend((ranges.len() as u16).to_be_bytes());
             for range in ranges {
@@ -345,11 +354,11 @@ pub fn emit(sync_id: u8, stamp: &Stamp, body: &Body, key: Option<&Key>) -> Vec<u
             }
         }
         Body::Gone { to, oldest } => {
-            put_target(&mut out, *to);
+            put_origin(&mut out, *to);
             out.extend(oldest.to_be_bytes());
         }
         Body::BulkRequest { to, request } => {
-            put_target(&mut out, *to);
+            put_origin(&mut out, *to);
             out.extend(request.to_be_bytes());
         }
         Body::BulkBegin { bulk } => out.extend(bulk.to_be_bytes()),

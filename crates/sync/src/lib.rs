@@ -19,7 +19,7 @@ pub mod auth;
 pub mod backup;
 mod cursor;
 pub mod extension;
-//pub mod machine;
+pub mod machine;
 pub mod message;
 pub mod reason;
 pub mod record;

@@ -21,7 +21,6 @@ pub const V6_BYTES: usize = 72;
 /// Bytes of the longest datagram, whose size has 16 bits.
 pub const MAX_BYTES: usize = 65535;
 
-const HEADER0_BYTES: usize = 4;
 const RECORD0_BYTES: usize = 24;
 const SEQUENCE_BYTES: usize = 24;
 const VERSION: u8 = 1;
@@ -188,7 +187,7 @@ impl Records<'_> {
             record.sequence = sequence(&mut at, Cursor::host_u32);
         }
         known(&record)?;
-        Ok(record)
+        if record.flags.has(Flags::ONE_PACKET) { Err(Reason::OnePacket) } else { Ok(record) }
     }
 }
 

@@ -30,7 +30,7 @@ fn records() -> Vec<u8> {
 
 #[test]
 fn hello_in_bytes() {
-    let hello = Hello { abilities: 7, epoch: 2, oldest: 1, next: 10, connections: 600 };
+    let hello = Hello { abilities: 3, oldest: 1, next: 10, connections: 600 };
     let expected = [
         &[0, 7, 0, 76, 1, 0xd1, 0, 0][..],
         b"DIRG\x01\0\0\0",
@@ -38,7 +38,7 @@ fn hello_in_bytes() {
         &[0, 0, 0, 0, 1, 2, 3, 4],
         &[0, 0, 0, 0, 0, 0, 0, 9],
         &[0, 0, 0, 0, 0, 0, 3, 232],
-        &[0, 0, 0, 7, 0, 0, 0, 2],
+        &[0, 0, 0, 3, 0, 0, 0, 0],
         &[0, 0, 0, 0, 0, 0, 0, 1],
         &[0, 0, 0, 0, 0, 0, 0, 10],
         &[0, 0, 0, 0, 0, 0, 2, 88],
@@ -114,7 +114,7 @@ fn malformed() {
         nobody[16..20].fill(0);
         assert_eq!(parse(&nobody, None), Err(Reason::Malformed));
     }
-    let to = Target { node: 1, boot: 1 };
+    let to = Origin { node: 1, boot: 1 };
     for ranges in [vec![], vec![Range { first: 2, last: 1 }], vec![Range { first: 0, last: 1 }]] {
         assert_eq!(parse(&emit(7, &STAMP, &Body::Nack { to, ranges }, None), None), Err(Reason::Malformed));
     }
@@ -124,7 +124,7 @@ fn malformed() {
 }
 
 fn bodies() -> Vec<Body> {
-    let to = Target { node: 1, boot: 2 };
+    let to = Origin { node: 1, boot: 2 };
     let key = record::Key {
         template: true,
         protocol: 17,
