@@ -3,7 +3,7 @@
 
 use dirigent_sync::auth::Key;
 use dirigent_sync::extension::{Body, Hello, Range, Stamp, Origin, emit, stamp_records};
-use dirigent_sync::{Ends, Flags, Packer, Pe, Record, Sequence};
+use dirigent_sync::{Ends, Flags, Packer, Pe, Recency, Record, Sequence};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -24,7 +24,7 @@ fn record(client: u16, service: u16, real: (u8, u16)) -> Record {
         timeout_seconds: 900,
         sequence: None,
         pe: None,
-        idle_ms: None,
+        recency: None,
     }
 }
 
@@ -170,7 +170,7 @@ fn options() -> Value {
         Record { flags: Flags(0x600), sequence, ..record(4000, 80, (1, 8080)) },
         Record { sequence, ..record(4001, 80, (1, 8080)) },
         Record { flags: Flags(0x0001_2040), ..record(4002, 80, (1, 8080)) },
-        Record { idle_ms: Some(5), ..record(4003, 80, (1, 8080)) },
+        Record { recency: Some(Recency { idle_ms: 5, node: 0 }), ..record(4003, 80, (1, 8080)) },
     ];
     let udp = |data: &[u8], name: &[u8]| Record {
         protocol: 17,
@@ -189,6 +189,31 @@ fn options() -> Value {
             send("two calls of sip, one of an engine that is not there, and another record", &pack(&engines)),
         ],
     )
+}
+
+/// One record for each bit of the flags (HASHED cannot be: a sender clears it).
+fn flags() -> Value {
+    let bits = (0..32u16).filter(|bit| *bit != 6 && *bit != 11 && *bit != 12);
+    let all: Vec<_> =
+        bits.map(|bit| Record { flags: Flags(1 << bit), ..record(4000 + bit, 80, (1, 8080)) }).collect();
+    scenario("flags", &SERVICES, vec![send("each bit", &pack(&all))])
+}
+
+/// Templates of any state, and with a client's port.
+fn templates() -> Value {
+    let template = |client: u16, service, state| Record {
+        flags: Flags(0x1100),
+        state,
+        timeout_seconds: 77,
+        ..record(client, service, (1, 8080))
+    };
+    let steps = [(0, 80, 0), (0, 81, 1), (0, 82, 2), (0, 83, 9), (0, 84, 11), (77, 85, 1)]
+        .map(|(client, service, state)| {
+            send(&format!("port {client}, state {state}"), &pack(&[template(client, service, state)]))
+        });
+    let active = Record { flags: Flags(0x1000), ..template(0, 86, 1) };
+    let steps = steps.into_iter().chain([send("active", &pack(&[active]))]);
+    scenario("templates", &SERVICES, steps.collect())
 }
 
 fn no_client_port() -> Value {
@@ -314,6 +339,7 @@ fn version_0() -> Value {
             old(6, 4007, 0, 11, &[]),
             old(6, 4008, 0, 1, &[]),
         ])),
+        send("templates", &message(&[old(6, 0, 0x1100, 2, &[]), old(6, 1, 0x1000, 9, &[]), old(6, 2, 0x1100, 1, &[])])),
         send("flags that version 1 does not keep", &message(&[old(6, 4009, 0xe078, 1, &[])])),
     ];
     scenario("version-0", &SERVICES, steps)
@@ -354,10 +380,10 @@ fn extension() -> Value {
             steps.push(send(&what, &emit(7, &stamp, body, secret)));
         }
         let port = if secret.is_some() { 4003 } else { 4001 };
-        let idle = Record { idle_ms: Some(250), ..record(port, 80, (1, 8080)) };
+        let idle = Record { recency: Some(Recency { idle_ms: 250, node: 3 }), ..record(port, 80, (1, 8080)) };
         let mut datagram = pack(&[idle, record(port + 1, 80, (1, 8080))]);
         stamp_records(&mut datagram, &stamp, secret);
-        steps.push(send("stamped records, with the time idle", &datagram));
+        steps.push(send("stamped records, with recency", &datagram));
     }
     scenario("extension", &SERVICES, steps)
 }
@@ -371,6 +397,8 @@ fn main() {
         marks(),
         options(),
         no_client_port(),
+        templates(),
+        flags(),
         malformed(),
         version_0(),
         ipv6(),

@@ -51,8 +51,6 @@ pub struct Existing {
 pub struct Configured {
     /// How that server is reached from here.
     pub method: Method,
-    /// One-packet scheduling of its service.
-    pub one_packet: bool,
 }
 
 /// What the caller found for a record.
@@ -75,9 +73,11 @@ pub struct From {
     pub node: u32,
     /// This node's.
     pub here: u32,
-    /// Milliseconds since the peer saw a packet of the connection: [`Record::idle_ms`] and
-    /// the time since the record was made. Kernels do not tell, and are believed to have seen one
-    /// just now.
+    /// Who saw the connection's last packet: the peer itself, or another node that the peer tells it
+    /// for. Kernels: [`Owner::KERNEL`].
+    pub seen_by: u32,
+    /// Milliseconds since: as the record says ([`crate::Recency`]), and the time since it was made.
+    /// Kernels do not tell, and are believed to have seen one just now.
     pub idle_ms: u64,
 }
 
@@ -177,21 +177,23 @@ pub fn decide(record: &Record, found: &Found, from: &From, threshold: u32) -> De
     let flags = Flags(existing.flags.0 & !Flags::ADOPTED | record.flags.0 & Flags::ADOPTED);
     let changed = (existing.flags.0 ^ record.flags.0) & Flags::INACTIVE != 0;
     let recount = (existing.bound && changed && !record.flags.template()).then(|| counted(flags));
-    let bind = if existing.bound { None } else { found.configured.map(|c| bind(flags, record.protocol, c)) };
+    let bind = if existing.bound { None } else { found.configured.map(|c| bind(flags, c)) };
     Decision::Update { flags, recount, bind, contents }
 }
 
 /// Whether this node knows better. The peer that a connection was learned from always has the
-/// last word about it; between others, whoever saw a packet last; in a tie the greater node id, which
-/// both sides find alike. Kernels cannot be compared with, and win as they do among themselves.
+/// last word about it, and this node about its own that a peer tells it back; between others, whoever
+/// saw a packet last; in a tie the greater node id, which both sides find alike. Kernels cannot be
+/// compared with, and win as they do among themselves.
 fn stale(existing: &Existing, from: &From) -> bool {
     let (node, idle_ms) = match existing.owner {
+        Owner::Own { .. } if from.seen_by == from.here => return true,
         Owner::Learned { node, .. } if node == from.node => return false,
         _ if from.node == Owner::KERNEL => return false,
         Owner::Learned { node, idle_ms } => (node, idle_ms),
         Owner::Own { idle_ms } => (from.here, idle_ms),
     };
-    (idle_ms, std::cmp::Reverse(node)) < (from.idle_ms, std::cmp::Reverse(from.node))
+    (idle_ms, std::cmp::Reverse(node)) < (from.idle_ms, std::cmp::Reverse(from.seen_by))
 }
 
 fn contents(record: &Record, threshold: u32) -> Contents {
@@ -203,21 +205,21 @@ fn contents(record: &Record, threshold: u32) -> Contents {
 }
 
 fn create(record: &Record, found: &Found, replace: bool, contents: Contents) -> Decision {
+    if record.flags.has(Flags::ONE_PACKET) {
+        return Decision::Ignore(Reason::OnePacket);
+    }
     let flags = Flags(record.kept().0 | Flags::SYNC);
-    let bind = found.configured.map(|c| bind(flags, record.protocol, c));
+    let bind = found.configured.map(|c| bind(flags, c));
     Decision::Create { replace, bind, flags, contents }
 }
 
 /// Flags of an entry that is bound to a server of the configuration: how it is reached is that
 /// server's, whether it is active the record's. An entry that this node made counts as what the
 /// server's method says.
-fn bind(flags: Flags, protocol: u8, configured: Configured) -> Binding {
+fn bind(flags: Flags, configured: Configured) -> Binding {
     let mut server = configured.method as u32;
     if configured.method != Method::Nat {
         server |= Flags::NO_OUTPUT;
-    }
-    if configured.one_packet && protocol == state::protocol::UDP {
-        server |= Flags::ONE_PACKET;
     }
     let flags = Flags(flags.0 & !(Flags::METHOD | Flags::NO_OUTPUT) | server);
     // A template's activity is nobody's: the kernel sets it as of any new entry.
@@ -242,7 +244,7 @@ mod tests {
     use crate::state::tcp;
 
     const HERE: u32 = 2;
-    const KERNEL: From = From { node: Owner::KERNEL, here: HERE, idle_ms: 0 };
+    const KERNEL: From = From { node: Owner::KERNEL, here: HERE, seen_by: Owner::KERNEL, idle_ms: 0 };
 
     fn record() -> Record {
         Record {
@@ -254,10 +256,10 @@ mod tests {
             timeout_seconds: 900,
             sequence: None,
             pe: None,
-            idle_ms: None,
+            recency: None,
         }
     }
-    const NAT: Configured = Configured { method: Method::Nat, one_packet: false };
+    const NAT: Configured = Configured { method: Method::Nat };
     const NOTHING: Found = Found { existing: None, configured: None, engine: true };
     const CONTENTS: Contents =
         Contents { state: tcp::ESTABLISHED, timeout_seconds: 900, packets: 3, sequence: None };
@@ -291,8 +293,13 @@ mod tests {
             Decision::Create { replace: false, bind: None, flags: Flags(0x83 | Flags::SYNC), contents: CONTENTS };
         assert_eq!(decide(&record(), &NOTHING, &KERNEL, 3), expected);
         // Flags that no receiver keeps.
-        let odd = Record { flags: Flags(0xffff_e083), ..record() };
+        let odd = Record { flags: Flags(0xffff_c0bb), ..record() };
         assert_eq!(decide(&odd, &NOTHING, &KERNEL, 3), expected);
+        // One-packet entries are in no table; a connection that is there is changed by such a record.
+        let once = Record { flags: Flags(0x2083), ..record() };
+        assert_eq!(decide(&once, &NOTHING, &KERNEL, 3), Decision::Ignore(Reason::OnePacket));
+        let found = Found { existing: Some(existing(0x20, true)), ..NOTHING };
+        assert!(matches!(decide(&once, &found, &KERNEL, 3), Decision::Update { .. }));
     }
 
     #[test]
@@ -372,7 +379,7 @@ mod tests {
     fn whoever_saw_a_packet_last_wins() {
         let owned = |owner| Found { existing: Some(Existing { owner, ..existing(0, true) }), ..NOTHING };
         let ignored = |owner, node, idle_ms| {
-            let from = From { node, here: HERE, idle_ms };
+            let from = From { node, here: HERE, seen_by: node, idle_ms };
             decide(&record(), &owned(owner), &from, 3) == Decision::Ignore(Reason::Staler)
         };
         let own = Owner::Own { idle_ms: 100 };
@@ -387,5 +394,9 @@ mod tests {
         assert!(!ignored(learned, 3, 5000));
         assert!(ignored(learned, 4, 5000));
         assert!(!ignored(learned, 4, 50));
+        // What a peer tells back of this node's own, however fresh that seems.
+        let back = From { node: 3, here: HERE, seen_by: HERE, idle_ms: 0 };
+        assert_eq!(decide(&record(), &owned(own), &back, 3), Decision::Ignore(Reason::Staler));
+        assert!(matches!(decide(&record(), &NOTHING, &back, 3), Decision::Create { .. }));
     }
 }

@@ -28,4 +28,4 @@ pub mod when;
 
 pub use message::Packer;
 pub use reason::{Counts, Reason, Scope};
-pub use record::{Ends, Flags, Key, Pe, Record, Sequence};
+pub use record::{Ends, Flags, Key, Pe, Recency, Record, Sequence};

@@ -86,7 +86,7 @@ reasons! {
 
     /// A mandatory option that is not known.
     OptionUnknown = "option_unknown", Record;
-    /// Version 0: of one packet, so there is nothing to keep. (Version 1 does not have the flag.)
+    /// Of one packet, so there is nothing to keep.
     OnePacket = "one_packet", Record;
     /// A protocol that IPVS does not balance.
     Protocol = "protocol", Record;

@@ -28,8 +28,9 @@ impl Flags {
     /// One-packet scheduling.
     pub const ONE_PACKET: u32 = 0x2000;
 
-    /// What a receiver of version 1 keeps (§9.2).
-    pub const KEPT: u32 = 0x1f87;
+    /// What a receiver keeps. (§9.2 has it without [`Flags::ONE_PACKET`]; kernel 6.1 heeds that:
+    /// recordings/backup.json, `flags`.)
+    pub const KEPT: u32 = 0x3f87;
     /// Either of the two that sequence data belongs to.
     pub const SEQ: u32 = Self::OUT_SEQ | Self::IN_SEQ;
     /// What a record changes in a connection that the backup has already (§9.5).
@@ -201,12 +202,21 @@ pub struct Record {
     pub sequence: Option<Sequence>,
     /// A persistence engine's data.
     pub pe: Option<Pe>,
-    /// Extension: milliseconds since its last packet, when the record was made. Kernels skip it.
-    pub idle_ms: Option<u32>,
+    /// Extension: when its last packet was seen, and where. Kernels skip it.
+    pub recency: Option<Recency>,
+}
+
+/// When and where a connection's last packet was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Recency {
+    /// Milliseconds before the record was made.
+    pub idle_ms: u32,
+    /// The node that saw it; 0: who sends the record.
+    pub node: u32,
 }
 
 impl Record {
-    /// The flags that a receiver of version 1 keeps.
+    /// The flags that a receiver keeps.
     pub fn kept(&self) -> Flags {
         Flags(self.flags.0 & Flags::KEPT)
     }

@@ -80,6 +80,9 @@ const SCTP_SECONDS: [u32; 14] = [2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 
 const UDP_NAMES: [&str; 1] = ["UDP"];
 const TEMPLATE_NAMES: [&str; 2] = ["NONE", "ASSURED"];
 
+/// How many states a template has: none, and assured.
+pub const TEMPLATE_STATES: u16 = TEMPLATE_NAMES.len() as u16;
+
 /// How many states a protocol has that IPVS knows; `None` of one that it does not.
 pub const fn count(protocol: u8) -> Option<u16> {
     match protocol {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::message::Packer;
-use crate::record::{Ends, Flags, Record};
+use crate::record::{Ends, Flags, Recency, Record};
 use proptest::prelude::*;
 
 const STAMP: Stamp = Stamp { node: 5, boot: 0x0102_0304, number: 9, sent_ms: 1000 };
@@ -21,7 +21,7 @@ fn records() -> Vec<u8> {
         timeout_seconds: 9,
         sequence,
         pe,
-        idle_ms: Some(1),
+        recency: Some(Recency { idle_ms: 1, node: 0 }),
     };
     let mut packer = Packer::new(7, 1472, 0);
     assert!(packer.push(0, &record).is_none());

@@ -100,10 +100,13 @@ pub enum BackupAction {
         mark: u32,
         /// The connection.
         record: Record,
-        /// Milliseconds since the peer saw a packet of it; 0 of kernels, which do not say.
+        /// Milliseconds since its last packet was seen; 0 of kernels, which do not say.
         idle_ms: u64,
+        /// By whom: the origin's node, or another for which it tells it.
+        seen_by: u32,
     },
-    /// The connection is no more, if it was learned from that origin.
+    /// The connection is no more, if it was learned from that node (whichever start of it). As any
+    /// removal it is to be told to the master of this node, which knows whether to tell it on.
     Delete {
         /// Whom it is from.
         origin: Origin,
@@ -229,8 +232,10 @@ impl Backup {
             match record {
                 Ok(record) => {
                     self.metrics.records += 1;
-                    let idle_ms = record.idle_ms.map_or(0, u64::from).saturating_add(late_ms);
-                    self.unpacked.push_back(BackupAction::Apply { origin, mark, record, idle_ms });
+                    let recency = record.recency.unwrap_or_default();
+                    let idle_ms = u64::from(recency.idle_ms).saturating_add(late_ms);
+                    let seen_by = if recency.node == 0 { origin.node } else { recency.node };
+                    self.unpacked.push_back(BackupAction::Apply { origin, mark, record, idle_ms, seen_by });
                 }
                 Err(reason) => self.metrics.dropped.add(reason),
             }

@@ -11,8 +11,9 @@ pub(super) struct Lag {
     now: Option<i64>,
     before: Option<i64>,
     since_ms: u64,
-    /// When the peer sent the last datagram that was put in order, and how long that took.
+    /// When the peer sent the last datagram that was put in order.
     sent_ms: Option<u64>,
+    /// How long the last arrival took.
     took_ms: u64,
 }
 
@@ -29,13 +30,13 @@ impl Lag {
         }
         let d = difference(now_ms, sent_ms);
         self.now = Some(self.now.map_or(d, |least| least.min(d)));
-    }
-    /// A datagram was put in order.
-    pub(super) fn delivered(&mut self, now_ms: u64, sent_ms: u64) {
-        self.sent_ms = Some(sent_ms);
         self.took_ms = self.since(now_ms, sent_ms);
     }
-    /// Milliseconds from sending to here of the last datagram in order.
+    /// A datagram was put in order.
+    pub(super) fn delivered(&mut self, sent_ms: u64) {
+        self.sent_ms = Some(sent_ms);
+    }
+    /// Milliseconds from sending to here of the last that arrived.
     pub(super) fn delivery(&self) -> u64 {
         self.took_ms
     }
@@ -63,7 +64,7 @@ mod tests {
             lag.arrived(1000 + sent + way, 1 << 40 | sent);
         }
         assert_eq!(lag.since(1000 + 20 + 7, 1 << 40 | 20), 2);
-        lag.delivered(1000 + 20 + 7, 1 << 40 | 20);
+        lag.delivered(1 << 40 | 20);
         assert_eq!(lag.delivery(), 2);
         assert_eq!(lag.behind(1000 + 20 + 5 + 300), 300);
         // A way that has become longer is known to have, for a while.

@@ -8,7 +8,7 @@ use crate::auth;
 use crate::extension::{self, Body, Hello, MAX_DELETED, Origin, Range, Seen, Stamp, ability};
 use crate::message::Packer;
 use crate::reason::{Counts, Reason};
-use crate::record::{Key, Record};
+use crate::record::{Key, Recency, Record};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
@@ -229,12 +229,14 @@ impl Master {
         self.connections = count;
     }
 
-    /// A connection is to be sent, as [`crate::when::decide`] says.
+    /// A connection is to be sent, as [`crate::when::decide`] says. Its recency should be set; the
+    /// node in it is put in here.
     pub fn send(&mut self, now_ms: u64, whose: Whose, record: &Record) {
         self.push(now_ms, whose, record);
     }
 
-    /// A connection is no more. Kernels do not take this; for peers it is optional.
+    /// A connection was removed, for whatever reason. Kernels do not take this; for peers it is
+    /// optional: without it they keep the connection until it expires there.
     pub fn delete(&mut self, now_ms: u64, whose: Whose, key: Key) {
         if !self.config.extension || self.is_echo(now_ms, whose) {
             return;
@@ -394,18 +396,16 @@ impl Master {
             self.metrics.echoes += 1;
             return;
         }
-        let mut plain;
-        let record = if self.config.extension {
-            if self.deleted.contains(&record.key()) {
-                self.flush_deleted(now_ms);
-            }
-            record
-        } else {
-            plain = record.clone();
-            plain.idle_ms = None;
-            &plain
+        let mut record = record.clone();
+        let node = match whose {
+            Whose::Own => self.config.identity.node,
+            Whose::Learned(origin) => origin.node,
         };
-        if let Some(full) = self.packer.push(now_ms, record) {
+        record.recency = record.recency.filter(|_| self.config.extension).map(|r| Recency { node, ..r });
+        if self.deleted.contains(&record.key()) {
+            self.flush_deleted(now_ms);
+        }
+        if let Some(full) = self.packer.push(now_ms, &record) {
             self.packed.clear();
             self.number(now_ms, full);
         }

@@ -166,7 +166,7 @@ impl Peer {
         self.held_bytes -= held.bytes.len();
         self.next += 1;
         self.gap = None;
-        self.lag.delivered(now_ms, held.sent_ms);
+        self.lag.delivered(held.sent_ms);
         if let Catching::Receiving { heard_ms, .. } = &mut self.catching {
             *heard_ms = now_ms;
         }
@@ -272,7 +272,7 @@ impl Peer {
             }
         }
         match self.catching {
-            Catching::Receiving { heard_ms, .. } if now_ms >= heard_ms.saturating_add(config.bulk_timeout_ms) => {
+            Catching::Receiving { heard_ms, clean, .. } if now_ms >= Self::stopped_ms(heard_ms, clean, config) => {
                 self.want();
             }
             _ => {}
@@ -292,9 +292,15 @@ impl Peer {
         let catching = match self.catching {
             Catching::Idle => None,
             Catching::Wanted { asked_ms } => Some(asked_ms.map_or(0, |at| at.saturating_add(config.request_ms))),
-            Catching::Receiving { heard_ms, .. } => Some(heard_ms.saturating_add(config.bulk_timeout_ms)),
+            Catching::Receiving { heard_ms, clean, .. } => Some(Self::stopped_ms(heard_ms, clean, config)),
         };
         [gap, catching].into_iter().flatten().min()
+    }
+
+    /// When a bulk without news is taken to have stopped. If something of it was lost, that may have
+    /// been its end.
+    fn stopped_ms(heard_ms: u64, clean: bool, config: &BackupConfig) -> u64 {
+        heard_ms.saturating_add(if clean { config.bulk_timeout_ms } else { config.request_ms })
     }
 
     fn gap_due(since: u64, asked: Option<u64>, config: &BackupConfig) -> u64 {

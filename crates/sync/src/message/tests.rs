@@ -11,7 +11,7 @@ fn record() -> Record {
         timeout_seconds: 900,
         sequence: None,
         pe: None,
-        idle_ms: None,
+        recency: None,
     }
 }
 
@@ -49,15 +49,15 @@ fn options_and_padding_both_ways() {
         flags: Flags(0x1700),
         sequence: Some(sequence),
         pe: Pe::new(b"sip", b"call"),
-        idle_ms: Some(258),
+        recency: Some(Recency { idle_ms: 258, node: 5 }),
         ..record()
     };
     let datagram = pack(&[full.clone(), record()], 1472).remove(0);
     let expected = [
-        "0007 007c 0201 0000",
-        "00 06 004f 00001700 0001 0fa1 0051 0051 00000000 00000384 cb007105 c000020a 0a01000b",
+        "0007 0080 0201 0000",
+        "00 06 0053 00001700 0001 0fa1 0051 0051 00000000 00000384 cb007105 c000020a 0a01000b",
         "0118 000000010000000200000003 00000004ffffffff00000006",
-        "0204 63616c6c 0303 736970 6404 00000102 00",
+        "0204 63616c6c 0303 736970 6408 00000102 00000005 00",
         "00 06 0024 00000083 0001 0fa1 0051 0051 00000000 00000384 cb007105 c000020a 0a01000b",
     ];
     assert_eq!(datagram, hex(&expected.concat().replace(' ', "")));
@@ -133,8 +133,9 @@ fn records_that_are_dropped_and_how_much_goes_with_them() {
     for (at, bytes, reason) in [(9, &[1][..], Reason::Protocol), (16, &[0, 11], Reason::State)] {
         assert_eq!(change(at, bytes), [Err(reason), Ok(record())]);
     }
-    // A template may have any protocol and state.
-    assert!(change(12, &[0, 0, 0x10, 0, 0, 99])[0].is_ok());
+    // A template may have any protocol, but not any state.
+    assert!(change(9, &[1, 0, 36, 0, 0, 0x10, 0, 0, 1])[0].is_ok());
+    assert_eq!(change(12, &[0, 0, 0x10, 0, 0, 2]), [Err(Reason::State), Ok(record())]);
     // More counted than there are.
     let mut datagram = with_options(&[]);
     datagram[4] = 3;
@@ -237,13 +238,14 @@ pub(crate) fn any_record() -> impl Strategy<Value = Record> {
     });
     let known = prop_oneof![Just((6u8, 11u16)), Just((17, 1)), Just((132, 14)), Just((50, 1)), Just((51, 1))];
     let state = (known, any::<u16>(), any::<bool>(), any::<u8>()).prop_map(|((protocol, states), s, template, any)| {
-        if template { (any, s, Flags::TEMPLATE) } else { (protocol, s % states, 0) }
+        if template { (any, s % 2, Flags::TEMPLATE) } else { (protocol, s % states, 0) }
     });
-    let options = (prop::option::of(sequence), prop::option::of(pe), prop::option::of(word()));
+    let recency = (word(), word()).prop_map(|(idle_ms, node)| Recency { idle_ms, node });
+    let options = (prop::option::of(sequence), prop::option::of(pe), prop::option::of(recency));
     (state, ends, word(), word(), word(), options).prop_map(
-        |((protocol, state, template), ends, flags, fwmark, timeout_seconds, (sequence, pe, idle_ms))| {
+        |((protocol, state, template), ends, flags, fwmark, timeout_seconds, (sequence, pe, recency))| {
             let flags = Flags(flags & !(Flags::HASHED | Flags::TEMPLATE) | template);
-            Record { protocol, flags, state, ends, fwmark, timeout_seconds, sequence, pe, idle_ms }
+            Record { protocol, flags, state, ends, fwmark, timeout_seconds, sequence, pe, recency }
         },
     )
 }
