@@ -1,8 +1,9 @@
 //! Prints, as JSON, what recordings/record.sh sends to a kernel's sync backup: scenarios of
 //! commands and datagrams. The kernel's answers are in recordings/backup.json.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use dirigent_sync::auth::Key;
-use dirigent_sync::extension::{Body, Hello, Range, Stamp, Origin, emit, stamp_records};
+use dirigent_sync::extension::{Body, Hello, Origin, Range, Stamp, emit, stamp_records};
 use dirigent_sync::{Ends, Flags, Packer, Pe, Recency, Record, Sequence};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -160,7 +161,8 @@ fn marks() -> Value {
         ..record(0, 0, (1, 0))
     };
     let setup = ["-A -f 9 -s rr -p 60", "-a -f 9 -r 10.1.0.11:0 -g", "-a -f 9 -r 10.1.0.12:443 -m"];
-    let records = [marked(4000, 443, 0x83), marked(4001, 443, 0), marked(4002, 0, 0), marked(4003, 444, 0x82), template];
+    let records =
+        [marked(4000, 443, 0x83), marked(4001, 443, 0), marked(4002, 0, 0), marked(4003, 444, 0x82), template];
     scenario("marks", &setup, vec![send("connections and template of a mark", &pack(&records))])
 }
 
@@ -194,8 +196,7 @@ fn options() -> Value {
 /// One record for each bit of the flags (HASHED cannot be: a sender clears it).
 fn flags() -> Value {
     let bits = (0..32u16).filter(|bit| *bit != 6 && *bit != 11 && *bit != 12);
-    let all: Vec<_> =
-        bits.map(|bit| Record { flags: Flags(1 << bit), ..record(4000 + bit, 80, (1, 8080)) }).collect();
+    let all: Vec<_> = bits.map(|bit| Record { flags: Flags(1 << bit), ..record(4000 + bit, 80, (1, 8080)) }).collect();
     scenario("flags", &SERVICES, vec![send("each bit", &pack(&all))])
 }
 
@@ -207,8 +208,8 @@ fn templates() -> Value {
         timeout_seconds: 77,
         ..record(client, service, (1, 8080))
     };
-    let steps = [(0, 80, 0), (0, 81, 1), (0, 82, 2), (0, 83, 9), (0, 84, 11), (77, 85, 1)]
-        .map(|(client, service, state)| {
+    let steps =
+        [(0, 80, 0), (0, 81, 1), (0, 82, 2), (0, 83, 9), (0, 84, 11), (77, 85, 1)].map(|(client, service, state)| {
             send(&format!("port {client}, state {state}"), &pack(&[template(client, service, state)]))
         });
     let active = Record { flags: Flags(0x1000), ..template(0, 86, 1) };
@@ -327,18 +328,16 @@ fn version_0() -> Value {
     };
     let good = old(6, 4000, 0, 1, &[]);
     let steps = vec![
-        send("connection, closing one, template", &message(&[
-            good,
-            old(6, 4001, 0x100, 4, &[]),
-            old(6, 0, 0x1100, 1, &[]),
-        ])),
+        send(
+            "connection, closing one, template",
+            &message(&[good, old(6, 4001, 0x100, 4, &[]), old(6, 0, 0x1100, 1, &[])]),
+        ),
         send("sequence data", &message(&[old(6, 4002, 0x600, 1, &[0; 24]), old(6, 4003, 0, 1, &[])])),
         send("sequence data missing", &message(&[old(6, 4004, 0, 1, &[]), old(6, 4005, 0x200, 1, &[])])),
-        send("unknown protocol and state", &message(&[
-            old(1, 4006, 0, 1, &[]),
-            old(6, 4007, 0, 11, &[]),
-            old(6, 4008, 0, 1, &[]),
-        ])),
+        send(
+            "unknown protocol and state",
+            &message(&[old(1, 4006, 0, 1, &[]), old(6, 4007, 0, 11, &[]), old(6, 4008, 0, 1, &[])]),
+        ),
         send("templates", &message(&[old(6, 0, 0x1100, 2, &[]), old(6, 1, 0x1000, 9, &[]), old(6, 2, 0x1100, 1, &[])])),
         send("flags that version 1 does not keep", &message(&[old(6, 4009, 0xe078, 1, &[])])),
     ];
@@ -349,10 +348,7 @@ fn ipv6() -> Value {
     let vip = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
     let client = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 5);
     let real = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x11);
-    let connection = |port| Record {
-        ends: Ends::v6((client, port), (vip, 80), (real, 8080)),
-        ..record(0, 0, (1, 0))
-    };
+    let connection = |port| Record { ends: Ends::v6((client, port), (vip, 80), (real, 8080)), ..record(0, 0, (1, 0)) };
     let setup = ["-A -t [2001:db8::10]:80 -s rr", "-a -t [2001:db8::10]:80 -r [fd00:1::11]:8080 -m"];
     let mixed = [connection(4000), record(4001, 80, (1, 8080)), connection(4002)];
     scenario("ipv6", &setup, vec![send("IPv6, IPv4, IPv6", &pack(&mixed))])
@@ -362,11 +358,11 @@ fn extension() -> Value {
     let to = Origin { node: 1, boot: 2 };
     let key = record(4000, 80, (1, 8080)).key();
     let bodies = [
-        Body::Hello(Hello { abilities: 3, oldest: 1, next: 5, connections: 2 }),
+        Body::Hello(Hello { abilities: 3, epoch: 4, oldest: 1, next: 5, connections: 2 }),
         Body::Nack { to, ranges: vec![Range { first: 1, last: 9 }; 64] },
         Body::Gone { to, oldest: 3 },
         Body::BulkRequest { to, request: 1 },
-        Body::BulkBegin { bulk: 1 },
+        Body::BulkBegin { bulk: 1, asked: vec![to] },
         Body::BulkEnd { bulk: 1, count: 77 },
         Body::Delete(vec![key; 30]),
     ];
@@ -376,7 +372,11 @@ fn extension() -> Value {
     for secret in [None, Some(&secret)] {
         for body in &bodies {
             let name = format!("{body:?}");
-            let what = format!("{}{}", name.split([' ', '(']).next().unwrap_or_default(), if secret.is_some() { " with tag" } else { "" });
+            let what = format!(
+                "{}{}",
+                name.split([' ', '(']).next().unwrap_or_default(),
+                if secret.is_some() { " with tag" } else { "" }
+            );
             steps.push(send(&what, &emit(7, &stamp, body, secret)));
         }
         let port = if secret.is_some() { 4003 } else { 4001 };

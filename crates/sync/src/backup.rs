@@ -261,8 +261,7 @@ mod tests {
     }
     const NAT: Configured = Configured { method: Method::Nat };
     const NOTHING: Found = Found { existing: None, configured: None, engine: true };
-    const CONTENTS: Contents =
-        Contents { state: tcp::ESTABLISHED, timeout_seconds: 900, packets: 3, sequence: None };
+    const CONTENTS: Contents = Contents { state: tcp::ESTABLISHED, timeout_seconds: 900, packets: 3, sequence: None };
 
     fn existing(flags: u32, bound: bool) -> Existing {
         let owner = Owner::Learned { node: Owner::KERNEL, idle_ms: 0 };

@@ -25,6 +25,8 @@ pub const STAMP_BYTES: usize = 36;
 pub const MAX_RANGES: usize = 64;
 /// Most connections in one [`Body::Delete`].
 pub const MAX_DELETED: usize = 30;
+/// Most who ask for one bulk.
+pub const MAX_ASKED: usize = 16;
 /// The tag stands at the end of the datagram.
 const FLAG_TAG: u8 = 1;
 
@@ -64,6 +66,9 @@ pub struct Stamp {
 pub struct Hello {
     /// Bits of [`ability`].
     pub abilities: u32,
+    /// The start at which its tables were last empty: what was learned from it since then, it still
+    /// tells itself, and what it does not tell is no more.
+    pub epoch: u64,
     /// Number of the oldest datagram that it can send again.
     pub oldest: u64,
     /// Number that its next datagram will have.
@@ -125,6 +130,9 @@ pub enum Body {
     BulkBegin {
         /// Which bulk of the sender's.
         bulk: u32,
+        /// Who asked for it, at most [`MAX_ASKED`]: it has what those do not know. Others may find in
+        /// it what is no more.
+        asked: Vec<Origin>,
     },
     /// Numbered: all have been sent.
     BulkEnd {
@@ -248,7 +256,7 @@ fn body(kind: u8, at: &mut Cursor<'_>) -> Result<Body, Reason> {
         NACK => nack(at),
         GONE => gone(at),
         BULK_REQUEST => request(at),
-        BULK_BEGIN => at.u32().map(|bulk| Body::BulkBegin { bulk }),
+        BULK_BEGIN => begin(at),
         BULK_END => end(at),
         DELETE => delete(at),
         _ => return Err(Reason::Unknown),
@@ -261,7 +269,7 @@ fn origin(at: &mut Cursor<'_>) -> Option<Origin> {
 }
 fn hello(at: &mut Cursor<'_>) -> Option<Hello> {
     let (abilities, _spare) = (at.u32()?, at.u32()?);
-    let hello = Hello { abilities, oldest: at.u64()?, next: at.u64()?, connections: at.u64()? };
+    let hello = Hello { abilities, epoch: at.u64()?, oldest: at.u64()?, next: at.u64()?, connections: at.u64()? };
     // Numbers begin with 1, and the last one is never reached.
     (hello.oldest >= 1 && hello.next >= hello.oldest && hello.next < u64::MAX).then_some(hello)
 }
@@ -283,6 +291,12 @@ fn gone(at: &mut Cursor<'_>) -> Option<Body> {
 }
 fn request(at: &mut Cursor<'_>) -> Option<Body> {
     Some(Body::BulkRequest { to: origin(at)?, request: at.u32()? })
+}
+fn begin(at: &mut Cursor<'_>) -> Option<Body> {
+    let bulk = at.u32()?;
+    let count = usize::from(at.u16()?);
+    let asked = (count <= MAX_ASKED).then(|| (0..count).map(|_| origin(at)).collect::<Option<_>>());
+    Some(Body::BulkBegin { bulk, asked: asked.flatten()? })
 }
 fn end(at: &mut Cursor<'_>) -> Option<Body> {
     Some(Body::BulkEnd { bulk: at.u32()?, count: at.u64()? })
@@ -340,7 +354,7 @@ pub fn emit(sync_id: u8, stamp: &Stamp, body: &Body, key: Option<&Key>) -> Vec<u
         Body::Hello(hello) => {
             out.extend(hello.abilities.to_be_bytes());
             out.extend([0; 4]);
-            for word in [hello.oldest, hello.next, hello.connections] {
+            for word in [hello.epoch, hello.oldest, hello.next, hello.connections] {
                 out.extend(word.to_be_bytes());
             }
         }
@@ -361,7 +375,12 @@ pub fn emit(sync_id: u8, stamp: &Stamp, body: &Body, key: Option<&Key>) -> Vec<u
             put_origin(&mut out, *to);
             out.extend(request.to_be_bytes());
         }
-        Body::BulkBegin { bulk } => out.extend(bulk.to_be_bytes()),
+        Body::BulkBegin { bulk, asked } => {
+            out.extend(bulk.to_be_bytes());
+            let asked = asked.get(..MAX_ASKED).unwrap_or(asked);
+            out.extend((asked.len() as u16).to_be_bytes());
+            asked.iter().for_each(|origin| put_origin(&mut out, *origin));
+        }
         Body::BulkEnd { bulk, count } => {
             out.extend(bulk.to_be_bytes());
             out.extend(count.to_be_bytes());

@@ -15,6 +15,8 @@
 //! The format of the extension is in docs/sync.md. Rules are cited as §9.x: those of the
 //! reference of IPVS's behaviour.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
+
 pub mod auth;
 pub mod backup;
 mod cursor;

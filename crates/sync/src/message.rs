@@ -204,17 +204,7 @@ fn fixed(at: &mut Cursor<'_>, v6: bool) -> Option<Record> {
     } else {
         Ends::v4((at.v4()?, client), (at.v4()?, service), (at.v4()?, real))
     };
-    Some(Record {
-        protocol: 0,
-        flags,
-        state,
-        ends,
-        fwmark,
-        timeout_seconds,
-        sequence: None,
-        pe: None,
-        recency: None,
-    })
+    Some(Record { protocol: 0, flags, state, ends, fwmark, timeout_seconds, sequence: None, pe: None, recency: None })
 }
 
 /// A version 0 record without its sequence data.

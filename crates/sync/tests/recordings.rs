@@ -1,5 +1,6 @@
 //! What kernel 6.1's sync master sent, and what its backup made of our datagrams
 //! (recordings/*.json, made by recordings/record.sh), against this crate.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use dirigent_sync::backup::{Configured, Counted, Decision, Existing, Found, From, Owner, decide, server_ports};
 use dirigent_sync::extension::{self, Seen};
@@ -416,7 +417,8 @@ fn the_kernels_log_agrees_with_the_reasons() {
         for step in list(&scenario["steps"]).iter().filter(|s| s["log"].is_array()) {
             let datagram = hex(&step["datagram"]);
             let read = Datagram::parse(&datagram);
-            let reason = read.as_ref().ok().filter(|d| d.sync_id() == 7).and_then(|d| d.records().find_map(Result::err));
+            let reason =
+                read.as_ref().ok().filter(|d| d.sync_id() == 7).and_then(|d| d.records().find_map(Result::err));
             let line = list(&step["log"]).first().map_or("", |l| text(l));
             let expected = match reason {
                 Some(RecordType) => "Err: -10 ",

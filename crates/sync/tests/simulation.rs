@@ -2,6 +2,7 @@
 //! a while, each knows what the other has.
 //!
 //! The harness keeps a table for each node and does what the actions say, as a daemon would.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use dirigent_sync::backup::{self, Decision, Existing, Found, From, Owner};
 use dirigent_sync::extension::Origin;
@@ -87,8 +88,7 @@ fn address(node: u32) -> SocketAddr {
 }
 
 impl Node {
-    fn new(node: u32, boot: u64, ahead_ms: u64, now: u64, shape: &Shape) -> Self {
-        let identity = Identity { node, boot };
+    fn new(identity: Identity, ahead_ms: u64, now: u64, shape: &Shape) -> Self {
         let mut master = MasterConfig { flush_after_ms: 100, ..MasterConfig::new(identity, 7) };
         let mut backup = BackupConfig::new(identity, 7);
         if shape.small {
@@ -187,8 +187,9 @@ impl Node {
                             }
                         }
                     }
-                    BackupAction::Sweep { origin, mark } => self.table.rows.retain(|_, e| {
-                        e.whose != Whose::Learned(origin) || mark.wrapping_sub(e.mark) as i32 <= 0
+                    BackupAction::Sweep { origin, epoch, mark } => self.table.rows.retain(|_, e| {
+                        let theirs = matches!(e.whose, Whose::Learned(o) if o.node == origin.node && o.boot >= epoch);
+                        !theirs || mark.wrapping_sub(e.mark) as i32 <= 0
                     }),
                 }
             } else {
@@ -204,8 +205,8 @@ impl Node {
         self.table.rows.iter().filter(|(_, e)| e.whose == Whose::Own).map(|(k, e)| (*k, e.record.state)).collect()
     }
     /// What it tells a peer: what is its own, and what was learned from a start that is no more.
-    fn told_to(&self, peer: Origin) -> BTreeSet<(u16, u16)> {
-        let told = |e: &Entry| e.whose != Whose::Learned(peer);
+    fn told_to(&self, peer: Identity) -> BTreeSet<(u16, u16)> {
+        let told = |e: &Entry| !matches!(e.whose, Whose::Learned(o) if o.boot >= peer.epoch);
         self.table.rows.iter().filter(|(_, e)| told(e)).map(|(k, e)| (*k, e.record.state)).collect()
     }
     fn learned_from(&self, origin: Origin) -> BTreeSet<(u16, u16)> {
@@ -253,7 +254,9 @@ struct World {
 impl World {
     fn new(seed: u64, shape: Shape) -> Self {
         let mut rand = Rand(seed);
-        let nodes = (1..=2).map(|n| Node::new(n, 1, rand.below(1 << 40), 0, &shape)).collect();
+        let nodes = (1..=2)
+            .map(|node| Node::new(Identity { node, boot: 1, epoch: 1 }, rand.below(1 << 40), 0, &shape))
+            .collect();
         Self { nodes, network: BTreeMap::new(), now: 0, serial: 0, rand, shape }
     }
 
@@ -324,9 +327,10 @@ impl World {
     fn restart(&mut self, i: usize, keep: bool) {
         let old = &self.nodes[i];
         let mark = old.table.rows.values().map(|e| e.mark).max().unwrap_or(0);
-        let Identity { node, boot } = old.identity;
+        let Identity { node, boot, epoch } = old.identity;
+        let identity = Identity { node, boot: boot + 1, epoch: if keep { epoch } else { boot + 1 } };
         let ahead = if keep { old.ahead_ms } else { self.rand.below(1 << 40) };
-        let mut new = Node::new(node, boot + 1, ahead, self.now, &self.shape);
+        let mut new = Node::new(identity, ahead, self.now, &self.shape);
         if keep {
             // The kernel's tables outlive the daemon, whose clock they have.
             new.table = old.table.clone();
@@ -349,7 +353,7 @@ impl World {
             let peer = peer.unwrap_or_else(|| panic!("{what}: {:?} does not know {:?}", b.identity, a.identity));
             assert!(peer.whole, "{what}: {:?} has not caught up: {peer:?}", b.identity);
             assert!(peer.lag_ms < 1000, "{what}: {peer:?}");
-            let (own, learned) = (a.told_to(b.origin()), b.learned_from(a.origin()));
+            let (own, learned) = (a.told_to(b.identity), b.learned_from(a.origin()));
             let missing: Vec<_> = own.difference(&learned).take(3).collect();
             let more: Vec<_> = learned.difference(&own).take(3).collect();
             assert!(own == learned, "{what}: missing {missing:?}, too many {more:?}, {peer:?}");
@@ -396,7 +400,7 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 /// Both active, each with clients of its own: what one has the other learns.
 #[test]
 fn both_active_with_restarts() {
-    for seed in seeds(400) {
+    for seed in seeds(200) {
         let mut world = World::new(seed, shape(seed));
         let rounds = 2 + world.rand.below(3);
         for _ in 0..rounds {
@@ -426,17 +430,6 @@ fn both_active_with_restarts() {
             }
         }
         settle(&mut world);
-        if std::env::var("DBG").is_ok() {
-            for _ in 0..8 {
-                world.run(500);
-                for n in &world.nodes {
-                    eprintln!("{} {:?} {:?}", world.now, n.identity, n.master.metrics());
-                    for p in n.backup.peers(world.now + n.ahead_ms) {
-                        eprintln!("   {p:?} {:?}", n.backup.metrics().dropped.iter().filter(|x| x.1 > 0).collect::<Vec<_>>());
-                    }
-                }
-            }
-        }
         world.check(&format!("seed {seed}"));
     }
 }
@@ -444,7 +437,7 @@ fn both_active_with_restarts() {
 /// Clients move between the nodes: whoever saw a packet last has it, and both agree.
 #[test]
 fn connections_that_move_are_the_last_ones() {
-    for seed in seeds(100) {
+    for seed in seeds(60) {
         let mut world = World::new(seed, Shape { loss: shape(seed).loss.min(20), ..shape(seed) });
         let mut last: BTreeMap<Key, (usize, u16)> = BTreeMap::new();
         for _ in 0..40 {

@@ -30,15 +30,16 @@ fn records() -> Vec<u8> {
 
 #[test]
 fn hello_in_bytes() {
-    let hello = Hello { abilities: 3, oldest: 1, next: 10, connections: 600 };
+    let hello = Hello { abilities: 3, epoch: 4, oldest: 1, next: 10, connections: 600 };
     let expected = [
-        &[0, 7, 0, 76, 1, 0xd1, 0, 0][..],
+        &[0, 7, 0, 84, 1, 0xd1, 0, 0][..],
         b"DIRG\x01\0\0\0",
         &[0, 0, 0, 5],
         &[0, 0, 0, 0, 1, 2, 3, 4],
         &[0, 0, 0, 0, 0, 0, 0, 9],
         &[0, 0, 0, 0, 0, 0, 3, 232],
         &[0, 0, 0, 3, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 0, 0, 0, 4],
         &[0, 0, 0, 0, 0, 0, 0, 1],
         &[0, 0, 0, 0, 0, 0, 0, 10],
         &[0, 0, 0, 0, 0, 0, 2, 88],
@@ -76,7 +77,7 @@ fn with_a_key_every_bit_counts() {
     let key = key();
     let mut stamped = records();
     stamp_records(&mut stamped, &STAMP, Some(&key));
-    for datagram in [stamped, emit(7, &STAMP, &Body::BulkBegin { bulk: 1 }, Some(&key))] {
+    for datagram in [stamped, emit(7, &STAMP, &Body::BulkBegin { bulk: 1, asked: vec![] }, Some(&key))] {
         assert!(parse(&datagram, Some(&key)).is_ok());
         for bit in 0..datagram.len() * 8 {
             let mut bad = datagram.clone();
@@ -88,7 +89,7 @@ fn with_a_key_every_bit_counts() {
         assert_eq!(parse(&datagram, Some(&other)), Err(Reason::Unauthentic));
         assert!(parse(&datagram, None).is_ok(), "who has no key does not look at tags");
     }
-    let unsigned = emit(7, &STAMP, &Body::BulkBegin { bulk: 1 }, None);
+    let unsigned = emit(7, &STAMP, &Body::BulkBegin { bulk: 1, asked: vec![] }, None);
     assert_eq!(parse(&unsigned, Some(&key)), Err(Reason::Unauthentic));
 }
 
@@ -144,7 +145,7 @@ fn bodies() -> Vec<Body> {
         Body::Nack { to, ranges: vec![Range { first: 1, last: 2 }, Range { first: 7, last: 7 }] },
         Body::Gone { to, oldest: 77 },
         Body::BulkRequest { to, request: 3 },
-        Body::BulkBegin { bulk: 4 },
+        Body::BulkBegin { bulk: 4, asked: vec![to] },
         Body::BulkEnd { bulk: 4, count: 100_000 },
         Body::Delete(vec![key, v6]),
     ]

@@ -113,12 +113,14 @@ pub enum BackupAction {
         /// Which one.
         key: Key,
     },
-    /// All is known: connections that were learned from `origin` and have another mark than this one,
-    /// are no more.
+    /// All is known: connections that were learned from that node, from its start `epoch` on, and
+    /// have an older mark than this one, are no more.
     Sweep {
         /// Whose.
         origin: Origin,
-        /// The mark of those that stay; greater ones (wrapping) stay too.
+        /// From which start on.
+        epoch: u64,
+        /// The least mark (wrapping) of those that stay.
         mark: u32,
     },
     /// Send this datagram.
@@ -297,8 +299,7 @@ impl Backup {
         if self.config.sync_id != 0 && datagram.sync_id() != self.config.sync_id {
             return Err(Reason::SyncId);
         }
-        let seen =
-            if self.config.extension { extension::parse(bytes, self.config.key.as_ref())? } else { Seen::Plain };
+        let seen = if self.config.extension { extension::parse(bytes, self.config.key.as_ref())? } else { Seen::Plain };
         let room = self.ready.len() < self.config.queue_datagrams;
         match seen {
             Seen::Plain if !self.config.plain => Err(Reason::Unauthentic),
@@ -363,14 +364,7 @@ impl Backup {
         }
     }
 
-    fn spoken(
-        &mut self,
-        now_ms: u64,
-        from: SocketAddr,
-        stamp: &Stamp,
-        body: Body,
-        sync_id: u8,
-    ) -> Result<(), Reason> {
+    fn spoken(&mut self, now_ms: u64, from: SocketAddr, stamp: &Stamp, body: Body, sync_id: u8) -> Result<(), Reason> {
         if stamp.node == self.config.identity.node {
             return Err(Reason::Own);
         }
@@ -449,13 +443,18 @@ impl Backup {
                     self.ready.push_back(Ready::Records { origin, mark: self.mark, late_ms, bytes: held.bytes });
                 }
                 Ok(Seen::Message(_, Body::Delete(keys))) => self.ready.push_back(Ready::Delete { origin, keys }),
-                Ok(Seen::Message(_, Body::BulkBegin { bulk })) => {
+                Ok(Seen::Message(_, Body::BulkBegin { bulk, asked })) => {
                     self.mark = self.mark.wrapping_add(1);
-                    peer.on_begin(now_ms, bulk, self.mark);
+                    let ours = asked.contains(&self.config.identity.origin());
+                    peer.on_begin(now_ms, bulk, self.mark, ours);
                 }
                 Ok(Seen::Message(_, Body::BulkEnd { bulk, count })) => {
                     if let Some(mark) = peer.on_end(bulk, count) {
-                        self.ready.push_back(Ready::Other(BackupAction::Sweep { origin, mark }));
+                        self.ready.push_back(Ready::Other(BackupAction::Sweep {
+                            origin,
+                            epoch: peer.hello.epoch,
+                            mark,
+                        }));
                     }
                 }
                 _ => {}

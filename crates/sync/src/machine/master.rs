@@ -5,7 +5,7 @@ use super::limits::Bucket;
 use super::ring::Ring;
 use super::{Identity, To};
 use crate::auth;
-use crate::extension::{self, Body, Hello, MAX_DELETED, Origin, Range, Seen, Stamp, ability};
+use crate::extension::{self, Body, Hello, MAX_ASKED, MAX_DELETED, Origin, Range, Seen, Stamp, ability};
 use crate::message::Packer;
 use crate::reason::{Counts, Reason};
 use crate::record::{Key, Recency, Record};
@@ -89,8 +89,8 @@ pub enum MasterAction {
 pub enum Whose {
     /// This node: it was opened here, or had a client's packet here since it was learned.
     Own,
-    /// It was learned from that peer. It is not told on while that start of the peer lives: the
-    /// peer tells it itself. Once the peer is gone, or has started anew, it is.
+    /// It was learned from that peer. It is not told on while that peer lives and has its tables: the
+    /// peer tells it itself. Once the peer is gone, or has started with empty ones, it is.
     Learned(Origin),
 }
 
@@ -128,6 +128,7 @@ pub struct MasterMetrics {
 
 struct Peer {
     boot: u64,
+    epoch: u64,
     heard_ms: u64,
     /// Number of its master's last hello, and of its backup's last request.
     hello: u64,
@@ -165,9 +166,16 @@ pub struct Master {
     spoken: u64,
     hello_due_ms: u64,
     connections: u64,
+    started_ms: u64,
+    /// Something was not told since its owner might live.
+    doubtful: bool,
     peers: BTreeMap<u32, Peer>,
+    /// When a connection was last told that was learned from that node.
+    told: BTreeMap<u32, u64>,
     bulk: Option<Bulk>,
     bulk_wanted: bool,
+    /// Who wants it.
+    asked: Vec<Origin>,
     bulks: u32,
     pace: Bucket,
     repair: Bucket,
@@ -192,9 +200,13 @@ impl Master {
             spoken: 0,
             hello_due_ms: now_ms,
             connections: 0,
+            started_ms: now_ms,
+            doubtful: false,
             peers: BTreeMap::new(),
+            told: BTreeMap::new(),
             bulk: None,
             bulk_wanted: false,
+            asked: Vec::new(),
             bulks: 0,
             pace: Bucket::new(config.bulk_bytes_per_second, burst(config.bulk_bytes_per_second), now_ms),
             repair: Bucket::new(config.repair_bytes_per_second, burst(config.repair_bytes_per_second), now_ms),
@@ -238,7 +250,8 @@ impl Master {
     /// A connection was removed, for whatever reason. Kernels do not take this; for peers it is
     /// optional: without it they keep the connection until it expires there.
     pub fn delete(&mut self, now_ms: u64, whose: Whose, key: Key) {
-        if !self.config.extension || self.is_echo(now_ms, whose) {
+        let told = matches!(whose, Whose::Learned(origin) if self.told_lately(now_ms, origin.node));
+        if !self.config.extension || self.is_echo(now_ms, whose) && !told {
             return;
         }
         if self.packed.contains(&key) {
@@ -296,6 +309,7 @@ impl Master {
             self.hello_due_ms = now_ms.saturating_add(self.config.hello_ms);
             let body = Body::Hello(Hello {
                 abilities: ability::REPAIR | ability::BULK,
+                epoch: self.config.identity.epoch,
                 oldest: self.ring.oldest(),
                 next: self.ring.next(),
                 connections: self.connections,
@@ -303,8 +317,15 @@ impl Master {
             self.speak(now_ms, To::Group, &body);
         }
         let timeout = self.config.peer_timeout_ms;
+        let long = timeout.saturating_mul(10);
+        self.told.retain(|_, at| now_ms.saturating_sub(*at) <= long);
         // An old start of a peer must not be taken for a new one, so it is remembered far longer.
         self.peers.retain(|_, p| now_ms.saturating_sub(p.heard_ms) <= timeout.saturating_mul(100));
+        if self.doubtful && now_ms.saturating_sub(self.started_ms) > timeout {
+            // Whose was it that was not told at the start? Of nobody who has said hello since.
+            self.doubtful = false;
+            self.bulk_wanted = true;
+        }
         self.advance_bulk(now_ms);
     }
 
@@ -340,16 +361,24 @@ impl Master {
             return Err(Reason::Own);
         }
         match body {
-            Body::Hello(_) => self.peer(now_ms, &stamp, |p| &mut p.hello).map(|_| ()),
+            Body::Hello(hello) => {
+                self.peer(now_ms, &stamp, true)?.epoch = hello.epoch;
+                Ok(())
+            }
             Body::Nack { to, ranges } if to == self.config.identity.origin() => {
-                self.peer(now_ms, &stamp, |p| &mut p.asked)?;
+                self.peer(now_ms, &stamp, false)?;
                 self.send_again(now_ms, from, stamp.origin(), &ranges);
                 Ok(())
             }
             Body::BulkRequest { to, request } if to == self.config.identity.origin() => {
-                let peer = self.peer(now_ms, &stamp, |p| &mut p.asked)?;
+                let peer = self.peer(now_ms, &stamp, false)?;
                 if peer.request.replace(request) != Some(request) {
                     self.bulk_wanted = true;
+                    // An older start of the asker's does not ask any more.
+                    self.asked.retain(|o| o.node != stamp.node);
+                    if self.asked.len() < MAX_ASKED {
+                        self.asked.push(stamp.origin());
+                    }
                     self.advance_bulk(now_ms);
                 }
                 Ok(())
@@ -359,42 +388,63 @@ impl Master {
     }
 
     /// The peer that sent a message, if it is newer than what came before of its sort.
-    fn peer(
-        &mut self,
-        now_ms: u64,
-        stamp: &Stamp,
-        last: impl Fn(&mut Peer) -> &mut u64,
-    ) -> Result<&mut Peer, Reason> {
+    fn peer(&mut self, now_ms: u64, stamp: &Stamp, hello: bool) -> Result<&mut Peer, Reason> {
         let timeout = self.config.peer_timeout_ms;
         if !self.peers.contains_key(&stamp.node) && self.peers.len() >= MAX_PEERS {
             let silent = |p: &Peer| now_ms.saturating_sub(p.heard_ms) > timeout;
             let gone = self.peers.iter().find(|(_, p)| silent(p)).map(|(n, _)| *n).ok_or(Reason::Sources)?;
             self.peers.remove(&gone);
         }
-        let new = || Peer { boot: stamp.boot, heard_ms: now_ms, hello: 0, asked: 0, request: None };
+        // Who asks has said hello, so that its start is known here and to this node's backup: else a
+        // bulk would miss what that still learned from the start before, or tell back what is the
+        // peer's own.
+        let known = self.peers.get(&stamp.node).is_some_and(|p| p.boot >= stamp.boot && p.hello > 0);
+        if !hello && !known {
+            return Err(Reason::Stranger);
+        }
+        let new = || Peer { boot: stamp.boot, epoch: stamp.boot, heard_ms: now_ms, hello: 0, asked: 0, request: None };
         let peer = self.peers.entry(stamp.node).or_insert_with(new);
         if peer.boot < stamp.boot {
             *peer = new();
         }
-        if peer.boot > stamp.boot || *last(peer) >= stamp.number {
+        let last = if hello { &mut peer.hello } else { &mut peer.asked };
+        if peer.boot > stamp.boot || *last >= stamp.number {
             return Err(Reason::Old);
         }
-        *last(peer) = stamp.number;
+        *last = stamp.number;
         peer.heard_ms = now_ms;
         Ok(peer)
     }
 
+    /// Whether a living peer tells it itself. Who has just started does not know yet who lives.
     fn is_echo(&self, now_ms: u64, whose: Whose) -> bool {
         let Whose::Learned(origin) = whose else { return false };
-        self.peers.get(&origin.node).is_some_and(|p| {
-            p.boot == origin.boot && now_ms.saturating_sub(p.heard_ms) <= self.config.peer_timeout_ms
-        })
+        let lives = |since: u64| now_ms.saturating_sub(since) <= self.config.peer_timeout_ms;
+        match self.peers.get(&origin.node) {
+            Some(p) => (p.epoch..=p.boot).contains(&origin.boot) && lives(p.heard_ms),
+            None => origin != Origin::KERNEL && lives(self.started_ms),
+        }
+    }
+
+    /// Whether connections of that node were told lately: a peer may have learned from this node what
+    /// it was just about to take away.
+    fn told_lately(&self, now_ms: u64, node: u32) -> bool {
+        let long = self.config.peer_timeout_ms.saturating_mul(10);
+        self.told.get(&node).is_some_and(|at| now_ms.saturating_sub(*at) <= long)
     }
 
     fn push(&mut self, now_ms: u64, whose: Whose, record: &Record) {
         if self.is_echo(now_ms, whose) {
             self.metrics.echoes += 1;
+            if matches!(whose, Whose::Learned(origin) if !self.peers.contains_key(&origin.node)) {
+                self.doubtful = true;
+            }
             return;
+        }
+        if let Whose::Learned(origin) = whose
+            && (self.told.len() < MAX_PEERS || self.told.contains_key(&origin.node))
+        {
+            self.told.insert(origin.node, now_ms);
         }
         let mut record = record.clone();
         let node = match whose {
@@ -509,7 +559,8 @@ impl Master {
             self.metrics.bulks += 1;
             self.flush(now_ms);
             let number = self.bulks;
-            self.message(now_ms, &Body::BulkBegin { bulk: number });
+            let asked = std::mem::take(&mut self.asked);
+            self.message(now_ms, &Body::BulkBegin { bulk: number, asked });
             self.bulk = Some(Bulk { number, cursor: 0, waiting: false, count: 0 });
         }
         let budget = self.pace.available(now_ms) / RECORD_BYTES;

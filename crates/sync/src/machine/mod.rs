@@ -1,7 +1,7 @@
 //! The two state machines: [`Master`] sends what it is given, numbered, and sends again what is
 //! asked for; [`Backup`] puts in order what it hears, asks for what is missing, and says what to
-//! apply. A node that is both has one of each, with the same [`Identity`], and gives every datagram
-//! to both.
+//! apply. A node has one of each, with the same [`Identity`], and gives every datagram to both, the
+//! master first; one that has no connections of its own still says hello.
 //!
 //! Events go in (a datagram, a connection, `poll`), with the time; what is to be done is taken out with
 //! `next_action` until there is nothing. Times are milliseconds of the caller's clock, which must not go
@@ -29,6 +29,8 @@ pub struct Identity {
     pub node: u32,
     /// Greater at each start: milliseconds since 1970 at the start will do.
     pub boot: u64,
+    /// The start at which its tables were last empty: `boot`, unless they outlived the daemon.
+    pub epoch: u64,
 }
 
 impl Identity {

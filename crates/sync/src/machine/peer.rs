@@ -228,8 +228,12 @@ impl Peer {
         self.skip_to(first.min(to));
     }
 
-    /// A bulk begins; connections that it tells of get that mark, or a greater one.
-    pub(super) fn on_begin(&mut self, now_ms: u64, bulk: u32, mark: u32) {
+    /// A bulk begins; connections that it tells of get that mark, or a greater one. Another's bulk
+    /// does not serve one who has asked: what was learned from this node may not be in it.
+    pub(super) fn on_begin(&mut self, now_ms: u64, bulk: u32, mark: u32, ours: bool) {
+        if !ours && !self.whole {
+            return;
+        }
         self.catching = Catching::Receiving { bulk, mark, count: 0, clean: true, heard_ms: now_ms };
     }
     pub(super) fn on_records(&mut self, records: u64) {

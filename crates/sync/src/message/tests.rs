@@ -159,7 +159,8 @@ fn headers() {
 #[test]
 fn version_0_as_the_kernel_writes_it() {
     // recordings/master.json, version-0: a connection and its template.
-    let text = "020700340006138800500050cb007105c000020a0a01000b000000010006000000500050cb007105c000020a0a01000b11000001";
+    let text =
+        "020700340006138800500050cb007105c000020a0a01000b000000010006000000500050cb007105c000020a0a01000b11000001";
     let ends = |client| {
         let client = ([203, 0, 113, 5].into(), client);
         Ends::v4(client, ([192, 0, 2, 10].into(), 80), ([10, 1, 0, 11].into(), 80))
