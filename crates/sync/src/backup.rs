@@ -279,7 +279,7 @@ mod tests {
         let inactive = Record { flags: Flags(0x0183), state: tcp::FIN_WAIT, ..record() };
         let Decision::Create { bind: Some(bind), .. } = decide(&inactive, &found, &KERNEL, 3) else { panic!() };
         assert_eq!(bind, Binding { flags: Flags(Flags::SYNC | Flags::INACTIVE), counted: Counted::Inactive });
-        let route = Configured { method: Method::Route, ..NAT };
+        let route = Configured { method: Method::Route };
         let found = Found { configured: Some(route), ..NOTHING };
         let nat = Record { flags: Flags(0), ..record() };
         let Decision::Create { bind: Some(bind), .. } = decide(&nat, &found, &KERNEL, 3) else { panic!() };

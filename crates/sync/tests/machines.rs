@@ -1,4 +1,14 @@
 //! Scripts of the two state machines: single events, what comes out, and what a forger can do.
+//!
+//! Of 24 mutants made by hand in the crate these tests, the simulation's first 150 seeds, the
+//! recordings and the unit tests caught all but four at first: a loss within a bulk forgotten (the count of
+//! records caught most), another's bulk taken for one's own, no bound of what is held, no bound of what
+//! waits. For these the last three tests below were written. The others were: datagrams one word too long; a
+//! count that wraps; record versions and templates' states not looked at; rules 3, 4 (twice) and 5 of
+//! sending bent; a replaced connection's end heeded; activity not recounted; one's own told back
+//! heeded; a deletion before its record and behind the next; no filter of echoes, or one without the
+//! epoch; strangers answered; repair without a budget; a bulk's count not looked at; a hello's next
+//! number not looked at; what is not signed heard in spite of a key.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use dirigent_sync::auth::Key as Secret;
@@ -385,6 +395,9 @@ fn a_forger_does_not_fill_the_memory() {
     backup.on_datagram(0, at(1), &hello(A, 1, 1)).unwrap();
     let (mut most, mut actions) = (0, 0);
     let plain = numbered(1, &(0..20).collect::<Vec<_>>());
+    let mut packer = Packer::new(7, 1472, 0);
+    assert!((0..30).all(|port| packer.push(0, &record(port)).is_none()));
+    let plain_of_kernel = packer.flush().unwrap();
     for i in 0..1_000_000u64 {
         let now = i / 200;
         let r = rand();
@@ -399,6 +412,7 @@ fn a_forger_does_not_fill_the_memory() {
             2 => request(identity, r >> 40, &Body::BulkRequest { to: origin(B), request: r as u32 }),
             3 => request(identity, (r >> 24) % 5000, &Body::BulkBegin { bulk: 1, asked: vec![origin(B)] }),
             4 => request(identity, (r >> 24) % 5000, &Body::Delete(vec![record(1).key(); 30])),
+            5 if r >> 60 == 0 => plain_of_kernel.clone(),
             5 => (0..r as usize % 100).map(|_| rand() as u8).collect(),
             _ => {
                 let mut d = plain.clone();
@@ -450,4 +464,59 @@ fn a_forger_does_not_fill_the_memory() {
     backup.on_datagram(5000, at(1), &hello(A, 2, 1)).unwrap();
     backup.on_datagram(5000, at(1), &numbered(1, &[77])).unwrap();
     assert_eq!(wanted(&mut backup).0.last(), Some(&77));
+}
+
+#[test]
+fn a_loss_within_a_bulk_is_not_whole_though_the_count_is_right() {
+    let config = BackupConfig { repair_tries: 0, ..BackupConfig::new(B, 7) };
+    let mut backup = Backup::new(config);
+    backup.on_datagram(0, at(1), &hello(A, 1, 5)).unwrap();
+    let begin = Body::BulkBegin { bulk: 1, asked: vec![origin(B)] };
+    backup.on_datagram(1, at(1), &request(A, 5, &begin)).unwrap();
+    // Number 6 was a deletion, say: it has no records.
+    backup.on_datagram(1, at(1), &request(A, 7, &Body::BulkEnd { bulk: 1, count: 0 })).unwrap();
+    backup.poll(50);
+    let (_, _, others) = wanted(&mut backup);
+    let peer = backup.peers(50).next().unwrap();
+    assert_eq!((others, peer.lost, peer.whole), (vec![], 1, false));
+}
+
+#[test]
+fn a_bulk_that_another_asked_for_does_not_make_whole() {
+    let mut backup = joined();
+    let begin = Body::BulkBegin { bulk: 1, asked: vec![Origin { node: 9, boot: 1 }] };
+    backup.on_datagram(1, at(1), &request(A, 5, &begin)).unwrap();
+    backup.on_datagram(1, at(1), &request(A, 6, &Body::BulkEnd { bulk: 1, count: 0 })).unwrap();
+    assert_eq!(wanted(&mut backup).2, []);
+    assert!(!backup.peers(1).next().unwrap().whole);
+    // It still asks for its own.
+    backup.poll(1000);
+    assert_eq!(wanted(&mut backup).1, [Body::BulkRequest { to: origin(A), request: 1 }]);
+}
+
+#[test]
+fn what_is_held_and_what_waits_is_bounded() {
+    let config = BackupConfig { hold_datagrams: 3, queue_datagrams: 2, ..BackupConfig::new(B, 7) };
+    let mut backup = Backup::new(config.clone());
+    backup.on_datagram(0, at(1), &hello(A, 1, 5)).unwrap();
+    wanted(&mut backup);
+    for number in [7, 8, 9] {
+        backup.on_datagram(1, at(1), &numbered(number, &[1])).unwrap();
+    }
+    assert_eq!(backup.on_datagram(1, at(1), &numbered(10, &[1])), Err(Reason::Room));
+    // The one that all wait for is taken even so.
+    backup.on_datagram(1, at(1), &numbered(5, &[5])).unwrap();
+    let bytes = BackupConfig { hold_bytes: numbered(7, &[1]).len(), ..config };
+    let mut backup = Backup::new(bytes);
+    backup.on_datagram(0, at(1), &hello(A, 1, 5)).unwrap();
+    wanted(&mut backup);
+    backup.on_datagram(1, at(1), &numbered(7, &[1])).unwrap();
+    assert_eq!(backup.on_datagram(1, at(1), &numbered(8, &[1])), Err(Reason::Room));
+    let mut packer = Packer::new(7, 1472, 0);
+    assert!(packer.push(0, &record(9)).is_none());
+    let plain = packer.flush().unwrap();
+    backup.on_datagram(1, at(3), &plain).unwrap();
+    backup.on_datagram(1, at(3), &plain).unwrap();
+    assert_eq!(backup.on_datagram(1, at(3), &plain), Err(Reason::Room));
+    assert_eq!(wanted(&mut backup).0, [9, 9]);
 }
