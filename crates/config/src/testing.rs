@@ -91,9 +91,13 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn probe() -> impl Strategy<Value = Probe> {
-    let tls =
-        (prop::option::of("[a-z.]{1,9}"), any::<bool>(), prop::option::of("/[a-z]{1,9}"), prop::option::of("/[a-z]{1,9}"))
-            .prop_map(|(sni, close_notify, ca, own)| Tls { sni, close_notify, ca, certificate: own.clone(), key: own });
+    let tls = (
+        prop::option::of("[a-z.]{1,9}"),
+        any::<bool>(),
+        prop::option::of("/[a-z]{1,9}"),
+        prop::option::of("/[a-z]{1,9}"),
+    )
+        .prop_map(|(sni, close_notify, ca, own)| Tls { sni, close_notify, ca, certificate: own.clone(), key: own });
     let http = (
         prop::sample::select(&HttpVersion::ALL[..]),
         prop::option::of("[a-z.]{1,9}"),

@@ -61,8 +61,10 @@ const QUICK: &str = "interval = \"100ms\"\ntimeout = \"300ms\"\nretry_interval =
 /// The real server refuses connections to its web server, or takes them again.
 fn refuse(lab: &TestLab, host: &str, refuse: bool) {
     let script = match refuse {
-        true => "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
-                 add rule inet gone input tcp dport { 80, 8080 } reject with tcp reset'",
+        true => {
+            "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
+                 add rule inet gone input tcp dport { 80, 8080 } reject with tcp reset'"
+        }
         false => "nft delete table inet gone",
     };
     lab.sh(host, script);
@@ -94,7 +96,9 @@ fn a_failed_server_is_left_out(path: &[&str]) {
     // Until it listens.
     std::thread::sleep(SECOND / 2);
     lab.dirigent(&["reload"]);
-    until(&lab, "all are up", SECOND * 5, || servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() >= 6);
+    until(&lab, "all are up", SECOND * 5, || {
+        servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() >= 6
+    });
     let first = "10.0.0.2:8080";
     assert!(ipvsadm(&lab).contains(first));
 
@@ -167,7 +171,9 @@ fn quorum_and_sorry_server() {
     let rest = rest.replace("10.0.0.4:8080", "[fd00::4]:8080");
     lab.write_config(&format!("{before}{rest}"));
     lab.dirigent(&["reload"]);
-    until(&lab, "both are up", SECOND * 5, || ["10.0.0.2:8080", "10.0.0.3:8080"].iter().all(|name| server(&lab, WEB, name)["health"]["state"] == "up"));
+    until(&lab, "both are up", SECOND * 5, || {
+        ["10.0.0.2:8080", "10.0.0.3:8080"].iter().all(|name| server(&lab, WEB, name)["health"]["state"] == "up")
+    });
     let weights = || -> Vec<(String, u64)> {
         let all = servers(&lab).into_iter().filter(|s| s["service"] == WEB && s["state"] != "removed");
         all.map(|s| (s["address"].as_str().unwrap().to_owned(), s["weight"].as_u64().unwrap())).collect()
@@ -179,7 +185,9 @@ fn quorum_and_sorry_server() {
     assert_eq!(server(&lab, WEB, "10.0.0.2:8080")["health"]["why"], "http 10.0.0.2:8080: connection refused");
     assert_eq!(server(&lab, WEB, "10.0.0.3:8080")["health"]["state"], "up");
     refuse(&lab, "server1", false);
-    until(&lab, "the quorum is back", SECOND * 3, || weights() == [named("10.0.0.2:8080", 1), named("10.0.0.3:8080", 1)]);
+    until(&lab, "the quorum is back", SECOND * 3, || {
+        weights() == [named("10.0.0.2:8080", 1), named("10.0.0.3:8080", 1)]
+    });
     for _ in 0..6 {
         assert_ne!(lab.curl("http://192.0.2.10/"), "server3");
     }
@@ -401,13 +409,16 @@ fn every_kind_of_check() {
         for (port, check, _) in &checks {
             // Programs take longer to start than packets to come.
             let quick = QUICK.replace("300ms", "1s");
-            text += &format!("[[service.server]]\naddress = \"{host}:{port}\"\n[[service.server.check]]\n{check}\n{quick}\n");
+            text += &format!(
+                "[[service.server]]\naddress = \"{host}:{port}\"\n[[service.server.check]]\n{check}\n{quick}\n"
+            );
         }
     }
     let v6 = lab.sh("server1", "ip -6 -o address show scope global | sed 's/.*inet6 \\([^/]*\\).*/\\1/'");
     lab.write_config(&text.replace("fd00::2", v6.trim()));
     let all = |state: &str| {
-        let those: Vec<_> = servers(&lab).into_iter().filter(|s| s["service"].as_str().unwrap().ends_with(":77")).collect();
+        let those: Vec<_> =
+            servers(&lab).into_iter().filter(|s| s["service"].as_str().unwrap().ends_with(":77")).collect();
         those.len() == 2 * checks.len() && those.iter().all(|s| s["health"]["state"] == state)
     };
     let mut listener = Some(Accepting::begin(&lab, 9001));
@@ -487,7 +498,9 @@ fn weights_follow_checks() {
     lab.write_config(&with_checks(&lab, "", &check));
     lab.dirigent(&["reload"]);
     let weight = |weight: u64| move |lab: &TestLab| server(lab, WEB, "10.0.0.3:8080")["weight"] == weight;
-    for (code, read, expected) in [("0", "0", 1), ("9", "0", 7), ("9", "2", 27), ("2", "0", 0), ("0", "-1", 0), ("0", "0", 1)] {
+    for (code, read, expected) in
+        [("0", "0", 1), ("9", "0", 7), ("9", "2", 27), ("2", "0", 0), ("0", "-1", 0), ("0", "0", 1)]
+    {
         std::fs::write(&exit, code).unwrap();
         std::fs::write(&number, read).unwrap();
         until(&lab, &format!("{code} {read}: {expected}"), SECOND * 5, || weight(expected)(&lab));
@@ -507,7 +520,8 @@ fn bfd_sessions_say_who_is_there() {
     std::fs::write(&conf, text).unwrap();
     let (socket, pid) = (lab.file("bird.ctl"), lab.file("bird.pid"));
     let begin = || {
-        let argv = ["bird", "-f", "-c", conf.to_str().unwrap(), "-s", socket.to_str().unwrap(), "-P", pid.to_str().unwrap()];
+        let argv =
+            ["bird", "-f", "-c", conf.to_str().unwrap(), "-s", socket.to_str().unwrap(), "-P", pid.to_str().unwrap()];
         lab.start("server1", &argv)
     };
     let end = |mut bird: std::process::Child| {
@@ -515,9 +529,7 @@ fn bfd_sessions_say_who_is_there() {
         bird.wait().unwrap();
     };
     let bfd = |address: &str| {
-        format!(
-            "type = \"bfd\"\naddress = \"{address}\"\nmin_rx = \"100ms\"\nmin_tx = \"100ms\"\nmultiplier = 5\n"
-        )
+        format!("type = \"bfd\"\naddress = \"{address}\"\nmin_rx = \"100ms\"\nmin_tx = \"100ms\"\nmultiplier = 5\n")
     };
     let mut text = with_checks(&lab, "", "HERE");
     for (address, service) in [("10.0.0.2", "10.0.0.2:8080"), ("fd00::2", "[fd00::2]:8080")] {
@@ -549,14 +561,20 @@ fn servers_that_do_not_answer_are_checked_at_once() {
     let lab = TestLab::up(&["--servers", "2"]);
     let told = lab.file("told");
     let check = "type = \"tcp\"\ninterval = \"1h\"\nwarmup = \"0ms\"\ntimeout = \"500ms\"\nretries = 1\nretry_interval = \"100ms\"";
-    let notice = format!("notify_at_stop = true\nquorum_down = [\"/bin/sh\", \"-c\", \"echo down >> {}\"]", told.display());
+    let notice =
+        format!("notify_at_stop = true\nquorum_down = [\"/bin/sh\", \"-c\", \"echo down >> {}\"]", told.display());
     std::fs::write(&told, "").unwrap();
     std::fs::set_permissions(&told, std::fs::Permissions::from_mode(0o666)).unwrap();
     lab.write_config(&with_checks(&lab, &notice, check));
     lab.dirigent(&["reload"]);
-    until(&lab, "all are up", SECOND * 5, || servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() == 4);
-    lab.sh("server1", "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
-                       add rule inet gone input tcp dport 8080 drop'");
+    until(&lab, "all are up", SECOND * 5, || {
+        servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() == 4
+    });
+    lab.sh(
+        "server1",
+        "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
+                       add rule inet gone input tcp dport 8080 drop'",
+    );
     let mut clients: Vec<_> =
         (0..8).map(|_| lab.start("client", &["curl", "-sS", "--max-time", "10", "http://192.0.2.10/"])).collect();
     until(&lab, "server1 is down", SECOND * 10, || server(&lab, WEB, "10.0.0.2:8080")["state"] == "down");

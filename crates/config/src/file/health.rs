@@ -20,7 +20,17 @@ const PACE: [&str; 10] =
 fn own(of: &str) -> &'static [&'static str] {
     match of {
         "http" => &["http_version", "virtual_host", "fast_recovery", "request"],
-        "https" => &["http_version", "virtual_host", "fast_recovery", "request", "sni", "close_notify", "ca", "certificate", "key"],
+        "https" => &[
+            "http_version",
+            "virtual_host",
+            "fast_recovery",
+            "request",
+            "sni",
+            "close_notify",
+            "ca",
+            "certificate",
+            "key",
+        ],
         "smtp" => &["helo"],
         "dns" => &["name", "record"],
         "udp" => &["payload", "reply", "min_reply", "max_reply"],
@@ -187,14 +197,13 @@ fn probe(of: &str, t: &Table, report: &mut Report) -> Option<Probe> {
             virtual_host: text(t, "virtual_host", report),
             fast_recovery: switch(t, "fast_recovery", report),
             requests: t.tables("request", keys::REQUEST, report).iter().map(|t| request(t, report)).collect(),
-            tls: (of == "https")
-                .then(|| Tls {
-                    sni: text(t, "sni", report),
-                    close_notify: switch(t, "close_notify", report),
-                    ca: text(t, "ca", report),
-                    certificate: text(t, "certificate", report),
-                    key: text(t, "key", report),
-                }),
+            tls: (of == "https").then(|| Tls {
+                sni: text(t, "sni", report),
+                close_notify: switch(t, "close_notify", report),
+                ca: text(t, "ca", report),
+                certificate: text(t, "certificate", report),
+                key: text(t, "key", report),
+            }),
         }),
         "smtp" => Probe::Smtp { helo: text(t, "helo", report).unwrap_or_else(|| DEFAULT_HELO.into()) },
         "dns" => Probe::Dns {

@@ -7,8 +7,8 @@
 //! schedulers do not notice. The shares stand in the servers' records, where the next daemon
 //! finds them; while there is none they stay as they are.
 
-use std::collections::hash_map::{Entry, HashMap};
 use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 

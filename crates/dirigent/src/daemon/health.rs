@@ -283,9 +283,10 @@ impl Health {
             }
             let jobs: Vec<_> = server.health.checks.iter().map(|check| Job::of(service, server, check)).collect();
             let sure = jobs.iter().all(|job| self.of(job).is_some_and(|known| known.sure));
-            let why = state.down.as_ref().map(|(at, why)| {
-                format!("{}: {why}", jobs.get(*at).map_or_else(String::new, Job::name))
-            });
+            let why = state
+                .down
+                .as_ref()
+                .map(|(at, why)| format!("{}: {why}", jobs.get(*at).map_or_else(String::new, Job::name)));
             // What is found at the start is no change.
             let Some((was_up, was_sure)) = self.view.put(service.key, server, why.clone(), sure) else { continue };
             match &why {

@@ -44,9 +44,7 @@ pub async fn make(job: &Job, part: Option<u32>, tools: &Tools) -> Outcome {
             Ok(Weight::Keep)
         }
         Probe::Http(http) => http::make(job, http, part, tools).await,
-        Probe::Smtp { helo } => {
-            converse(connect::tcp(job).await?, judge::smtp::Exchange::new(helo)).await
-        }
+        Probe::Smtp { helo } => converse(connect::tcp(job).await?, judge::smtp::Exchange::new(helo)).await,
         Probe::Dns { name, record } => datagram::dns(job, name, *record).await,
         Probe::Udp(udp) => datagram::udp(job, udp).await,
         Probe::Ping => datagram::ping(job).await,

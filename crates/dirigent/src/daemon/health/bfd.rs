@@ -112,7 +112,8 @@ impl Sessions {
 
     /// Takes a packet in: whose it was, and what that session tells.
     pub fn hear(&mut self, heard: &Heard, now: Instant) -> Option<(JobId, Option<Outcome>)> {
-        let refused = |why: &dyn std::fmt::Display| tracing::debug!("a packet of BFD's from {} is refused: {why}", heard.from);
+        let refused =
+            |why: &dyn std::fmt::Display| tracing::debug!("a packet of BFD's from {} is refused: {why}", heard.from);
         let packet = Packet::parse(&heard.bytes).map_err(|why| refused(&why)).ok()?;
         let by_name = |name| self.by_discriminator.get(&name).copied();
         let is_his = |one: &One| one.neighbour == heard.from && one.bfd.multihop == heard.multihop;
@@ -152,7 +153,11 @@ fn speaker(job: &Job, bfd: &Bfd) -> io::Result<Socket> {
         socket.bind_device(Some(interface.as_bytes()))?;
     }
     let ttl = u32::from(bfd::ttl(bfd));
-    if job.to.is_ipv4() { socket.set_ttl_v4(ttl)? } else { socket.set_unicast_hops_v6(ttl)? }
+    if job.to.is_ipv4() {
+        socket.set_ttl_v4(ttl)?
+    } else {
+        socket.set_unicast_hops_v6(ttl)?
+    }
     let source = target.source.unwrap_or_else(|| any(job.to.is_ipv6()));
     let mut refused = None;
     for _ in 0..TRIES {
@@ -200,8 +205,7 @@ fn receive(socket: &UdpSocket, multihop: bool) -> io::Result<Option<Heard>> {
     let mut bytes = [0; LONGEST];
     let mut space = nix::cmsg_space!(i32);
     let mut pieces = [IoSliceMut::new(&mut bytes)];
-    let message =
-        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut pieces, Some(&mut space), MsgFlags::empty())?;
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut pieces, Some(&mut space), MsgFlags::empty())?;
     let ttl = message.cmsgs()?.find_map(|one| match one {
         ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => u8::try_from(ttl).ok(),
         _ => None,

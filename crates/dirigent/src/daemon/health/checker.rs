@@ -100,11 +100,7 @@ struct State {
     news: Vec<News>,
 }
 
-async fn run(
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    tell: mpsc::UnboundedSender<Vec<News>>,
-    scripts: Scripts,
-) {
+async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSender<Vec<News>>, scripts: Scripts) {
     let (heard, mut packets) = mpsc::channel(1024);
     let mut state = State {
         entries: HashMap::new(),

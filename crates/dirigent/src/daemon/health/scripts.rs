@@ -8,8 +8,8 @@
 use crate::failure::{Failure, Result};
 use caps::{CapSet, Capability, CapsHashSet};
 use dirigent_config::health::Script;
-use dirigent_health::judge::script::Exit;
 use dirigent_health::Why;
+use dirigent_health::judge::script::Exit;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Group, Pid, User, geteuid};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};

@@ -24,9 +24,9 @@ type Body = Empty<Bytes>;
 pub async fn make(job: &Job, check: &Http, part: Option<u32>, tools: &Tools) -> Outcome {
     for request in http::requests(check, part) {
         let several = check.requests.len() > 1;
-        ask(job, check, request, tools).await.map_err(|why| {
-            if several { Why::new(format!("{}: {why}", request.path)) } else { why }
-        })?;
+        ask(job, check, request, tools)
+            .await
+            .map_err(|why| if several { Why::new(format!("{}: {why}", request.path)) } else { why })?;
     }
     Ok(Weight::Keep)
 }
