@@ -349,7 +349,13 @@ pub fn reply_tuple<F: Family>(key: &Tuple<F::Addr>, server: &Server) -> Tuple<F:
 
 /// Writes the request entry of `key` on this server.
 #[inline(always)]
-pub(crate) fn fill_request<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, server: &Server, port: Be16, whose: &Whose) {
+pub(crate) fn fill_request<F: Family>(
+    conn: &mut Conn<F::Addr>,
+    key: &Tuple<F::Addr>,
+    server: &Server,
+    port: Be16,
+    whose: &Whose,
+) {
     let nat = server.method == kind::NAT_REQUEST;
     conn.addr = if nat { Address::from_words(&server.addr) } else { key.dst };
     let port = if port == Be16::new(0) { server.port } else { port };

@@ -270,7 +270,10 @@ fn an_error_about_a_probe_reaches_it() {
         assert!(ip_checksum_holds(&error) && checksum::sum_bytes(&error[34..]) == 0xffff);
         // It quotes what the probe sent, but for the TTL.
         let quoted = &error[42..];
-        assert_eq!((&quoted[12..20], &quoted[20..24]), ([SOURCE4, VIP4].as_flattened(), &probe(false, 17, PORT)[34..38]));
+        assert_eq!(
+            (&quoted[12..20], &quoted[20..24]),
+            ([SOURCE4, VIP4].as_flattened(), &probe(false, 17, PORT)[34..38])
+        );
         // One about what nobody sent is the host's.
         let mut other = director(method);
         assert_eq!(other.run(&error4(&sent), SERVER_LINK).0, Verdict::pass(Reason::IcmpUnrelated));
