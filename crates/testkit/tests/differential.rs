@@ -22,7 +22,7 @@ use dirigent_testkit::packet::{self as build, IpOptions, Tcp, proto};
 
 /// Tables in `make test`, and frames through each.
 const TABLES: u64 = 11;
-const FRAMES: usize = 300; // in less than the shortest timeout, by the clock in memory
+const FRAMES: usize = 380; // in less than the shortest timeout, by the clock in memory
 
 /// Numbers that depend on a seed only (xorshift).
 struct Random(u64);
@@ -629,7 +629,7 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64, met: &mut Met) {
         if number % (FRAMES / 4) == FRAMES / 8 {
             let probed = probes(&mut apart, &model);
             let pinned: Vec<_> = executors.iter_mut().map(|executor| executor.probe(&probed.0).unwrap()).collect();
-            assert!(pinned.iter().all(|one| *one == pinned[0]), "{about}\npinned: {pinned:?} of {probed:?}");
+            assert!(pinned.iter().all(|one| *one == pinned[0]), "{about}\npinned: {pinned:?} of {:?}", probed.0);
             about += &format!("\nbefore frame {number}: pins {:?} of {:?}", pinned[0], probed.0);
             probing = probed.1;
         }
