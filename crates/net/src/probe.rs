@@ -3,7 +3,7 @@
 //! send comes out of the outside end, one of the director's links.
 //!
 //! The namespace has no name: it is its thread's, and goes with it, the veth pair too. So nothing is left of a daemon
-//! that dies. To make it the daemon needs CAP_SYS_ADMIN.
+//! that dies.
 
 use crate::error::{Context, Error, Result};
 use crate::links::{Link, Mac, link_named};
@@ -63,11 +63,19 @@ impl Sources {
     }
 }
 
+/// A namespace that is joined to nothing yet. To make it takes CAP_SYS_ADMIN, and nothing later does: a daemon that is to
+/// do without may make it first.
+#[derive(Debug)]
+pub struct Room {
+    jobs: Sender<Job>,
+    namespace: File,
+}
+
 /// The namespace of one director, until it is dropped.
 #[derive(Debug)]
 pub struct ProbeNet {
+    room: Room,
     outside: Link,
-    jobs: Sender<Job>,
     sources: Mutex<Sources>,
     ipv6: bool,
 }
@@ -105,11 +113,9 @@ pub fn release(instance: &str) -> Result<bool> {
     }
 }
 
-impl ProbeNet {
-    /// Makes a namespace for the director whose namespace the calling thread is in, and the pair between them, with this
-    /// MTU. One that is there already is replaced: its probes have ended.
-    pub fn make(instance: &str, mtu: u32) -> Result<Self> {
-        release(instance)?;
+impl Room {
+    /// Makes one, with a thread that stays in it.
+    pub fn make() -> Result<Self> {
         let (jobs, orders) = channel::<Job>();
         let (made, namespace) = channel();
         let thread = std::thread::Builder::new().name("probes".into());
@@ -123,30 +129,8 @@ impl ProbeNet {
             }
         });
         spawned.context(|| "starting the thread of the probes")?;
-        let file = namespace.recv().map_err(|_| ended())??;
-        let name = outside(instance);
-        let mut netlink = Netlink::route()?;
-        let end = |name, namespace| VethEnd { name, mac: Some(mac(instance)), mtu: Some(mtu), namespace };
-        netlink.add_veth(&end(&name, None), &end(INSIDE, Some(file.as_fd())))?;
-        prepare(&mut netlink, &name)?;
-        let ipv6 = sysctl::get("net/ipv6/conf/all/disable_ipv6").is_ok();
-        let net = Self { outside: link_named(&name)?, jobs, sources: Mutex::default(), ipv6 };
-        net.run(move || {
-            let mut netlink = Netlink::route()?;
-            prepare(&mut netlink, INSIDE)?;
-            let ifindex = Some(netlink.index_of(INSIDE)?);
-            let v4 = RouteSpec { ifindex, ..RouteSpec::to(Ipv4Addr::UNSPECIFIED.into(), 0) };
-            netlink.replace_route(&v4)?;
-            let v6 = RouteSpec { ifindex, ..RouteSpec::to(Ipv6Addr::UNSPECIFIED.into(), 0) };
-            if ipv6 { netlink.replace_route(&v6) } else { Ok(()) }
-        })??;
-        net.set_sources(&Sources::usual())?;
-        Ok(net)
-    }
-
-    /// The outside end: its name, number and hardware address, which both ends have.
-    pub fn outside(&self) -> &Link {
-        &self.outside
+        let namespace = namespace.recv().map_err(|_| ended())??;
+        Ok(Self { jobs, namespace })
     }
 
     /// Does something in the namespace, on its thread: what takes long keeps others waiting. Sockets made there stay
@@ -159,6 +143,47 @@ impl ProbeNet {
         });
         self.jobs.send(job).map_err(|_| ended())?;
         result.recv().map_err(|_| ended())
+    }
+
+    /// Joins it to the director of this name, whose namespace the calling thread is in, by a pair with this MTU. A pair
+    /// that is there already goes: its probes have ended.
+    pub fn join(self, instance: &str, mtu: u32) -> Result<ProbeNet> {
+        release(instance)?;
+        let name = outside(instance);
+        let mut netlink = Netlink::route()?;
+        let end = |name, namespace| VethEnd { name, mac: Some(mac(instance)), mtu: Some(mtu), namespace };
+        netlink.add_veth(&end(&name, None), &end(INSIDE, Some(self.namespace.as_fd())))?;
+        prepare(&mut netlink, &name)?;
+        let ipv6 = sysctl::get("net/ipv6/conf/all/disable_ipv6").is_ok();
+        self.run(move || {
+            let mut netlink = Netlink::route()?;
+            prepare(&mut netlink, INSIDE)?;
+            let ifindex = Some(netlink.index_of(INSIDE)?);
+            let v4 = RouteSpec { ifindex, ..RouteSpec::to(Ipv4Addr::UNSPECIFIED.into(), 0) };
+            netlink.replace_route(&v4)?;
+            let v6 = RouteSpec { ifindex, ..RouteSpec::to(Ipv6Addr::UNSPECIFIED.into(), 0) };
+            if ipv6 { netlink.replace_route(&v6) } else { Ok(()) }
+        })??;
+        let net = ProbeNet { room: self, outside: link_named(&name)?, sources: Mutex::default(), ipv6 };
+        net.set_sources(&Sources::usual())?;
+        Ok(net)
+    }
+}
+
+impl ProbeNet {
+    /// A namespace for the director whose namespace the calling thread is in: [`Room::make`] and [`Room::join`].
+    pub fn make(instance: &str, mtu: u32) -> Result<Self> {
+        Room::make()?.join(instance, mtu)
+    }
+
+    /// The outside end: its name, number and hardware address, which both ends have.
+    pub fn outside(&self) -> &Link {
+        &self.outside
+    }
+
+    /// [`Room::run`].
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        self.room.run(work)
     }
 
     /// Says what addresses sockets can be bound to. To be called by a thread in the director's namespace.
