@@ -22,7 +22,7 @@ use dirigent_testkit::packet::{self as build, IpOptions, Tcp, proto};
 
 /// Tables in `make test`, and frames through each.
 const TABLES: u64 = 11;
-const FRAMES: usize = 380; // in less than the shortest timeout, by the clock in memory
+const FRAMES: usize = 300; // in less than the shortest timeout, by the clock in memory
 
 /// Numbers that depend on a seed only (xorshift).
 struct Random(u64);
@@ -600,6 +600,27 @@ fn learn(live: &mut Vec<Ends>, ends: Ends, why: Option<Reason>, does: &Does) {
 /// How often what was met.
 type Met = std::collections::BTreeMap<String, usize>;
 
+/// Runs a frame, which must come to the same everywhere; says to what.
+fn run_one(
+    executors: &mut [Box<dyn Executor>],
+    (side, frame): (Side, &[u8]),
+    about: &str,
+    met: &mut Met,
+) -> (Does, Option<Reason>) {
+    let run = |executor: &mut Box<dyn Executor>| {
+        let (does, verdict) = executor.run(side, frame).unwrap_or_else(|e| panic!("{about}, {}: {e}", executor.name()));
+        (executor.name(), does, verdict.map(|verdict| verdict.reason))
+    };
+    let outcomes: Vec<_> = executors.iter_mut().map(run).collect();
+    let (_, first, why) = &outcomes[0];
+    *met.entry(why.map_or("?", |why| why.name()).into()).or_default() += 1;
+    if !outcomes.iter().all(|(_, does, reason)| same_deed(side, frame, first, does) && reason == why) {
+        let shown: String = outcomes.iter().map(|(name, does, why)| show(name, does, *why)).collect();
+        panic!("{about} by {}: {}{shown}", side.name(), describe(frame));
+    }
+    (first.clone(), *why)
+}
+
 fn one_table(executors: &mut [Box<dyn Executor>], seed: u64, met: &mut Met) {
     let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let Table { bed, mut model, services, lines } = table(&mut r, None);
@@ -633,24 +654,12 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64, met: &mut Met) {
             about += &format!("\nbefore frame {number}: pins {:?} of {:?}", pinned[0], probed.0);
             probing = probed.1;
         }
-        let (side, frame, ends) =
-            probe_frame(&mut apart, &probing).unwrap_or_else(|| frame(&mut r, &services, &live, None));
-        let run = |executor: &mut Box<dyn Executor>| {
-            let ran = executor.run(side, &frame);
-            let (does, verdict) = ran.unwrap_or_else(|e| panic!("{about}\nframe {number}, {}: {e}", executor.name()));
-            (executor.name(), does, verdict.map(|verdict| verdict.reason))
-        };
-        let outcomes: Vec<_> = executors.iter_mut().map(run).collect();
-        let (_, first, why) = &outcomes[0];
-        *met.entry(why.map_or("?", |why| why.name()).into()).or_default() += 1;
-        if outcomes.iter().all(|(_, does, reason)| same_deed(side, &frame, first, does) && reason == why) {
-            if side != Side::P {
-                learn(&mut live, ends, *why, first);
-            }
-            continue;
+        if let Some((side, frame, _)) = probe_frame(&mut apart, &probing) {
+            run_one(executors, (side, &frame), &format!("{about}\nprobe before frame {number}"), met);
         }
-        let shown: String = outcomes.iter().map(|(name, does, why)| show(name, does, *why)).collect();
-        panic!("{about}\nframe {number} by {}: {}{shown}", side.name(), describe(&frame));
+        let (side, frame, ends) = frame(&mut r, &services, &live, None);
+        let (does, why) = run_one(executors, (side, &frame), &format!("{about}\nframe {number}"), met);
+        learn(&mut live, ends, why, &does);
     }
     let rows: Vec<_> = executors.iter_mut().map(|executor| executor.conns().unwrap()).collect();
     for (executor, got) in executors.iter().zip(&rows) {
