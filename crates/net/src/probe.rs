@@ -155,15 +155,7 @@ impl Room {
         netlink.add_veth(&end(&name, None), &end(INSIDE, Some(self.namespace.as_fd())))?;
         prepare(&mut netlink, &name)?;
         let ipv6 = sysctl::get("net/ipv6/conf/all/disable_ipv6").is_ok();
-        self.run(move || {
-            let mut netlink = Netlink::route()?;
-            prepare(&mut netlink, INSIDE)?;
-            let ifindex = Some(netlink.index_of(INSIDE)?);
-            let v4 = RouteSpec { ifindex, ..RouteSpec::to(Ipv4Addr::UNSPECIFIED.into(), 0) };
-            netlink.replace_route(&v4)?;
-            let v6 = RouteSpec { ifindex, ..RouteSpec::to(Ipv6Addr::UNSPECIFIED.into(), 0) };
-            if ipv6 { netlink.replace_route(&v6) } else { Ok(()) }
-        })??;
+        self.run(|| prepare(&mut Netlink::route()?, INSIDE))??;
         let net = ProbeNet { room: self, outside: link_named(&name)?, sources: Mutex::default(), ipv6 };
         net.set_sources(&Sources::usual())?;
         Ok(net)
@@ -191,11 +183,16 @@ impl ProbeNet {
         let usable = |set: &BTreeSet<IpAddr>| set.iter().filter(|ip| self.ipv6 || ip.is_ipv4()).copied().collect();
         let wanted = Sources { own: usable(&wanted.own), of_host: usable(&wanted.of_host) };
         let mut held = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let (old, new) = (held.all(), wanted.all());
+        if *held == wanted {
+            return Ok(());
+        }
+        let (old, new, ipv6) = (held.all(), wanted.all(), self.ipv6);
         self.run(move || {
             let mut netlink = Netlink::route()?;
+            new.difference(&old).try_for_each(|ip| netlink.add_address(INSIDE, *ip, host(*ip)).map(|_| ()))?;
             old.difference(&new).try_for_each(|ip| netlink.delete_address(INSIDE, *ip, host(*ip)).map(|_| ()))?;
-            new.difference(&old).try_for_each(|ip| netlink.add_address(INSIDE, *ip, host(*ip)).map(|_| ()))
+            // With a family's last address the kernel takes away its routes.
+            default_routes(&mut netlink, ipv6)
         })??;
         // What comes late, when its probe is over, must not go on to another network.
         let route = |ip: &IpAddr| RouteSpec { ifindex: Some(self.outside.index), ..RouteSpec::to(*ip, host(*ip)) };
@@ -242,6 +239,14 @@ fn begin() -> Result<File> {
     }
     Netlink::route()?.set_up("lo", true)?;
     File::open("/proc/thread-self/ns/net").context(|| "opening the network namespace of the probes")
+}
+
+/// All that is said in the namespace leaves by the inside end.
+fn default_routes(netlink: &mut Netlink, ipv6: bool) -> Result<()> {
+    let ifindex = Some(netlink.index_of(INSIDE)?);
+    netlink.replace_route(&RouteSpec { ifindex, ..RouteSpec::to(Ipv4Addr::UNSPECIFIED.into(), 0) })?;
+    let v6 = RouteSpec { ifindex, ..RouteSpec::to(Ipv6Addr::UNSPECIFIED.into(), 0) };
+    if ipv6 { netlink.replace_route(&v6) } else { Ok(()) }
 }
 
 /// Sets one end up. Without neighbours: frames out of it are for its own hardware address, which is the other's too.

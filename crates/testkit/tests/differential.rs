@@ -21,7 +21,7 @@ use dirigent_testkit::golden::{Bed, Does, Executor, Side};
 use dirigent_testkit::packet::{self as build, IpOptions, Tcp, proto};
 
 /// Tables in `make test`, and frames through each.
-const TABLES: u64 = 11;
+const TABLES: u64 = 14;
 const FRAMES: usize = 300; // in less than the shortest timeout, by the clock in memory
 
 /// Numbers that depend on a seed only (xorshift).

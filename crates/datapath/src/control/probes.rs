@@ -145,7 +145,11 @@ impl<S: Store> Pins<S> {
     }
     /// Many of them. All that can be are let go; the first error is told.
     pub fn unpin_all(&mut self, pinned: &[Pinned]) -> Result<(), Error> {
-        pinned.iter().fold(Ok(()), |done, one| done.and(self.unpin(one)))
+        let mut done = Ok(());
+        for one in pinned {
+            done = done.and(self.unpin(one));
+        }
+        done
     }
     /// How many packets' tuples are pinned: two for each probe.
     pub fn len(&self) -> Result<usize, Error> {
