@@ -24,7 +24,7 @@ use zerocopy::IntoBytes as _;
 pub const CLIENT_LINK: u32 = 2;
 pub const SERVER_LINK: u32 = 3;
 pub const MARK_LINK: u32 = 4;
-pub const PROBE_LINK: u32 = 5;
+pub const PROBE_LINK: u32 = 9;
 /// The director's MAC on all links.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const VIP4: [u8; 4] = [192, 0, 2, 10];
