@@ -2,9 +2,12 @@
 
 mod change;
 mod edit;
+mod probed;
 
 pub use change::Asked;
 pub use edit::{Do, Edit};
+
+use probed::Probed;
 
 use super::config;
 use super::events::Events;
@@ -61,6 +64,7 @@ pub struct Director {
     /// As of the start, or the last reload.
     netfilter: Netfilter,
     interfaces: Interfaces,
+    probed: Probed,
     vips: Vips,
     since: Instant,
     /// The settings it started with, of which some need a new start to change.
@@ -119,6 +123,7 @@ impl Director {
             instance,
             kernel,
             interfaces: Interfaces::default(),
+            probed: Probed::default(),
             since: Instant::now(),
             problem: None,
             refused: Vec::new(),
@@ -270,10 +275,13 @@ impl Director {
         let planned = self.interfaces.planned(&self.model, &snapshot);
         let xdp = with_xdp(&self.instance)?;
         let marked = self.model.settings().mark_device_inside();
-        self.tables.set_links(network::links(&planned, &xdp, marked.as_deref(), &snapshot))?;
+        let own = self.interfaces.own(marked.as_deref());
+        self.tables.set_links(network::links(&planned, &xdp, own, &snapshot))?;
         self.interfaces.follow(&mut self.kernel, &self.instance, &self.model, &snapshot, strictly)?;
         let xdp = with_xdp(&self.instance)?;
-        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, marked.as_deref(), &snapshot))?;
+        let own = self.interfaces.own(marked.as_deref());
+        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, own, &snapshot))?;
+        self.settle_sources()?;
         if strictly { self.release_mark_device() } else { Ok(()) }
     }
 
@@ -308,7 +316,8 @@ impl Director {
     }
 
     fn set_destinations(&mut self) -> Result<()> {
-        let servers = config::servers(&self.model);
+        let mut servers = config::servers(&self.model);
+        servers.extend(self.probed.addresses());
         self.network.set_destinations(&servers)?;
         // All, not only the new ones: a server that came back has a new place in the tables.
         for (ip, hop) in self.network.hops() {
@@ -338,8 +347,9 @@ impl Director {
     pub fn announce(&mut self) {
         if self.vips.is_due() {
             let inside = self.model.settings().mark_device_inside();
+            let own = self.interfaces.own(inside.as_deref());
             let all = self.interfaces.all().map(|(_, used)| used.attachment.interface.as_str());
-            self.vips.announce(all.filter(|name| Some(*name) != inside.as_deref()));
+            self.vips.announce(all.filter(|name| ![own.marked, own.probes].contains(&Some(name))));
         }
     }
 

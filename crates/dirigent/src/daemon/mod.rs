@@ -24,7 +24,7 @@ use crate::print::count;
 use director::{Asked, Director};
 use dirigent_api::{Changed, Event, Guard};
 use dirigent_datapath::kernel::{self, Instance};
-use dirigent_net::{Watcher, mark_device};
+use dirigent_net::{Watcher, mark_device, probe};
 pub use interfaces::in_use;
 pub use server::openapi;
 use server::{Ask, Change, Listeners, Operators, Served, Tls};
@@ -114,6 +114,9 @@ pub fn remove(instance: &Instance) -> Result<Changed> {
     // First: without the programs what is led there would come back to it again and again.
     let devices = mark_device::release(instance.name(), None)?;
     let mut operations: Vec<_> = devices.iter().map(|name| format!("removed the device {name}")).collect();
+    if probe::release(instance.name())? {
+        operations.push("removed the interface of health checks along the clients' path".to_owned());
+    }
     let gone = kernel::detach_all(instance)?;
     operations.extend(gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)));
     operations.push("removed the maps, with all connections and counters".to_owned());
