@@ -593,3 +593,61 @@ fn until_told(file: &std::path::Path, lines: usize) {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// Checks that go where clients' packets go find what an ordinary check does not.
+fn the_real_path(mode: &[&str], breaks: &[(&str, &str)]) {
+    let lab = TestLab::up(&[&["--servers", "2"], mode].concat());
+    let check = format!("type = \"tcp\"\nreal_path = true\n{}", QUICK.replace("300ms", "500ms"));
+    lab.write_config(&with_checks(&lab, "", &check));
+    lab.dirigent(&["reload"]);
+    let web = || -> Vec<Value> { servers(&lab).into_iter().filter(|s| !s["health"].is_null()).collect() };
+    let known = |state: &str| web().iter().filter(|s| s["health"]["state"] == state).count();
+    until(&lab, "all are up", SECOND * 10, || known("up") == 4);
+    for (breaks, mends) in breaks {
+        lab.sh("server1", breaks);
+        // By an ordinary connection it is well.
+        until(&lab, &format!("server1 is down after {breaks}"), SECOND * 10, || known("down") == 2);
+        for server in web() {
+            let is_first = ["10.0.0.2", "fd00::2"].iter().any(|a| server["address"].as_str().unwrap().contains(a));
+            assert_eq!(server["health"]["state"] == "down", is_first, "{server}");
+            if is_first {
+                let why = server["health"]["why"].as_str().unwrap();
+                assert!(why.starts_with("tcp ") && why.contains(":80 on "), "{why}");
+                assert!(why.ends_with("timeout") || why.ends_with("unreachable") || why.ends_with("refused"), "{why}");
+            }
+        }
+        for url in ["http://192.0.2.10/", "http://[2001:db8::10]/"] {
+            for _ in 0..4 {
+                assert_eq!(lab.curl(url), "server2");
+            }
+        }
+        lab.sh("server1", mends);
+        until(&lab, &format!("all are up after {mends}"), SECOND * 10, || known("up") == 4);
+    }
+    // A daemon that is killed leaves them to the next.
+    lab.kill_daemon();
+    lab.start_daemon();
+    until(&lab, "all are up with the next daemon", SECOND * 10, || known("up") == 4);
+    assert_eq!(lab.count("unpinned"), 0);
+}
+
+#[test]
+fn the_real_path_of_nat() {
+    let away = "ip route replace unreachable default; ip -6 route replace unreachable default metric 1";
+    let back = "ip route replace default via 10.0.0.1; ip -6 route del unreachable default metric 1";
+    the_real_path(&["--path", "tc"], &[(away, back)]);
+}
+
+#[test]
+fn the_real_path_of_direct_routing() {
+    let gone = "ip address del 192.0.2.10/32 dev lo; ip address del 2001:db8::10/128 dev lo";
+    let back = "ip address add 192.0.2.10/32 dev lo; ip address add 2001:db8::10/128 dev lo nodad";
+    the_real_path(&["--mode", "dr", "--path", "xdp-generic"], &[(gone, back)]);
+}
+
+#[test]
+fn the_real_path_of_tunnels() {
+    let gone = "ip address del 192.0.2.10/32 dev lo; ip address del 2001:db8::10/128 dev lo";
+    let back = "ip address add 192.0.2.10/32 dev lo; ip address add 2001:db8::10/128 dev lo nodad";
+    the_real_path(&["--mode", "tun", "--path", "tc"], &[(gone, back)]);
+}

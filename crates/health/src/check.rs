@@ -73,6 +73,9 @@ pub struct Target {
     pub interface: Option<String>,
     /// Firewall mark of the check's packets; 0: none.
     pub mark: u32,
+    /// The check goes to the virtual address, the way of clients' packets, and to this server alone.
+    #[serde(default)]
+    pub real_path: bool,
 }
 
 /// What a server must answer to one GET.
@@ -385,6 +388,10 @@ pub enum Probe {
 pub const DEFAULT_HELO: &str = "dirigent.invalid";
 
 impl Probe {
+    /// Whether it asks what a server serves to clients, so that it can go their way.
+    pub fn asks_a_service(&self) -> bool {
+        matches!(self, Self::Tcp | Self::Http(_) | Self::Smtp { .. } | Self::Dns { .. } | Self::Udp(_))
+    }
     /// As dirigent.toml's `type` has it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -464,6 +471,18 @@ impl Target {
             if port == Some(0) {
                 out.push((key, format!("{key} is 0"), "use 1 to 65535"));
             }
+        }
+        let own = [
+            ("address", self.address.is_some()),
+            ("port", self.port.is_some()),
+            ("source", self.source.is_some()),
+            ("source_port", self.source_port.is_some()),
+            ("interface", self.interface.is_some()),
+            ("mark", self.mark != 0),
+        ];
+        for (key, _) in own.into_iter().filter(|(_, there)| *there && self.real_path) {
+            let what = format!("{key} beside real_path: the check goes where clients' packets go");
+            out.push((key, what, "remove one of the two"));
         }
         if let (Some(to), Some(from)) = (self.address, self.source)
             && to.is_ipv4() != from.is_ipv4()

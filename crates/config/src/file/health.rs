@@ -13,6 +13,8 @@ use std::time::Duration;
 
 const TYPES: [&str; 10] = ["tcp", "http", "https", "smtp", "dns", "ping", "udp", "script", "file", "bfd"];
 const TARGET: [&str; 6] = ["address", "port", "source", "source_port", "interface", "mark"];
+/// What can go the way of clients' packets: what asks a server's service.
+const SERVICES: [&str; 6] = ["tcp", "http", "https", "smtp", "dns", "udp"];
 const PACE: [&str; 10] =
     ["type", "interval", "jitter", "timeout", "retries", "retry_interval", "warmup", "rise", "start", "log_failures"];
 
@@ -43,7 +45,8 @@ fn own(of: &str) -> &'static [&'static str] {
 
 fn has(of: &str, key: &str) -> bool {
     let located = !["script", "file"].contains(&of);
-    PACE.contains(&key) || (located && TARGET.contains(&key)) || own(of).contains(&key)
+    let real = key == "real_path" && SERVICES.contains(&of);
+    PACE.contains(&key) || (located && TARGET.contains(&key)) || real || own(of).contains(&key)
 }
 
 fn blame(t: &Table, faults: impl IntoIterator<Item = Fault>, report: &mut Report) {
@@ -187,6 +190,7 @@ fn target(t: &Table, report: &mut Report) -> Target {
         source_port,
         interface: text(t, "interface", report),
         mark: t.integer32("mark", 0, u32::MAX, report).unwrap_or(0),
+        real_path: switch(t, "real_path", report),
     }
 }
 
@@ -411,6 +415,7 @@ fn print_check(check: &Check, out: &mut String) {
     target.source_port.into_iter().for_each(|port| line(out, "source_port", port));
     some(out, "interface", target.interface.as_ref());
     unless(out, "mark", target.mark, 0);
+    set(out, "real_path", target.real_path);
     print_probe(&check.probe, out);
 }
 

@@ -8,6 +8,7 @@ pub use change::Asked;
 pub use edit::{Do, Edit};
 
 use probed::Probed;
+pub use probed::{ClientsPath, Leave};
 
 use super::config;
 use super::events::Events;
@@ -152,6 +153,7 @@ impl Director {
             self.interfaces.take_over(&mut self.kernel, &self.instance, &self.model, &now)?;
         }
         self.follow_network(false)?;
+        self.probe(&self.model.clone())?;
         // Last: without the programs the host itself would answer its packets.
         self.vips.follow(&self.model)?;
         self.announce();
@@ -282,6 +284,7 @@ impl Director {
         let own = self.interfaces.own(marked.as_deref());
         self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, own, &snapshot))?;
         self.settle_sources()?;
+        self.show_ways(&self.model);
         if strictly { self.release_mark_device() } else { Ok(()) }
     }
 

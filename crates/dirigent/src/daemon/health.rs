@@ -8,9 +8,12 @@ mod job;
 mod kept;
 pub mod scripts;
 mod view;
+mod ways;
 
 pub use checker::News;
+pub use job::Along;
 pub use view::View;
+pub use ways::{Way, Ways};
 
 use super::events::Events;
 use crate::failure::Result;
@@ -56,6 +59,7 @@ pub struct Layered {
 pub struct Health {
     checker: Checker,
     scripts: Scripts,
+    ways: Ways,
     ids: HashMap<Arc<Job>, JobId>,
     /// The same, for jobs that differ only in when they are made.
     alike: HashMap<Job, JobId>,
@@ -74,12 +78,13 @@ pub struct Health {
 impl Health {
     /// Starts the threads. What an earlier daemon knew beside the maps that it left holds until a check says otherwise.
     pub fn start(instance: &Instance, took_over: bool) -> Result<Self> {
-        let scripts = Scripts::start()?;
+        let (scripts, ways) = (Scripts::start()?, Ways::default());
         let kept = Kept::of(instance.name());
         let was = if took_over { kept.read()? } else { None };
         let mut health = Self {
-            checker: Checker::start(scripts.clone())?,
+            checker: Checker::start(scripts.clone(), ways.clone())?,
             scripts,
+            ways,
             ids: HashMap::new(),
             alike: HashMap::new(),
             known: HashMap::new(),
@@ -353,6 +358,24 @@ impl Health {
                 let _ = one.await;
             }
         }
+    }
+
+    /// Servers of a Model that are checked along the real path, and whether their virtual addresses are IPv6.
+    pub fn along(configured: &Model) -> HashSet<(Along, bool)> {
+        let checks = configured.services().iter().flat_map(|service| {
+            let of = move |server: &'_ Server| {
+                let real = server.health.checks.iter().filter(|check| check.target.real_path);
+                let jobs = real.map(|check| Job::of(service, server, check));
+                jobs.filter_map(|job| Some((job.along?, job.to.is_ipv6()))).collect::<Vec<_>>()
+            };
+            service.servers.iter().flat_map(of)
+        });
+        checks.collect()
+    }
+
+    /// The ways to them.
+    pub fn set_ways(&self, path: Option<Arc<super::ClientsPath>>, to: HashMap<(Along, bool), Way>) {
+        self.ways.set(path, to);
     }
 
     /// Casts doubt on servers.

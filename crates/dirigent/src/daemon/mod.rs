@@ -22,6 +22,7 @@ pub use lock::{DIRECTORY, Lock, lock_path};
 use crate::failure::{Failure, Result};
 use crate::print::count;
 use director::{Asked, Director};
+pub use director::{ClientsPath, Leave};
 use dirigent_api::{Changed, Event, Guard};
 use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::{Watcher, mark_device, probe};

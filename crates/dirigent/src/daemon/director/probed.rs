@@ -1,9 +1,9 @@
 //! Health checks along the clients' path: which servers they may go to, and the way there.
-#![allow(dead_code, reason = "the runner of checks is what uses it")]
 
 use super::{Director, ETHERNET_MTU, snapshot};
+use crate::daemon::health::{Along, Health};
 use crate::failure::{Failure, Result};
-use dirigent_config::Method;
+use dirigent_config::{Method, Model};
 use dirigent_datapath::control::{Aim, Flow, KernelStore, Pinned, Pins, Target};
 use dirigent_datapath::kernel::Kernel;
 use dirigent_net::ProbeNet;
@@ -84,7 +84,30 @@ impl ClientsPath {
     }
 }
 
+impl From<Along> for Target {
+    fn from(Along { address, port, method }: Along) -> Self {
+        Self { address, port, method }
+    }
+}
+
 impl Director {
+    /// The servers that this Model has checked along the real path are probed.
+    pub(super) fn probe(&mut self, model: &Model) -> Result<()> {
+        let targets: HashSet<Target> = Health::along(model).into_iter().map(|(along, _)| along.into()).collect();
+        if targets != self.probed.targets {
+            self.set_probed(targets, BTreeSet::new())?;
+        }
+        self.show_ways(model);
+        Ok(())
+    }
+
+    /// Tells the checks how they get there: neighbours and addresses of this host may have changed.
+    pub(super) fn show_ways(&self, model: &Model) {
+        let along = Health::along(model).into_iter();
+        let way = |(along, ipv6): (Along, bool)| Some(((along, ipv6), self.way_of_probes(&along.into(), ipv6)?));
+        self.health.set_ways(self.clients_path(), along.filter_map(way).collect());
+    }
+
     /// Says which servers are probed along the clients' path, in lists or not, and what NAT servers are probed from
     /// (nothing: what is usual). The namespace of the probes is made with the first and goes with the last.
     pub fn set_probed(&mut self, targets: HashSet<Target>, sources: BTreeSet<IpAddr>) -> Result<()> {

@@ -7,6 +7,7 @@ use super::attempt::{self, Tools};
 use super::bfd::{Heard, Sessions};
 use super::job::Job;
 use super::scripts::Scripts;
+use super::ways::Ways;
 use crate::failure::{Failure, Result};
 use dirigent_config::health::Probe;
 use dirigent_health::{Actions, Attempt, Finding, Health, Machine, Outcome, Settings};
@@ -58,12 +59,12 @@ pub struct Checker {
 
 impl Checker {
     /// Starts the thread. It ends when this is dropped.
-    pub fn start(scripts: Scripts) -> Result<Self> {
+    pub fn start(scripts: Scripts, ways: Ways) -> Result<Self> {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (tell, news) = mpsc::unbounded_channel();
         let fail = |e| Failure::io("starting health checks", &e);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-        let run = move || runtime.block_on(run(ordered, tell, scripts));
+        let run = move || runtime.block_on(run(ordered, tell, Tools::new(scripts, ways)));
         std::thread::Builder::new().name("checks".into()).spawn(run).map_err(fail)?;
         Ok(Self { orders, news })
     }
@@ -100,7 +101,7 @@ struct State {
     news: Vec<News>,
 }
 
-async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSender<Vec<News>>, scripts: Scripts) {
+async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSender<Vec<News>>, tools: Tools) {
     let (heard, mut packets) = mpsc::channel(1024);
     let mut state = State {
         entries: HashMap::new(),
@@ -108,7 +109,7 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSe
         attempts: JoinSet::new(),
         sessions: Sessions::new(heard),
         addresses: HashSet::new(),
-        tools: Tools::new(scripts),
+        tools,
         news: Vec::new(),
     };
     loop {
@@ -174,7 +175,7 @@ impl State {
                 }
             }
             Order::Suspect(server) => {
-                let those = self.entries.iter().filter(|(_, entry)| entry.job.to.ip() == server);
+                let those = self.entries.iter().filter(|(_, entry)| entry.job.server() == server);
                 for id in those.map(|(id, _)| *id).collect::<Vec<_>>() {
                     if let Some(entry) = self.entries.get_mut(&id) {
                         entry.machine.suspect(now);
