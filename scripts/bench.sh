@@ -25,6 +25,7 @@ case " $* " in
     bench --json target/bench/latest.json "$@" || failed=$?
     bench --json target/bench/live.json --live 10000000
     scripts/bench-restore.sh
+    scripts/bench-health.sh
     exit "$failed"
     ;;
 esac

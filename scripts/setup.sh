@@ -222,7 +222,7 @@ test_programs() {
         say "emulated older kernel. Installing, with no service started: ${missing[*]}"
         apt_install "${missing[@]}"
         # Debian also arranges for these to start at the next boot. Only if they came with us.
-        for pair in nginx-light:nginx vsftpd:vsftpd keepalived:keepalived; do
+        for pair in nginx-light:nginx vsftpd:vsftpd keepalived:keepalived bird2:bird; do
             if [[ " ${missing[*]} " == *" ${pair%%:*} "* ]] && have update-rc.d; then
                 update-rc.d "${pair#*:}" disable >/dev/null 2>&1 || true
             fi

@@ -93,6 +93,13 @@ static MARK_RULES: Array<MarkRule, { 2 * MAX_MARK_RULES as usize }> = Array::new
 #[btf_map]
 static NOTES: LruHashMap<Noted, Note, 65536> = LruHashMap::new();
 
+/// Pins of probes, two each.
+const MAX_PINS: usize = 65536;
+#[btf_map]
+static PINS4: HashMap<Tuple<Addr4>, Conn<Addr4>, MAX_PINS, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static PINS6: HashMap<Tuple<Addr6>, Conn<Addr6>, MAX_PINS, NO_PREALLOC> = HashMap::new();
+
 /// Words of the packet under way: one the verifier forgets, two for a later stage, its mark.
 #[btf_map]
 static SCRATCH: PerCpuArray<u64, 4> = PerCpuArray::new();
@@ -389,6 +396,17 @@ impl Tables for KernelTables {
     fn known6(&self, at: &Place<Addr6>) -> Option<&Known> {
         // SAFETY: as `known4`.
         unsafe { KNOWN6.get(at) }
+    }
+
+    #[inline(always)]
+    fn pin4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
+        // SAFETY: read for one packet; packets write none, and user space only whole ones.
+        unsafe { PINS4.get(key) }
+    }
+    #[inline(always)]
+    fn pin6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
+        // SAFETY: as `pin4`.
+        unsafe { PINS6.get(key) }
     }
 
     #[inline(always)]

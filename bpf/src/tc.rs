@@ -93,6 +93,8 @@ stages! {
     dirigent_ingress_ftp6: ftp, work6;
     dirigent_ingress_claim4: claim, work4;
     dirigent_ingress_claim6: claim, work6;
+    dirigent_ingress_probe4: probe, work4;
+    dirigent_ingress_probe6: probe, work6;
 }
 
 #[inline(always)]

@@ -185,6 +185,11 @@ pub fn server(service: &Service, server: &Server) -> Vec<Violation> {
     if !unicast(server.address) {
         out.push(Violation::NotUnicast(server.address));
     }
+    if service.key.port() == 0 && server.health.checks.iter().any(|check| check.target.real_path) {
+        let what = format!("a check of {} goes the real path, and {} has no port to go to", server.name(), service.key);
+        let remedy = "remove real_path, and give the check the server's port";
+        out.push(Violation::Health(("real_path", what, remedy)));
+    }
     let tunnel = matches!(server.method, Method::Tun(_));
     if server.address.is_ipv6() != service.key.is_ipv6() && !tunnel {
         out.push(Violation::FamilyMismatch(server.address));

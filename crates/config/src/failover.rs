@@ -331,7 +331,7 @@ pub struct Notify {
     pub fault: Option<Box<Script>>,
     /// The director stops.
     pub stop: Option<Box<Script>>,
-    /// A reload removed it; none: as `stop`.
+    /// A reload removed it; none: as `fault`.
     pub deleted: Option<Box<Script>>,
     /// As master it heard an advert of a lower priority.
     pub lower_prio: Option<Box<Script>>,

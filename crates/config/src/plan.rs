@@ -87,12 +87,16 @@ impl Op {
         }
     }
 
-    /// Whether `next` adds a server where this one adds the service or another server: both
-    /// can be seen at once.
+    /// Whether `next` does the same to another server of the service, or adds a server to the one
+    /// that this adds: both can be seen at once, and a list of thousands is written once.
     pub fn is_continued_by(&self, next: &Self) -> bool {
-        matches!(self, Self::AddService(_) | Self::AddServer { .. })
-            && matches!(next, Self::AddServer { .. })
-            && self.service() == next.service()
+        let alike = match next {
+            Self::AddServer { .. } => matches!(self, Self::AddService(_) | Self::AddServer { .. }),
+            Self::EditServer { .. } => matches!(self, Self::EditServer { .. }),
+            Self::RemoveServer { .. } => matches!(self, Self::RemoveServer { .. }),
+            _ => false,
+        };
+        alike && self.service() == next.service()
     }
 
     /// What takes it back, given the Model just before it: several operations

@@ -49,7 +49,15 @@ fn server(key: ServiceKey) -> impl Strategy<Value = Server> {
             let port = if method == Method::Nat || key.mark() != 0 { port } else { key.port() };
             Server { weight, upper: a.max(b), lower: a.min(b), ..Server::new(address, port, method) }
         });
-    (server, server_health()).prop_map(|(server, health)| Server { health, ..server })
+    (server, server_health()).prop_map(move |(server, mut health)| {
+        if let Some(check) = health.checks.first_mut().filter(|c| c.probe.asks_a_service())
+            && key.port() != 0
+            && server.weight % 2 == 1
+        {
+            check.target = Target { real_path: true, ..Target::default() };
+        }
+        Server { health, ..server }
+    })
 }
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -91,9 +99,13 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn probe() -> impl Strategy<Value = Probe> {
-    let tls =
-        (prop::option::of("[a-z.]{1,9}"), any::<bool>(), prop::option::of("/[a-z]{1,9}"), prop::option::of("/[a-z]{1,9}"))
-            .prop_map(|(sni, close_notify, ca, own)| Tls { sni, close_notify, ca, certificate: own.clone(), key: own });
+    let tls = (
+        prop::option::of("[a-z.]{1,9}"),
+        any::<bool>(),
+        prop::option::of("/[a-z]{1,9}"),
+        prop::option::of("/[a-z]{1,9}"),
+    )
+        .prop_map(|(sni, close_notify, ca, own)| Tls { sni, close_notify, ca, certificate: own.clone(), key: own });
     let http = (
         prop::sample::select(&HttpVersion::ALL[..]),
         prop::option::of("[a-z.]{1,9}"),
@@ -154,6 +166,7 @@ fn check() -> impl Strategy<Value = Check> {
             source_port,
             interface,
             mark,
+            real_path: false,
         },
     );
     (probe(), pace, target, any::<[bool; 2]>()).prop_map(|(probe, pace, mut target, [start_down, log_failures])| {

@@ -2,8 +2,9 @@
 //! Model; and keepalived itself is asked what it thinks of them.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use dirigent_config::file;
+use dirigent_config::failover::{Version, VirtualRouter};
 use dirigent_config::import::{Keepalived, Loader, keepalived};
+use dirigent_config::{Failover, file};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,9 @@ password = "s3cret"
 
 [router.announce]
 delay = "2s"
+repeat = 3
+lower_prio_delay = "5s"
+lower_prio_repeat = 5
 "#,
         ),
         (
@@ -138,7 +142,7 @@ higher_prio_send_advert = false
 
 [router.notify]
 master = { command = ["/etc/keepalived/scripts/attach"], user = "daemon" }
-backup = { command = ["/etc/keepalived/scripts/detach", "elastic address"], user = "root", group = "root" }
+backup = { command = ["/etc/keepalived/scripts/detach", "elastic address"] }
 fault = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }
 stop = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }
 deleted = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }
@@ -296,7 +300,7 @@ fn has_judge() -> bool {
     let mut keepalived = Command::new("keepalived");
     keepalived.arg("--version");
     let mut namespace = Command::new("unshare");
-    namespace.args(["--net", "--mount", "true"]);
+    namespace.args(["--net", "--mount", "--pid", "--fork", "true"]);
     let found = there(keepalived) && there(namespace);
     if !found {
         println!("SKIPPED: keepalived is not installed, or this user makes no namespaces; `make setup` installs it");
@@ -308,9 +312,15 @@ fn has_judge() -> bool {
 /// Exit status and log of `keepalived -t` for each of some files, in a namespace that has what they name: interfaces,
 /// addresses, programs.
 fn judge(texts: &[(String, String)]) -> Vec<(String, i32, String)> {
+    asked(texts, "keepalived -t -n -l -i lb1 -f \"$1\"", 250)
+}
+
+/// What `keepalived` with these options says, and how it ends; it is ended after `steps` of 20 ms.
+fn asked(texts: &[(String, String)], program: &str, steps: usize) -> Vec<(String, i32, String)> {
     const SCRIPT: &str = r#"
         set -e
         mount -t tmpfs -o mode=755 none /etc/keepalived
+        mount -t tmpfs -o mode=755 none /run
         cp -r "$1"/. /etc/keepalived/
         chown -R root:root /etc/keepalived
         cd /etc/keepalived
@@ -328,17 +338,26 @@ fn judge(texts: &[(String, String)]) -> Vec<(String, i32, String)> {
         cd /etc/keepalived
         # It ends its whole group of processes when it has looked for scripts, itself included.
         trap '' TERM
+        many=0
         for file in *.conf; do
+            (
             code=0
             setsid --wait sh -c '
-                keepalived -t -n -l -i lb1 -f "$1" & pid=$!
+                PROGRAM & pid=$!
                 n=0
                 # With some mistakes it does not end.
-                while kill -0 $pid 2>/dev/null && [ $n -lt 250 ]; do sleep 0.02; n=$((n + 1)); done
+                while kill -0 $pid 2>/dev/null && [ $n -lt STEPS ]; do sleep 0.02; n=$((n + 1)); done
+                kill -TERM $pid 2>/dev/null
+                n=0
+                while kill -0 $pid 2>/dev/null && [ $n -lt 150 ]; do sleep 0.02; n=$((n + 1)); done
                 kill -KILL $pid 2>/dev/null
                 wait $pid' sh "$file" > "$1/$file.log" 2>&1 || code=$?
             echo "$code" > "$1/$file.code"
+            ) &
+            many=$((many + 1))
+            [ $((many % 4)) != 0 ] || wait
         done
+        wait
     "#;
     let place = tempdir();
     let copy = |from: &str| {
@@ -354,8 +373,14 @@ fn judge(texts: &[(String, String)]) -> Vec<(String, i32, String)> {
     for (name, text) in texts {
         fs::write(place.join(name), text).unwrap();
     }
+    let script = SCRIPT.replace("PROGRAM", program).replace("STEPS", &steps.to_string());
     let mut command = Command::new("unshare");
-    let out = command.args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"]).arg(&place).output().unwrap();
+    // What it may have left ends with the namespace of processes.
+    let out = command
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script, "sh"])
+        .arg(&place)
+        .output()
+        .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let read = |name: &str, end: &str| fs::read_to_string(place.join(format!("{name}.{end}"))).unwrap();
     let found = texts.iter().map(|(name, _)| {
@@ -422,4 +447,139 @@ fn keepalived_refuses_what_is_refused_here() {
     let taken: Vec<_> = taken.filter(|line| !STRICTER.iter().any(|(known, _)| known == line)).collect();
     assert!(taken.is_empty(), "keepalived takes: {taken:#?}");
     assert!(STRICTER.iter().all(|(known, why)| lines.contains(known) && !why.is_empty()));
+}
+
+/// What keepalived does not start with on a host without IPVS, or without that namespace.
+const HOSTS: &[&str] =
+    &["lvs_sync_daemon", "lvs_timeouts", "lvs_flush", "net_namespace", "namespace_with_ipsets", "instance "];
+/// Files for which it starts two processes, which write their dumps into each other's.
+const TWO: &[&str] = &["bfd.conf"];
+/// Instances whose interface is one that keepalived makes, and the director does not.
+const IPVLAN: &[&str] = &["M4"];
+
+/// The instances of a dump, each with its lines.
+fn instances(dump: &str) -> Vec<(String, Vec<String>)> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut inside = false;
+    for line in dump.lines() {
+        // After the time.
+        let Some((_, line)) = line.split_once(": ") else { continue };
+        if let Some(name) = line.strip_prefix(" VRRP Instance = ") {
+            found.push((name.to_owned(), Vec::new()));
+            inside = true;
+        } else if !line.starts_with("   ") {
+            inside = false;
+        } else if inside && let Some((_, lines)) = found.last_mut() {
+            // Scripts, files and sessions have different signs behind their names.
+            lines.push(line.trim().replace(", weight", " weight").replace(": weight", " weight"));
+        }
+    }
+    found
+}
+
+/// What a virtual router is like, in the words of keepalived's dump.
+fn described(failover: &Failover, r: &VirtualRouter) -> Vec<String> {
+    let on = |yes: bool| if yes { "enabled" } else { "disabled" };
+    let a = &r.announce;
+    let interval = match r.version {
+        Version::V2 => format!("{} sec", r.interval.as_secs()),
+        Version::V3 => format!("{} milli-sec", r.interval.as_millis()),
+    };
+    // keepalived has its members say it.
+    let group = failover.groups.iter().find(|g| g.members.contains(&r.name));
+    let of_group = group.is_some_and(|g| g.notify.priority_changes);
+    let mut out = vec![
+        format!("VRRP Version = {}", r.version.number()),
+        format!("Gratuitous ARP delay = {}", a.delay.as_secs()),
+        format!("Gratuitous ARP repeat = {}", a.repeat),
+        format!("Gratuitous ARP refresh = {}", a.refresh.as_secs()),
+        format!("Gratuitous ARP lower priority delay = {}", a.lower_prio_delay.unwrap_or(a.delay).as_secs()),
+        format!("Gratuitous ARP lower priority repeat = {}", a.lower_prio_repeat.unwrap_or(a.repeat)),
+        format!("Down timer adverts = {}", r.down_timer_adverts),
+        format!("Send advert after receive lower priority advert = {}", !r.lower_prio_no_advert),
+        format!("Send advert after receive higher priority advert = {}", r.higher_prio_send_advert),
+        format!("Virtual Router ID = {}", r.vrid),
+        format!("Priority = {}", r.priority),
+        format!("Advert interval = {interval}"),
+        format!("Accept = {}", on(r.accept)),
+        format!("Preempt = {}", on(r.preempt)),
+        format!("Promote_secondaries = {}", on(r.promote_secondaries)),
+        format!("Notify priority changes = {}", r.notify.priority_changes || of_group),
+    ];
+    if !r.addresses.is_empty() {
+        out.push(format!("Virtual IP ({}):", r.addresses.len()));
+    }
+    if r.virtual_mac.is_none() && !IPVLAN.contains(&r.name.as_str()) {
+        out.push(format!("Interface = {}", r.interface.as_deref().unwrap_or_default()));
+    }
+    // Members of a group begin as backup, if one of them cannot be master.
+    if group.is_none() {
+        out.push(format!("Wantstate = {}", r.state.name().to_uppercase()));
+    }
+    if let Some(group) = group {
+        out.push(format!("Sync group = {}", group.name));
+    }
+    for (key, list, _) in r.track.lists() {
+        for one in list.iter().filter(|_| key != "interfaces") {
+            let reversed = match key {
+                "scripts" => failover.scripts.iter().any(|s| s.name == one.name && s.reverse),
+                "processes" => failover.processes.iter().any(|s| s.name == one.name && s.reverse),
+                "files" => failover.files.iter().any(|s| s.name == one.name && s.reverse),
+                _ => failover.bfd.iter().any(|s| s.name == one.name && s.reverse),
+            };
+            let reverse = if one.weight.map_or(reversed, |_| one.reverse) { " reverse" } else { "" };
+            out.push(format!("{} weight {}{reverse}", one.name, failover.weight_of(key, one)));
+        }
+    }
+    out
+}
+
+/// What keepalived makes of the files is what they are made here: its own dump says so, defaults included.
+#[test]
+fn keepalived_understands_the_same() {
+    if !has_judge() {
+        return;
+    }
+    let all =
+        files().into_iter().filter(|(name, _)| !NEWER_FILES.contains(&name.as_str()) && !TWO.contains(&name.as_str()));
+    let host = |line: &&str| !HOSTS.iter().any(|word| line.trim_start().starts_with(word));
+    let without = |text: &str| text.lines().filter(host).map(|line| format!("{line}\n")).collect::<String>();
+    let all: Vec<_> = all.map(|(name, text)| (name, without(&judged(&text)))).collect();
+    // As long as it takes.
+    let mut dumps: Vec<_> = all.iter().map(|_| String::new()).collect();
+    let whole = |dump: &String| dump.contains("------< Interfaces >------");
+    for steps in [40, 100] {
+        let missing: Vec<_> = (0..all.len()).filter(|at| !whole(&dumps[*at])).collect();
+        let texts: Vec<_> = missing.iter().map(|at| all[*at].clone()).collect();
+        // To a terminal it writes line by line.
+        let program = "script -qec \"keepalived -n -l -d -P -i lb1 -p /run/$1.pid -r /run/$1.vrrp -f $1\" /dev/null";
+        let found = if texts.is_empty() { Vec::new() } else { asked(&texts, program, steps) };
+        missing.into_iter().zip(found).for_each(|(at, (_, _, dump))| dumps[at] = dump);
+    }
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for ((name, text), dump) in all.iter().zip(&dumps) {
+        let failover = import(name, text).model.failover().clone();
+        let theirs = instances(dump);
+        for r in &failover.routers {
+            let Some((_, lines)) = theirs.iter().find(|(of, _)| *of == r.name) else {
+                continue;
+            };
+            for line in described(&failover, r) {
+                let end = [" = ", " weight", " ("].iter().filter_map(|sign| line.find(sign)).min();
+                let key = &line[..end.unwrap_or(line.len())];
+                let other: Vec<_> =
+                    lines.iter().filter(|l| l.strip_prefix(key).is_some_and(|l| l.starts_with(' '))).collect();
+                // Of a dump that was cut off, what is there must be the same.
+                if other.is_empty() {
+                    continue;
+                }
+                if !lines.contains(&line) {
+                    wrong.push(format!("{name}: {}: {line:?}, but keepalived: {other:?}", r.name));
+                }
+                compared += 1;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(compared > 500, "{compared}");
 }

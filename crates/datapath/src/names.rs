@@ -40,9 +40,10 @@ pub const STAGES: &[&str] = &[
     "quic",
     "ftp",
     "claim",
+    "probe",
 ];
 
-/// The stages of XDP: what must be cut or shortened it hands over.
+/// The stages of XDP: what must be cut or shortened, and probes, it hands over.
 const XDP_STAGES: &[&str] = &[
     "slow",
     "open",
@@ -144,6 +145,8 @@ pub const MAPS: &[&str] = &[
     "MARK_RULES",
     "NEXT_HOPS",
     "NOTES",
+    "PINS4",
+    "PINS6",
     "REASONS",
     "SERVERS",
     "SERVICES",

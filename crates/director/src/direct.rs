@@ -13,8 +13,9 @@ use crate::packet::Packet;
 use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
 use crate::persist;
 use crate::pieces;
+use crate::probe;
 use crate::quic;
-use crate::records::{Conn, Link, Settings, Tuple, conn_flag, hop, setting};
+use crate::records::{Conn, Link, Settings, Tuple, conn_flag, hop, link_flag, setting};
 use crate::relay;
 use crate::schedule::Client;
 use crate::sctp::{self, Association};
@@ -102,11 +103,13 @@ pub enum Stage {
     Ftp = 20,
     /// A SYN that an FTP server may have asked for.
     Claim = 21,
+    /// A probe's packet, or one for it. Not where packets are handed on: see [`crate::probe`].
+    Probe = 22,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 44;
+    pub const COUNT: u32 = 46;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -132,6 +135,9 @@ pub fn direct<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Verdict {
 #[inline(always)]
 fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
     let link = t.link(p.ingress()).ok_or(Verdict::pass(Reason::UnusedLink))?;
+    if link.flags & link_flag::PROBE != 0 {
+        return Err(probe::arrived(p, link));
+    }
     match ethernet(p, t, link)? {
         Payload::Ipv4 => easy::<V4, P, T>(p, t),
         Payload::Ipv6 => easy::<V6, P, T>(p, t),
@@ -163,6 +169,7 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
             Ok(if conn.is_reply() { forward::reply(p, t, &flow, &conn) } else { forward::request(p, t, &flow, &conn) })
         }
         Some(_) => Err(later::<F, T>(t)),
+        None if probe::pinned::<F, T>(t, settings, &flow.key) => Err(probe::verdict::<F, P>()),
         None if open::service::<F, T>(t, &flow.key).is_some() => Err(later::<F, T>(t)),
         None if settings.flags & LOOK_FURTHER != 0 || settings.mark_rules != 0 => Err(later::<F, T>(t)),
         None => Err(Verdict::pass(Reason::NoService)),
@@ -219,6 +226,7 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         19 => quic(p, t, w),
         20 => ftp(p, t, w),
         21 => claim(p, t, w),
+        22 => probe(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -253,7 +261,7 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
         if !P::SCTP && ftp::may_claim::<F>(settings.flags, &w.flow) {
             return Stage::Claim.verdict::<F>();
         }
-        return unknown::<F, T>(t, settings);
+        return unknown::<F, P, T>(t, settings, &w.flow.key);
     };
     if !P::SCTP && ftp::speaks::<F>(&w.flow, conn) && t.stashed() != ftp::HEARD {
         t.stash(ftp::HEARD);
@@ -270,8 +278,11 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
 
 /// Where a packet of no connection goes on.
 #[inline(always)]
-fn unknown<F: Family, T: Tables>(t: &T, settings: &Settings) -> Verdict {
+fn unknown<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, key: &Tuple<F::Addr>) -> Verdict {
     t.stash(0);
+    if !P::SCTP && probe::pinned::<F, T>(t, settings, key) {
+        return probe::verdict::<F, P>();
+    }
     let marked = settings.mark_rules != 0 || settings.flags & setting::LED != 0;
     if marked { Stage::Mark } else { Stage::Open }.verdict::<F>()
 }
@@ -288,9 +299,27 @@ pub fn ftp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F
 pub fn claim<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     settle(read_flow(p, t, w).and_then(|()| ftp::claim(p, t, w)).map(|claimed| match t.settings() {
         _ if claimed => Stage::Slow.verdict::<F>(),
-        Some(settings) => unknown::<F, T>(t, settings),
+        Some(settings) => unknown::<F, P, T>(t, settings, &w.flow.key),
         None => Verdict::pass(Reason::NotConfigured),
     }))
+}
+
+/// [`Stage::Probe`].
+#[inline(always)]
+pub fn probe<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    let is_error = |w: &Work<F>| w.flow.ip.protocol == F::ICMP;
+    let read = read(p, t, w).and_then(|()| match w.flow.ip.protocol {
+        proto::TCP | proto::UDP => read_ports(p, t, w),
+        other if other == F::ICMP => Ok(()),
+        _ => Err(Verdict::pass(Reason::OtherProtocol)),
+    });
+    match (probe::comes_from_one(p, t), read) {
+        (true, Ok(())) if !is_error(w) => probe::request(p, t, w),
+        (true, _) => Verdict::drop(Reason::Unpinned),
+        (false, Err(verdict)) => verdict,
+        (false, Ok(())) if is_error(w) => settle(icmp::to_probe(p, t, w)),
+        (false, Ok(())) => probe::answer(p, t, w),
+    }
 }
 
 /// [`Stage::Over`]: ends the connection, unless its other direction had a packet in time; the

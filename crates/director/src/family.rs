@@ -181,6 +181,8 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     fn allows<T: Tables>(t: &T, service: u32, client: &Self::Addr) -> bool;
     /// The NAT server there.
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Self::Addr>) -> Option<&'t Known>;
+    /// The pin of this tuple.
+    fn pin<'t, T: Tables>(t: &'t T, key: &Tuple<Self::Addr>) -> Option<&'t Conn<Self::Addr>>;
     /// What the first piece of that datagram said.
     fn datagram<'t, T: Tables>(t: &'t T, piece: &Piece<Self::Addr>) -> Option<&'t Datagram>;
     /// Notes it.
@@ -269,6 +271,10 @@ impl Family for V4 {
     #[inline(always)]
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Addr4>) -> Option<&'t Known> {
         t.known4(at)
+    }
+    #[inline(always)]
+    fn pin<'t, T: Tables>(t: &'t T, key: &Tuple<Addr4>) -> Option<&'t Conn<Addr4>> {
+        t.pin4(key)
     }
     #[inline(always)]
     fn datagram<'t, T: Tables>(t: &'t T, piece: &Piece<Addr4>) -> Option<&'t Datagram> {
@@ -391,6 +397,10 @@ impl Family for V6 {
     #[inline(always)]
     fn known<'t, T: Tables>(t: &'t T, at: &Place<Addr6>) -> Option<&'t Known> {
         t.known6(at)
+    }
+    #[inline(always)]
+    fn pin<'t, T: Tables>(t: &'t T, key: &Tuple<Addr6>) -> Option<&'t Conn<Addr6>> {
+        t.pin6(key)
     }
     #[inline(always)]
     fn datagram<'t, T: Tables>(t: &'t T, piece: &Piece<Addr6>) -> Option<&'t Datagram> {

@@ -218,18 +218,22 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
         t.stash(Parting::again(next.room()).0);
         return Stage::Cut.verdict::<F>();
     }
-    if P::EASY || flow.ip.fragment != Fragment::Later {
+    if !P::PROBE && (P::EASY || flow.ip.fragment != Fragment::Later) {
         conn::on_packet::<F, P, T>(t, &flow.key, conn, flow.l4.flags);
     }
     let rewrite = Rewrite::of(conn);
     if !conn.lasts() {
         return later::<F>();
     }
-    conn.touch(t.now());
-    t.count(server, false, flow.ip.len);
+    if !P::PROBE {
+        conn.touch(t.now());
+        t.count(server, false, flow.ip.len);
+    }
     if !P::EASY {
         match state {
             hop::RESOLVED | hop::NO_NEIGHBOUR => {}
+            // The answer of this host's stack would not find back to the probe.
+            hop::LOCAL if P::PROBE => return Verdict::drop(Reason::ClientOnDirector),
             hop::LOCAL => return deliver(p, flow, rewrite),
             _ => return errors::refuse::<F, T>(t, Notice::NoRoute, 0),
         }
@@ -239,7 +243,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
         if cut && uncuttable(p, flow) {
             // The host's stack routes and cuts it, TTL included. But with the virtual
             // address still in it the packet would be one for the host itself.
-            return match rewrite.nat {
+            return match rewrite.nat && !P::PROBE {
                 true if rewrite.apply(p, flow) => Verdict::of(Action::Forward, Reason::Request),
                 _ => Verdict::drop(Reason::Uncut),
             };

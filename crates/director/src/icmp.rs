@@ -8,7 +8,8 @@ use crate::forward::{self, Rewrite, Way};
 use crate::open::{self, addr_delta};
 use crate::packet::{L4, Packet};
 use crate::parse::{Fragment, Ip, ReadIp};
-use crate::records::{Tuple, hop, setting};
+use crate::probe;
+use crate::records::{Tuple, hop, kind, setting};
 use crate::tables::Tables;
 use crate::verdict::{Action, Decision, Reason, Verdict};
 use dirigent_wire::{Be16, IcmpHeader, Ipv6Header, Ports, checksum, icmp, ip::proto};
@@ -57,6 +58,7 @@ pub fn relate<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>
     let message = &w.message;
     let conn = &match conn::held::<F, T>(t, &message.key) {
         Some(conn) if !conn.word.dead() => conn,
+        _ if at == Where::Entering && probed::<F, T>(t, message) => return Err(probe::verdict::<F, P>()),
         _ if at == Where::Entering && tunnelled::<F, T>(t, message) => return Err(Stage::TunnelError.verdict::<F>()),
         _ if at == Where::Entering && schedules(t) => return Err(Stage::IcmpOpen.verdict::<F>()),
         _ => return Err(unrelated),
@@ -114,6 +116,35 @@ fn read<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> O
 #[inline(always)]
 fn tunnelled<F: Family, T: Tables>(t: &T, message: &Message<F>) -> bool {
     message.key.proto() == proto::UDP && open::service::<F, T>(t, &message.key).is_none()
+}
+
+/// Whether an error is about a probe.
+#[inline(always)]
+fn probed<F: Family, T: Tables>(t: &T, message: &Message<F>) -> bool {
+    t.settings().is_some_and(|settings| probe::pinned::<F, T>(t, settings, &message.key))
+}
+
+/// An error about a probe's packet, which goes to the probe as it would to a client.
+#[inline(always)]
+pub fn to_probe<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Decision<Verdict> {
+    let unrelated = Verdict::pass(Reason::IcmpUnrelated);
+    read(p, t, w).ok_or(unrelated)?;
+    let m = &w.message;
+    let pin = F::pin(t, &m.key).ok_or(unrelated)?;
+    if pin.is_reply() {
+        if m.ip.ttl <= 1 {
+            return Err(Verdict::drop(Reason::NoErrorAboutIcmp));
+        }
+        if !intact::<F, P>(p, &m.ip) {
+            return Err(Verdict::drop(Reason::IcmpChecksum));
+        }
+        if !F::decrement_ttl(p) || !rewrite(p, m, &Rewrite::of(pin)) {
+            return Err(Verdict::drop(Reason::RewriteFailed));
+        }
+    } else if pin.kind != kind::PROBE_ANSWER {
+        return Err(unrelated);
+    }
+    Ok(probe::give(p, t, pin.client_link))
 }
 
 /// Whether errors of no known connection open one (schedule_icmp).

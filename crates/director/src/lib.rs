@@ -22,6 +22,7 @@ pub mod packet;
 pub mod parse;
 pub mod persist;
 pub mod pieces;
+pub mod probe;
 pub mod quic;
 pub mod records;
 pub mod relay;

@@ -349,7 +349,13 @@ pub fn reply_tuple<F: Family>(key: &Tuple<F::Addr>, server: &Server) -> Tuple<F:
 
 /// Writes the request entry of `key` on this server.
 #[inline(always)]
-fn fill_request<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, server: &Server, port: Be16, whose: &Whose) {
+pub(crate) fn fill_request<F: Family>(
+    conn: &mut Conn<F::Addr>,
+    key: &Tuple<F::Addr>,
+    server: &Server,
+    port: Be16,
+    whose: &Whose,
+) {
     let nat = server.method == kind::NAT_REQUEST;
     conn.addr = if nat { Address::from_words(&server.addr) } else { key.dst };
     let port = if port == Be16::new(0) { server.port } else { port };
@@ -363,7 +369,7 @@ fn fill_request<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, serve
 
 /// Turns the request entry into that of the answers.
 #[inline(always)]
-fn turn_to_reply<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, ingress: u32) {
+pub(crate) fn turn_to_reply<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::Addr>, ingress: u32) {
     (conn.addr, conn.port) = (key.dst, key.dport);
     conn.addr_delta = checksum::negate(conn.addr_delta);
     conn.port_delta = checksum::negate(conn.port_delta);

@@ -27,6 +27,8 @@ pub trait Packet {
     const LAST: bool;
     /// Whether it is known to be SCTP: see [`crate::sctp::Association`].
     const SCTP: bool = false;
+    /// Whether it is known to be a probe's: see [`crate::probe::Probe`].
+    const PROBE: bool = false;
 
     /// Bytes from the Ethernet header to the end, fragments of the buffer included.
     fn len(&self) -> u32;
@@ -86,3 +88,83 @@ pub trait Packet {
     /// will find `word` stashed. Only where [`Packet::LAST`].
     fn fork(&mut self, word: u64) -> bool;
 }
+
+/// What a wrapper of a packet, which says by a constant what the packet is known to be, leaves
+/// to the packet: all the rest.
+macro_rules! as_the_one_inside {
+    () => {
+        #[inline(always)]
+        fn len(&self) -> u32 {
+            self.0.len()
+        }
+        #[inline(always)]
+        fn gso_size(&self) -> u32 {
+            self.0.gso_size()
+        }
+        #[inline(always)]
+        fn ingress(&self) -> u32 {
+            self.0.ingress()
+        }
+        #[inline(always)]
+        fn stripped_tag(&self) -> Option<u16> {
+            self.0.stripped_tag()
+        }
+        #[inline(always)]
+        fn take_mark(&mut self) -> u32 {
+            self.0.take_mark()
+        }
+        #[inline(always)]
+        fn get<H: dirigent_wire::Header>(&self, off: usize) -> Option<&H> {
+            self.0.get(off)
+        }
+        #[inline(always)]
+        fn get_mut<H: dirigent_wire::Header>(&mut self, off: usize) -> Option<&mut H> {
+            self.0.get_mut(off)
+        }
+        #[inline(always)]
+        fn pull(&mut self, len: u32) {
+            self.0.pull(len);
+        }
+        #[inline(always)]
+        fn patch_l4(&mut self, at: usize, addr_delta: u16, port_delta: u16, l4: $crate::packet::L4, v6: bool) -> bool {
+            self.0.patch_l4(at, addr_delta, port_delta, l4, v6)
+        }
+        #[inline(always)]
+        fn sum(&self, off: usize, len: u32) -> Option<u16> {
+            self.0.sum(off, len)
+        }
+        #[inline(always)]
+        fn load(&self, off: usize, len: u32, to: &mut $crate::ftp::Line) -> bool {
+            self.0.load(off, len, to)
+        }
+        #[inline(always)]
+        fn store(&mut self, off: usize, len: u32, from: &$crate::ftp::Line) -> bool {
+            self.0.store(off, len, from)
+        }
+        #[inline(always)]
+        fn pop_tag(&mut self) -> bool {
+            self.0.pop_tag()
+        }
+        #[inline(always)]
+        fn reshape(&mut self, keep: u32, grow: u32) -> bool {
+            self.0.reshape(keep, grow)
+        }
+        #[inline(always)]
+        fn grow(&mut self, bytes: u32, outer: $crate::tunnel::Outer) -> bool {
+            self.0.grow(bytes, outer)
+        }
+        #[inline(always)]
+        fn adjust(&mut self, header: u32, change: i32) -> bool {
+            self.0.adjust(header, change)
+        }
+        #[inline(always)]
+        fn shed(&mut self, bytes: u32, from_v6: bool, to_v6: bool) -> bool {
+            self.0.shed(bytes, from_v6, to_v6)
+        }
+        #[inline(always)]
+        fn fork(&mut self, word: u64) -> bool {
+            self.0.fork(word)
+        }
+    };
+}
+pub(crate) use as_the_one_inside;

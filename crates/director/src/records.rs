@@ -11,7 +11,7 @@ use dirigent_wire::{Be16, Mac};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of every layout in this file.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Which way between client and server: the key of a connection entry is the
 /// packet's own tuple, so NAT has one entry for each direction.
@@ -140,6 +140,9 @@ pub mod kind {
     pub const TUN_REQUEST: u8 = 4;
     /// No connection: a persistence template.
     pub const TEMPLATE: u8 = 5;
+    /// From the server, to a probe; direct routing and tunnelling: only the MAC changes. Of
+    /// pins only.
+    pub const PROBE_ANSWER: u8 = 6;
 }
 
 /// Flags of [`Conn`].
@@ -445,6 +448,8 @@ pub mod link_flag {
     pub const XDP: u32 = 1;
     /// What comes by it was led here by a mark that netfilter gave it.
     pub const MARKED: u32 = 2;
+    /// Probes come by it, and nothing else: see [`crate::probe`]. Both its ends have its MAC.
+    pub const PROBE: u32 = 4;
 }
 
 /// Number of entries of the link table: interface numbers above are refused.
@@ -490,6 +495,8 @@ pub mod setting {
     pub const LED: u32 = 131_072;
     /// Ports of a virtual address that no service has are refused (`vip_default`).
     pub const REJECT: u32 = 262_144;
+    /// Packets may be a probe's, or answer one.
+    pub const PROBES: u32 = 524_288;
 }
 
 /// Bits that stand with a local prefix. The longest prefix that has an address says them for
@@ -794,9 +801,14 @@ pub mod map {
     pub const MARK_RULES: &str = "MARK_RULES";
     /// `Noted` to `Note`, oldest forgotten first.
     pub const NOTES: &str = "NOTES";
+    /// `Tuple<Addr4>` of a probe's packets, or of the answers, to a `Conn<Addr4>` that is no
+    /// connection: see [`crate::probe`].
+    pub const PINS4: &str = "PINS4";
+    /// `Tuple<Addr6>`, likewise.
+    pub const PINS6: &str = "PINS6";
 
     /// All of them.
-    pub const ALL: [&str; 26] = [
+    pub const ALL: [&str; 28] = [
         CONNS4,
         CONNS6,
         SERVICES4,
@@ -823,6 +835,8 @@ pub mod map {
         SOURCES4,
         SOURCES6,
         NOTES,
+        PINS4,
+        PINS6,
     ];
 }
 
@@ -861,8 +875,8 @@ mod tests {
     /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
     /// are then refused instead of misread.
     #[test]
-    fn layouts_of_version_6() {
-        assert_eq!(LAYOUT_VERSION, 6);
+    fn layouts_of_version_7() {
+        assert_eq!(LAYOUT_VERSION, 7);
         let conn4 = [
             offset_of!(Conn<Addr4>, last_seen),
             offset_of!(Conn<Addr4>, server),

@@ -4,13 +4,11 @@
 use crate::direct::Flow;
 use crate::family::{Family, L3};
 use crate::forward::Rewrite;
-use crate::ftp::Line;
-use crate::packet::{L4, Packet};
+use crate::packet::Packet;
 use crate::parse::{Extent, Fragment, Ip, Transport};
 use crate::records::Conn;
 use crate::tcp::{self, Direction, pack};
-use crate::tunnel::Outer;
-use dirigent_wire::{Be16, ChunkHeader, Header, Ports, SctpHeader, crc32c};
+use dirigent_wire::{Be16, ChunkHeader, Ports, SctpHeader, crc32c};
 
 /// A packet that is known to be SCTP: where the packet path's common part differs for SCTP
 /// it asks [`Packet::SCTP`], so that the programs for TCP and UDP have none of it.
@@ -20,79 +18,8 @@ impl<P: Packet> Packet for Association<'_, P> {
     const EASY: bool = false;
     const LAST: bool = P::LAST;
     const SCTP: bool = true;
-
-    #[inline(always)]
-    fn len(&self) -> u32 {
-        self.0.len()
-    }
-    #[inline(always)]
-    fn gso_size(&self) -> u32 {
-        self.0.gso_size()
-    }
-    #[inline(always)]
-    fn ingress(&self) -> u32 {
-        self.0.ingress()
-    }
-    #[inline(always)]
-    fn stripped_tag(&self) -> Option<u16> {
-        self.0.stripped_tag()
-    }
-    #[inline(always)]
-    fn take_mark(&mut self) -> u32 {
-        self.0.take_mark()
-    }
-    #[inline(always)]
-    fn get<H: Header>(&self, off: usize) -> Option<&H> {
-        self.0.get(off)
-    }
-    #[inline(always)]
-    fn get_mut<H: Header>(&mut self, off: usize) -> Option<&mut H> {
-        self.0.get_mut(off)
-    }
-    #[inline(always)]
-    fn pull(&mut self, len: u32) {
-        self.0.pull(len);
-    }
-    #[inline(always)]
-    fn patch_l4(&mut self, at: usize, addr_delta: u16, port_delta: u16, l4: L4, v6: bool) -> bool {
-        self.0.patch_l4(at, addr_delta, port_delta, l4, v6)
-    }
-    #[inline(always)]
-    fn sum(&self, off: usize, len: u32) -> Option<u16> {
-        self.0.sum(off, len)
-    }
-    #[inline(always)]
-    fn load(&self, off: usize, len: u32, to: &mut Line) -> bool {
-        self.0.load(off, len, to)
-    }
-    #[inline(always)]
-    fn store(&mut self, off: usize, len: u32, from: &Line) -> bool {
-        self.0.store(off, len, from)
-    }
-    #[inline(always)]
-    fn pop_tag(&mut self) -> bool {
-        self.0.pop_tag()
-    }
-    #[inline(always)]
-    fn reshape(&mut self, keep: u32, grow: u32) -> bool {
-        self.0.reshape(keep, grow)
-    }
-    #[inline(always)]
-    fn grow(&mut self, bytes: u32, outer: Outer) -> bool {
-        self.0.grow(bytes, outer)
-    }
-    #[inline(always)]
-    fn adjust(&mut self, header: u32, change: i32) -> bool {
-        self.0.adjust(header, change)
-    }
-    #[inline(always)]
-    fn shed(&mut self, bytes: u32, from_v6: bool, to_v6: bool) -> bool {
-        self.0.shed(bytes, from_v6, to_v6)
-    }
-    #[inline(always)]
-    fn fork(&mut self, word: u64) -> bool {
-        self.0.fork(word)
-    }
+    const PROBE: bool = P::PROBE;
+    crate::packet::as_the_one_inside!();
 }
 
 /// An association's state; IPVS's numbers.

@@ -125,6 +125,11 @@ pub trait Tables {
     /// The NAT server at this place.
     fn known6(&self, at: &Place<Addr6>) -> Option<&Known>;
 
+    /// The pin of an IPv4 packet's tuple: see [`crate::probe`].
+    fn pin4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>>;
+    /// The pin of an IPv6 packet's tuple.
+    fn pin6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>>;
+
     /// What the first piece of an IPv4 datagram said.
     fn datagram4(&self, piece: &Piece<Addr4>) -> Option<&Datagram>;
     /// What the first piece of an IPv6 datagram said.

@@ -111,6 +111,7 @@ reasons! {
     LocalServer "local_server" Forwarded "The real server is this host.";
     LocalReply "local_reply" Forwarded "An answer of a real server on this host left as the virtual service.";
     OnePacketReply "one_packet_reply" Forwarded "An answer to a one-packet service was translated without a connection.";
+    ProbeReply "probe_reply" Forwarded "A real server's answer, or an ICMP error, went to the health check that it is for.";
     LaterStage "later_stage" Forwarded "Not an easy case: a later stage decides and counts.";
     HandedToTc "handed_to_tc" Forwarded "XDP could not finish the packet and left it, unchanged, to tc.";
 
@@ -153,6 +154,7 @@ reasons! {
     ServerRemoved "server_removed" Dropped "The connection's real server was removed.";
     ServerIsClient "server_is_client" Dropped "A real server was picked as its own client.";
     ClientOnDirector "client_on_director" Dropped "A client on the director itself asked the virtual service.";
+    Unpinned "unpinned" Dropped "A packet from the probes' namespace that no health check of a server has announced.";
     Denied "denied" Dropped "A packet that would open a connection, of a client that allow and deny keep out.";
     DropPacket "drop_packet" Dropped "A packet that would open a connection, of which drop_packet drops one in so many.";
     TableFull "table_full" Dropped "The connection table is full; known connections go on.";

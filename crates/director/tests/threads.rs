@@ -267,6 +267,12 @@ impl Tables for Cpu {
     fn known6(&self, _: &Place<Addr6>) -> Option<&Known> {
         None
     }
+    fn pin4(&self, _: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
+        None
+    }
+    fn pin6(&self, _: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
+        None
+    }
     fn datagram4(&self, _: &Piece<Addr4>) -> Option<&Datagram> {
         None
     }

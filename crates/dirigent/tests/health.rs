@@ -61,8 +61,10 @@ const QUICK: &str = "interval = \"100ms\"\ntimeout = \"300ms\"\nretry_interval =
 /// The real server refuses connections to its web server, or takes them again.
 fn refuse(lab: &TestLab, host: &str, refuse: bool) {
     let script = match refuse {
-        true => "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
-                 add rule inet gone input tcp dport { 80, 8080 } reject with tcp reset'",
+        true => {
+            "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
+                 add rule inet gone input tcp dport { 80, 8080 } reject with tcp reset'"
+        }
         false => "nft delete table inet gone",
     };
     lab.sh(host, script);
@@ -94,7 +96,9 @@ fn a_failed_server_is_left_out(path: &[&str]) {
     // Until it listens.
     std::thread::sleep(SECOND / 2);
     lab.dirigent(&["reload"]);
-    until(&lab, "all are up", SECOND * 5, || servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() >= 6);
+    until(&lab, "all are up", SECOND * 5, || {
+        servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() >= 6
+    });
     let first = "10.0.0.2:8080";
     assert!(ipvsadm(&lab).contains(first));
 
@@ -167,7 +171,9 @@ fn quorum_and_sorry_server() {
     let rest = rest.replace("10.0.0.4:8080", "[fd00::4]:8080");
     lab.write_config(&format!("{before}{rest}"));
     lab.dirigent(&["reload"]);
-    until(&lab, "both are up", SECOND * 5, || ["10.0.0.2:8080", "10.0.0.3:8080"].iter().all(|name| server(&lab, WEB, name)["health"]["state"] == "up"));
+    until(&lab, "both are up", SECOND * 5, || {
+        ["10.0.0.2:8080", "10.0.0.3:8080"].iter().all(|name| server(&lab, WEB, name)["health"]["state"] == "up")
+    });
     let weights = || -> Vec<(String, u64)> {
         let all = servers(&lab).into_iter().filter(|s| s["service"] == WEB && s["state"] != "removed");
         all.map(|s| (s["address"].as_str().unwrap().to_owned(), s["weight"].as_u64().unwrap())).collect()
@@ -179,7 +185,9 @@ fn quorum_and_sorry_server() {
     assert_eq!(server(&lab, WEB, "10.0.0.2:8080")["health"]["why"], "http 10.0.0.2:8080: connection refused");
     assert_eq!(server(&lab, WEB, "10.0.0.3:8080")["health"]["state"], "up");
     refuse(&lab, "server1", false);
-    until(&lab, "the quorum is back", SECOND * 3, || weights() == [named("10.0.0.2:8080", 1), named("10.0.0.3:8080", 1)]);
+    until(&lab, "the quorum is back", SECOND * 3, || {
+        weights() == [named("10.0.0.2:8080", 1), named("10.0.0.3:8080", 1)]
+    });
     for _ in 0..6 {
         assert_ne!(lab.curl("http://192.0.2.10/"), "server3");
     }
@@ -401,13 +409,16 @@ fn every_kind_of_check() {
         for (port, check, _) in &checks {
             // Programs take longer to start than packets to come.
             let quick = QUICK.replace("300ms", "1s");
-            text += &format!("[[service.server]]\naddress = \"{host}:{port}\"\n[[service.server.check]]\n{check}\n{quick}\n");
+            text += &format!(
+                "[[service.server]]\naddress = \"{host}:{port}\"\n[[service.server.check]]\n{check}\n{quick}\n"
+            );
         }
     }
     let v6 = lab.sh("server1", "ip -6 -o address show scope global | sed 's/.*inet6 \\([^/]*\\).*/\\1/'");
     lab.write_config(&text.replace("fd00::2", v6.trim()));
     let all = |state: &str| {
-        let those: Vec<_> = servers(&lab).into_iter().filter(|s| s["service"].as_str().unwrap().ends_with(":77")).collect();
+        let those: Vec<_> =
+            servers(&lab).into_iter().filter(|s| s["service"].as_str().unwrap().ends_with(":77")).collect();
         those.len() == 2 * checks.len() && those.iter().all(|s| s["health"]["state"] == state)
     };
     let mut listener = Some(Accepting::begin(&lab, 9001));
@@ -487,7 +498,9 @@ fn weights_follow_checks() {
     lab.write_config(&with_checks(&lab, "", &check));
     lab.dirigent(&["reload"]);
     let weight = |weight: u64| move |lab: &TestLab| server(lab, WEB, "10.0.0.3:8080")["weight"] == weight;
-    for (code, read, expected) in [("0", "0", 1), ("9", "0", 7), ("9", "2", 27), ("2", "0", 0), ("0", "-1", 0), ("0", "0", 1)] {
+    for (code, read, expected) in
+        [("0", "0", 1), ("9", "0", 7), ("9", "2", 27), ("2", "0", 0), ("0", "-1", 0), ("0", "0", 1)]
+    {
         std::fs::write(&exit, code).unwrap();
         std::fs::write(&number, read).unwrap();
         until(&lab, &format!("{code} {read}: {expected}"), SECOND * 5, || weight(expected)(&lab));
@@ -495,4 +508,146 @@ fn weights_follow_checks() {
     }
     // What is configured stays what it is.
     assert!(lab.dirigent(&["config", "diff"]).0.contains("nothing"), "{}", lab.dirigent(&["config", "diff"]).0);
+}
+
+/// Another's BFD (BIRD's) as the neighbour, over IPv4 and IPv6.
+#[test]
+fn bfd_sessions_say_who_is_there() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let conf = lab.file("bird.conf");
+    let text = "router id 10.0.0.2;\nprotocol device { }\nprotocol bfd {\n  interface \"*\" {\n    min rx interval 100 ms;\n    \
+                min tx interval 100 ms;\n    multiplier 5;\n  };\n  neighbor 10.0.0.1;\n  neighbor fd00::1;\n}\n";
+    std::fs::write(&conf, text).unwrap();
+    let (socket, pid) = (lab.file("bird.ctl"), lab.file("bird.pid"));
+    let begin = || {
+        let argv =
+            ["bird", "-f", "-c", conf.to_str().unwrap(), "-s", socket.to_str().unwrap(), "-P", pid.to_str().unwrap()];
+        lab.start("server1", &argv)
+    };
+    let end = |mut bird: std::process::Child| {
+        lab.sh("server1", &format!("kill -9 $(cat {})", pid.display()));
+        bird.wait().unwrap();
+    };
+    let bfd = |address: &str| {
+        format!("type = \"bfd\"\naddress = \"{address}\"\nmin_rx = \"100ms\"\nmin_tx = \"100ms\"\nmultiplier = 5\n")
+    };
+    let mut text = with_checks(&lab, "", "HERE");
+    for (address, service) in [("10.0.0.2", "10.0.0.2:8080"), ("fd00::2", "[fd00::2]:8080")] {
+        let at = text.find(&format!("address = \"{service}\"")).unwrap();
+        let (before, after) = text.split_at(at);
+        text = format!("{before}{}", after.replacen("HERE", &bfd(address), 1));
+    }
+    let bird = begin();
+    lab.write_config(&text);
+    lab.dirigent(&["reload"]);
+    let all = |state: &str| {
+        let all = servers(&lab).into_iter().filter(|s| !s["health"].is_null());
+        let states: Vec<_> = all.map(|s| s["health"]["state"].clone()).collect();
+        states.len() == 2 && states.iter().all(|s| s == state)
+    };
+    until(&lab, "both are up", SECOND * 15, || all("up"));
+    end(bird);
+    until(&lab, "both are down", SECOND * 5, || all("down"));
+    let why = server(&lab, WEB, "10.0.0.2:8080")["health"]["why"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("bfd 10.0.0.2: "), "{why}");
+    let bird = begin();
+    until(&lab, "both are up again", SECOND * 15, || all("up"));
+    end(bird);
+}
+
+/// A NAT server that answers no connection is checked at once, however long it would be until the next check.
+#[test]
+fn servers_that_do_not_answer_are_checked_at_once() {
+    let lab = TestLab::up(&["--servers", "2"]);
+    let told = lab.file("told");
+    let check = "type = \"tcp\"\ninterval = \"1h\"\nwarmup = \"0ms\"\ntimeout = \"500ms\"\nretries = 1\nretry_interval = \"100ms\"";
+    let notice =
+        format!("notify_at_stop = true\nquorum_down = [\"/bin/sh\", \"-c\", \"echo down >> {}\"]", told.display());
+    std::fs::write(&told, "").unwrap();
+    std::fs::set_permissions(&told, std::fs::Permissions::from_mode(0o666)).unwrap();
+    lab.write_config(&with_checks(&lab, &notice, check));
+    lab.dirigent(&["reload"]);
+    until(&lab, "all are up", SECOND * 5, || {
+        servers(&lab).iter().filter(|s| s["health"]["state"] == "up").count() == 4
+    });
+    lab.sh(
+        "server1",
+        "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
+                       add rule inet gone input tcp dport 8080 drop'",
+    );
+    let mut clients: Vec<_> =
+        (0..8).map(|_| lab.start("client", &["curl", "-sS", "--max-time", "10", "http://192.0.2.10/"])).collect();
+    until(&lab, "server1 is down", SECOND * 10, || server(&lab, WEB, "10.0.0.2:8080")["state"] == "down");
+    clients.iter_mut().for_each(|client| _ = client.kill());
+    clients.iter_mut().for_each(|client| _ = client.wait());
+    assert_eq!(server(&lab, WEB, "10.0.0.3:8080")["state"], "available");
+    // And when the director goes, whom it concerns is told: of both services.
+    lab.dirigent(&["stop", "--detach"]);
+    until_told(&told, 2);
+}
+
+fn until_told(file: &std::path::Path, lines: usize) {
+    let begun = Instant::now();
+    while std::fs::read_to_string(file).unwrap().lines().count() != lines {
+        assert!(begun.elapsed() < SECOND * 10, "{:?}", std::fs::read_to_string(file));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Checks that go where clients' packets go find what an ordinary check does not.
+fn the_real_path(mode: &[&str], breaks: &[(&str, &str)]) {
+    let lab = TestLab::up(&[&["--servers", "2"], mode].concat());
+    let check = format!("type = \"tcp\"\nreal_path = true\n{}", QUICK.replace("300ms", "500ms"));
+    lab.write_config(&with_checks(&lab, "", &check));
+    lab.dirigent(&["reload"]);
+    let web = || -> Vec<Value> { servers(&lab).into_iter().filter(|s| !s["health"].is_null()).collect() };
+    let known = |state: &str| web().iter().filter(|s| s["health"]["state"] == state).count();
+    until(&lab, "all are up", SECOND * 10, || known("up") == 4);
+    for (breaks, mends) in breaks {
+        lab.sh("server1", breaks);
+        // By an ordinary connection it is well.
+        until(&lab, &format!("server1 is down after {breaks}"), SECOND * 10, || known("down") == 2);
+        for server in web() {
+            let is_first = ["10.0.0.2", "fd00::2"].iter().any(|a| server["address"].as_str().unwrap().contains(a));
+            assert_eq!(server["health"]["state"] == "down", is_first, "{server}");
+            if is_first {
+                let why = server["health"]["why"].as_str().unwrap();
+                assert!(why.starts_with("tcp ") && why.contains(":80 on "), "{why}");
+                assert!(why.ends_with("timeout") || why.ends_with("unreachable") || why.ends_with("refused"), "{why}");
+            }
+        }
+        for url in ["http://192.0.2.10/", "http://[2001:db8::10]/"] {
+            for _ in 0..4 {
+                assert_eq!(lab.curl(url), "server2");
+            }
+        }
+        lab.sh("server1", mends);
+        until(&lab, &format!("all are up after {mends}"), SECOND * 10, || known("up") == 4);
+    }
+    // A daemon that is killed leaves them to the next.
+    lab.kill_daemon();
+    lab.start_daemon();
+    until(&lab, "all are up with the next daemon", SECOND * 10, || known("up") == 4);
+    assert_eq!(lab.count("unpinned"), 0);
+}
+
+#[test]
+fn the_real_path_of_nat() {
+    let away = "ip route replace unreachable default; ip -6 route replace unreachable default metric 1";
+    let back = "ip route replace default via 10.0.0.1; ip -6 route del unreachable default metric 1";
+    the_real_path(&["--path", "tc"], &[(away, back)]);
+}
+
+#[test]
+fn the_real_path_of_direct_routing() {
+    let gone = "ip address del 192.0.2.10/32 dev lo; ip address del 2001:db8::10/128 dev lo";
+    let back = "ip address add 192.0.2.10/32 dev lo; ip address add 2001:db8::10/128 dev lo nodad";
+    the_real_path(&["--mode", "dr", "--path", "xdp-generic"], &[(gone, back)]);
+}
+
+#[test]
+fn the_real_path_of_tunnels() {
+    let gone = "ip address del 192.0.2.10/32 dev lo; ip address del 2001:db8::10/128 dev lo";
+    let back = "ip address add 192.0.2.10/32 dev lo; ip address add 2001:db8::10/128 dev lo nodad";
+    the_real_path(&["--mode", "tun", "--path", "tc"], &[(gone, back)]);
 }

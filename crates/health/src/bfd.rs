@@ -25,8 +25,8 @@ pub fn port(bfd: &Bfd) -> u16 {
 }
 
 /// TTL or hop limit of what is sent.
-pub fn ttl(bfd: &Bfd, ipv6: bool) -> u8 {
-    bfd.ttl.unwrap_or(if ipv6 { 64 } else { 255 })
+pub fn ttl(bfd: &Bfd) -> u8 {
+    bfd.ttl.unwrap_or(u8::MAX)
 }
 
 /// Whether a packet that came with this TTL came from as near as it must: the neighbour sends with 255, and no router
@@ -44,7 +44,7 @@ mod tests {
     fn ports_and_hops() {
         let bfd = Bfd::default();
         assert_eq!((port(&bfd), port(&Bfd { multihop: true, ..bfd.clone() })), (3784, 4784));
-        assert_eq!((ttl(&bfd, false), ttl(&bfd, true), ttl(&Bfd { ttl: Some(9), ..bfd.clone() }, true)), (255, 64, 9));
+        assert_eq!((ttl(&bfd), ttl(&Bfd { ttl: Some(9), ..bfd.clone() })), (255, 9));
         for (most, ttl, well) in [
             (Some(0), 255, true),
             (Some(0), 254, false),

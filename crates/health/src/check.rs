@@ -73,6 +73,9 @@ pub struct Target {
     pub interface: Option<String>,
     /// Firewall mark of the check's packets; 0: none.
     pub mark: u32,
+    /// The check goes to the virtual address, the way of clients' packets, and to this server alone.
+    #[serde(default)]
+    pub real_path: bool,
 }
 
 /// What a server must answer to one GET.
@@ -315,7 +318,7 @@ pub struct Bfd {
     pub multiplier: u8,
     /// It waits for the neighbour to begin.
     pub passive: bool,
-    /// Of its packets; none: 255, IPv6 64.
+    /// Of its packets; none: 255, without which a neighbour one hop away refuses them (RFC 5881 section 5).
     pub ttl: Option<u8>,
     /// Hops away at most; none: any.
     pub max_hops: Option<u8>,
@@ -385,6 +388,10 @@ pub enum Probe {
 pub const DEFAULT_HELO: &str = "dirigent.invalid";
 
 impl Probe {
+    /// Whether it asks what a server serves to clients, so that it can go their way.
+    pub fn asks_a_service(&self) -> bool {
+        matches!(self, Self::Tcp | Self::Http(_) | Self::Smtp { .. } | Self::Dns { .. } | Self::Udp(_))
+    }
     /// As dirigent.toml's `type` has it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -464,6 +471,18 @@ impl Target {
             if port == Some(0) {
                 out.push((key, format!("{key} is 0"), "use 1 to 65535"));
             }
+        }
+        let own = [
+            ("address", self.address.is_some()),
+            ("port", self.port.is_some()),
+            ("source", self.source.is_some()),
+            ("source_port", self.source_port.is_some()),
+            ("interface", self.interface.is_some()),
+            ("mark", self.mark != 0),
+        ];
+        for (key, _) in own.into_iter().filter(|(_, there)| *there && self.real_path) {
+            let what = format!("{key} beside real_path: the check goes where clients' packets go");
+            out.push((key, what, "remove one of the two"));
         }
         if let (Some(to), Some(from)) = (self.address, self.source)
             && to.is_ipv4() != from.is_ipv4()
@@ -545,8 +564,15 @@ impl Probe {
 impl Script {
     /// What is wrong with it as the value of `key`.
     pub fn faults(&self, key: &'static str) -> Option<Fault> {
-        let empty = self.command.first().is_none_or(String::is_empty);
-        empty.then(|| (key, format!("{key} names no program"), "write [\"/path/to/program\", \"argument\"]"))
+        if self.command.first().is_none_or(String::is_empty) {
+            return Some((key, format!("{key} names no program"), "write [\"/path/to/program\", \"argument\"]"));
+        }
+        let root = self.user.as_deref().is_some_and(|user| user == "root" || user.parse() == Ok(0u32));
+        root.then(|| {
+            let remedy = "name another user; what needs root: run it by a timer of systemd's, let it write a number into a \
+                          file, and look at that by a check of type = \"file\"";
+            (key, format!("{key} would run as root, and no script does"), remedy)
+        })
     }
 }
 
@@ -583,6 +609,20 @@ mod tests {
         let options = options.iter().map(|o| o.to_string()).collect();
         let regex = Some(Regex { pattern: pattern.into(), options, ..Regex::default() });
         Request { regex, ..Request::default() }.faults().into_iter().map(|(_, what, _)| what).collect()
+    }
+
+    #[test]
+    fn a_script_of_roots_is_refused() {
+        let of = |user: Option<&str>| {
+            let script = Script { command: vec!["/x".into()], user: user.map(str::to_owned), group: None };
+            script.faults("command").map(|(_, what, remedy)| (what, remedy))
+        };
+        assert_eq!((of(None), of(Some("nobody")), of(Some("1000"))), (None, None, None));
+        for root in ["root", "0", "00"] {
+            let (what, remedy) = of(Some(root)).unwrap();
+            assert_eq!(what, "command would run as root, and no script does");
+            assert!(remedy.contains("timer") && remedy.contains("type = \"file\""), "{remedy}");
+        }
     }
 
     #[test]

@@ -6,9 +6,12 @@
 //! `make random FRAMES=N` runs many more frames, 10 million if not told: the executors take
 //! them by the thousand, and reasons are compared by how often each was counted.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use dirigent_config::{Command, MarkRule, Model, Plan, Scheduler, Server, ServiceKey, Sources, VipDefault, mark};
+use dirigent_config::{
+    Command, MarkRule, Method, Model, Plan, Scheduler, Server, ServiceKey, Sources, VipDefault, mark,
+};
+use dirigent_datapath::control::{Flow, Target};
 use dirigent_director::Reason;
 use dirigent_testkit::decode::{Ip, describe, packet as packet_of};
 use dirigent_testkit::golden::compare::{same_deed, same_rows};
@@ -18,7 +21,7 @@ use dirigent_testkit::golden::{Bed, Does, Executor, Side};
 use dirigent_testkit::packet::{self as build, IpOptions, Tcp, proto};
 
 /// Tables in `make test`, and frames through each.
-const TABLES: u64 = 11;
+const TABLES: u64 = 14;
 const FRAMES: usize = 300; // in less than the shortest timeout, by the clock in memory
 
 /// Numbers that depend on a seed only (xorshift).
@@ -456,9 +459,57 @@ fn mend(p: &mut [u8]) {
     }
 }
 
-fn frame(r: &mut Random, services: &[Known], live: &[Ends]) -> (Side, Vec<u8>, Ends) {
+/// Where probes come from: of NAT servers what leads back over the director, of others the director's own.
+fn source(v6: bool, nat: bool) -> IpAddr {
+    address(match (v6, nat) {
+        (false, true) => "198.18.0.1",
+        (true, true) => "fd00:198:18::1",
+        (false, false) => "10.1.0.1",
+        (true, false) => "fd00:1::1",
+    })
+}
+
+/// Probes of some of the servers, and their ends with what answers them.
+fn probes(r: &mut Random, model: &Model) -> (Vec<(Flow, Target)>, Vec<Ends>) {
+    let (mut pins, mut all) = (Vec::new(), Vec::new());
+    for (number, service) in (0..).zip(model.services()) {
+        let ServiceKey::Address { protocol, address: vip, port } = service.key else { continue };
+        let vport = if port == 0 { ANY } else { port };
+        for server in service.servers.iter().filter(|_| r.one_in(2)) {
+            let nat = server.method == Method::Nat;
+            let from = SocketAddr::new(source(vip.is_ipv6(), nat), 20_000 + number);
+            let flow = Flow::of_probe(protocol.number(), from, SocketAddr::new(vip, vport));
+            pins.push((flow, Target { address: server.address, port: server.port, method: server.method }));
+            let own = if server.port == 0 { vport } else { server.port };
+            let server = if nat { (server.address, own) } else { (vip, vport) };
+            all.push(Ends { client: from.ip(), port: from.port(), vip, vport, server, protocol: protocol.number() });
+        }
+    }
+    (pins, all)
+}
+
+/// A frame of a probe or for one, now and then by the wrong interface or of a port that is not pinned.
+fn probe_frame(r: &mut Random, probes: &[Ends]) -> Option<(Side, Vec<u8>, Ends)> {
+    if probes.is_empty() || !r.one_in(5) {
+        return None;
+    }
+    let mut ends = r.pick(probes);
+    ends.port += u16::from(r.one_in(12));
     let from_servers = r.one_in(2);
-    let known = !live.is_empty() && !r.one_in(3);
+    let (mut side, mut frame, ends) = frame(r, &[], &[ends], Some(from_servers));
+    if !from_servers {
+        side = if r.one_in(15) { Side::C } else { Side::P };
+        if frame[5] != 0x55 {
+            frame[..6].copy_from_slice(&side.mac());
+        }
+    }
+    Some((side, frame, ends))
+}
+
+/// A frame of one of these flows, or of a new one; of `whose` always of one of them, from servers or not.
+fn frame(r: &mut Random, services: &[Known], live: &[Ends], whose: Option<bool>) -> (Side, Vec<u8>, Ends) {
+    let from_servers = whose.unwrap_or_else(|| r.one_in(2));
+    let known = whose.is_some() || !live.is_empty() && !r.one_in(3);
     let e = if known { r.pick(live) } else { ends(r, services, from_servers) };
     let size = if r.one_in(8) { 1200 + r.below(320) } else { r.below(40) };
     let mut packet = match r.below(8) {
@@ -549,6 +600,27 @@ fn learn(live: &mut Vec<Ends>, ends: Ends, why: Option<Reason>, does: &Does) {
 /// How often what was met.
 type Met = std::collections::BTreeMap<String, usize>;
 
+/// Runs a frame, which must come to the same everywhere; says to what.
+fn run_one(
+    executors: &mut [Box<dyn Executor>],
+    (side, frame): (Side, &[u8]),
+    about: &str,
+    met: &mut Met,
+) -> (Does, Option<Reason>) {
+    let run = |executor: &mut Box<dyn Executor>| {
+        let (does, verdict) = executor.run(side, frame).unwrap_or_else(|e| panic!("{about}, {}: {e}", executor.name()));
+        (executor.name(), does, verdict.map(|verdict| verdict.reason))
+    };
+    let outcomes: Vec<_> = executors.iter_mut().map(run).collect();
+    let (_, first, why) = &outcomes[0];
+    *met.entry(why.map_or("?", |why| why.name()).into()).or_default() += 1;
+    if !outcomes.iter().all(|(_, does, reason)| same_deed(side, frame, first, does) && reason == why) {
+        let shown: String = outcomes.iter().map(|(name, does, why)| show(name, does, *why)).collect();
+        panic!("{about} by {}: {}{shown}", side.name(), describe(frame));
+    }
+    (first.clone(), *why)
+}
+
 fn one_table(executors: &mut [Box<dyn Executor>], seed: u64, met: &mut Met) {
     let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let Table { bed, mut model, services, lines } = table(&mut r, None);
@@ -557,6 +629,8 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64, met: &mut Met) {
     }
     let mut about = format!("DIRIGENT_SEED={seed}, {}", about(&bed, &model, &lines));
     let (mut live, mut gone) = (Vec::new(), Vec::new());
+    // Numbers of their own: all else stays what it was.
+    let (mut apart, mut probing) = (Random(r.0 ^ 0x517c_c1b7_2722_0a95), Vec::new());
     for number in 0..FRAMES {
         if r.one_in(15) {
             let after = altered(&mut r, &model, &mut gone);
@@ -573,21 +647,19 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64, met: &mut Met) {
             let swept: Vec<_> = executors.iter_mut().map(|executor| executor.sweep_after(seconds).unwrap()).collect();
             assert!(swept.iter().all(|one| *one == swept[0]), "{about}\ngone and still alive: {swept:?}");
         }
-        let (side, frame, ends) = frame(&mut r, &services, &live);
-        let run = |executor: &mut Box<dyn Executor>| {
-            let ran = executor.run(side, &frame);
-            let (does, verdict) = ran.unwrap_or_else(|e| panic!("{about}\nframe {number}, {}: {e}", executor.name()));
-            (executor.name(), does, verdict.map(|verdict| verdict.reason))
-        };
-        let outcomes: Vec<_> = executors.iter_mut().map(run).collect();
-        let (_, first, why) = &outcomes[0];
-        *met.entry(why.map_or("?", |why| why.name()).into()).or_default() += 1;
-        if outcomes.iter().all(|(_, does, reason)| same_deed(side, &frame, first, does) && reason == why) {
-            learn(&mut live, ends, *why, first);
-            continue;
+        if number % (FRAMES / 4) == FRAMES / 8 {
+            let probed = probes(&mut apart, &model);
+            let pinned: Vec<_> = executors.iter_mut().map(|executor| executor.probe(&probed.0).unwrap()).collect();
+            assert!(pinned.iter().all(|one| *one == pinned[0]), "{about}\npinned: {pinned:?} of {:?}", probed.0);
+            about += &format!("\nbefore frame {number}: pins {:?} of {:?}", pinned[0], probed.0);
+            probing = probed.1;
         }
-        let shown: String = outcomes.iter().map(|(name, does, why)| show(name, does, *why)).collect();
-        panic!("{about}\nframe {number} by {}: {}{shown}", side.name(), describe(&frame));
+        if let Some((side, frame, _)) = probe_frame(&mut apart, &probing) {
+            run_one(executors, (side, &frame), &format!("{about}\nprobe before frame {number}"), met);
+        }
+        let (side, frame, ends) = frame(&mut r, &services, &live, None);
+        let (does, why) = run_one(executors, (side, &frame), &format!("{about}\nframe {number}"), met);
+        learn(&mut live, ends, why, &does);
     }
     let rows: Vec<_> = executors.iter_mut().map(|executor| executor.conns().unwrap()).collect();
     for (executor, got) in executors.iter().zip(&rows) {
@@ -607,6 +679,8 @@ fn came_far(met: &Met) {
         "reply",
         "icmp_request",
         "icmp_reply",
+        "probe_reply",
+        "unpinned",
         "no_server",
         "denied",
         "too_big",
@@ -678,19 +752,29 @@ fn many_frames(memory: &mut Memory, kernels: &mut [InKernel], bed: &Bed, seed: u
     let about = format!("table {seed}: {}", about(bed, &model, &lines));
     memory.set_up(bed, &model)?;
     let (mut live, mut frames, mut did) = (Vec::new(), Vec::new(), Vec::new());
+    let mut apart = Random(r.0 ^ 0x517c_c1b7_2722_0a95);
+    let (probed, probing) = probes(&mut apart, &model);
+    memory.probe(&probed)?;
     for _ in 0..MANY {
-        let (side, frame, ends) = frame(&mut r, &services, &live);
+        let (side, frame, ends) =
+            probe_frame(&mut apart, &probing).unwrap_or_else(|| frame(&mut r, &services, &live, None));
         let (does, verdict) = memory.run(side, &frame)?;
         // Nor does time pass in the kernel: see `run_all`.
         let tables = memory.tables().ok_or("no tables")?;
         tables.now = tables.now.wrapping_sub(dirigent_testkit::golden::memory::TICKS);
-        learn(&mut live, ends, verdict.map(|v| v.reason), &does);
+        if side != Side::P {
+            learn(&mut live, ends, verdict.map(|v| v.reason), &does);
+        }
         frames.push((side, frame));
         did.push((does, verdict.map(|v| v.reason)));
     }
     let frames = std::sync::Arc::new(frames);
     let taken: Vec<Result<Taken, String>> = std::thread::scope(|scope| {
-        let run = |kernel: &mut InKernel, frames| kernel.set_up(bed, &model).and_then(|()| kernel.run_all(frames));
+        let run = |kernel: &mut InKernel, frames| {
+            kernel.set_up(bed, &model)?;
+            kernel.probe(&probed)?;
+            kernel.run_all(frames)
+        };
         let running: Vec<_> = kernels
             .iter_mut()
             .map(|kernel| (frames.clone(), kernel))

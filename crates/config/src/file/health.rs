@@ -13,6 +13,8 @@ use std::time::Duration;
 
 const TYPES: [&str; 10] = ["tcp", "http", "https", "smtp", "dns", "ping", "udp", "script", "file", "bfd"];
 const TARGET: [&str; 6] = ["address", "port", "source", "source_port", "interface", "mark"];
+/// What can go the way of clients' packets: what asks a server's service.
+const SERVICES: [&str; 6] = ["tcp", "http", "https", "smtp", "dns", "udp"];
 const PACE: [&str; 10] =
     ["type", "interval", "jitter", "timeout", "retries", "retry_interval", "warmup", "rise", "start", "log_failures"];
 
@@ -20,7 +22,17 @@ const PACE: [&str; 10] =
 fn own(of: &str) -> &'static [&'static str] {
     match of {
         "http" => &["http_version", "virtual_host", "fast_recovery", "request"],
-        "https" => &["http_version", "virtual_host", "fast_recovery", "request", "sni", "close_notify", "ca", "certificate", "key"],
+        "https" => &[
+            "http_version",
+            "virtual_host",
+            "fast_recovery",
+            "request",
+            "sni",
+            "close_notify",
+            "ca",
+            "certificate",
+            "key",
+        ],
         "smtp" => &["helo"],
         "dns" => &["name", "record"],
         "udp" => &["payload", "reply", "min_reply", "max_reply"],
@@ -33,7 +45,8 @@ fn own(of: &str) -> &'static [&'static str] {
 
 fn has(of: &str, key: &str) -> bool {
     let located = !["script", "file"].contains(&of);
-    PACE.contains(&key) || (located && TARGET.contains(&key)) || own(of).contains(&key)
+    let real = key == "real_path" && SERVICES.contains(&of);
+    PACE.contains(&key) || (located && TARGET.contains(&key)) || real || own(of).contains(&key)
 }
 
 fn blame(t: &Table, faults: impl IntoIterator<Item = Fault>, report: &mut Report) {
@@ -177,6 +190,7 @@ fn target(t: &Table, report: &mut Report) -> Target {
         source_port,
         interface: text(t, "interface", report),
         mark: t.integer32("mark", 0, u32::MAX, report).unwrap_or(0),
+        real_path: switch(t, "real_path", report),
     }
 }
 
@@ -187,14 +201,13 @@ fn probe(of: &str, t: &Table, report: &mut Report) -> Option<Probe> {
             virtual_host: text(t, "virtual_host", report),
             fast_recovery: switch(t, "fast_recovery", report),
             requests: t.tables("request", keys::REQUEST, report).iter().map(|t| request(t, report)).collect(),
-            tls: (of == "https")
-                .then(|| Tls {
-                    sni: text(t, "sni", report),
-                    close_notify: switch(t, "close_notify", report),
-                    ca: text(t, "ca", report),
-                    certificate: text(t, "certificate", report),
-                    key: text(t, "key", report),
-                }),
+            tls: (of == "https").then(|| Tls {
+                sni: text(t, "sni", report),
+                close_notify: switch(t, "close_notify", report),
+                ca: text(t, "ca", report),
+                certificate: text(t, "certificate", report),
+                key: text(t, "key", report),
+            }),
         }),
         "smtp" => Probe::Smtp { helo: text(t, "helo", report).unwrap_or_else(|| DEFAULT_HELO.into()) },
         "dns" => Probe::Dns {
@@ -402,6 +415,7 @@ fn print_check(check: &Check, out: &mut String) {
     target.source_port.into_iter().for_each(|port| line(out, "source_port", port));
     some(out, "interface", target.interface.as_ref());
     unless(out, "mark", target.mark, 0);
+    set(out, "real_path", target.real_path);
     print_probe(&check.probe, out);
 }
 

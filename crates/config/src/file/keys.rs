@@ -255,6 +255,7 @@ pub const CHECK: Table = Table {
         key("source_port", "integer", "none"),
         key("interface", "string", "none"),
         key("mark", "integer", "0"),
+        key("real_path", "boolean", "false"),
         key("http_version", "string", "none"),
         key("virtual_host", "string", "none"),
         key("fast_recovery", "boolean", "none"),

@@ -159,7 +159,12 @@ pub fn keepalived(name: &str, text: &str, id: &str, loader: &dyn Loader) -> Keep
 fn global_defs(node: &Node, globals: &mut Globals, settings: &mut Settings, said: &mut Said) {
     for n in node.inside() {
         match n.keyword.as_str() {
-            "script_user" => globals.user = rights(&n.values),
+            "script_user" => {
+                globals.user = rights(&n.values);
+                if globals.user.0.as_deref() == Some("root") {
+                    said.note(n, values::NOT_AS_ROOT);
+                }
+            }
             "checker_log_all_failures" => globals.log_all_failures = boolean(n, said),
             "lvs_timeouts" => {
                 let before = settings.clone();

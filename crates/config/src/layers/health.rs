@@ -84,7 +84,8 @@ impl Memory {
         let configured = service.servers.iter().map(Server::identity).chain(sorry);
         self.away = configured.filter(|id| !is_there(id)).collect();
         // Stable: those that never went keep their order, before all that returned.
-        let place = |server: &Server| self.returned.iter().position(|id| *id == server.identity()).map_or(0, |at| at + 1);
+        let place =
+            |server: &Server| self.returned.iter().position(|id| *id == server.identity()).map_or(0, |at| at + 1);
         servers.sort_by_key(place);
     }
 }
@@ -126,7 +127,8 @@ check = [{ type = "tcp" }]
     /// `2` is up, `!2` is down, `2=7` is up with weight 7.
     fn states(text: &str) -> Vec<ServerState> {
         let one = |word: &str| {
-            let weight = word.split_once('=').map_or(if word.ends_with('2') { 3 } else { 1 }, |(_, w)| w.parse().unwrap());
+            let weight =
+                word.split_once('=').map_or(if word.ends_with('2') { 3 } else { 1 }, |(_, w)| w.parse().unwrap());
             ServerState { down: word.starts_with('!').then(|| (0, Why::of("refused"))), weight }
         };
         text.split(' ').map(one).collect()

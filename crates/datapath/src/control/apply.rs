@@ -1,6 +1,6 @@
 //! Writing a Model: [`Control`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use dirigent_config::{
@@ -20,6 +20,7 @@ use super::known::KnownServers;
 use super::lists;
 use super::marks::Marks;
 use super::pace::{Paced, Paces};
+use super::probes::Targets;
 use super::slots::{Indexes, Region, Slots};
 use super::store::{Spot, Store, words};
 use super::tally;
@@ -74,13 +75,15 @@ pub struct Control<S> {
     pub(super) known: KnownServers,
     pub(super) marks: Marks,
     pub(super) paces: Paces,
+    /// The servers that are probed, which have records of their own.
+    pub(super) targets: Targets,
     /// What [`Control::set_local_nets`] said last.
     pub(super) local_nets: BTreeSet<LocalNet>,
     /// Pages of memory that are free or hold buffers, as last said.
     available: Option<u64>,
     /// What [`Control::set_next_hop`] said last of an address.
-    hops: HashMap<IpAddr, NextHop>,
-    /// The servers in lists that have an address, by index.
+    pub(super) hops: HashMap<IpAddr, NextHop>,
+    /// The servers in lists, and those that are probed, that have an address, by index.
     users: HashMap<IpAddr, BTreeMap<u32, Method>>,
     /// Services by their addresses: how many.
     places: HashMap<IpAddr, usize>,
@@ -154,6 +157,7 @@ impl<S: Store> Control<S> {
             known: KnownServers::default(),
             marks: Marks::default(),
             paces: Paces::default(),
+            targets: Targets::default(),
             local_nets: BTreeSet::new(),
             available: None,
             hops: HashMap::new(),
@@ -181,17 +185,25 @@ impl<S: Store> Control<S> {
 
     /// Does a Plan, in order. If an operation fails, those before it are taken back.
     pub fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
-        self.paces.begin(&self.model);
+        self.paces.begin(&self.model, plan.ops.iter().filter_map(Op::service));
         let done = self.apply_all(plan);
         self.paces.end(&self.model);
         done
     }
 
     fn apply_all(&mut self, plan: &Plan) -> Result<(), Error> {
-        let before = self.model.clone();
+        // What each part of the Model was before its first change: a change of one service of ten thousand has no
+        // business with the others.
+        let (mut before, mut known) = (Vec::new(), HashSet::new());
         for ops in plan.ops.chunk_by(Op::is_continued_by) {
+            let key = ops.first().and_then(Op::service);
+            if known.insert(key) {
+                before.push(Before::of(&self.model, key));
+            }
             if let Err(source) = self.apply_ops(ops) {
-                let back = Plan::between(&self.model, &before);
+                let mut was = self.model.clone();
+                before.into_iter().for_each(|before| before.restore(&mut was));
+                let back = Plan::between(&self.model, &was);
                 let undone = back.ops.chunk_by(Op::is_continued_by).try_for_each(|ops| self.apply_ops(ops));
                 return Err(match undone {
                     Ok(()) => source,
@@ -422,9 +434,7 @@ impl<S: Store> Control<S> {
             None => match self.trash.find(key, address, port) {
                 Some(index) => index,
                 None => {
-                    let room = self.store.room().servers;
-                    let full = Error::Full { what: "real server", room };
-                    let index = self.used_servers.lowest_free(room).ok_or(full)?;
+                    let index = self.new_server()?;
                     self.store.zero_counters(index)?;
                     self.store.put_origin(index, &Counters::default())?;
                     index
@@ -438,11 +448,7 @@ impl<S: Store> Control<S> {
             persistent: S64::new(0),
             addr: words(address),
             port: Be16::new(port),
-            method: match wanted.method {
-                Method::Nat => kind::NAT_REQUEST,
-                Method::Dr => kind::DR_REQUEST,
-                Method::Tun(_) => kind::TUN_REQUEST,
-            },
+            method: kind_of(wanted.method),
             protocol: key.protocol().map_or(0, Protocol::number),
             weight: S32::new(paced.weight),
             flags: S32::new(
@@ -462,9 +468,8 @@ impl<S: Store> Control<S> {
                 tally::zero_server(&mut self.store, index)?;
             }
         }
-        self.users.entry(address).or_default().insert(index, wanted.method);
         // With the tunnel that an edit may have changed, for existing connections too.
-        self.write_hop(index, address, wanted.method)?;
+        self.add_user(address, index, wanted.method)?;
         Ok(Member { index, address, port })
     }
 
@@ -546,16 +551,33 @@ impl<S: Store> Control<S> {
         let record = self.store.server(member.index)?;
         record.flags.store(record.flags.load() & server_flag::IPV6);
         self.store.put_server(member.index, &record)?;
-        if let Some(users) = self.users.get_mut(&member.address) {
-            users.remove(&member.index);
-            if users.is_empty() {
-                self.users.remove(&member.address);
-            }
-        }
+        self.forget_user(member.address, member.index);
         let removed = NextHop { state: S32::new(hop::REMOVED), ..NextHop::default() };
         self.store.put_next_hop(member.index, &removed)?;
         self.trash.add(Some(key), service, member);
         Ok(())
+    }
+
+    /// An index for a server's record.
+    pub(super) fn new_server(&mut self) -> Result<u32, Error> {
+        let room = self.store.room().servers;
+        self.used_servers.lowest_free(room).ok_or(Error::Full { what: "real server", room })
+    }
+
+    /// A record has this address: its next hop is kept true from now on.
+    pub(super) fn add_user(&mut self, address: IpAddr, index: u32, method: Method) -> Result<(), Error> {
+        self.users.entry(address).or_default().insert(index, method);
+        self.write_hop(index, address, method)
+    }
+
+    /// It has not any more.
+    pub(super) fn forget_user(&mut self, address: IpAddr, index: u32) {
+        if let Some(users) = self.users.get_mut(&address) {
+            users.remove(&index);
+            if users.is_empty() {
+                self.users.remove(&address);
+            }
+        }
     }
 
     /// A service goes, or is zeroed with its servers, removed ones too.
@@ -642,7 +664,10 @@ impl<S: Store> Control<S> {
         let services = self.model.services().iter().fold(0, |bits, service| bits | presence(Some(service)));
         let bit = |set, bit| if set { bit } else { 0 };
         let known = self.model.settings().nat_icmp_send;
-        services | bit(known, setting::KNOW_SERVERS) | bit(!self.local_nets.is_empty(), setting::LOCAL_NETS)
+        services
+            | bit(known, setting::KNOW_SERVERS)
+            | bit(!self.local_nets.is_empty(), setting::LOCAL_NETS)
+            | bit(!self.targets.is_empty(), setting::PROBES)
     }
 }
 
@@ -677,6 +702,15 @@ fn tunnelled(next: &mut NextHop, address: IpAddr, shape: Tunnel) {
     next.tunnel = kind;
     next.flags = checksum | if address.is_ipv6() { tunnel::PEER_V6 } else { 0 };
     next.peer = words(address);
+}
+
+/// What the request entries of such a server's connections are.
+pub(super) fn kind_of(method: Method) -> u8 {
+    match method {
+        Method::Nat => kind::NAT_REQUEST,
+        Method::Dr => kind::DR_REQUEST,
+        Method::Tun(_) => kind::TUN_REQUEST,
+    }
 }
 
 /// Where a service is.

@@ -26,6 +26,12 @@ pub enum Error {
         /// The index.
         index: u32,
     },
+    /// A probe was not pinned.
+    #[error("no probe along the clients' path: {why}")]
+    NotPinned {
+        /// Why.
+        why: &'static str,
+    },
     /// The kernel refused a read or write.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),

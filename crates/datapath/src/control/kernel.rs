@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use dirigent_director::family::{V4, V6};
+use dirigent_director::probe::Pin;
 use dirigent_director::records::{
     CANDIDATES, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, hop, local_net, map,
 };
@@ -50,6 +52,8 @@ pub struct KernelStore {
     links: Table<u32, [u16; 16]>,
     settings: Table<u32, [u32; 64]>,
     mark_rules: Table<u32, MarkRule>,
+    pins4: Table<Key4, Conn4>,
+    pins6: Table<Key6, Conn6>,
     candidates: Mapped<[AtomicU64; 6]>,
     expire: Option<ExpireStep>,
     clock: Clock,
@@ -83,6 +87,8 @@ macro_rules! open {
             links: $from.$table(map::LINKS)?,
             settings: $from.$table(map::SETTINGS)?,
             mark_rules: $from.$table(map::MARK_RULES)?,
+            pins4: $from.$table(map::PINS4)?,
+            pins6: $from.$table(map::PINS6)?,
             candidates: $from.$mapped(map::CANDIDATES)?,
             expire: $expire,
             clock: Clock::of_this_machine(),
@@ -385,6 +391,28 @@ impl Store for KernelStore {
     }
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {
         Ok(self.links.insert(ifindex, shapes::link_words(link))?)
+    }
+    fn add_pin4(&mut self, (key, conn): &Pin<V4>) -> Result<bool, Error> {
+        let Some(key) = shapes::key4(&Flow::of4(key)) else { return Ok(false) };
+        Ok(self.pins4.insert_new(key, shapes::pin4(conn))?)
+    }
+    fn add_pin6(&mut self, (key, conn): &Pin<V6>) -> Result<bool, Error> {
+        let Some(key) = shapes::key6(&Flow::of6(key)) else { return Ok(false) };
+        Ok(self.pins6.insert_new(key, shapes::pin6(conn))?)
+    }
+    fn remove_pin(&mut self, flow: &Flow) -> Result<(), Error> {
+        if let Some(key) = shapes::key4(flow) {
+            self.pins4.remove(&key)?;
+        } else if let Some(key) = shapes::key6(flow) {
+            self.pins6.remove(&key)?;
+        }
+        Ok(())
+    }
+    fn pins(&self) -> Result<Vec<(Flow, u32)>, Error> {
+        let of = |entry: Entry| (entry.flow, entry.server);
+        let four = self.pins4.entries()?.into_iter().map(|(key, pin)| of(shapes::entry4(&key, &pin)));
+        let six = self.pins6.entries()?.into_iter().map(|(key, pin)| of(shapes::entry6(&key, &pin)));
+        Ok(four.chain(six).collect())
     }
     fn reasons(&self) -> Result<Vec<u64>, Error> {
         let count = |reason: u32| Ok(self.reasons.get(&reason)?.unwrap_or_default().into_iter().sum());

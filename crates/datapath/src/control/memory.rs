@@ -1,9 +1,11 @@
 //! The tables in memory as a [`Store`].
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Expiry};
 use dirigent_director::family::{Address, Family, V4, V6};
+use dirigent_director::probe::Pin;
 use dirigent_director::records::{
     Conn, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, Tuple,
 };
@@ -66,6 +68,19 @@ impl MemoryTables {
             }
         }
     }
+}
+
+/// Adds an entry if there is none with its key.
+fn add<A: Address + Eq + std::hash::Hash>(
+    pins: &mut HashMap<Tuple<A>, Conn<A>>,
+    key: &Tuple<A>,
+    conn: &Conn<A>,
+) -> bool {
+    let free = !pins.contains_key(key);
+    if free {
+        pins.insert(*key, conn.clone());
+    }
+    free
 }
 
 impl Store for MemoryTables {
@@ -241,6 +256,21 @@ impl Store for MemoryTables {
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {
         self.links.insert(ifindex, link.clone());
         Ok(())
+    }
+    fn add_pin4(&mut self, (key, conn): &Pin<V4>) -> Result<bool, Error> {
+        Ok(add(&mut self.pins4, key, conn))
+    }
+    fn add_pin6(&mut self, (key, conn): &Pin<V6>) -> Result<bool, Error> {
+        Ok(add(&mut self.pins6, key, conn))
+    }
+    fn remove_pin(&mut self, flow: &Flow) -> Result<(), Error> {
+        flow.tuple4().iter().for_each(|key| _ = self.pins4.remove(key));
+        flow.tuple6().iter().for_each(|key| _ = self.pins6.remove(key));
+        Ok(())
+    }
+    fn pins(&self) -> Result<Vec<(Flow, u32)>, Error> {
+        let four = self.pins4.iter().map(|(key, conn)| (Flow::of4(key), conn.server));
+        Ok(four.chain(self.pins6.iter().map(|(key, conn)| (Flow::of6(key), conn.server))).collect())
     }
     fn reasons(&self) -> Result<Vec<u64>, Error> {
         Ok(Reason::ALL.iter().map(|reason| self.reason(*reason)).collect())

@@ -7,7 +7,8 @@
 //! schedulers do not notice. The shares stand in the servers' records, where the next daemon
 //! finds them; while there is none they stay as they are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -46,10 +47,14 @@ pub(super) struct Paced {
 }
 
 impl Paces {
-    /// A change of this Model begins.
-    pub fn begin(&mut self, model: &Model) {
+    /// A change of these services of this Model begins.
+    pub fn begin(&mut self, model: &Model, keys: impl IntoIterator<Item = ServiceKey>) {
         let takers = |s: &WantedService| s.servers.iter().filter(|s| s.takes()).map(Wanted::identity).collect();
-        self.before = model.services().iter().map(|s| (s.key, takers(s))).collect();
+        for key in keys {
+            if let (Entry::Vacant(entry), Some(service)) = (self.before.entry(key), model.service(&key)) {
+                entry.insert(takers(service));
+            }
+        }
     }
 
     /// Such a server is in the tables that are taken over.

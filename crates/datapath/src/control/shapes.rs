@@ -39,6 +39,7 @@ const _: () = {
     assert!(offset_of!(Conn<Addr4>, addr) == 40 && offset_of!(Conn<Addr4>, port) == 44);
     assert!(offset_of!(Conn<Addr6>, addr) == 40 && offset_of!(Conn<Addr6>, port) == 56);
     assert!(offset_of!(Conn<Addr4>, last_seen) == 16 && offset_of!(Conn<Addr4>, server) == 24);
+    assert!(offset_of!(Conn<Addr4>, client_link) == 32 && offset_of!(Conn<Addr6>, addr_delta) == 36);
     assert!(offset_of!(Conn<Addr4>, mark) == 48 && offset_of!(Conn<Addr6>, mark) == 60);
     assert!(offset_of!(Conn<Addr4>, timeout) == 60 && offset_of!(Conn<Addr6>, timeout) == 72);
     assert!(offset_of!(Service, persistence) == 40 && offset_of!(Service, port) == 52);
@@ -289,6 +290,29 @@ pub fn entry6(key: &Key6, &[state, link, times, indexes, _, high, low, end, mark
     let ((end, mark), (mask, template), (timeout, _)) = (halves(end), halves(marks), halves(last));
     let address = address6([a, b, c, d, e, f, g, h]);
     entry(flow6(key), [state, link, times, indexes], address, [end, mark, mask, template, timeout])
+}
+
+/// What stands before the address of a pin, which no packet moves; and what its port, kind and
+/// flags are with it.
+fn pin<A>(conn: &Conn<A>) -> ([u64; 5], u32) {
+    let deltas = word(conn.addr_delta, conn.port_delta);
+    let head = [0, 0, 0, pair(conn.server, conn.service), pair(conn.client_link, deltas)];
+    (head, word(conn.port.raw(), u16::from_ne_bytes([conn.kind, conn.flags])))
+}
+
+/// The words of a pin.
+pub fn pin4(conn: &Conn<Addr4>) -> Conn4 {
+    let ([a, b, c, d, e], end) = pin(conn);
+    let Addr4([high, low]) = conn.addr;
+    [a, b, c, d, e, pair(word(high, low), end), 0, 0]
+}
+
+/// The words of a pin.
+pub fn pin6(conn: &Conn<Addr6>) -> Conn6 {
+    let ([a, b, c, d, e], end) = pin(conn);
+    let Addr6(words) = conn.addr;
+    let [w, x, y, z] = four(words);
+    [a, b, c, d, e, pair(w, x), pair(y, z), pair(end, 0), 0, 0]
 }
 
 /// A server of its words.

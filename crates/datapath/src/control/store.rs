@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use dirigent_director::family::Address as _;
+use dirigent_director::family::{Address as _, V4, V6};
+use dirigent_director::probe::Pin;
 use dirigent_director::records::{
     Counters, Known, Link, MarkRule, NextHop, Note, Noted, Place, Server, Service, Settings, Tuple,
 };
@@ -192,6 +193,14 @@ pub trait Store {
     fn put_mark_rules(&mut self, base: u32, rules: &[MarkRule]) -> Result<(), Error>;
     /// Writes an interface; the default one is not in use.
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error>;
+    /// Adds an IPv4 pin; says whether its key was free.
+    fn add_pin4(&mut self, pin: &Pin<V4>) -> Result<bool, Error>;
+    /// Adds an IPv6 pin; says whether its key was free.
+    fn add_pin6(&mut self, pin: &Pin<V6>) -> Result<bool, Error>;
+    /// Removes a pin, if it is there.
+    fn remove_pin(&mut self, flow: &Flow) -> Result<(), Error>;
+    /// All pins, with the record of the server that they are about.
+    fn pins(&self) -> Result<Vec<(Flow, u32)>, Error>;
     /// Packets by reason.
     fn reasons(&self) -> Result<Vec<u64>, Error>;
 
@@ -219,7 +228,7 @@ pub fn words(address: IpAddr) -> [u16; 8] {
 }
 
 /// From the packet path's widest address.
-pub(super) fn address(words: &[u16; 8], v6: bool) -> IpAddr {
+pub fn address(words: &[u16; 8], v6: bool) -> IpAddr {
     match v6 {
         false => IpAddr::from(Addr4::from_words(words).bytes()),
         true => IpAddr::from(Addr6::from_words(words).bytes()),

@@ -31,6 +31,7 @@ impl<S: Store> Control<S> {
     /// are drained in them stay so, and those that start slowly go on.
     pub fn open(store: S, model: &Model) -> Result<Self, Error> {
         let mut control = Self::empty(store);
+        control.clear_pins()?;
         control.find_services()?;
         control.local_nets = control.store.local_nets()?.into_iter().collect();
         control.find_trash()?;

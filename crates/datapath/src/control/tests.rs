@@ -1,6 +1,7 @@
 //! Models written into tables in memory: what stands there after every operation.
 
-use std::net::IpAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dirigent_config::{
@@ -962,4 +963,120 @@ fn slow_starts_last_as_long_as_they_shall() {
         control.pace(Duration::from_millis(time * 11)).unwrap();
         assert!(record(&control, 2).share().is_none(), "{time} s");
     }
+}
+
+fn target(address: &str, method: Method) -> Target {
+    Target { address: address.parse().unwrap(), port: 80, method }
+}
+
+/// From 198.18.0.1 and this port to the service of [`RR`].
+fn probe(port: u16) -> Flow {
+    let at = |text: &str, port| SocketAddr::new(text.parse().unwrap(), port);
+    Flow::of_probe(6, at("198.18.0.1", port), at("192.0.2.1", 80))
+}
+
+/// The next hop that a probe's packets take.
+fn way(control: &Control<MemoryTables>, flow: &Flow) -> NextHop {
+    let pin = control.store().pins4.get(&flow.tuple4().unwrap()).unwrap();
+    control.store().next_hops.get(pin.server as usize).unwrap().clone()
+}
+
+#[test]
+fn a_probed_server_has_a_record_of_its_own() {
+    let mut control = open(&model(&RR));
+    assert_eq!(control.store().settings.as_ref().unwrap().flags & setting::PROBES, 0);
+    let next = NextHop { state: S32::new(hop::RESOLVED), ifindex: 7, ..NextHop::default() };
+    control.set_next_hop("10.0.0.2".parse().unwrap(), &next).unwrap();
+    // One in the service's list, and one that health has taken out of it.
+    let (two, four) = (target("10.0.0.2", Method::Nat), target("10.0.0.4", Method::Dr));
+    control.set_targets(&HashSet::from([two, four])).unwrap();
+    assert_ne!(control.store().settings.as_ref().unwrap().flags & setting::PROBES, 0);
+    control.set_next_hop("10.0.0.4".parse().unwrap(), &NextHop { ifindex: 8, ..next.clone() }).unwrap();
+    let aims = [two, four].map(|target| control.aim(&target).unwrap());
+    let pinned = [(5000, 0), (5001, 1)].map(|(port, n)| control.pin(&probe(port), &aims[n], 3).unwrap());
+    assert_eq!([5000, 5001].map(|port| way(&control, &probe(port)).ifindex), [7, 8]);
+    assert_eq!(control.store().pins().unwrap().len(), 4);
+
+    // Removed from its service its own record waits for its return, and the probe's leads on; it follows the network.
+    let key = control.model().services()[0].key;
+    let index = control.server_status(&key, two.address, 80).unwrap().unwrap().index;
+    change(&mut control, &["-d -t 192.0.2.1:80 -r 10.0.0.2:80"]);
+    assert_eq!(control.store().next_hops[index as usize].state.load(), hop::REMOVED);
+    assert_eq!(way(&control, &probe(5000)).state.load(), hop::RESOLVED);
+    control.set_next_hop("10.0.0.2".parse().unwrap(), &NextHop { ifindex: 9, ..next }).unwrap();
+    assert_eq!(way(&control, &probe(5000)).ifindex, 9);
+    change(&mut control, &["-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m"]);
+    assert_eq!(control.server_status(&key, two.address, 80).unwrap().unwrap().index, index);
+    assert_ne!(control.aim(&two).unwrap(), control.aim(&four).unwrap());
+
+    // Not probed any more: its pins are gone, the other's are not.
+    control.set_targets(&HashSet::from([four])).unwrap();
+    assert_eq!(control.aim(&two), None);
+    assert_eq!(control.store().pins().unwrap().len(), 2);
+    control.unpin(&pinned[0]).unwrap();
+    control.unpin(&pinned[1]).unwrap();
+    assert_eq!(control.store().pins().unwrap().len(), 0);
+    control.set_targets(&HashSet::new()).unwrap();
+    assert_eq!(control.store().settings.as_ref().unwrap().flags & setting::PROBES, 0);
+    change(&mut control, &["-C"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    control.collect().unwrap();
+    assert!(control.used_servers.iter().next().is_none());
+}
+
+/// A tunnel's shape is in the record; a source is known as soon as the way is.
+#[test]
+fn a_probe_through_a_tunnel_knows_its_way_and_its_source() {
+    let mut control = open(&Model::default());
+    let tun = model(&["-A -t 192.0.2.1:80", "-a -t 192.0.2.1:80 -r 10.0.0.1 -i --tun-type gre"]);
+    let through = target("10.0.0.1", tun.services()[0].servers[0].method);
+    control.set_targets(&HashSet::from([through])).unwrap();
+    assert_eq!(control.source_towards(through.address), None);
+    let (state, source) = (S32::new(hop::NO_NEIGHBOUR), words("10.0.0.254".parse().unwrap()));
+    control.set_next_hop(through.address, &NextHop { state, source, ..NextHop::default() }).unwrap();
+    assert_eq!(control.source_towards(through.address), Some("10.0.0.254".parse().unwrap()));
+    let aim = control.aim(&through).unwrap();
+    control.pin(&probe(5000), &aim, 3).unwrap();
+    assert_eq!(way(&control, &probe(5000)).tunnel, dirigent_director::records::tunnel::GRE);
+}
+
+#[test]
+fn what_cannot_be_probed_is_refused_and_leaves_no_pin() {
+    let mut control = open(&Model::default());
+    let one = target("10.0.0.1", Method::Nat);
+    control.set_targets(&HashSet::from([one])).unwrap();
+    let aim = control.aim(&one).unwrap();
+    let pinned = control.pin(&probe(5000), &aim, 3).unwrap();
+    let refuses = |control: &mut Control<MemoryTables>, flow: Flow| {
+        let refused = control.pin(&flow, &aim, 3);
+        assert!(matches!(refused, Err(Error::NotPinned { .. })), "{refused:?}");
+        assert_eq!(control.store().pins().unwrap().len(), 2);
+    };
+    refuses(&mut control, probe(5000));
+    // By another virtual address the answers would be the same.
+    refuses(&mut control, Flow { dst: "192.0.2.2".parse().unwrap(), ..probe(5000) });
+    refuses(&mut control, Flow { protocol: 132, ..probe(5001) });
+    refuses(&mut control, Flow { src: "fd00::1".parse().unwrap(), ..probe(5001) });
+    let here = NextHop { state: S32::new(hop::LOCAL), ..NextHop::default() };
+    control.set_next_hop(one.address, &here).unwrap();
+    refuses(&mut control, probe(5001));
+    control.unpin(&pinned).unwrap();
+    assert!(control.store().pins().unwrap().is_empty());
+}
+
+/// Probes end with their daemon.
+#[test]
+fn a_new_daemon_finds_no_pins_and_no_targets() {
+    let mut control = open(&model(&RR));
+    let one = target("10.0.0.1", Method::Nat);
+    control.set_targets(&HashSet::from([one])).unwrap();
+    let aim = control.aim(&one).unwrap();
+    control.pin(&probe(5000), &aim, 3).unwrap();
+    let used = control.store().used_servers().unwrap();
+    let control = Control::open(control.into_store(), &model(&RR)).unwrap();
+    assert!(control.store().pins().unwrap().is_empty());
+    assert_eq!((control.aim(&one), control.lingering_servers()), (None, 0));
+    assert_eq!(control.store().used_servers().unwrap(), used, "records of probes are nobody's servers");
+    assert_eq!(control.store().settings.as_ref().unwrap().flags & setting::PROBES, 0);
+    assert!(Pins::new(control.into_store()).is_empty().unwrap());
 }

@@ -4,6 +4,7 @@ use dirigent_director::direct::{self, Stage, Work};
 use dirigent_director::family::{V4, V6};
 use dirigent_director::packet::Packet as _;
 use dirigent_director::parse::Payload;
+use dirigent_director::records::link_flag;
 use dirigent_director::tables::Tables as _;
 use dirigent_director::{Action, Reason, Verdict};
 
@@ -129,6 +130,8 @@ pub fn run_slow(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
     t.stash(0);
     let verdict = match t.link(frame.ingress()).cloned() {
         None => Verdict::pass(Reason::UnusedLink),
+        // Nothing of it is taken for easy anyway.
+        Some(link) if link.flags & link_flag::PROBE != 0 => direct::direct(&mut frame, t),
         Some(link) => match direct::ethernet(&mut frame, t, &link) {
             Err(verdict) => verdict,
             Ok(Payload::Ipv4) => Stage::Slow.verdict::<V4>(),

@@ -54,6 +54,10 @@ pub struct MemoryTables {
     pub known4: HashMap<Place<Addr4>, Known>,
     /// NAT servers, IPv6.
     pub known6: HashMap<Place<Addr6>, Known>,
+    /// Pins of probes, IPv4.
+    pub pins4: HashMap<Tuple<Addr4>, Conn<Addr4>>,
+    /// Pins of probes, IPv6.
+    pub pins6: HashMap<Tuple<Addr6>, Conn<Addr6>>,
     /// First pieces of datagrams, IPv4.
     pub datagrams4: HashMap<Piece<Addr4>, Datagram>,
     /// First pieces of datagrams, IPv6.
@@ -115,6 +119,8 @@ impl MemoryTables {
             services6: HashMap::new(),
             known4: HashMap::new(),
             known6: HashMap::new(),
+            pins4: HashMap::new(),
+            pins6: HashMap::new(),
             datagrams4: HashMap::new(),
             datagrams6: HashMap::new(),
             local4: HashSet::new(),
@@ -254,6 +260,12 @@ impl Tables for MemoryTables {
         self.conns6.remove(key);
     }
 
+    fn pin4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
+        self.pins4.get(key)
+    }
+    fn pin6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
+        self.pins6.get(key)
+    }
     fn datagram4(&self, piece: &Piece<Addr4>) -> Option<&Datagram> {
         self.datagrams4.get(piece)
     }

@@ -24,6 +24,7 @@ use zerocopy::IntoBytes as _;
 pub const CLIENT_LINK: u32 = 2;
 pub const SERVER_LINK: u32 = 3;
 pub const MARK_LINK: u32 = 4;
+pub const PROBE_LINK: u32 = 9;
 /// The director's MAC on all links.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const VIP4: [u8; 4] = [192, 0, 2, 10];
@@ -173,6 +174,8 @@ pub struct Memory {
     /// Real servers by address.
     pub known4: HashMap<Place<Addr4>, Known>,
     pub known6: HashMap<Place<Addr6>, Known>,
+    pub pins4: HashMap<Tuple<Addr4>, Conn<Addr4>>,
+    pub pins6: HashMap<Tuple<Addr6>, Conn<Addr6>>,
     pub datagrams4: HashMap<Piece<Addr4>, Datagram>,
     pub datagrams6: HashMap<Piece<Addr6>, Datagram>,
     pub services: Vec<Service>,
@@ -185,6 +188,8 @@ pub struct Memory {
     pub mark_rules: Vec<MarkRule>,
     /// What comes by it was led there by its mark.
     pub mark_link: Link,
+    /// Probes come by it.
+    pub probe_link: Link,
     pub counters: RefCell<Vec<Counters>>,
     pub errors: Vec<S64>,
     pub way_back: Route,
@@ -211,6 +216,8 @@ impl Memory {
             places6: HashMap::new(),
             known4: HashMap::new(),
             known6: HashMap::new(),
+            pins4: HashMap::new(),
+            pins6: HashMap::new(),
             datagrams4: HashMap::new(),
             datagrams6: HashMap::new(),
             services: Vec::new(),
@@ -222,6 +229,7 @@ impl Memory {
             link: Link { mac, used: 1, ..Link::default() },
             mark_rules: Vec::new(),
             mark_link: Link { mac, used: 1, flags: link_flag::MARKED, ..Link::default() },
+            probe_link: Link { mac, used: 1, flags: link_flag::PROBE, ..Link::default() },
             counters: RefCell::default(),
             errors: (0..ERROR_WORDS).map(|_| S64::new(0)).collect(),
             way_back: Route::To { ifindex: CLIENT_LINK, src: mac, dst: Mac::new([2, 0, 0, 0, 0, 0xfe]) },
@@ -381,6 +389,7 @@ impl Tables for Memory {
         match ifindex {
             CLIENT_LINK | SERVER_LINK => Some(&self.link),
             MARK_LINK => Some(&self.mark_link),
+            PROBE_LINK => Some(&self.probe_link),
             _ => None,
         }
     }
@@ -431,6 +440,12 @@ impl Tables for Memory {
     }
     fn known6(&self, at: &Place<Addr6>) -> Option<&Known> {
         self.known6.get(at)
+    }
+    fn pin4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
+        self.pins4.get(key)
+    }
+    fn pin6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
+        self.pins6.get(key)
     }
     fn datagram4(&self, piece: &Piece<Addr4>) -> Option<&Datagram> {
         self.datagrams4.get(piece)

@@ -2,9 +2,13 @@
 
 mod change;
 mod edit;
+mod probed;
 
 pub use change::Asked;
 pub use edit::{Do, Edit};
+
+use probed::Probed;
+pub use probed::{ClientsPath, Leave};
 
 use super::config;
 use super::events::Events;
@@ -63,6 +67,7 @@ pub struct Director {
     /// As of the start, or the last reload.
     netfilter: Netfilter,
     interfaces: Interfaces,
+    probed: Probed,
     vips: Vips,
     since: Instant,
     /// The settings it started with, of which some need a new start to change.
@@ -128,6 +133,7 @@ impl Director {
             instance,
             kernel,
             interfaces: Interfaces::default(),
+            probed: Probed::default(),
             since: Instant::now(),
             problem: None,
             refused: Vec::new(),
@@ -156,6 +162,7 @@ impl Director {
             self.interfaces.take_over(&mut self.kernel, &self.instance, &self.model, &now)?;
         }
         self.follow_network(false)?;
+        self.probe(&self.model.clone())?;
         // Last: without the programs the host itself would answer its packets.
         self.vips.follow(&self.model)?;
         self.announce();
@@ -165,7 +172,7 @@ impl Director {
         self.failover.ready()?;
         let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?);
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
-        let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events());
+        let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events(), self.health.doubts());
         self.watch = Some(watch.map_err(|e| Failure::io("starting to look at counters", &e))?);
         for problem in self.problems()? {
             tracing::warn!("{problem}");
@@ -195,9 +202,18 @@ impl Director {
 
     /// What changed about checks comes into force.
     pub fn health_changed(&mut self, news: Vec<News>) {
+        let first = news.iter().map(|one| one.at).min();
         self.health.learn(news);
         self.settle_health();
+        if let Some(first) = first {
+            tracing::debug!("what checks say is in force {} us after it was known", first.elapsed().as_micros());
+        }
         self.health.write();
+    }
+
+    /// What is said when the director is removed.
+    pub fn farewell(&self) -> impl Future<Output = ()> + use<> {
+        self.health.farewell(&self.model)
     }
 
     /// Servers that failed or came back, in the tables. What cannot be done is tried again.
@@ -274,10 +290,14 @@ impl Director {
         let planned = self.interfaces.planned(&self.model, &snapshot);
         let xdp = with_xdp(&self.instance)?;
         let marked = self.model.settings().mark_device_inside();
-        self.tables.set_links(network::links(&planned, &xdp, marked.as_deref(), &snapshot))?;
+        let own = self.interfaces.own(marked.as_deref());
+        self.tables.set_links(network::links(&planned, &xdp, own, &snapshot))?;
         self.interfaces.follow(&mut self.kernel, &self.instance, &self.model, &snapshot, strictly)?;
         let xdp = with_xdp(&self.instance)?;
-        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, marked.as_deref(), &snapshot))?;
+        let own = self.interfaces.own(marked.as_deref());
+        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, own, &snapshot))?;
+        self.settle_sources()?;
+        self.show_ways(&self.model);
         if strictly { self.release_mark_device() } else { Ok(()) }
     }
 
@@ -312,7 +332,8 @@ impl Director {
     }
 
     fn set_destinations(&mut self) -> Result<()> {
-        let servers = config::servers(&self.model);
+        let mut servers = config::servers(&self.model);
+        servers.extend(self.probed.addresses());
         self.network.set_destinations(&servers)?;
         // All, not only the new ones: a server that came back has a new place in the tables.
         for (ip, hop) in self.network.hops() {
@@ -342,8 +363,9 @@ impl Director {
     pub fn announce(&mut self) {
         if self.vips.is_due() {
             let inside = self.model.settings().mark_device_inside();
+            let own = self.interfaces.own(inside.as_deref());
             let all = self.interfaces.all().map(|(_, used)| used.attachment.interface.as_str());
-            self.vips.announce(all.filter(|name| Some(*name) != inside.as_deref()));
+            self.vips.announce(all.filter(|name| ![own.marked, own.probes].contains(&Some(name))));
         }
     }
 

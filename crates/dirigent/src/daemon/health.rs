@@ -2,14 +2,18 @@
 //! that. The checks themselves are made on a thread of their own ([`checker`]).
 
 mod attempt;
+mod bfd;
 mod checker;
 mod job;
 mod kept;
 pub mod scripts;
 mod view;
+mod ways;
 
 pub use checker::News;
+pub use job::Along;
 pub use view::View;
+pub use ways::{Way, Ways};
 
 use super::events::Events;
 use crate::failure::Result;
@@ -55,6 +59,7 @@ pub struct Layered {
 pub struct Health {
     checker: Checker,
     scripts: Scripts,
+    ways: Ways,
     ids: HashMap<Arc<Job>, JobId>,
     /// The same, for jobs that differ only in when they are made.
     alike: HashMap<Job, JobId>,
@@ -73,12 +78,13 @@ pub struct Health {
 impl Health {
     /// Starts the threads. What an earlier daemon knew beside the maps that it left holds until a check says otherwise.
     pub fn start(instance: &Instance, took_over: bool) -> Result<Self> {
-        let scripts = Scripts::start()?;
+        let (scripts, ways) = (Scripts::start()?, Ways::default());
         let kept = Kept::of(instance.name());
         let was = if took_over { kept.read()? } else { None };
         let mut health = Self {
-            checker: Checker::start(scripts.clone())?,
+            checker: Checker::start(scripts.clone(), ways.clone())?,
             scripts,
+            ways,
             ids: HashMap::new(),
             alike: HashMap::new(),
             known: HashMap::new(),
@@ -219,7 +225,7 @@ impl Health {
 
     /// Takes news in; they come into force with [`Self::settle`].
     pub fn learn(&mut self, news: Vec<News>) {
-        for News { id, finding, known: sure } in news {
+        for News { id, finding, known: sure, .. } in news {
             let Some(known) = self.known.get_mut(&id) else { continue };
             (known.finding, known.sure) = (finding, sure);
             self.unsettled.extend(known.services.iter().copied());
@@ -287,9 +293,10 @@ impl Health {
             }
             let jobs: Vec<_> = server.health.checks.iter().map(|check| Job::of(service, server, check)).collect();
             let sure = jobs.iter().all(|job| self.of(job).is_some_and(|known| known.sure));
-            let why = state.down.as_ref().map(|(at, why)| {
-                format!("{}: {why}", jobs.get(*at).map_or_else(String::new, Job::name))
-            });
+            let why = state
+                .down
+                .as_ref()
+                .map(|(at, why)| format!("{}: {why}", jobs.get(*at).map_or_else(String::new, Job::name)));
             // What is found at the start is no change.
             let Some((was_up, was_sure)) = self.view.put(service.key, server, why.clone(), sure) else { continue };
             match &why {
@@ -333,18 +340,64 @@ impl Health {
 
     fn notify(&self, script: Option<&Script>, of: impl FnOnce() -> String) {
         if let Some(script) = script {
-            self.scripts.notify(script, of());
+            // Nobody waits for it: the director goes on.
+            drop(self.scripts.notify(script, of()));
         }
     }
 
-    /// The director stops: whom that concerns is told that all is down.
-    pub fn stop(&self, configured: &Model) {
+    /// The director is removed: whom that concerns is told that all is down. To be awaited before the end.
+    pub fn farewell(&self, configured: &Model) -> impl Future<Output = ()> + use<> {
+        let mut told = Vec::new();
+        let mut tell = |script: Option<&Script>, of: String| {
+            told.extend(script.map(|script| self.scripts.notify(script, of)));
+        };
         for service in configured.services().iter().filter(|service| service.health.notify_at_stop) {
             for server in &service.servers {
-                self.notify(server.health.notify_down.as_deref(), || format!("server {} of {}", server.name(), service.key));
+                tell(server.health.notify_down.as_deref(), format!("server {} of {}", server.name(), service.key));
             }
-            self.notify(service.health.quorum_down.as_deref(), || format!("service {}", service.key));
+            tell(service.health.quorum_down.as_deref(), format!("service {}", service.key));
         }
+        async move {
+            for one in told {
+                // It was logged how it ended.
+                let _ = one.await;
+            }
+        }
+    }
+
+    /// Servers of a Model that are checked along the real path, and whether their virtual addresses are IPv6.
+    pub fn along(configured: &Model) -> HashSet<(Along, bool)> {
+        let checks = configured.services().iter().flat_map(|service| {
+            let of = move |server: &'_ Server| {
+                let real = server.health.checks.iter().filter(|check| check.target.real_path);
+                let jobs = real.map(|check| Job::of(service, server, check));
+                jobs.filter_map(|job| Some((job.along?, job.to.is_ipv6()))).collect::<Vec<_>>()
+            };
+            service.servers.iter().flat_map(of)
+        });
+        checks.collect()
+    }
+
+    /// The ways to them.
+    pub fn set_ways(&self, path: Option<Arc<super::ClientsPath>>, to: HashMap<(Along, bool), Way>) {
+        self.ways.set(path, to);
+    }
+
+    /// Casts doubt on servers.
+    pub fn doubts(&self) -> Doubts {
+        Doubts(self.checker.orders())
+    }
+}
+
+/// Casts doubt on servers: those that stop to answer are checked at once.
+pub struct Doubts(tokio::sync::mpsc::UnboundedSender<Order>);
+
+impl Doubts {
+    /// On this one.
+    pub fn cast(&self, server: IpAddr) {
+        tracing::info!("server {server} gets packets of clients and answers none: what checks it does so at once");
+        // The checker has ended: then there is nobody to hear of it.
+        let _ = self.0.send(Order::Suspect(server));
     }
 }
 

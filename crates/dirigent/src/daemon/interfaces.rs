@@ -1,5 +1,6 @@
 //! Which interfaces the packet path is on, and what follows when interfaces come and go.
 
+use super::network::Own;
 use crate::failure::Result;
 use dirigent_config::{Mode, Model};
 use dirigent_datapath::kernel::{Attached, Attachment, Hook, Instance, Kernel, PathKind, TcKind, attached};
@@ -19,6 +20,8 @@ pub struct Used {
 #[derive(Debug, Default)]
 pub struct Interfaces {
     used: BTreeMap<u32, Used>,
+    /// What probes come by, while there are any.
+    probes: Option<String>,
 }
 
 impl Interfaces {
@@ -30,15 +33,23 @@ impl Interfaces {
     pub fn indexes(&self) -> BTreeSet<u32> {
         self.used.keys().copied().collect()
     }
+    /// The interface that probes come by is this one from now on.
+    pub fn set_probes(&mut self, name: Option<String>) {
+        self.probes = name;
+    }
+    /// Those that the director made for itself, of which one is of this name.
+    pub fn own<'a>(&'a self, marked: Option<&'a str>) -> Own<'a> {
+        Own { marked, probes: self.probes.as_deref() }
+    }
     /// The same with those that will be.
     pub fn planned(&self, model: &Model, snapshot: &Snapshot) -> BTreeSet<u32> {
-        wanted(model, snapshot).into_keys().chain(self.indexes()).collect()
+        self.wanted(model, snapshot).into_keys().chain(self.indexes()).collect()
     }
 
     /// What an earlier daemon was attached to and the configuration does not ask for now: left where interfaces are named,
     /// kept where they are chosen (a route that is away for the moment must not break connections).
     pub fn take_over(&mut self, kernel: &mut Kernel, instance: &Instance, model: &Model, all: &Snapshot) -> Result<()> {
-        let wanted = wanted(model, all);
+        let wanted = self.wanted(model, all);
         let found: BTreeSet<u32> = in_use(instance)?.iter().filter(|a| a.alive).map(|a| a.ifindex).collect();
         for index in found.into_iter().filter(|index| !wanted.contains_key(index)) {
             let Some(link) = all.links.get(&index) else { continue };
@@ -80,7 +91,7 @@ impl Interfaces {
             }
             stays
         });
-        let wanted = wanted(model, snapshot);
+        let wanted = self.wanted(model, snapshot);
         self.rename(snapshot);
         let stay: BTreeSet<u32> = wanted.keys().copied().collect();
         let new = wanted.keys().any(|index| !self.used.contains_key(index));
@@ -130,13 +141,14 @@ impl Interfaces {
             all.entry(*index).or_insert_with(|| (used.attachment.interface.clone(), used.why.clone()));
         }
         let (mode, inside) = (model.settings().mode, model.settings().mark_device_inside());
-        let of_marks = |name: &str| inside.as_deref() == Some(name);
-        // Apart: no packet leaves by it, and of marks tc alone knows.
-        let (of_marks, names): (Vec<_>, Vec<_>) =
-            all.values().map(|(n, _)| n.as_str()).partition(|name| of_marks(name));
+        // Apart: no packet of a client leaves by them, and of marks and probes tc alone knows.
+        let own = |name: &str| [inside.as_deref(), self.probes.as_deref()].contains(&Some(name));
+        let (own, names): (Vec<_>, Vec<_>) = all.values().map(|(n, _)| n.as_str()).partition(|name| own(name));
         let mut attached = kernel.attach(&with(&names, mode), TcKind::Auto)?;
-        for attachment in kernel.attach(&with(&of_marks, Mode::Tc), TcKind::Auto)? {
-            let reason = format!("{}: tc, because XDP sees no marks", attachment.interface);
+        for attachment in kernel.attach(&with(&own, Mode::Tc), TcKind::Auto)? {
+            let of_probes = self.probes.as_ref() == Some(&attachment.interface);
+            let why = if of_probes { "XDP leaves probes to it" } else { "XDP sees no marks" };
+            let reason = format!("{}: tc, because {why}", attachment.interface);
             attached.push(Attachment { reason, ..attachment });
         }
         for attachment in attached {
@@ -149,6 +161,21 @@ impl Interfaces {
         // Where clients on the director itself would meet its own closed ports: guarded, not in use.
         kernel.attach(&[("lo", Mode::Tc)], TcKind::Auto)?;
         Ok(())
+    }
+}
+
+impl Interfaces {
+    /// Number, name and reasons of each interface that the configuration asks for, or that the director made, and that
+    /// is there.
+    fn wanted(&self, model: &Model, snapshot: &Snapshot) -> BTreeMap<u32, (String, Vec<String>)> {
+        let mut all = wanted(model, snapshot);
+        if let Some(link) = self.probes.as_deref().and_then(|name| snapshot.link_named(name)) {
+            all.insert(
+                link.index,
+                (link.name.clone(), vec!["health checks along the clients' path come by it".into()]),
+            );
+        }
+        all
     }
 }
 

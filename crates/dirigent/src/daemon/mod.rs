@@ -23,9 +23,10 @@ pub use lock::{DIRECTORY, Lock, lock_path};
 use crate::failure::{Failure, Result};
 use crate::print::count;
 use director::{Asked, Director};
+pub use director::{ClientsPath, Leave};
 use dirigent_api::{Changed, Event, Guard};
 use dirigent_datapath::kernel::{self, Instance};
-use dirigent_net::{Watcher, mark_device};
+use dirigent_net::{Watcher, mark_device, probe};
 pub use interfaces::in_use;
 pub use server::openapi;
 use server::{Ask, Change, Listeners, Operators, Served, Tls};
@@ -40,6 +41,8 @@ use tokio::sync::mpsc;
 const TIDY: Duration = Duration::from_secs(1);
 /// Between two announcements of a new virtual address.
 const ANNOUNCE: Duration = Duration::from_millis(500);
+/// Scripts that are told of a director's end have this time.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// Operations of one change that the log tells.
 const TOLD: usize = 100;
 
@@ -113,6 +116,9 @@ pub fn remove(instance: &Instance) -> Result<Changed> {
     // First: without the programs what is led there would come back to it again and again.
     let devices = mark_device::release(instance.name(), None)?;
     let mut operations: Vec<_> = devices.iter().map(|name| format!("removed the device {name}")).collect();
+    if probe::release(instance.name())? {
+        operations.push("removed the interface of health checks along the clients' path".to_owned());
+    }
     let gone = kernel::detach_all(instance)?;
     operations.extend(gone.iter().map(|a| format!("detached {} of interface {}", a.hook, a.ifindex)));
     operations.push("removed the maps, with all connections and counters".to_owned());
@@ -146,6 +152,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
             news = director.health.news() => director.health_changed(news),
             Some(ask) = asked.recv() => {
                 if answer(director, ask).is_break() {
+                    let _ = tokio::time::timeout(FAREWELL, director.farewell()).await;
                     return Ok(());
                 }
             }

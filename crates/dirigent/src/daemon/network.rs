@@ -18,6 +18,17 @@ pub struct LinkFacts {
     pub xdp: bool,
     /// Whether its packets were led there by netfilter's marks.
     pub marked: bool,
+    /// Whether probes come by it, and nothing else.
+    pub probes: bool,
+}
+
+/// Interfaces that the director makes for itself, by name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Own<'a> {
+    /// What netfilter's marks lead packets to.
+    pub marked: Option<&'a str>,
+    /// What probes come by.
+    pub probes: Option<&'a str>,
 }
 
 /// A server's next hop as an event.
@@ -31,17 +42,11 @@ pub fn reached(ip: IpAddr, hop: &NextHop) -> Event {
     Event::Server { address: ip.to_string(), up, why: why.to_owned() }
 }
 
-/// These interfaces, as far as they are there; on those of `xdp` our XDP program is attached, and netfilter's marks lead
-/// packets to the one called `marked`.
-pub fn links(
-    used: &BTreeSet<u32>,
-    xdp: &BTreeSet<u32>,
-    marked: Option<&str>,
-    snapshot: &Snapshot,
-) -> BTreeMap<u32, LinkFacts> {
+/// These interfaces, as far as they are there; on those of `xdp` our XDP program is attached.
+pub fn links(used: &BTreeSet<u32>, xdp: &BTreeSet<u32>, own: Own<'_>, snapshot: &Snapshot) -> BTreeMap<u32, LinkFacts> {
     let used = snapshot.links.values().filter(|link| used.contains(&link.index));
     let facts = |Link { index, mac, name, .. }: &Link| {
-        let (index, marked) = (*index, Some(name.as_str()) == marked);
+        let (index, name) = (*index, Some(name.as_str()));
         // The kernel lists an interface's primary address first.
         let of = |ipv6: bool| {
             let mut own = snapshot.addresses.iter().filter(|a| a.ifindex == index && a.ip.is_ipv6() == ipv6);
@@ -49,7 +54,8 @@ pub fn links(
         };
         let v4 = of(false).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
         let v6 = of(true).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
-        LinkFacts { mac: mac.unwrap_or_default(), v4, v6, xdp: xdp.contains(&index), marked }
+        let (marked, probes) = (name == own.marked, name == own.probes);
+        LinkFacts { mac: mac.unwrap_or_default(), v4, v6, xdp: xdp.contains(&index), marked, probes }
     };
     used.map(|link| (link.index, facts(link))).collect()
 }

@@ -1,20 +1,23 @@
 //! How fast counters grow: the daemon looks at them every two seconds, as IPVS's estimator does.
 
 use super::events::Events;
+use super::health::Doubts;
 use crate::failure::Result;
 use dirigent_api::Event;
 use dirigent_datapath::control::report::Growth;
 use dirigent_datapath::control::tally::{self, Estimator, Tally};
 use dirigent_datapath::control::{KernelStore, Store};
-use dirigent_director::records::Counters;
+use dirigent_director::records::{Counters, kind, server_flag};
 use dirigent_director::verdict::{Reason, ReasonKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two looks (ipvs-semantics §8.2).
 const PERIOD: Duration = Duration::from_secs(2);
+/// Its protocol number.
+const TCP: u8 = dirigent_wire::ip::proto::TCP;
 
 /// Estimators of all that is counted, by index.
 #[derive(Clone, Debug, Default)]
@@ -96,13 +99,13 @@ pub struct Watch(#[expect(dead_code, reason = "closed by being dropped")] Sender
 
 impl Watch {
     /// Looks at these tables from now on. What was counted before is no growth.
-    pub fn start(store: KernelStore, rates: Rates, events: Events) -> std::io::Result<Self> {
+    pub fn start(store: KernelStore, rates: Rates, events: Events, doubts: Doubts) -> std::io::Result<Self> {
         let (running, ended) = channel();
         std::thread::Builder::new().name("rates".into()).spawn(move || {
             if let Err(error) = rates.begin(&store) {
                 tracing::error!("reading counters: {error}");
             }
-            let mut drops = Drops::default();
+            let (mut drops, mut silence) = (Drops::default(), Silence::default());
             let mut next = Instant::now() + PERIOD;
             while ended.recv_timeout(next.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
                 if let Err(error) = rates.look(&store) {
@@ -110,6 +113,9 @@ impl Watch {
                 }
                 if let Err(error) = drops.look(&store, &events) {
                     tracing::error!("reading counters: {error}");
+                }
+                if let Err(error) = silence.look(&store, &doubts) {
+                    tracing::error!("looking for servers that do not answer: {error}");
                 }
                 next += PERIOD;
             }
@@ -140,6 +146,32 @@ impl Drops {
                 events.tell(Event::Drops { reason, text, per_second });
             }
         }
+        Ok(())
+    }
+}
+
+/// Servers' counters as of the last look.
+#[derive(Default)]
+struct Silence(HashMap<u32, (Identity, Counters)>);
+
+impl Silence {
+    /// Casts doubt on NAT servers that got packets of TCP since the last look and answered nothing at all: their answers
+    /// come by here. Of other methods no answers are seen, and what else is sent need not be answered.
+    fn look(&mut self, store: &KernelStore, doubts: &Doubts) -> Result<()> {
+        let mut now = HashMap::new();
+        for (index, counters) in tally::read(store, std::iter::empty())?.servers {
+            let record = store.server(index)?;
+            let identity = (record.addr, record.port.get());
+            if let Some((_, before)) = self.0.get(&index).filter(|(was, _)| *was == identity) {
+                let silent = counters.out_packets == before.out_packets && counters.in_packets > before.in_packets;
+                if silent && record.method == kind::NAT_REQUEST && record.protocol == TCP {
+                    let ipv6 = record.flags.load() & server_flag::IPV6 != 0;
+                    doubts.cast(dirigent_datapath::control::address(&record.addr, ipv6));
+                }
+            }
+            now.insert(index, (identity, counters));
+        }
+        self.0 = now;
         Ok(())
     }
 }

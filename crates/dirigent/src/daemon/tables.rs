@@ -6,14 +6,14 @@ use super::size;
 use crate::failure::Result;
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::words;
-use dirigent_datapath::control::{Control, KernelStore, PAUSE, Store, Sweep};
+use dirigent_datapath::control::{Aim, Control, KernelStore, PAUSE, Store, Sweep, Target};
 use dirigent_datapath::kernel::Kernel;
 use dirigent_datapath::memory::LocalNet;
 use dirigent_director::records::{LINKS, Link, NextHop, hop, link_flag, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_net::NextHopState;
 use dirigent_wire::{Addr4, Addr6, Mac};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +39,8 @@ impl Tables {
         tables.local = tables.control.store().locals()?.into_iter().collect();
         // Of an earlier daemon: unused until they are found in use again.
         for index in 1..LINKS {
-            tables.links.insert(index, LinkFacts { mac: [0; 6], v4: None, v6: None, xdp: false, marked: false });
+            let unused = LinkFacts { mac: [0; 6], v4: None, v6: None, xdp: false, marked: false, probes: false };
+            tables.links.insert(index, unused);
         }
         Ok(tables)
     }
@@ -74,6 +75,21 @@ impl Tables {
             ..NextHop::default()
         };
         Ok(self.control.set_next_hop(ip, &record)?)
+    }
+
+    /// The servers that are probed along the clients' path.
+    pub fn set_targets(&mut self, targets: &HashSet<Target>) -> Result<()> {
+        Ok(self.control.set_targets(targets)?)
+    }
+
+    /// What pins to such a server need to know.
+    pub fn aim(&self, target: &Target) -> Option<Aim> {
+        self.control.aim(target)
+    }
+
+    /// This host's address on the way to a server.
+    pub fn source_towards(&self, server: IpAddr) -> Option<IpAddr> {
+        self.control.source_towards(server)
     }
 
     /// This host's addresses.
@@ -143,7 +159,8 @@ fn record(facts: &LinkFacts) -> Link {
     let Addr4(addr4) = Addr4::new(facts.v4.map_or([0; 4], |ip| ip.octets()));
     let Addr6(addr6) = Addr6::new(facts.v6.map_or([0; 16], |ip| ip.octets()));
     let bit = |set, bit| if set { bit } else { 0 };
-    let flags = bit(facts.xdp, link_flag::XDP) | bit(facts.marked, link_flag::MARKED);
+    let flags =
+        bit(facts.xdp, link_flag::XDP) | bit(facts.marked, link_flag::MARKED) | bit(facts.probes, link_flag::PROBE);
     Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, flags }
 }
 

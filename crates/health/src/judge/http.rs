@@ -253,11 +253,8 @@ mod tests {
             (None, Some("b.example"), false, "10.0.0.2:8080", "b.example"),
             (Some("a.example"), Some("b.example"), false, "10.0.0.2:8080", "a.example"),
         ] {
-            let check = Http {
-                virtual_host: general.map(str::to_owned),
-                tls: tls.then(Tls::default),
-                ..Http::default()
-            };
+            let check =
+                Http { virtual_host: general.map(str::to_owned), tls: tls.then(Tls::default), ..Http::default() };
             assert_eq!(host(&check, &request(own), server.parse().unwrap()), expected);
         }
     }

@@ -12,7 +12,7 @@ pub fn checks(data: &[u8]) {
     let Some((&[pieces, end], answer)) = data.split_first_chunk() else { return };
     let end = [None, Some(End::Clean), Some(End::Cut)][usize::from(end) % 3];
     for expected in expectations() {
-        same_in_pieces(|| http::Exchange::new(Vec::new(), expected.clone()), answer, pieces, end);
+        body_in_pieces(expected, answer, pieces, end);
     }
     same_in_pieces(|| smtp::Exchange::new("lb.example"), answer, pieces, end);
 
@@ -101,7 +101,7 @@ fn expectations() -> &'static [http::Expected] {
     EXPECTED.get_or_init(|| {
         let regex = Some(Regex { pattern: "^a.*z$".into(), ..Regex::default() });
         let digest = Some("d41d8cd98f00b204e9800998ecf8427e".to_owned());
-        let tls = Http { tls: Some(Tls { sni: None, close_notify: true }), ..Http::default() };
+        let tls = Http { tls: Some(Tls { close_notify: true, ..Tls::default() }), ..Http::default() };
         let of = |check: &Http, regex, digest| {
             http::Expected::new(check, &Request { regex, digest, ..Request::default() }).unwrap()
         };
@@ -113,6 +113,23 @@ fn expectations() -> &'static [http::Expected] {
             of(&tls, regex, digest),
         ]
     })
+}
+
+/// The same of a body, which a library takes out of an HTTP answer.
+fn body_in_pieces(expected: &http::Expected, body: &[u8], seed: u8, end: Option<End>) {
+    let status = [200, 204, 302, 503][usize::from(seed) % 4];
+    let verdict = |pieces: usize| {
+        let mut answer = http::Answer::new(expected.clone(), status);
+        body.chunks(pieces.max(1)).for_each(|piece| answer.on_body(piece));
+        if let Some(end) = end {
+            answer.on_whole();
+            answer.on_end(end);
+        }
+        answer.verdict().cloned()
+    };
+    let whole = verdict(body.len());
+    assert_eq!(verdict(usize::from(seed)), whole);
+    whole.iter().for_each(bounded);
 }
 
 /// The verdict on all at once is that on pieces, of a length that varies from `seed` on.

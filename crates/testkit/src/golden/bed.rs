@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use dirigent_datapath::control::words;
 use dirigent_datapath::memory::{LocalNet, Routes, Target};
 use dirigent_director::family::Address as _;
-use dirigent_director::records::{Link, NextHop, hop, tunnel};
+use dirigent_director::records::{Link, NextHop, hop, link_flag, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_wire::{Addr4, Addr6};
 
@@ -18,28 +18,40 @@ pub enum Side {
     C,
     /// Of the servers: r0.
     R,
+    /// Of probes: p0. Of no recording.
+    P,
 }
 
 impl Side {
-    /// Both.
+    /// Both that have networks behind them.
     pub const ALL: [Self; 2] = [Self::C, Self::R];
+    /// With that of probes.
+    pub const EVERY: [Self; 3] = [Self::C, Self::R, Self::P];
     /// As recordings call it.
     pub fn name(self) -> &'static str {
-        if self == Self::C { "c" } else { "r" }
+        match self {
+            Self::C => "c",
+            Self::R => "r",
+            Self::P => "p",
+        }
     }
     /// The MAC of the director's interface.
     pub fn mac(self) -> [u8; 6] {
-        if self == Self::C { [2, 0, 0, 0, 0, 1] } else { [2, 0, 0, 0, 1, 0] }
+        match self {
+            Self::C => [2, 0, 0, 0, 0, 1],
+            Self::R => [2, 0, 0, 0, 1, 0],
+            Self::P => [2, 0, 0, 0, 2, 0],
+        }
     }
     /// Number of the interface, where there is no real one.
     pub fn ifindex(self) -> u32 {
-        if self == Self::C { 2 } else { 3 }
+        2 + self as u32
     }
     /// The side of an interface number.
     pub fn of_ifindex(ifindex: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|side| side.ifindex() == ifindex)
+        Self::EVERY.into_iter().find(|side| side.ifindex() == ifindex)
     }
-    /// The addresses of the interface.
+    /// The addresses of the interface, if it has any.
     pub fn addresses(self) -> [IpAddr; 2] {
         let [four, six] = if self == Self::C { ["10.0.0.1", "fd00::1"] } else { ["10.1.0.1", "fd00:1::1"] };
         [address(four), address(six)]
@@ -96,7 +108,7 @@ pub struct Bed {
     pub nets: BTreeSet<LocalNet>,
     /// How many servers there are.
     servers: u8,
-    ifindex: [u32; 2],
+    ifindex: [u32; 3],
     further: Vec<String>,
     plan: Vec<(IpAddr, u8, Option<Hop>)>,
 }
@@ -125,7 +137,7 @@ impl Bed {
             locals.push(address(&format!("192.0.2.{n}")));
             locals.push(address(&format!("2001:db8::{n}")));
         }
-        let ifindex = Side::ALL.map(Side::ifindex);
+        let ifindex = Side::EVERY.map(Side::ifindex);
         let mut bed = Self {
             routes: Routes::default(),
             mtu_c,
@@ -141,8 +153,8 @@ impl Bed {
         Ok(bed)
     }
     /// The same with real interface numbers.
-    pub fn with_ifindex(mut self, c: u32, r: u32) -> Result<Self, String> {
-        self.ifindex = [c, r];
+    pub fn with_ifindex(mut self, ifindex: [u32; 3]) -> Result<Self, String> {
+        self.ifindex = ifindex;
         self.routes = Routes::default();
         self.fill()?;
         Ok(self)
@@ -158,7 +170,7 @@ impl Bed {
     }
     /// The side of an interface.
     pub fn side(&self, ifindex: u32) -> Option<Side> {
-        Side::ALL.into_iter().find(|side| self.ifindex(*side) == ifindex)
+        Side::EVERY.into_iter().find(|side| self.ifindex(*side) == ifindex)
     }
     /// MTU of an interface.
     pub fn mtu(&self, side: Side) -> u32 {
@@ -342,6 +354,9 @@ impl Bed {
     /// The record of an interface.
     pub fn link(&self, side: Side) -> Link {
         let mut link = Link { mac: dirigent_wire::Mac::new(side.mac()), used: 1, ..Link::default() };
+        if side == Side::P {
+            return Link { flags: link_flag::PROBE, ..link };
+        }
         for address in side.addresses() {
             match address {
                 IpAddr::V4(a) => link.addr4 = Addr4::new(a.octets()).0,

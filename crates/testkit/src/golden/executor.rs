@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use dirigent_api::{Connection, Stats, Timeouts};
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::tally::Tally;
+use dirigent_datapath::control::{Flow, Target};
 use dirigent_director::Verdict;
 
 use super::bed::{Bed, Side};
@@ -43,6 +44,8 @@ pub trait Executor {
     fn set_up(&mut self, bed: &Bed, model: &Model) -> Result<(), String>;
     /// Changes the running director.
     fn change(&mut self, plan: &Plan) -> Result<(), String>;
+    /// Has these servers probed, and these probes of them pinned, instead of those before; says of each whether it is.
+    fn probe(&mut self, probes: &[(Flow, Target)]) -> Result<Vec<bool>, String>;
     /// A frame comes in. The verdict where it can be known.
     fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String>;
     /// Time passes without a packet, and the sweep comes by: (gone, still alive).

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use dirigent_api::{Connection, Stats, Timeouts};
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::tally::Tally;
-use dirigent_datapath::control::{Control, KernelStore, Store as _};
+use dirigent_datapath::control::{Control, Flow, KernelStore, Store as _, Target};
 use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
 use dirigent_director::records::{LAYOUT_VERSION, Link};
 use dirigent_director::verdict::ReasonKind;
@@ -188,6 +188,8 @@ pub(crate) fn namespace(bed: &Bed) -> Result<Bed, String> {
         add(format!("ip addr add {four}/{} dev {name}", if side == Side::C { 30 } else { 24 }));
         add(format!("ip addr add {six}/64 dev {name} nodad"));
     }
+    add(format!("ip link add p0 address {} type veth peer name pw", mac(Side::P.mac())));
+    add("ip link set p0 up; ip link set pw up".into());
     for local in bed.locals.iter().filter(|a| !Side::ALL.iter().any(|side| side.addresses().contains(a))) {
         add(format!("ip addr add {local}/{} dev lo", if local.is_ipv4() { "32" } else { "128 nodad" }));
     }
@@ -200,7 +202,7 @@ pub(crate) fn namespace(bed: &Bed) -> Result<Bed, String> {
         add(format!("ip {}", route.trim().trim_start_matches("ip ")));
     }
     sh(&script)?;
-    bed.clone().with_ifindex(ifindex("c0")?, ifindex("r0")?)
+    bed.clone().with_ifindex([ifindex("c0")?, ifindex("r0")?, ifindex("p0")?])
 }
 
 impl World {
@@ -210,7 +212,7 @@ impl World {
         let (bed, kernel, store) = match self.running.take() {
             Some(Running { programs: Programs { bed: old, kernel }, control, .. }) => {
                 let mut store = tables::empty(control)?;
-                for side in Side::ALL {
+                for side in Side::EVERY {
                     store.put_link(old.ifindex(side), &Link::default()).map_err(text)?;
                 }
                 (if old.same_as(bed) { old } else { namespace(bed)? }, kernel, store)
@@ -341,7 +343,7 @@ impl Programs {
 
 /// The side of a frame's source MAC.
 fn from(frame: &[u8]) -> Option<Side> {
-    Side::ALL.into_iter().find(|side| frame.get(6..12) == Some(&side.mac()[..]))
+    Side::EVERY.into_iter().find(|side| frame.get(6..12) == Some(&side.mac()[..]))
 }
 
 /// A finished frame: the side is that of its source MAC.
@@ -368,6 +370,13 @@ impl Executor for InKernel {
         self.ask(move |world| {
             let Running { programs: Programs { bed, .. }, control, .. } = world.running()?;
             tables::change(control, bed, &plan)
+        })
+    }
+    fn probe(&mut self, probes: &[(Flow, Target)]) -> Result<Vec<bool>, String> {
+        let probes = probes.to_vec();
+        self.ask(move |world| {
+            let Running { programs: Programs { bed, .. }, control, .. } = world.running()?;
+            tables::probe(control, bed, &probes)
         })
     }
     fn sweep_after(&mut self, seconds: u32) -> Result<(u64, u64), String> {

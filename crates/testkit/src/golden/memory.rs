@@ -2,8 +2,8 @@
 
 use dirigent_api::{Connection, Stats, Timeouts};
 use dirigent_config::{Model, Plan, ServiceKey};
-use dirigent_datapath::control::Control;
 use dirigent_datapath::control::tally::Tally;
+use dirigent_datapath::control::{Control, Flow, Target};
 use dirigent_datapath::memory::{self, Capacity, Incoming, MemoryTables, Outcome};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{NextHop, tunnel};
@@ -104,6 +104,10 @@ impl Executor for Memory {
     fn change(&mut self, plan: &Plan) -> Result<(), String> {
         let (bed, control) = self.running()?;
         tables::change(control, bed, plan)
+    }
+    fn probe(&mut self, probes: &[(Flow, Target)]) -> Result<Vec<bool>, String> {
+        let (bed, control) = self.running()?;
+        tables::probe(control, bed, probes)
     }
     fn sweep_after(&mut self, seconds: u32) -> Result<(u64, u64), String> {
         tables::sweep_after(self.running()?.1, seconds)

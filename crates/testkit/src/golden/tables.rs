@@ -1,13 +1,14 @@
 //! A director's tables, in memory and in the kernel alike: set up, changed and read by
 //! what the daemon uses.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use dirigent_api::{Stats, Timeouts};
 use dirigent_config::{Model, Op, Plan, ServiceKey};
 use dirigent_datapath::control::report::{Growth, Report};
 use dirigent_datapath::control::tally::{self, Tally};
-use dirigent_datapath::control::{Connection, Control, Store, Sweep, connections};
+use dirigent_datapath::control::{Connection, Control, Error, Flow, Store, Sweep, Target, connections};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{NextHop, Server, Service, server_flag};
 use dirigent_director::schedule;
@@ -29,7 +30,7 @@ pub fn text<E: std::fmt::Display>(e: E) -> String {
 
 /// The tables as the Model says, on this bed.
 pub fn set_up<S: Store>(mut store: S, bed: &Bed, model: &Model) -> Result<Control<S>, String> {
-    for side in Side::ALL {
+    for side in Side::EVERY {
         store.put_link(bed.ifindex(side), &bed.link(side)).map_err(text)?;
     }
     for local in &bed.locals {
@@ -45,6 +46,7 @@ pub fn set_up<S: Store>(mut store: S, bed: &Bed, model: &Model) -> Result<Contro
 
 /// Takes everything out of the tables. What is left of connections by then is an error.
 pub fn empty<S: Store>(mut control: Control<S>) -> Result<S, String> {
+    control.set_targets(&HashSet::new()).map_err(text)?;
     control.change_to(&Model::default()).map_err(text)?;
     let (mut gone, mut alive) = sweep_at(&mut control, EVER_S)?;
     // A template outlives its connections, and one of them is FTP's, which outlives its data's.
@@ -77,6 +79,25 @@ pub fn change<S: Store>(control: &mut Control<S>, bed: &Bed, plan: &Plan) -> Res
         }
     }
     control.apply(plan).map_err(text)
+}
+
+/// Has these servers probed, and these probes of them pinned, instead of those before; says of each whether it is.
+pub fn probe<S: Store>(control: &mut Control<S>, bed: &Bed, probes: &[(Flow, Target)]) -> Result<Vec<bool>, String> {
+    control.set_targets(&HashSet::new()).map_err(text)?;
+    for (_, target) in probes {
+        control.set_next_hop(target.address, &bed.next_hop(target.address)).map_err(text)?;
+    }
+    control.set_targets(&probes.iter().map(|(_, target)| *target).collect()).map_err(text)?;
+    let link = bed.ifindex(Side::P);
+    let mut pin = |(flow, target): &(Flow, Target)| {
+        let aim = control.aim(target).ok_or("a target without a record")?;
+        match control.pin(flow, &aim, link) {
+            Ok(_) => Ok(true),
+            Err(Error::NotPinned { .. }) => Ok(false),
+            Err(error) => Err(text(error)),
+        }
+    };
+    probes.iter().map(&mut pin).collect()
 }
 
 /// Moves the packet path's clock, and sweeps on the way: (gone, still alive in the end).

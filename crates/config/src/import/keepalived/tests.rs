@@ -90,7 +90,7 @@ bfd_instance b {
     persistence_granularity 255.255.255.0
     quorum 2
     hysteresis 1
-    quorum_up "/bin/up 'a b' c" root
+    quorum_up "/bin/up 'a b' c" ops
     inhibit_on_failure
     alpha
     virtualhost example.com
@@ -176,7 +176,7 @@ mask = "255.255.255.0"
 on_failure = "quiesce"
 quorum = 2
 hysteresis = 1
-quorum_up = { command = ["/bin/up", "a b", "c"], user = "root" }
+quorum_up = { command = ["/bin/up", "a b", "c"], user = "ops" }
 
 [service.health.sorry]
 address = "10.0.0.99:80"

@@ -112,9 +112,18 @@ pub fn script(node: &Node, user: &(Option<String>, Option<String>), said: &mut S
         return None;
     }
     let own = rights(node.values.get(1..).unwrap_or_default());
+    if own.0.as_deref() == Some("root") {
+        said.note(node, NOT_AS_ROOT);
+    }
     let (user, group) = if own.0.is_some() { own } else { user.clone() };
-    Some(Script { command, user, group })
+    // Root's group goes with root.
+    let user = user.filter(|user| user != "root");
+    Some(Script { command, group: group.filter(|_| user.is_some()), user })
 }
+
+/// Why what was to run as root does not.
+pub const NOT_AS_ROOT: &str = "no script runs as root: it runs as an unprivileged user, without any right; what needs root: run it by a \
+                               timer of systemd's, let it write a number into a file, and look at that by FILE_CHECK or track_file";
 
 /// `USER [:][GROUP]`.
 pub fn rights(words: &[String]) -> (Option<String>, Option<String>) {

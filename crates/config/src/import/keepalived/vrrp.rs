@@ -220,6 +220,8 @@ struct Importer<'i> {
     globals: &'i Globals,
     said: &'i mut Said,
     placed: Placed,
+    /// What is tracked by a weight of its own without a word about `reverse`: that is the tracked thing's.
+    inherits: Vec<(&'static str, usize, &'static str, usize)>,
     /// Where tables begin.
     begun: HashMap<(&'static str, usize), Place>,
 }
@@ -228,7 +230,7 @@ struct Importer<'i> {
 pub fn failover(nodes: &[Node], globals: &Globals, files: &[FileOf], said: &mut Said) -> Failover {
     let defaults = &globals.vrrp;
     let mut failover = defaults.general.clone();
-    let mut i = Importer { globals, said, placed: Placed::new(), begun: HashMap::new() };
+    let mut i = Importer { globals, said, placed: Placed::new(), inherits: Vec::new(), begun: HashMap::new() };
     let mut garps = Vec::new();
     for node in nodes {
         match node.keyword.as_str() {
@@ -262,6 +264,7 @@ pub fn failover(nodes: &[Node], globals: &Globals, files: &[FileOf], said: &mut 
         i.garp_group(node, &mut failover.routers);
     }
     i.used(nodes, files, &mut failover);
+    i.reversed(&mut failover);
     i.sync(nodes, &mut failover);
     i.fifos(&mut failover);
     i.mail(&mut failover);
@@ -320,6 +323,7 @@ impl Importer<'_> {
         if d.least {
             (r.announce.delay, r.announce.repeat) = (Duration::ZERO, 1);
         }
+        let all = r.announce.clone();
         let mut own = Own::default();
         for n in node.inside() {
             let key = self.keyword(n, &mut r, &mut own, at);
@@ -338,7 +342,17 @@ impl Importer<'_> {
         r.v3_checksum_as_v2 = checksum;
         let group = if r.ipv6 { d.multicast6 } else { d.multicast4 };
         r.multicast = r.multicast.or(group.filter(|_| r.peers.is_empty()));
-        r.accept = own.accept.unwrap_or(!r.strict);
+        // Where an instance says nothing of them they follow global_defs, not its own other ones.
+        let (delay, repeat) = (all.lower_prio_delay.unwrap_or(all.delay), all.lower_prio_repeat.unwrap_or(all.repeat));
+        let a = &mut r.announce;
+        a.lower_prio_delay = a.lower_prio_delay.or((delay != a.delay).then_some(delay));
+        a.lower_prio_repeat = a.lower_prio_repeat.or((repeat != a.repeat).then_some(repeat));
+        r.accept = own.accept.unwrap_or(!r.strict || r.priority == 255);
+        if r.strict {
+            // A lower master's advert is neither answered nor the reason of announcements.
+            r.lower_prio_no_advert = true;
+            (r.announce.lower_prio_delay, r.announce.lower_prio_repeat) = (Some(Duration::ZERO), Some(0));
+        }
         if let Some(mac) = &mut r.virtual_mac {
             let name = d.vmac_prefix.as_ref().map(|prefix| format!("{prefix}.{}", r.vrid));
             mac.name = mac.name.take().or(name);
@@ -594,6 +608,9 @@ impl Importer<'_> {
         for one in n.inside() {
             let most = if ["files", "processes"].contains(&key) { MAX_COUNT_WEIGHT } else { MAX_TRACK_WEIGHT };
             if let Some(found) = tracked(one, most, self.said) {
+                if found.weight.is_some() && one.value(2).is_none() {
+                    self.inherits.push((tracks, at, key, list.len()));
+                }
                 list.push(found);
                 self.placed.entry((tracks, at, key)).or_default().push(one.place.clone());
             }
@@ -615,9 +632,13 @@ impl Importer<'_> {
             "notify_backup" => ("backup", &mut notify.backup),
             "notify_fault" => ("fault", &mut notify.fault),
             "notify_stop" => ("stop", &mut notify.stop),
-            "notify_deleted" => ("deleted", &mut notify.deleted),
+            "notify_deleted" if !n.values.is_empty() => ("deleted", &mut notify.deleted),
             "notify_master_rx_lower_pri" => ("lower_prio", &mut notify.lower_prio),
             "notify" => ("all", &mut notify.all),
+            "notify_deleted" => {
+                self.said.note(n, "of a virtual router that a reload removes, DELETED is told anyway");
+                return true;
+            }
             "notify_priority_changes" => {
                 notify.priority_changes = boolean(n, self.said).unwrap_or(false);
                 return true;
@@ -906,6 +927,38 @@ impl Importer<'_> {
             let (weight, reverse) = number.unwrap_or_default();
             let (target, bfd) = (target.clone(), bfd.clone());
             failover.bfd.push(BfdSession { name: name.clone(), target, bfd, weight, reverse });
+        }
+    }
+
+    fn reversed(&mut self, failover: &mut Failover) {
+        for (table, at, key, item) in std::mem::take(&mut self.inherits) {
+            let track = match table {
+                "[router.track]" => failover.routers.get_mut(at).map(|r| &mut r.track),
+                _ => failover.groups.get_mut(at).map(|g| &mut g.track),
+            };
+            let Some(track) = track else { continue };
+            let (list, reversed): (_, Vec<&str>) = match key {
+                "scripts" => {
+                    let all = failover.scripts.iter().filter(|one| one.reverse).map(|one| one.name.as_str());
+                    (&mut track.scripts, all.collect())
+                }
+                "files" => {
+                    let all = failover.files.iter().filter(|one| one.reverse).map(|one| one.name.as_str());
+                    (&mut track.files, all.collect())
+                }
+                "processes" => {
+                    let all = failover.processes.iter().filter(|one| one.reverse).map(|one| one.name.as_str());
+                    (&mut track.processes, all.collect())
+                }
+                "bfd" => {
+                    let all = failover.bfd.iter().filter(|one| one.reverse).map(|one| one.name.as_str());
+                    (&mut track.bfd, all.collect())
+                }
+                _ => continue,
+            };
+            if let Some(one) = list.get_mut(item) {
+                one.reverse = reversed.contains(&one.name.as_str());
+            }
         }
     }
 

@@ -321,8 +321,11 @@ impl Director {
         let mut plan = Plan::between(&was, &layered.model);
         plan.ops.extend(unchanged(&layered.model, edited, &plan));
         self.model = new;
-        if let Err(mut failure) = self.go(&plan, interfaces_differ) {
+        let gone = self.probe(&self.model.clone()).and_then(|()| self.go(&plan, interfaces_differ));
+        if let Err(mut failure) = gone {
             self.model = old;
+            // What was made for new checks is taken back with them.
+            failure.problems.extend(self.probe(&self.model.clone()).err().into_iter().flat_map(|f| f.problems));
             let back = Plan::between(self.tables.model(), &was);
             if let Err(second) = self.go(&back, interfaces_differ) {
                 failure.problems.extend(second.problems);

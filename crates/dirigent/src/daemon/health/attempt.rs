@@ -9,6 +9,7 @@ mod tls;
 
 use super::job::Job;
 use super::scripts::Scripts;
+use super::ways::Ways;
 use connect::Stream;
 use dirigent_config::health::Probe;
 use dirigent_health::judge::{self, End};
@@ -24,13 +25,14 @@ const LONGEST_FILE: u64 = 4096;
 #[derive(Clone)]
 pub struct Tools {
     scripts: Scripts,
+    ways: Ways,
     tls: tls::Connectors,
 }
 
 impl Tools {
     /// For one runtime.
-    pub fn new(scripts: Scripts) -> Self {
-        Self { scripts, tls: tls::Connectors::default() }
+    pub fn new(scripts: Scripts, ways: Ways) -> Self {
+        Self { scripts, ways, tls: tls::Connectors::default() }
     }
 }
 
@@ -38,17 +40,18 @@ impl Tools {
 pub async fn make(job: &Job, part: Option<u32>, tools: &Tools) -> Outcome {
     match &job.check.probe {
         Probe::Tcp => {
-            let stream = connect::tcp(job).await?;
+            let (_leave, stream) = connect::tcp(job, &tools.ways).await?;
             // A reset: without it each check would leave a socket in TIME_WAIT, ten thousand a second for a minute.
             let _ = stream.set_zero_linger();
             Ok(Weight::Keep)
         }
         Probe::Http(http) => http::make(job, http, part, tools).await,
         Probe::Smtp { helo } => {
-            converse(connect::tcp(job).await?, judge::smtp::Exchange::new(helo)).await
+            let (_leave, stream) = connect::tcp(job, &tools.ways).await?;
+            converse(stream, judge::smtp::Exchange::new(helo)).await
         }
-        Probe::Dns { name, record } => datagram::dns(job, name, *record).await,
-        Probe::Udp(udp) => datagram::udp(job, udp).await,
+        Probe::Dns { name, record } => datagram::dns(job, name, *record, &tools.ways).await,
+        Probe::Udp(udp) => datagram::udp(job, udp, &tools.ways).await,
         Probe::Ping => datagram::ping(job).await,
         Probe::Script { script, weight_from_exit } => {
             let exit = tools.scripts.run(script.clone(), job.check.pace.timeout).await?;
@@ -58,7 +61,8 @@ pub async fn make(job: &Job, part: Option<u32>, tools: &Tools) -> Outcome {
             let text = read(path).await?;
             judge::file::judge(text.as_deref(), *weight, *reverse)
         }
-        Probe::Bfd(_) => Err(Why::of("this version does not speak BFD")),
+        // Its sessions tell; nobody asks for an attempt.
+        Probe::Bfd(_) => Err(Why::of("BFD is not asked")),
     }
 }
 

@@ -4,9 +4,12 @@
 //! rest of ten thousand results a second stays here.
 
 use super::attempt::{self, Tools};
+use super::bfd::{Heard, Sessions};
 use super::job::Job;
 use super::scripts::Scripts;
+use super::ways::Ways;
 use crate::failure::{Failure, Result};
+use dirigent_config::health::Probe;
 use dirigent_health::{Actions, Attempt, Finding, Health, Machine, Outcome, Settings};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -43,6 +46,8 @@ pub struct News {
     pub finding: Finding,
     /// Whether that is known, or only taken for so until the first result.
     pub known: bool,
+    /// When it came to be known.
+    pub at: Instant,
 }
 
 /// The checker, as the director has it.
@@ -54,14 +59,19 @@ pub struct Checker {
 
 impl Checker {
     /// Starts the thread. It ends when this is dropped.
-    pub fn start(scripts: Scripts) -> Result<Self> {
+    pub fn start(scripts: Scripts, ways: Ways) -> Result<Self> {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (tell, news) = mpsc::unbounded_channel();
         let fail = |e| Failure::io("starting health checks", &e);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-        let run = move || runtime.block_on(run(ordered, tell, scripts));
+        let run = move || runtime.block_on(run(ordered, tell, Tools::new(scripts, ways)));
         std::thread::Builder::new().name("checks".into()).spawn(run).map_err(fail)?;
         Ok(Self { orders, news })
+    }
+
+    /// For who tells it more.
+    pub fn orders(&self) -> mpsc::UnboundedSender<Order> {
+        self.orders.clone()
     }
 
     /// Tells the checker.
@@ -85,22 +95,21 @@ struct State {
     /// Deadlines; those that are not of the entry's last turn are stale.
     due: BinaryHeap<Reverse<(Instant, JobId, u64)>>,
     attempts: JoinSet<(JobId, u64, Outcome)>,
+    sessions: Sessions,
     addresses: HashSet<IpAddr>,
     tools: Tools,
     news: Vec<News>,
 }
 
-async fn run(
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    tell: mpsc::UnboundedSender<Vec<News>>,
-    scripts: Scripts,
-) {
+async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSender<Vec<News>>, tools: Tools) {
+    let (heard, mut packets) = mpsc::channel(1024);
     let mut state = State {
         entries: HashMap::new(),
         due: BinaryHeap::new(),
         attempts: JoinSet::new(),
+        sessions: Sessions::new(heard),
         addresses: HashSet::new(),
-        tools: Tools::new(scripts),
+        tools,
         news: Vec::new(),
     };
     loop {
@@ -112,6 +121,7 @@ async fn run(
                 None => return,
             },
             Some(done) = state.attempts.join_next() => state.done(done),
+            Some(packet) = packets.recv() => state.hear(packet),
             () = tokio::time::sleep_until(next.into()) => state.look(),
         }
         // What has come meanwhile is one message.
@@ -136,14 +146,24 @@ impl State {
                 if let Some(known) = known {
                     let _ = machine.on_told(now, known);
                 }
-                machine.start(now, fastrand::u64(..));
-                if !self.may_run(&job) {
+                let may = self.may_run(&job);
+                match &job.check.probe {
+                    // A neighbour is not asked: the session tells.
+                    Probe::Bfd(bfd) => {
+                        if let Err(e) = self.sessions.begin(id, &job, bfd, !may, now) {
+                            tracing::error!("the check {} is not made: {e}", job.name());
+                        }
+                    }
+                    _ => machine.start(now, fastrand::u64(..)),
+                }
+                if !may {
                     let _ = machine.pause();
                 }
                 self.entries.insert(id, Entry { job, machine, running: None, turn: 0 });
                 self.schedule(id);
             }
             Order::End(id) => {
+                self.sessions.end(id);
                 if let Some(running) = self.entries.remove(&id).and_then(|entry| entry.running) {
                     running.abort();
                 }
@@ -155,7 +175,7 @@ impl State {
                 }
             }
             Order::Suspect(server) => {
-                let those = self.entries.iter().filter(|(_, entry)| entry.job.to.ip() == server);
+                let those = self.entries.iter().filter(|(_, entry)| entry.job.server() == server);
                 for id in those.map(|(id, _)| *id).collect::<Vec<_>>() {
                     if let Some(entry) = self.entries.get_mut(&id) {
                         entry.machine.suspect(now);
@@ -175,9 +195,11 @@ impl State {
         let may = self.may_run(&job);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match (may, entry.machine.is_paused()) {
+            (true, true) if matches!(entry.job.check.probe, Probe::Bfd(_)) => self.sessions.hold_down(id, false, now),
             (true, true) => entry.machine.resume(now, fastrand::u64(..)),
             (false, false) => {
                 let actions = entry.machine.pause();
+                self.sessions.hold_down(id, true, now);
                 self.act(id, actions);
             }
             _ => return,
@@ -189,7 +211,7 @@ impl State {
     fn schedule(&mut self, id: JobId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.turn += 1;
-        if let Some(at) = entry.machine.deadline() {
+        if let Some(at) = self.sessions.deadline(id).or_else(|| entry.machine.deadline()) {
             self.due.push(Reverse((at, id, entry.turn)));
         }
     }
@@ -202,10 +224,24 @@ impl State {
         {
             let Some(Reverse((at, id, turn))) = self.due.pop() else { return };
             let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.turn == turn) else { continue };
-            let actions = entry.machine.on_deadline(now.max(at), fastrand::u64(..));
+            let actions = match self.sessions.on_deadline(id, now.max(at)) {
+                Some(told) => told.map(|told| entry.machine.on_told(now, told)).unwrap_or_default(),
+                None => entry.machine.on_deadline(now.max(at), fastrand::u64(..)),
+            };
             self.act(id, actions);
             self.schedule(id);
         }
+    }
+
+    /// A packet of BFD's.
+    fn hear(&mut self, packet: Heard) {
+        let now = Instant::now();
+        let Some((id, told)) = self.sessions.hear(&packet, now) else { return };
+        if let (Some(told), Some(entry)) = (told, self.entries.get_mut(&id)) {
+            let actions = entry.machine.on_told(now, told);
+            self.act(id, actions);
+        }
+        self.schedule(id);
     }
 
     fn done(&mut self, done: std::result::Result<(JobId, u64, Outcome), JoinError>) {
@@ -238,7 +274,7 @@ impl State {
         }
         if actions.change.is_some() || actions.weighed {
             let known = entry.machine.health() != Health::Unknown;
-            self.news.push(News { id, finding: Finding::from(&entry.machine), known });
+            self.news.push(News { id, finding: Finding::from(&entry.machine), known, at: Instant::now() });
         }
         if let Some(Attempt { number, part }) = actions.probe {
             let (job, tools) = (entry.job.clone(), self.tools.clone());

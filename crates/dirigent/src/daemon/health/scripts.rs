@@ -8,8 +8,8 @@
 use crate::failure::{Failure, Result};
 use caps::{CapSet, Capability, CapsHashSet};
 use dirigent_config::health::Script;
-use dirigent_health::judge::script::Exit;
 use dirigent_health::Why;
+use dirigent_health::judge::script::Exit;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Group, Pid, User, geteuid};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -17,6 +17,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 /// Who runs scripts that name nobody: the first of them that there is.
 const NOBODY: [&str; 2] = ["dirigent_script", "nobody"];
@@ -75,7 +76,7 @@ impl Scripts {
     }
 
     /// Runs one that only tells somebody something. What becomes of it is logged.
-    pub fn notify(&self, script: &Script, of: String) {
+    pub fn notify(&self, script: &Script, of: String) -> JoinHandle<()> {
         let (scripts, script) = (self.clone(), script.clone());
         tokio::spawn(async move {
             let name = script.command.first().cloned().unwrap_or_default();
@@ -85,7 +86,7 @@ impl Scripts {
                 Ok(Exit::Signal(signal)) => tracing::warn!("{name}, told of {of}, was ended by signal {signal}"),
                 Err(why) => tracing::warn!("{name} was not told of {of}: {why}"),
             }
-        });
+        })
     }
 }
 

@@ -66,9 +66,8 @@ impl View {
     pub fn down(&self) -> Vec<(String, String, String)> {
         let entries = self.entries();
         let all = entries.iter().flat_map(|(key, servers)| servers.values().map(move |entry| (key, entry)));
-        let mut down: Vec<_> = all
-            .filter_map(|(key, entry)| Some((key.to_string(), entry.server.name(), entry.why.clone()?)))
-            .collect();
+        let mut down: Vec<_> =
+            all.filter_map(|(key, entry)| Some((key.to_string(), entry.server.name(), entry.why.clone()?))).collect();
         down.sort();
         down
     }

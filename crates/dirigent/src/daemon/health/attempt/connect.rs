@@ -1,6 +1,8 @@
 //! Sockets as a check's target wants them.
 
 use super::super::job::Job;
+use super::super::ways::Ways;
+use crate::daemon::Leave;
 use dirigent_health::Why;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
@@ -41,24 +43,41 @@ fn open(job: &Job, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Connects.
-pub async fn tcp(job: &Job) -> Result<TcpStream, Why> {
+/// Connects. What is to be dropped after the connection comes first.
+pub async fn tcp(job: &Job, ways: &Ways) -> Result<(Option<Leave>, TcpStream), Why> {
     if job.to.port() == 0 {
         return Err(Why::of("it has no port to check: give the check one"));
     }
-    let socket = socket(job, Type::STREAM, Protocol::TCP)?;
-    TcpSocket::from_std_stream(socket.into()).connect(job.to).await.map_err(|e| refused(&e))
+    let (leave, socket) = match &job.along {
+        Some(along) => {
+            let (socket, leave) = ways.tcp(job.to, along)?;
+            (Some(leave), socket)
+        }
+        None => (None, socket(job, Type::STREAM, Protocol::TCP)?.into()),
+    };
+    let stream = TcpSocket::from_std_stream(socket).connect(job.to).await.map_err(|e| refused(&e))?;
+    if leave.is_some() {
+        // With a reset, or its last packets would be nobody's: its leave ends with it.
+        let _ = stream.set_zero_linger();
+    }
+    Ok((leave, stream))
 }
 
 /// A socket for datagrams from and to this server alone: an ICMP error about one is its error.
-pub async fn udp(job: &Job) -> Result<UdpSocket, Why> {
+pub async fn udp(job: &Job, ways: &Ways) -> Result<(Option<Leave>, UdpSocket), Why> {
     if job.to.port() == 0 {
         return Err(Why::of("it has no port to check: give the check one"));
     }
-    let socket = socket(job, Type::DGRAM, Protocol::UDP)?;
-    let socket = UdpSocket::from_std(socket.into()).map_err(|e| refused(&e))?;
+    let (leave, socket) = match &job.along {
+        Some(along) => {
+            let (socket, leave) = ways.udp(job.to, along)?;
+            (Some(leave), socket)
+        }
+        None => (None, socket(job, Type::DGRAM, Protocol::UDP)?.into()),
+    };
+    let socket = UdpSocket::from_std(socket).map_err(|e| refused(&e))?;
     socket.connect(job.to).await.map_err(|e| refused(&e))?;
-    Ok(socket)
+    Ok((leave, socket))
 }
 
 /// The system's word for it, without its number.

@@ -1,6 +1,7 @@
 //! Checks by single packets: DNS, UDP, ping.
 
 use super::super::job::Job;
+use super::super::ways::Ways;
 use super::connect::{self, refused};
 use dirigent_config::health::{Record, Udp};
 use dirigent_health::judge::dns::Question;
@@ -13,10 +14,10 @@ use tokio::net::UdpSocket;
 /// Longest datagram that is looked at, bytes.
 const LONGEST: usize = 65_536;
 
-pub async fn dns(job: &Job, name: &str, record: Record) -> Outcome {
+pub async fn dns(job: &Job, name: &str, record: Record, ways: &Ways) -> Outcome {
     let question = Question::new(name, record)?;
     let id = fastrand::u16(..);
-    let socket = connect::udp(job).await?;
+    let (_leave, socket) = connect::udp(job, ways).await?;
     socket.send(&question.query(id)?).await.map_err(|e| refused(&e))?;
     let mut answer = vec![0; LONGEST];
     loop {
@@ -27,9 +28,9 @@ pub async fn dns(job: &Job, name: &str, record: Record) -> Outcome {
     }
 }
 
-pub async fn udp(job: &Job, udp: &Udp) -> Outcome {
+pub async fn udp(job: &Job, udp: &Udp, ways: &Ways) -> Outcome {
     let datagrams = Datagrams::new(udp)?;
-    let socket = connect::udp(job).await?;
+    let (_leave, socket) = connect::udp(job, ways).await?;
     let random = fastrand::u128(..).to_ne_bytes();
     socket.send(&datagrams.payload(random)).await.map_err(|e| refused(&e))?;
     let mut reply = vec![0; LONGEST];

@@ -44,7 +44,8 @@ impl Connectors {
 fn config(tls: &Tls, http2: bool) -> Result<ClientConfig, Why> {
     let said = |e: rustls::Error| Why::new(format!("TLS: {e}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(said)?;
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(said)?;
     let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca {
         None => Arc::new(Anybody(provider)),
         Some(path) => {
