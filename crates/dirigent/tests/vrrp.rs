@@ -531,7 +531,7 @@ fn what_is_tracked_moves_priorities_and_scripts_are_told() {
     use std::os::unix::fs::PermissionsExt as _;
     let link = Link::up();
     let file = |name: &str| link.directory.join(name);
-    for name in ["told", "broken", "number"] {
+    for name in ["told", "broken"] {
         std::fs::write(file(name), "").unwrap();
         std::fs::set_permissions(file(name), std::fs::Permissions::from_mode(0o666)).unwrap();
     }
@@ -547,7 +547,7 @@ fn what_is_tracked_moves_priorities_and_scripts_are_told() {
              [router_group.notify]\nall = [\"/bin/sh\", \"-c\", \"echo $0 $1 $2 $3 >> {}\"]\n\
              [[track_script]]\nname = \"well\"\ncommand = [\"/bin/sh\", \"-c\", \"test ! -s {}\"]\ninterval = \"100ms\"\n\
              timeout = \"2s\"\nrise = 2\nfall = 2\nweight = -100\n\
-             [[track_file]]\nname = \"number\"\npath = \"{}\"\nweight = 1\n\
+             [[track_file]]\nname = \"number\"\npath = \"{}\"\nweight = 1\ninitial = 0\n\
              [[service]]\naddress = \"192.0.2.1:80\"\nprotocol = \"tcp\"\n[[service.server]]\naddress = \"10.9.0.9:80\"\n",
             file("told").display(),
             file("broken").display(),

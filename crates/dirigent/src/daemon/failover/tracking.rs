@@ -81,7 +81,10 @@ impl Tracking {
                     }
                 };
                 self.states.insert(object.clone(), state);
-                One { kind, next: Instant::now(), running: false, turn: self.turn }
+                // What is written to a file at the start is what is read first.
+                let written = matches!(&kind, Kind::File(file) if file.initial.is_some());
+                let next = Instant::now() + if written { LOOK } else { Duration::ZERO };
+                One { kind, next, running: false, turn: self.turn }
             });
             self.all.insert(object.clone(), one);
         }
