@@ -593,6 +593,10 @@ fn what_is_tracked_moves_priorities_and_scripts_are_told() {
             .all(|state| told().lines().any(|line| line == format!("GROUP G {state} 0")))
     });
     assert_eq!(told().lines().filter(|line| line.contains("FAULT")).count(), 1, "once for the group: {}", told());
+    // What a reload removes is told as that.
+    link.config("a", "");
+    link.dirigent("a", &["reload"]).unwrap();
+    link.until("the end is told", || told().contains("GROUP G DELETED 0"));
     let read = std::fs::read_to_string(file("read")).unwrap();
     for line in [
         "INSTANCE \"web\" MASTER 150",

@@ -317,12 +317,12 @@ impl Runner {
         let Some(machine) = self.machines.get(at) else { return };
         for member in &machine.members {
             let (notify, name) = (&member.config.notify, &member.config.name);
-            let script = notify.deleted.as_deref().filter(|_| deleted).or(notify.stop.as_deref());
-            self.notify("INSTANCE", name, if deleted { "DELETED" } else { "STOP" }, member.priority, script, notify);
+            let (word, script) = end_notice(deleted, notify);
+            self.notify("INSTANCE", name, word, member.priority, script, notify);
         }
         if let Some(name) = &machine.name {
-            let script = machine.notify.deleted.as_deref().filter(|_| deleted).or(machine.notify.stop.as_deref());
-            self.notify("GROUP", name, if deleted { "DELETED" } else { "STOP" }, 0, script, &machine.notify);
+            let (word, script) = end_notice(deleted, &machine.notify);
+            self.notify("GROUP", name, word, 0, script, &machine.notify);
         }
     }
 
@@ -841,6 +841,13 @@ fn state_notice(role: Role, notify: &Notify) -> (&'static str, Option<&Script>) 
         Role::Master => ("MASTER", notify.master.as_deref()),
         Role::Fault => ("FAULT", notify.fault.as_deref()),
         Role::Backup | Role::Initialize => ("BACKUP", notify.backup.as_deref()),
+    }
+}
+
+fn end_notice(deleted: bool, notify: &Notify) -> (&'static str, Option<&Script>) {
+    match deleted {
+        true => ("DELETED", notify.deleted.as_deref().or(notify.fault.as_deref())),
+        false => ("STOP", notify.stop.as_deref()),
     }
 }
 
