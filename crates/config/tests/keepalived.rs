@@ -142,7 +142,7 @@ higher_prio_send_advert = false
 
 [router.notify]
 master = { command = ["/etc/keepalived/scripts/attach"], user = "daemon" }
-backup = { command = ["/etc/keepalived/scripts/detach", "elastic address"] }
+backup = ["/etc/keepalived/scripts/detach", "elastic address"]
 fault = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }
 stop = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }
 deleted = { command = ["/etc/keepalived/scripts/detach"], user = "daemon" }

@@ -658,7 +658,7 @@ mod tests {
         let json = serde_json::to_string(&check).unwrap();
         assert_eq!(
             json,
-            r#"{"probe":{"Dns":{"name":".","record":"Soa"}},"pace":{"interval":{"secs":5,"nanos":0},"jitter":{"secs":0,"nanos":0},"timeout":{"secs":3,"nanos":0},"retries":1,"retry_interval":{"secs":1,"nanos":0},"warmup":null,"rise":1},"target":{"address":null,"port":null,"source":null,"source_port":null,"interface":null,"mark":0},"start_down":false,"log_failures":false}"#
+            r#"{"probe":{"Dns":{"name":".","record":"Soa"}},"pace":{"interval":{"secs":5,"nanos":0},"jitter":{"secs":0,"nanos":0},"timeout":{"secs":3,"nanos":0},"retries":1,"retry_interval":{"secs":1,"nanos":0},"warmup":null,"rise":1},"target":{"address":null,"port":null,"source":null,"source_port":null,"interface":null,"mark":0,"real_path":false},"start_down":false,"log_failures":false}"#
         );
         assert_eq!(serde_json::from_str::<Check>(&json).unwrap(), check);
     }

@@ -158,7 +158,8 @@ impl Director {
     }
 
     /// Whether the probes' link is there: it is not if somebody removed it.
-    pub fn probes_are_linked(&mut self) -> Result<bool> {
+    #[cfg(test)]
+    fn probes_are_linked(&mut self) -> Result<bool> {
         let snapshot = snapshot(self.network.watcher())?;
         Ok(self.probed.path.as_ref().is_some_and(|path| snapshot.links.contains_key(&path.net.outside().index)))
     }
