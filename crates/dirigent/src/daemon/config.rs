@@ -140,8 +140,7 @@ fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
     let held = |ip: IpAddr| vip::holder(snapshot, ip).is_some() || snapshot.is_local(ip);
     // A virtual router's are another host's as well as this one's.
     let moves = |ip: IpAddr| model.failover().routers.iter().flat_map(|r| r.all_addresses()).any(|a| a.address == ip);
-    let missing =
-        virtual_addresses(model).into_iter().filter(|(ip, managed)| !managed && !held(*ip) && !moves(*ip));
+    let missing = virtual_addresses(model).into_iter().filter(|(ip, managed)| !managed && !held(*ip) && !moves(*ip));
     let problem = |ip: IpAddr| {
         let length = if ip.is_ipv4() { 32 } else { 128 };
         let remedy = format!("add it (`ip address add {ip}/{length} dev lo`), or set vip = \"manage\"");

@@ -32,8 +32,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Least time between two writings of what is known.
-const BETWEEN_WRITINGS: Duration = Duration::from_secs(1);
+/// What is known is written at once, unless that would take more than this part of the time.
+const WRITING: u32 = 20;
 
 /// What is known of a check.
 struct Known {
@@ -70,8 +70,8 @@ pub struct Health {
     unsettled: BTreeSet<ServiceKey>,
     view: View,
     kept: Kept,
-    /// When it was last written, and whether that is out of date.
-    written: Option<Instant>,
+    /// When it was last written, how long that took, and whether it is out of date.
+    written: Option<(Instant, Duration)>,
     stale: bool,
 }
 
@@ -269,11 +269,12 @@ impl Health {
         self.checker.order(Order::Addresses(addresses));
     }
 
-    /// Writes down what is known, now and then.
+    /// Writes down what is known: a daemon that is killed now leaves it to the next.
     pub fn write(&mut self) {
-        if !self.stale || self.written.is_some_and(|when| when.elapsed() < BETWEEN_WRITINGS) {
+        if !self.stale || self.written.is_some_and(|(when, took)| when.elapsed() < took * WRITING) {
             return;
         }
+        let begun = Instant::now();
         let jobs = self.known.values().filter(|known| known.sure);
         let jobs = jobs.map(|k| ((*k.job).clone(), k.finding.why.as_ref().map(ToString::to_string), k.finding.weight));
         let memories = self.memories.iter().filter(|(_, memory)| **memory != Memory::default());
@@ -281,7 +282,7 @@ impl Health {
         if let Err(failure) = self.kept.write(jobs.collect(), services) {
             tracing::error!("what is known of servers' health is not kept for the next daemon: {failure}");
         }
-        (self.written, self.stale) = (Some(Instant::now()), false);
+        (self.written, self.stale) = (Some((Instant::now(), begun.elapsed())), false);
     }
 
     /// Tells what changed about a service's servers.
