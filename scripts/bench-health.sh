@@ -11,19 +11,7 @@ need_root "make bench" "scripts/bench-health.sh"
 seconds=${1:-10}
 json=${2:-target/bench/health.json}
 servers=1000 interval_ms=100
-cargo build --quiet --release -p dirigent
-dirigent=$PWD/target/release/dirigent
-lab=health-$$
-work=$(mktemp -d)
-clean() {
-    "$dirigent" --instance "$lab" stop --detach >/dev/null 2>&1 || true
-    "$dirigent" lab down --name "$lab" >/dev/null 2>&1 || true
-    rm -rf "$work"
-}
-trap 'part_ended; clean' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-export STATE_DIRECTORY=$work DIRIGENT_INSTANCE=$lab
+bench_lab health
 
 "$dirigent" lab up --name "$lab" --servers 1 --no-daemon >/dev/null 2>&1
 on() { "$dirigent" lab exec --name "$lab" "$@"; }
@@ -38,11 +26,7 @@ awk -v servers="$servers" -v interval="$interval_ms" 'BEGIN {
     }
 }' >"$work/checks.toml"
 RUST_LOG=info,dirigent::daemon::director=debug on director -- "$dirigent" run --config "$work/checks.toml" >"$work/log" 2>&1 &
-for _ in $(seq 100); do
-    "$dirigent" status >/dev/null 2>&1 && break
-    sleep 0.1
-done
-pid=$("$dirigent" status --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+bench_daemon
 tick=$(getconf CLK_TCK)
 # user and system time of the daemon's threads, in seconds
 cpu() { cat /proc/"$pid"/task/*/stat | sed 's/.*) //' | awk -v tick="$tick" '{sum += $12 + $13} END {printf "%.2f", sum / tick}'; }

@@ -10,20 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need_root "make bench" "scripts/bench-restore.sh"
 services=${1:-10000}
 json=${2:-target/bench/restore.json}
-cargo build --quiet --release -p dirigent
-dirigent=$PWD/target/release/dirigent
-lab=restore-$$
-work=$(mktemp -d)
-clean() {
-    # The daemon ends with its lab; what it was told at runtime is nobody's any more.
-    "$dirigent" --instance "$lab" stop --detach >/dev/null 2>&1 || true
-    "$dirigent" lab down --name "$lab" >/dev/null 2>&1 || true
-    rm -rf "$work"
-}
-trap 'part_ended; clean' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-export STATE_DIRECTORY=$work DIRIGENT_INSTANCE=$lab
+bench_lab restore
 
 awk -v services="$services" 'BEGIN {
     for (i = 0; i < services; i++) {
@@ -35,11 +22,7 @@ awk -v services="$services" 'BEGIN {
 "$dirigent" lab up --name "$lab" --servers 1 --no-daemon >/dev/null 2>&1
 printf 'version = 1\n' >"$work/empty.toml"
 "$dirigent" lab exec --name "$lab" director -- "$dirigent" run --config "$work/empty.toml" >"$work/log" 2>&1 &
-for _ in $(seq 100); do
-    "$dirigent" status >/dev/null 2>&1 && break
-    sleep 0.1
-done
-pid=$("$dirigent" status --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+bench_daemon
 
 seconds() { # seconds COMMAND...: how long it takes
     local begun=$EPOCHREALTIME

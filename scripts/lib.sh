@@ -47,3 +47,31 @@ need_root() { # need_root WHAT COMMAND
         exit 1
     fi
 }
+
+# A release build of the program, a scratch directory, and a lab's name for one bench: $dirigent, $work, $lab. The daemon ends
+# with its lab; what it was told at runtime is nobody's any more.
+bench_lab() { # bench_lab NAME
+    cargo build --quiet --release -p dirigent
+    dirigent=$PWD/target/release/dirigent
+    lab=$1-$$
+    work=$(mktemp -d)
+    trap 'part_ended; bench_lab_ended' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    export STATE_DIRECTORY=$work DIRIGENT_INSTANCE=$lab
+}
+
+bench_lab_ended() {
+    "$dirigent" --instance "$lab" stop --detach >/dev/null 2>&1 || true
+    "$dirigent" lab down --name "$lab" >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+
+# Waits until the lab's daemon answers; its process is $pid then.
+bench_daemon() {
+    for _ in $(seq 100); do
+        "$dirigent" status >/dev/null 2>&1 && break
+        sleep 0.1
+    done
+    pid=$("$dirigent" status --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+}

@@ -222,7 +222,7 @@ check = [{ type = "tcp" }]
                 for (round, byte) in says.iter().enumerate() {
                     let up = |at: usize| byte >> (at % 8) & 1 == 0;
                     let states: Vec<_> = service.servers.iter().enumerate().map(|(at, s)| ServerState {
-                        down: (!up(at)).then(|| (0, Why::TIMEOUT)),
+                        down: (!up(at)).then_some((0, Why::TIMEOUT)),
                         weight: s.weight,
                     }).collect();
                     let (force, _) = in_force(service, &states, &mut memory);

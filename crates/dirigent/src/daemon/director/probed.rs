@@ -1,6 +1,6 @@
 //! Health checks along the clients' path: which servers they may go to, and the way there.
 
-use super::{Director, ETHERNET_MTU, snapshot};
+use super::{Director, ETHERNET_MTU};
 use crate::daemon::health::{Along, Health};
 use crate::failure::{Failure, Result};
 use dirigent_config::{Method, Model};
@@ -160,7 +160,7 @@ impl Director {
     /// Whether the probes' link is there: it is not if somebody removed it.
     #[cfg(test)]
     fn probes_are_linked(&mut self) -> Result<bool> {
-        let snapshot = snapshot(self.network.watcher())?;
+        let snapshot = super::snapshot(self.network.watcher())?;
         Ok(self.probed.path.as_ref().is_some_and(|path| snapshot.links.contains_key(&path.net.outside().index)))
     }
 }
