@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# 10,000 TCP checks a second, of 1,000 addresses: what they cost the daemon, beside as many connections made by a client
-# (curl would be slower; wrk with a connection for each request makes them), and how soon what they say is in force.
+# 10,000 TCP checks a second, of 1,000 addresses: which part of a core they cost the daemon, and how soon what they say is
+# in force when all servers fail at once, and come back.
 #
 #   scripts/bench-health.sh [SECONDS] [JSON]      default: 10, target/bench/health.json
 set -euo pipefail
