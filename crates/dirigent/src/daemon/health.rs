@@ -223,7 +223,7 @@ impl Health {
         }
     }
 
-    /// Takes news in; they come into force with [`Self::settle`].
+    /// Takes news in; they come into force by [`Self::unsettled`].
     pub fn learn(&mut self, news: Vec<News>) {
         for News { id, finding, known: sure, .. } in news {
             let Some(known) = self.known.get_mut(&id) else { continue };
