@@ -246,8 +246,10 @@ fn a_daemon_runs_by_keepalived_conf() {
     let answers =
         |lab: &TestLab| -> usize { (0..8).filter(|_| lab.curl("http://192.0.2.10/").starts_with("server1")).count() };
     assert_eq!(answers(&lab), 6, "{}", lab.log());
-    let status = lab.dirigent(&["status"]).0;
-    assert!(status.contains("check"), "{status}");
+    // The one with a checker is checked.
+    let servers = lab.json(&["server", "list", "--json"]);
+    let checks: Vec<_> = servers.as_array().unwrap().iter().map(|server| server["health"]["checks"].clone()).collect();
+    assert_eq!(checks, [serde_json::json!(["tcp"]), serde_json::Value::Null]);
     // A mistake changes nothing, and is told with its line.
     std::fs::write(&file, conf(3).replace("10.0.0.3", "10.0.0.300")).unwrap();
     let (code, said) = lab.dirigent_fails(&["reload"]);
