@@ -221,7 +221,8 @@ fn a_syn_for_a_port_without_a_service_is_reset_where_vip_default_says_so() {
             let (sources, destinations) = (at - 2 * addr..at - addr, at - addr..at);
             assert_eq!((&reset[sources.clone()], &reset[destinations.clone()]), (&syn[destinations], &syn[sources]));
             assert_eq!((&reset[at..at + 2], &reset[at + 2..at + 4]), (&syn[at + 2..at + 4], &syn[at..at + 2]));
-            let number = |frame: &[u8], at: usize| frame[at..at + 4].iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
+            let number =
+                |frame: &[u8], at: usize| frame[at..at + 4].iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
             assert_eq!(number(&reset, at + 4), 0, "sequence");
             assert_eq!(number(&reset, at + 8), number(&syn, at + 4) + 1 + payload as u32, "acknowledgement");
             assert_eq!((reset[at + 12], reset[at + 13], &reset[at + 14..at + 16]), (0x50, 0x14, &[0, 0][..]));
