@@ -214,7 +214,8 @@ impl Health {
         self.stale = true;
         self.view.begin(configured);
         for service in configured.services().iter().filter(|service| matters(service)) {
-            self.look(service, events);
+            let states = self.states(service);
+            self.look(service, &states, events);
         }
         for (key, edge) in edges {
             if let Some(service) = configured.service(&key) {
@@ -240,7 +241,7 @@ impl Health {
         for service in keys.iter().filter_map(|key| configured.service(key)) {
             let states = self.states(service);
             let (force, edge) = in_force(service, &states, self.memories.entry(service.key).or_default());
-            self.look(service, events);
+            self.look(service, &states, events);
             if let Some(edge) = edge {
                 self.quorum(service, edge, events);
             }
@@ -286,9 +287,8 @@ impl Health {
     }
 
     /// Tells what changed about a service's servers.
-    fn look(&mut self, service: &Service, events: &Events) {
-        let states = self.states(service);
-        for (server, state) in service.servers.iter().zip(&states) {
+    fn look(&mut self, service: &Service, states: &[ServerState], events: &Events) {
+        for (server, state) in service.servers.iter().zip(states) {
             if server.health.checks.is_empty() {
                 continue;
             }
