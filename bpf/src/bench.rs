@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch)]
 
 mod expire;
+mod learn;
 #[path = "bench/floors.rs"]
 mod floors;
 mod maps;

@@ -6,6 +6,7 @@
 #![feature(asm_experimental_arch)]
 
 mod expire;
+mod learn;
 mod losses;
 mod maps;
 mod object;

@@ -6,18 +6,19 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibParams};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::macros::btf_map;
 use dirigent_director::conn::Held;
 use dirigent_director::direct::Work;
 use dirigent_director::family::{V4, V6};
 use dirigent_director::records::{
-    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_WORDS, Known, LINKS as MAX_LINKS, Link,
-    MARK_RULES as MAX_MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service, Settings, Source, Tuple,
-    local_net, setting,
+    CANDIDATES as MAX_CANDIDATES, Candidate, Conn, Counters, Datagram, ERROR_WORDS, Known, LESSONS as MAX_LESSONS,
+    LINKS as MAX_LINKS, Lesson, Link, MARK_RULES as MAX_MARK_RULES, MarkRule, NEWS_BYTES, NextHop, Note, Noted, Piece,
+    Place, Server, Service, Settings, Source, Tuple, local_net, setting,
 };
 use dirigent_director::shared::S64;
+use dirigent_director::sync::learn::Room;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6, Mac};
@@ -100,6 +101,17 @@ static PINS4: HashMap<Tuple<Addr4>, Conn<Addr4>, MAX_PINS, NO_PREALLOC> = HashMa
 #[btf_map]
 static PINS6: HashMap<Tuple<Addr6>, Conn<Addr6>, MAX_PINS, NO_PREALLOC> = HashMap::new();
 
+#[btf_map]
+static LESSONS: Array<Lesson, { MAX_LESSONS as usize }, MMAPABLE> = Array::new();
+/// Connections and templates that other directors are to be told of: their keys.
+#[btf_map]
+static NEWS: RingBuf<Tuple<Addr6>, { NEWS_BYTES as usize }> = RingBuf::new();
+/// Where what other directors told of is put together.
+#[btf_map]
+static ROOM4: Array<Room<V4>, 1> = Array::new();
+#[btf_map]
+static ROOM6: Array<Room<V6>, 1> = Array::new();
+
 /// Words of the packet under way: one the verifier forgets, two for a later stage, its mark.
 #[btf_map]
 static SCRATCH: PerCpuArray<u64, 4> = PerCpuArray::new();
@@ -154,6 +166,14 @@ pub fn candidate(i: u32) -> Option<&'static mut Candidate> {
     // SAFETY: user space writes candidates before it runs the step and reads
     // them after; it runs one step at a time.
     CANDIDATES.get_ptr_mut(i).map(|c| unsafe { &mut *c })
+}
+
+/// Lesson number `i` of the learning step, with the room for it.
+#[inline(always)]
+pub fn lesson(i: u32) -> Option<(&'static mut Lesson, &'static mut Room<V4>, &'static mut Room<V6>)> {
+    let (lesson, four, six) = (LESSONS.get_ptr_mut(i)?, ROOM4.get_ptr_mut(0)?, ROOM6.get_ptr_mut(0)?);
+    // SAFETY: as `candidate`; zero at first, which is a value of every field.
+    Some(unsafe { (&mut *lesson, &mut *four, &mut *six) })
 }
 
 /// The kernel's tables. Holds the program's context, which route lookups need.
@@ -333,6 +353,14 @@ impl Tables for KernelTables {
         let key = KEY6.get_ptr_mut(0).map(|key| unsafe { &mut *key })?;
         make(key);
         Held::of(self.conn6(key)?, key)
+    }
+    #[inline(always)]
+    fn tell4(&self, key: &Tuple<Addr4>) -> bool {
+        NEWS.output_untyped::<Tuple<Addr4>>(key, 0).is_ok()
+    }
+    #[inline(always)]
+    fn tell6(&self, key: &Tuple<Addr6>) -> bool {
+        NEWS.output_untyped::<Tuple<Addr6>>(key, 0).is_ok()
     }
     #[inline(always)]
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {

@@ -95,6 +95,8 @@ stages! {
     dirigent_ingress_claim6: claim, work6;
     dirigent_ingress_probe4: probe, work4;
     dirigent_ingress_probe6: probe, work6;
+    dirigent_ingress_tell4: tell, work4;
+    dirigent_ingress_tell6: tell, work6;
 }
 
 #[inline(always)]

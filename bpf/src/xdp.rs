@@ -194,6 +194,8 @@ stages! {
     dirigent_xdp_ftp6: ftp, work6;
     dirigent_xdp_claim4: claim, work4;
     dirigent_xdp_claim6: claim, work6;
+    dirigent_xdp_tell4: tell, work4;
+    dirigent_xdp_tell6: tell, work6;
 }
 
 /// For the other end of a veth link whose driver only takes XDP frames back when

@@ -83,8 +83,63 @@ pub struct Status {
     /// The virtual routers.
     #[serde(default)]
     pub virtual_routers: Vec<VirtualRouter>,
+    /// Synchronisation of connections with other directors; none: it is off, or the daemon does not run.
+    #[serde(default)]
+    pub synchronisation: Option<Synchronisation>,
     /// What is wrong now.
     pub problems: Vec<Problem>,
+}
+
+/// Synchronisation of connections with other directors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Synchronisation {
+    /// `both`, `master` (it tells) or `backup` (it learns).
+    pub role: String,
+    /// This director's number among the others, written as an address.
+    pub node: String,
+    /// The id of its messages.
+    pub id: u8,
+    /// Connections and templates that are this director's own.
+    pub own: u64,
+    /// Those that were learned from kernels with IPVS.
+    pub kernels: u64,
+    /// Records that were sent.
+    pub sent: u64,
+    /// Records that were heard.
+    pub received: u64,
+    /// Changes of the tables by them.
+    pub applied: u64,
+    /// What was dropped of what was heard, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// The other directors.
+    pub peers: Vec<SyncPeer>,
+    /// What went wrong when something was last sent.
+    pub trouble: Option<String>,
+}
+
+/// Another director, as synchronisation knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SyncPeer {
+    /// Its number, written as an address.
+    pub node: String,
+    /// Where its messages come from.
+    pub address: String,
+    /// All its connections are known here.
+    pub whole: bool,
+    /// Connections and templates that were learned from it, and are there still.
+    pub known: u64,
+    /// How many it says that it has.
+    pub expected: u64,
+    /// Milliseconds by which what is known is older than what it has.
+    pub lag_ms: u64,
+    /// Milliseconds since it was heard.
+    pub silent_ms: u64,
+    /// Times that something was missing.
+    pub gaps: u64,
+    /// Messages that came when they were asked for again.
+    pub repaired: u64,
+    /// Messages that never came.
+    pub lost: u64,
 }
 
 /// A virtual router of this host (VRRP).

@@ -6,6 +6,7 @@
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("xdp", "dirigent_xdp"),
     ("xdp", "dirigent_expire"),
+    ("xdp", "dirigent_learn"),
     ("xdp", "dirigent_pass"),
     ("classifier", "dirigent_ingress"),
     ("classifier", "dirigent_egress"),
@@ -41,6 +42,7 @@ pub const STAGES: &[&str] = &[
     "ftp",
     "claim",
     "probe",
+    "tell",
 ];
 
 /// The stages of XDP: what must be cut or shortened, and probes, it hands over.
@@ -64,6 +66,7 @@ const XDP_STAGES: &[&str] = &[
     "quic",
     "ftp",
     "claim",
+    "tell",
 ];
 
 /// Programs that go on where a first one left off: the map that holds them, the section,

@@ -452,6 +452,50 @@ fn retire<F: Family, T: Tables>(t: &mut T, request: &Tuple<F::Addr>, reply: &Tup
 /// this would have to change one connection's state at the same instant.
 const TRIES: u32 = 8;
 
+/// Whether connections in this state are counted as active.
+#[inline(always)]
+pub(crate) fn is_active(protocol: u8, state: u8) -> bool {
+    match protocol {
+        proto::TCP => tcp::active(state),
+        proto::SCTP => sctp::active(state),
+        _ => false,
+    }
+}
+
+/// Moves an entry to that state, whatever it was in, and its server's counters with it; of a
+/// template only the state. Says whether it did: a packet may be faster.
+#[inline(always)]
+pub(crate) fn set_state<F: Family, T: Tables>(
+    t: &T,
+    key: &Tuple<F::Addr>,
+    held: &Held<'_, F::Addr>,
+    state: u8,
+) -> bool {
+    let (word, kind) = (held.word, held.kind);
+    let active = kind != kind::TEMPLATE && is_active(key.proto(), state);
+    let new = word.with(state, active);
+    if !held.entry.word.swap_if(word.0, new.0) {
+        return false;
+    }
+    if active != word.active()
+        && let Some(server) = t.server(held.server)
+    {
+        server.move_connection(active);
+    }
+    if paired(kind) {
+        copy_state::<F, T>(t, &partner::<F>(key, held), new);
+    }
+    true
+}
+
+/// The reply entry's copy of the state.
+#[inline(always)]
+fn copy_state<F: Family, T: Tables>(t: &T, reply: &Tuple<F::Addr>, word: Word) {
+    if let Some(copy) = other::<F, T>(t, reply, word) {
+        copy.entry.word.swap_if(copy.word.0, copy.word.with(word.state(), word.active()).0);
+    }
+}
+
 /// A protocol's states.
 trait Machine {
     /// What a packet says.
@@ -552,7 +596,7 @@ pub fn tells_template<A: Copy>(key: &Tuple<A>, conn: &Held<'_, A>, said: u8) -> 
 
 /// Who sends packets of such entries.
 #[inline(always)]
-fn whence(kind: u8) -> Direction {
+pub(crate) fn whence(kind: u8) -> Direction {
     match kind {
         kind::NAT_REQUEST => Direction::In,
         kind::NAT_REPLY => Direction::Out,
@@ -638,10 +682,7 @@ fn changed<F: Family, P: Packet, T: Tables, M: Machine>(
     if !paired(kind) {
         return;
     }
-    let reply = partner::<F>(request, conn);
-    if let Some(copy) = other::<F, T>(t, &reply, word) {
-        copy.entry.word.swap_if(copy.word.0, copy.word.with(word.state(), word.active()).0);
-    }
+    copy_state::<F, T>(t, &partner::<F>(request, conn), word);
 }
 
 /// Number `i` of the candidates that user space wrote: expired if it is due.

@@ -19,6 +19,7 @@ use crate::records::{Conn, Link, Settings, Tuple, conn_flag, hop, link_flag, set
 use crate::relay;
 use crate::schedule::Client;
 use crate::sctp::{self, Association};
+use crate::sync;
 use crate::tables::Tables;
 use crate::tcp;
 use crate::verdict::{Action, Decision, Reason, Verdict};
@@ -105,11 +106,13 @@ pub enum Stage {
     Claim = 21,
     /// A probe's packet, or one for it. Not where packets are handed on: see [`crate::probe`].
     Probe = 22,
+    /// A client's packet after which other directors may have to be told of its connection.
+    Tell = 23,
 }
 
 impl Stage {
     /// Programs of an executor: every stage for both families.
-    pub const COUNT: u32 = 46;
+    pub const COUNT: u32 = 48;
 
     /// The number of this stage's program.
     #[inline(always)]
@@ -227,6 +230,7 @@ fn resume_as<F: ReadIp + Pieces, P: Packet, T: Tables>(p: &mut P, t: &mut T, sta
         20 => ftp(p, t, w),
         21 => claim(p, t, w),
         22 => probe(p, t, w),
+        23 => tell(p, t, w),
         _ => Verdict::drop(Reason::StageMissing),
     }
 }
@@ -263,7 +267,7 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
         }
         return unknown::<F, P, T>(t, settings, &w.flow.key);
     };
-    if !P::SCTP && ftp::speaks::<F>(&w.flow, conn) && t.stashed() != ftp::HEARD {
+    if !P::SCTP && ftp::speaks::<F>(&w.flow, conn) && t.stashed() < sync::TOLD {
         t.stash(ftp::HEARD);
         return Stage::Ftp.verdict::<F>();
     }
@@ -273,7 +277,13 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
     if P::SCTP {
         w.flow.l4.header = sctp::crc_change(conn, &w.flow);
     }
-    if conn.is_reply() { forward::reply(p, t, &w.flow, conn) } else { forward::request(p, t, &w.flow, conn) }
+    if conn.is_reply() {
+        return forward::reply(p, t, &w.flow, conn);
+    }
+    if t.stashed() != sync::TOLD && sync::concerns::<F, T>(t, &w.flow.key, conn, w.flow.l4.flags) {
+        return Stage::Tell.verdict::<F>();
+    }
+    forward::request(p, t, &w.flow, conn)
 }
 
 /// Where a packet of no connection goes on.
@@ -320,6 +330,16 @@ pub fn probe<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work
         (false, Ok(())) if is_error(w) => settle(icmp::to_probe(p, t, w)),
         (false, Ok(())) => probe::answer(p, t, w),
     }
+}
+
+/// [`Stage::Tell`]: the packet then goes on as any other.
+#[inline(always)]
+pub fn tell<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
+    settle(read_any(p, t, w).map(|()| {
+        sync::tell::<F, P, T>(p, t, &w.flow);
+        t.stash(sync::TOLD);
+        Stage::Slow.verdict::<F>()
+    }))
 }
 
 /// [`Stage::Over`]: ends the connection, unless its other direction had a packet in time; the

@@ -167,6 +167,8 @@ pub trait Family: Copy + Default + core::fmt::Debug + 'static {
     /// The entry of the key that `make` writes, which is nobody's tuple: a template. (The key
     /// is not on the stack, of which kernel 6.1 has none left where this is asked.)
     fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Self::Addr>)) -> Option<Held<'_, Self::Addr>>;
+    /// Has user space tell other directors of the entry; says whether there was room.
+    fn tell<T: Tables>(t: &T, key: &Tuple<Self::Addr>) -> bool;
     /// Adds an entry.
     fn insert<T: Tables>(t: &mut T, key: &Tuple<Self::Addr>, conn: &Conn<Self::Addr>) -> Insert;
     /// Removes an entry.
@@ -243,6 +245,10 @@ impl Family for V4 {
     #[inline(always)]
     fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Addr4>)) -> Option<Held<'_, Addr4>> {
         t.template4(make)
+    }
+    #[inline(always)]
+    fn tell<T: Tables>(t: &T, key: &Tuple<Addr4>) -> bool {
+        t.tell4(key)
     }
     #[inline(always)]
     fn insert<T: Tables>(t: &mut T, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
@@ -369,6 +375,10 @@ impl Family for V6 {
     #[inline(always)]
     fn template<T: Tables>(t: &T, make: impl FnOnce(&mut Tuple<Addr6>)) -> Option<Held<'_, Addr6>> {
         t.template6(make)
+    }
+    #[inline(always)]
+    fn tell<T: Tables>(t: &T, key: &Tuple<Addr6>) -> bool {
+        t.tell6(key)
     }
     #[inline(always)]
     fn insert<T: Tables>(t: &mut T, key: &Tuple<Addr6>, conn: &Conn<Addr6>) -> Insert {

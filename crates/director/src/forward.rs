@@ -11,6 +11,7 @@ use crate::packet::{L4, Packet};
 use crate::parse::Fragment;
 use crate::records::{Conn, Known, NextHop, hop, kind, setting, tunnel};
 use crate::sctp::{self, Unfinished};
+use crate::sync;
 use crate::tables::{Route, Tables};
 use crate::tunnel::{Learned, encapsulate, may_cut_all, unfinished};
 use crate::verdict::{Action, Reason, Verdict};
@@ -191,7 +192,10 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
     let plain = !flow.l4.no_check && next.flags & tunnel::CHECKSUM == 0;
     let easy = state == hop::RESOLVED && !long && flow.ip.ttl > 1 && plain;
     if P::EASY && (!easy || conn::tells_template(&flow.key, conn, flow.l4.flags)) {
-        return later::<F>();
+        return later::<F, T>(t);
+    }
+    if P::EASY && sync::concerns::<F, T>(t, &flow.key, conn, flow.l4.flags) {
+        return Stage::Tell.verdict::<F>();
     }
     let mut smaller = false;
     if !P::EASY && long {
@@ -223,7 +227,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
     }
     let rewrite = Rewrite::of(conn);
     if !conn.lasts() {
-        return later::<F>();
+        return later::<F, T>(t);
     }
     if !P::PROBE {
         conn.touch(t.now());
@@ -337,7 +341,9 @@ fn uncuttable<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> bool {
 }
 
 #[inline(always)]
-fn later<F: Family>() -> Verdict {
+fn later<F: Family, T: Tables>(t: &T) -> Verdict {
+    // What an earlier packet's stages left says nothing of this one.
+    t.stash(0);
     Stage::Slow.verdict::<F>()
 }
 
@@ -370,7 +376,7 @@ pub fn way_out<F: Family, P: Packet, T: Tables>(
     match F::route(t, p.ingress(), from, to, len) {
         Route::To { ifindex, src, dst } => Ok(Way { resolved: true, src, dst, ..Way::by(ifindex) }),
         Route::TooBig(_) if !may_cut => Err(Verdict::pass(Reason::ReplyTooBig)),
-        Route::TooBig(_) if P::EASY => Err(later::<F>()),
+        Route::TooBig(_) if P::EASY => Err(later::<F, T>(t)),
         Route::None => Err(Verdict::drop(Reason::ReplyUnroutable)),
         _ if !P::LAST => Err(Verdict::of(Action::HandOver, Reason::HandedToTc)),
         Route::NoNeighbour(ifindex) => Ok(Way::by(ifindex)),
@@ -394,7 +400,7 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
         return Verdict::pass(Reason::ReplyExpires);
     }
     if P::EASY && (flow.l4.no_check || conn::tells_template(&flow.key, conn, flow.l4.flags)) {
-        return later::<F>();
+        return later::<F, T>(t);
     }
     if P::SCTP {
         if sctp::unfinished(p, flow) == Unfinished::Segments {
@@ -406,7 +412,7 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
     }
     let from = routed_source::<F, T>(t, flow, conn.addr);
     let len = wire_len::<F, P>(p, flow);
-    let way = match way_out::<F, P, T>(p, t, &from, &flow.ip.dst, len, flow.ip.may_cut, conn.client_link) {
+    let way = match way_out::<F, P, T>(p, t, &from, &flow.ip.dst, len, flow.ip.may_cut, conn.extra.load()) {
         Ok(way) => way,
         Err(verdict) => return verdict,
     };
@@ -418,7 +424,7 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
     }
     let (server, rewrite) = (conn.server, Rewrite::of(conn));
     if !conn.lasts() {
-        return later::<F>();
+        return later::<F, T>(t);
     }
     conn.touch(t.now());
     t.count(server, true, flow.ip.len);

@@ -144,7 +144,7 @@ pub fn to_probe<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<
     } else if pin.kind != kind::PROBE_ANSWER {
         return Err(unrelated);
     }
-    Ok(probe::give(p, t, pin.client_link))
+    Ok(probe::give(p, t, pin.extra.load()))
 }
 
 /// Whether errors of no known connection open one (schedule_icmp).
@@ -300,7 +300,7 @@ fn to_client<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, m: &Message<F>, 
     if m.ip.ttl <= 1 {
         return Verdict::drop(Reason::NoErrorAboutIcmp);
     }
-    let (server, link, new) = (conn.server, conn.client_link, Rewrite::of(conn));
+    let (server, link, new) = (conn.server, conn.extra.load(), Rewrite::of(conn));
     if !conn.lasts() {
         return Verdict::drop(Reason::Raced);
     }

@@ -29,6 +29,7 @@ pub mod relay;
 pub mod schedule;
 pub mod sctp;
 pub mod shared;
+pub mod sync;
 pub mod tables;
 pub mod tcp;
 pub mod tunnel;

@@ -82,6 +82,8 @@ pub struct Wish {
     pub persistent: bool,
     /// It is one of QUIC.
     pub quic: bool,
+    /// Another director opened it, and counted it.
+    pub learned: bool,
 }
 
 impl Wish {
@@ -110,6 +112,7 @@ impl Wish {
             one_packet: udp && flags & service_flag::ONE_PACKET != 0,
             persistent: flags & service_flag::PERSISTENT != 0,
             quic: udp && flags & service_flag::QUIC != 0,
+            learned: false,
         }
     }
     /// The server in such a word.
@@ -362,8 +365,8 @@ pub(crate) fn fill_request<F: Family>(
     conn.port = if nat && port != Be16::new(0) { port } else { key.dport };
     conn.addr_delta = addr_delta(&key.dst, &conn.addr);
     conn.port_delta = checksum::delta(key.dport.raw(), conn.port.raw());
-    (conn.kind, conn.flags, conn.client_link) = (server.method, whose.flags, 0);
-    (conn.mark, conn.mask, conn.template) = (whose.mark, whose.mask, whose.tag);
+    (conn.kind, conn.flags, conn.extra) = (server.method, whose.flags, S32::new(0));
+    (conn.mark, conn.mask, conn.template) = (whose.mark, whose.mask, S32::new(whose.tag));
     (conn.link, conn.timeout) = (S64::new(0), S32::new(0));
 }
 
@@ -373,7 +376,7 @@ pub(crate) fn turn_to_reply<F: Family>(conn: &mut Conn<F::Addr>, key: &Tuple<F::
     (conn.addr, conn.port) = (key.dst, key.dport);
     conn.addr_delta = checksum::negate(conn.addr_delta);
     conn.port_delta = checksum::negate(conn.port_delta);
-    (conn.kind, conn.client_link) = (kind::NAT_REPLY, ingress);
+    (conn.kind, conn.extra) = (kind::NAT_REPLY, S32::new(ingress));
 }
 
 /// Binds a connection to the wish's server: its entries and counts, all or nothing.
@@ -385,7 +388,7 @@ pub fn bind<F: Family, T: Tables>(
     conn: &mut Conn<F::Addr>,
     reply: &mut Tuple<F::Addr>,
 ) -> Bound {
-    let word = Word::new(wish.state, key.proto() == proto::TCP && tcp::active(wish.state), t.random());
+    let word = Word::new(wish.state, conn::is_active(key.proto(), wish.state), t.random());
     conn.word = S64::new(word.0);
     conn.last_seen = S32::new(t.now());
     conn.packets = S32::new(0);
@@ -430,7 +433,7 @@ pub fn bind<F: Family, T: Tables>(
     match bound {
         Insert::Done => {
             // Data connections were not scheduled.
-            if wish.whose.flags & conn_flag::FTP_DATA == 0 {
+            if wish.whose.flags & conn_flag::FTP_DATA == 0 && !wish.learned {
                 t.count_conn(wish.server);
             }
             Bound::Done

@@ -12,6 +12,7 @@ use crate::open::{self, Bound, Wish};
 use crate::packet::Packet;
 use crate::records::{Conn, Server, Service, Settings, Tuple, conn_flag, kind, server_flag, service_flag, setting};
 use crate::shared::{S32, S64};
+use crate::sync;
 use crate::tables::{Insert, Tables};
 use crate::tcp;
 use crate::verdict::{Decision, Reason, Verdict};
@@ -110,7 +111,7 @@ impl Whose {
     /// Of a connection.
     #[inline(always)]
     pub fn of<A>(conn: &Conn<A>) -> Self {
-        Self { mask: conn.mask, mark: conn.mark, tag: conn.template, flags: conn.flags }
+        Self { mask: conn.mask, mark: conn.mark, tag: conn.template.load(), flags: conn.flags }
     }
     /// Whether a template, or a control connection of FTP, controls it.
     #[inline(always)]
@@ -119,7 +120,7 @@ impl Whose {
     }
     /// Writes the template's key.
     #[inline(always)]
-    fn write<A: Address>(&self, key: &Tuple<A>, to: &mut Tuple<A>) {
+    pub fn write<A: Address>(&self, key: &Tuple<A>, to: &mut Tuple<A>) {
         if self.flags & conn_flag::FTP_DATA != 0 {
             *to = *key;
             (to.sport, to.dport) = (Be16::new((self.mask >> 16) as u16), Be16::new(self.mask as u16));
@@ -375,12 +376,12 @@ fn fill<F: Family>(
     entry.word = S64::new(Word::new(state::NONE, false, whose.tag).0);
     entry.link = S64::new(u64::from(whose.tag) << 32);
     (entry.last_seen, entry.packets) = (S32::new(now), S32::new(0));
-    (entry.server, entry.service, entry.client_link) = (number, service, 0);
+    (entry.server, entry.service, entry.extra) = (number, service, S32::new(0));
     (entry.addr_delta, entry.port_delta) = (0, 0);
     entry.addr = Address::from_words(&server.addr);
     entry.port = if by_port { server.port } else { Be16::new(0) };
     (entry.kind, entry.flags) = (kind::TEMPLATE, whose.flags & !conn_flag::CONTROLLED);
-    (entry.mark, entry.mask, entry.template) = (whose.mark, whose.mask, 0);
+    (entry.mark, entry.mask, entry.template) = (whose.mark, whose.mask, S32::new(0));
     entry.timeout = S32::new(timeout);
 }
 
@@ -418,6 +419,7 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
         set_assured(entry, wish.whose.tag);
     }
     if wish.one_packet {
+        sync::tell_template::<F, T>(t, template, entry);
         t.keep(service_cursor(t, wish.service));
         t.stash(Wish::word(wish.mark, Some(wish.server)));
         return Err(Stage::OnePacket.verdict::<F>());
@@ -441,16 +443,33 @@ pub fn assign<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>) -> Decision<()> 
     let mut whose = Whose::new(service, key, mark);
     whose.tag = t.random() | 1;
     whose.write(key, template);
-    let server = t.server(number).ok_or(raced)?;
-    fill::<F>(conn, (number, server), (index, service.persistence), &whose, t.now());
+    let of = (number, index, service.persistence);
+    // Another CPU's template is as good.
+    match enter::<F, T>(t, template, conn, of, &whose).ok_or(raced)? {
+        Insert::Full => Err(Verdict::drop(Reason::TableFull)),
+        Insert::Done | Insert::Exists => Ok(()),
+    }
+}
+
+/// Enters a template to a server of a service, both by number, that lives so many ticks;
+/// `None`: there is no such server.
+#[inline(always)]
+pub(crate) fn enter<F: Family, T: Tables>(
+    t: &mut T,
+    template: &Tuple<F::Addr>,
+    conn: &mut Conn<F::Addr>,
+    (number, service, timeout): (u32, u32, u32),
+    whose: &Whose,
+) -> Option<Insert> {
+    let server = t.server(number)?;
+    fill::<F>(conn, (number, server), (service, timeout), whose, t.now());
     server.persistent.add(1);
     server.close_if_full();
     let inserted = conn::insert::<F, T>(t, template, conn);
     if inserted != Insert::Done {
         leave(t, number);
     }
-    // Another CPU's template is as good.
-    if inserted == Insert::Full { Err(Verdict::drop(Reason::TableFull)) } else { Ok(()) }
+    Some(inserted)
 }
 
 /// [`Stage::Clear`]: a template that is over, or whose server takes no more, makes room.

@@ -21,6 +21,7 @@ use crate::packet::Packet;
 use crate::parse;
 use crate::persist::Whose;
 use crate::records::{Conn, Link, Server, Settings, Tuple, kind, link_flag, setting};
+use crate::shared::S32;
 use crate::tables::Tables;
 use crate::verdict::{Action, Reason, Verdict};
 use dirigent_wire::{Be16, EthHeader, eth};
@@ -50,7 +51,7 @@ pub fn pins<F: Family>(key: &Tuple<F::Addr>, to: &Server, server: u32, link: u32
         open::turn_to_reply::<F>(&mut conn, key, link);
         answer
     } else {
-        (conn.kind, conn.client_link) = (kind::PROBE_ANSWER, link);
+        (conn.kind, conn.extra) = (kind::PROBE_ANSWER, S32::new(link));
         key.reversed()
     };
     [request, (answer, conn)]
@@ -122,7 +123,7 @@ pub fn answer<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &Work<F>) ->
         // With the addresses of a probe's packet, but not from where probes are.
         _ => return Verdict::drop(Reason::Unpinned),
     }
-    give(p, t, pin.client_link)
+    give(p, t, pin.extra.load())
 }
 
 /// A finished packet goes into a link of probes.

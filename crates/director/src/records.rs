@@ -11,7 +11,7 @@ use dirigent_wire::{Be16, Mac};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of every layout in this file.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Which way between client and server: the key of a connection entry is the
 /// packet's own tuple, so NAT has one entry for each direction.
@@ -176,8 +176,9 @@ pub struct Conn<A> {
     pub server: u32,
     /// Index of the virtual service.
     pub service: u32,
-    /// Reply: interface on which the client's first packet came in.
-    pub client_link: u32,
+    /// Reply, and pins: interface on which the client's first packet came in. Request and
+    /// template: who knows of it, see [`crate::sync::Told`].
+    pub extra: S32,
     /// Change of the transport checksum by the address rewrite.
     pub addr_delta: u16,
     /// Change of the transport checksum by the port rewrite.
@@ -195,9 +196,9 @@ pub struct Conn<A> {
     /// Which part of the client's address its template's key has: [`Service::mask`]. FTP's data:
     /// the client's and the virtual port of its control connection, the former in the high half.
     pub mask: u32,
-    /// Tag of its template, or control connection.
-    pub template: u32,
-    /// Templates: ticks it lives without a new connection.
+    /// Tag of its template, or control connection. Template: see [`Conn::told_until`].
+    pub template: S32,
+    /// Template: ticks it lives without a new connection. Request: see [`Conn::told_until`].
     pub timeout: S32,
 }
 
@@ -497,6 +498,10 @@ pub mod setting {
     pub const REJECT: u32 = 262_144;
     /// Packets may be a probe's, or answer one.
     pub const PROBES: u32 = 524_288;
+    /// Connections are learned from other directors, or told to them.
+    pub const SYNC: u32 = 1 << 20;
+    /// They are told.
+    pub const SYNC_MASTER: u32 = 1 << 21;
 }
 
 /// Bits that stand with a local prefix. The longest prefix that has an address says them for
@@ -545,8 +550,16 @@ pub struct Settings {
     pub mark_rules: u32,
     /// Of so many packets that would open a connection one is dropped; 0: none.
     pub drop_rate: u32,
+    /// Synchronisation: at which packet of each period a connection is told: [`crate::sync::when`].
+    pub sync_threshold: u32,
+    /// Packets in a period.
+    pub sync_period: u32,
+    /// Ticks in which a connection that only goes on is told once; 0: not limited.
+    pub sync_refresh: u32,
+    /// How often it is told again within that.
+    pub sync_retries: u32,
     /// Zero.
-    pub spare: [u32; 19],
+    pub spare: [u32; 15],
 }
 
 impl Default for Settings {
@@ -568,7 +581,11 @@ impl Default for Settings {
             lblcr_expiration: 86_400 * hz,
             mark_rules: 0,
             drop_rate: 0,
-            spare: [0; 19],
+            sync_threshold: 3,
+            sync_period: 50,
+            sync_refresh: 0,
+            sync_retries: 0,
+            spare: [0; 15],
         };
         for (slot, seconds) in s.tcp_timeouts.iter_mut().zip(crate::tcp::TIMEOUTS_S) {
             *slot = seconds * hz;
@@ -733,6 +750,77 @@ pub struct Candidate {
 /// Candidates of one call of the expire step.
 pub const CANDIDATES: u32 = 1024;
 
+/// A connection or template that another director told of: user space writes it, the learning
+/// step answers. See [`crate::sync::learn`].
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Lesson {
+    /// Key of the request entry or template; an IPv4 key's addresses in the first two words.
+    pub key: Tuple<dirigent_wire::Addr6>,
+    /// Bits of [`lesson`].
+    pub flags: u32,
+    /// What came of it, one of [`lesson`]'s results; 0: not asked.
+    pub result: u32,
+    /// Tag of the entry that is there; 0: there is none.
+    pub tag: u32,
+    /// Index of the real server.
+    pub server: u32,
+    /// Index of the virtual service.
+    pub service: u32,
+    /// State.
+    pub state: u32,
+    /// Ticks since its last packet.
+    pub idle: u32,
+    /// Packets of the client.
+    pub packets: u32,
+    /// Template: ticks it lives without a new connection.
+    pub timeout: u32,
+    /// A [`crate::sync::Told`].
+    pub told: u32,
+    /// [`Conn::told_until`].
+    pub until: u32,
+    /// Firewall mark of the first packet.
+    pub mark: u32,
+    /// NAT: port that the server has; 0: the service's.
+    pub port: Be16,
+    /// Zero.
+    pub zero: u16,
+    /// Zero.
+    pub spare: u32,
+}
+
+/// Flags and results of [`Lesson`].
+pub mod lesson {
+    /// The key is IPv6.
+    pub const V6: u32 = 1;
+    /// The entry goes.
+    pub const FORGET: u32 = 2;
+    /// But not if a packet of its client came here since it was learned.
+    pub const UNLESS_OWN: u32 = 16;
+    /// Of a template's key: the service has port 0, or is FTP's or a mark's.
+    pub const ANY_PORT: u32 = 4;
+    /// Of a template's key: it is a mark's.
+    pub const BY_MARK: u32 = 8;
+
+    /// Done.
+    pub const DONE: u32 = 1;
+    /// The entry is another one by now, or there is one: look again.
+    pub const CHANGED: u32 = 2;
+    /// The answers' tuple belongs to another connection.
+    pub const TAKEN: u32 = 3;
+    /// The table is full.
+    pub const FULL: u32 = 4;
+    /// It cannot be: the server is gone, or is the client itself.
+    pub const REFUSED: u32 = 5;
+}
+
+/// Lessons of one call of the learning step.
+pub const LESSONS: u32 = 512;
+
+/// Bytes of the ring by which packets say which connections are to be told: each takes 24, or 48
+/// of IPv6.
+pub const NEWS_BYTES: u32 = 1 << 21;
+
 /// Error budget: destinations share a bucket by hash.
 pub const ERROR_BUCKETS: u32 = 1024;
 
@@ -807,8 +895,13 @@ pub mod map {
     /// `Tuple<Addr6>`, likewise.
     pub const PINS6: &str = "PINS6";
 
+    /// What other directors told.
+    pub const LESSONS: &str = "LESSONS";
+    /// Ring of keys of connections and templates that are to be told to other directors.
+    pub const NEWS: &str = "NEWS";
+
     /// All of them.
-    pub const ALL: [&str; 28] = [
+    pub const ALL: [&str; 30] = [
         CONNS4,
         CONNS6,
         SERVICES4,
@@ -837,6 +930,8 @@ pub mod map {
         NOTES,
         PINS4,
         PINS6,
+        LESSONS,
+        NEWS,
     ];
 }
 
@@ -862,6 +957,7 @@ const _: () = {
     assert!(size_of::<Counters>() == 40);
     assert!(size_of::<Known>() == 24);
     assert!(size_of::<Candidate>() == 48);
+    assert!(size_of::<Lesson>() == 96);
     assert!(size_of::<MarkRule>() == 96);
     assert!(size_of::<Noted>() == 24 && size_of::<Note>() == 16);
 };
@@ -875,8 +971,8 @@ mod tests {
     /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
     /// are then refused instead of misread.
     #[test]
-    fn layouts_of_version_7() {
-        assert_eq!(LAYOUT_VERSION, 7);
+    fn layouts_of_version_8() {
+        assert_eq!(LAYOUT_VERSION, 8);
         let conn4 = [
             offset_of!(Conn<Addr4>, last_seen),
             offset_of!(Conn<Addr4>, server),

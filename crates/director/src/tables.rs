@@ -92,6 +92,10 @@ pub trait Tables {
         make(&mut key);
         Held::of(self.conn6(&key)?, &key)
     }
+    /// Has user space tell other directors of an IPv4 entry; says whether there was room.
+    fn tell4(&self, key: &Tuple<Addr4>) -> bool;
+    /// Has user space tell other directors of an IPv6 entry.
+    fn tell6(&self, key: &Tuple<Addr6>) -> bool;
     /// Adds an IPv4 entry.
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert;
     /// Adds an IPv6 entry.

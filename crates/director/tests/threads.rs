@@ -212,6 +212,12 @@ impl Tables for Cpu {
     fn conn6(&self, _: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
         None
     }
+    fn tell4(&self, _: &Tuple<Addr4>) -> bool {
+        true
+    }
+    fn tell6(&self, _: &Tuple<Addr6>) -> bool {
+        true
+    }
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
         point();
         let element = self.shared.element(conn, self.random());
@@ -386,7 +392,7 @@ fn recount(shared: &Shared, method: u8) -> Vec<String> {
                 load.1 += 1;
             }
             if conn.flags & conn_flag::CONTROLLED != 0 {
-                *controlled.entry(conn.template).or_default() += 1;
+                *controlled.entry(conn.template.load()).or_default() += 1;
             }
         }
     }

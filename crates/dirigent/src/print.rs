@@ -1,7 +1,7 @@
 //! What commands print.
 
 use crate::failure::{Failure, Result};
-use dirigent_api::{Connections, Counters, Problem, Reason, Service, Stats, Status, VirtualRouter};
+use dirigent_api::{Connections, Counters, Problem, Reason, Service, Stats, Status, Synchronisation, VirtualRouter};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -328,8 +328,44 @@ pub fn status(s: &Status) -> String {
             writeln!(out, "  virtual router {}: {} for {} s, {}", r.name, role(&r.state), r.for_s, router_details(r));
         let _ = writeln!(out, "{}", wrapped(&r.why));
     }
+    if let Some(sync) = &s.synchronisation {
+        out.push_str(&synchronisation(sync));
+    }
     for problem in &s.problems {
         let _ = writeln!(out, "  {} {problem}", coloured("problem:", 31));
+    }
+    out
+}
+
+fn synchronisation(s: &Synchronisation) -> String {
+    let mut out = format!("  synchronisation: {} as node {}; {} own", s.role, s.node, s.own);
+    if s.kernels > 0 {
+        let _ = write!(out, ", {} from kernels", s.kernels);
+    }
+    let _ = writeln!(out, "; {} records sent, {} heard, {} changes made", s.sent, s.received, s.applied);
+    for p in &s.peers {
+        let (state, colour) = if p.whole { ("whole", 32) } else { ("incomplete", 33) };
+        let at = if p.address.is_empty() || p.address == p.node { String::new() } else { format!(" at {}", p.address) };
+        let _ = writeln!(
+            out,
+            "    node {}{at}: {}, {} known of {}, {} ms behind, heard {} ms ago; {} gaps, {} repaired, {} lost",
+            p.node,
+            coloured(state, colour),
+            p.known,
+            p.expected,
+            p.lag_ms,
+            p.silent_ms,
+            p.gaps,
+            p.repaired,
+            p.lost
+        );
+    }
+    let dropped: Vec<_> = s.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    if !dropped.is_empty() {
+        let _ = writeln!(out, "    not used: {}", dropped.join(", "));
+    }
+    if let Some(trouble) = &s.trouble {
+        let _ = writeln!(out, "    {} {trouble}", coloured("trouble:", 31));
     }
     out
 }

@@ -21,6 +21,7 @@ pub mod probe;
 pub mod raw;
 pub mod routes;
 pub mod rules;
+pub mod sync;
 pub mod sysctl;
 pub mod vip;
 pub mod vrrp;

@@ -106,7 +106,7 @@ pub enum Counted {
 /// What an entry is set to, new or not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Contents {
-    /// State, and the state that was sent last (what [`crate::when`] compares).
+    /// State, and the state that was sent last (what is compared with the next).
     pub state: u16,
     /// Idle seconds after which it goes; the timer starts anew.
     pub timeout_seconds: u32,

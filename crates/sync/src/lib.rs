@@ -7,7 +7,6 @@
 //!
 //! * [`message`] — the datagrams of IPVS, versions 0 and 1; [`record`] and [`state`] — what
 //!   is in them.
-//! * [`when`] — whether a packet of a connection makes the master send it.
 //! * [`backup`] — what a backup does with one record, given what it has.
 //! * [`extension`] — messages that real kernels ignore; [`auth`] signs them.
 //! * [`machine`] — the two state machines, [`machine::Master`] and [`machine::Backup`].
@@ -26,7 +25,6 @@ pub mod message;
 pub mod reason;
 pub mod record;
 pub mod state;
-pub mod when;
 
 pub use message::Packer;
 pub use reason::{Counts, Reason, Scope};

@@ -100,6 +100,8 @@ reasons! {
     Replaced = "replaced", Record;
     /// About a connection whose packets this node has seen more recently.
     Staler = "staler", Record;
+    /// To a server that the configuration here does not have.
+    NoServer = "no_server", Record;
 }
 
 /// A counter for each [`Reason`].

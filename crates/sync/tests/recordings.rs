@@ -2,11 +2,11 @@
 //! (recordings/*.json, made by recordings/record.sh), against this crate.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use dirigent_director::sync::when::{self, Asked, Controller, Remembered, Settings};
 use dirigent_sync::backup::{Configured, Counted, Decision, Existing, Found, From, Owner, decide, server_ports};
 use dirigent_sync::extension::{self, Seen};
 use dirigent_sync::message::{Datagram, Packer, Version};
 use dirigent_sync::record::Method;
-use dirigent_sync::when::{self, Asked, Controller, Remembered, Settings};
 use dirigent_sync::{Flags, Key, Record, state};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,7 +165,7 @@ fn the_kernels_master_sends_when_the_rules_say_so() {
                 persistent,
                 one_packet: false,
                 protocol,
-                state,
+                state: state as u8,
                 packets: conn.packets,
                 timeout_ticks: state::default_seconds(protocol, false, state) * HZ,
                 now_ticks,
@@ -179,7 +179,7 @@ fn the_kernels_master_sends_when_the_rules_say_so() {
                 template.packets = when::controller_packets(Controller::Template, template.packets, &settings);
                 let (packets, timeout_ticks) = (template.packets, 100 * HZ);
                 let asked =
-                    Asked { template: true, persistent: false, state: assured, packets, timeout_ticks, ..asked };
+                    Asked { template: true, persistent: false, state: assured as u8, packets, timeout_ticks, ..asked };
                 if let Some(remembered) = when::decide(&asked, template.remembered, &settings).send() {
                     template.remembered = remembered;
                     expected.push((true, 0, assured, 100));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
+use dirigent_config::failover::{Sync, SyncRole};
 use dirigent_config::{
     Method, Model, Op, Plan, Prefix, Protocol, Server as Wanted, Service as WantedService, ServiceKey,
     Settings as WantedSettings, Tunnel, TunnelChecksum, TunnelKind, VipDefault,
@@ -77,6 +78,8 @@ pub struct Control<S> {
     pub(super) paces: Paces,
     /// The servers that are probed, which have records of their own.
     pub(super) targets: Targets,
+    /// Whether connections are told to other directors.
+    pub(super) sync: Option<Sync>,
     /// What [`Control::set_local_nets`] said last.
     pub(super) local_nets: BTreeSet<LocalNet>,
     /// Pages of memory that are free or hold buffers, as last said.
@@ -158,6 +161,7 @@ impl<S: Store> Control<S> {
             marks: Marks::default(),
             paces: Paces::default(),
             targets: Targets::default(),
+            sync: None,
             local_nets: BTreeSet::new(),
             available: None,
             hops: HashMap::new(),
@@ -647,6 +651,12 @@ impl<S: Store> Control<S> {
         let hz = self.store.hz();
         let mark_rules = self.prepare_marks(old.mark_rules)?;
         let mut new = Settings { mark_rules, ..settings(self.model.settings(), hz, self.presence(), old.clock_offset) };
+        if let Some(sync) = &self.sync {
+            new.sync_threshold = sync.threshold;
+            new.sync_period = sync.period;
+            new.sync_refresh = if sync.refresh_period.is_zero() { 0 } else { ticks(sync.refresh_period, hz) };
+            new.sync_retries = sync.retries.into();
+        }
         defence::settle(&self.model.settings().defence, self.available, &mut new);
         if format!("{old:?}") == format!("{new:?}") {
             return Ok(());
@@ -668,6 +678,8 @@ impl<S: Store> Control<S> {
             | bit(known, setting::KNOW_SERVERS)
             | bit(!self.local_nets.is_empty(), setting::LOCAL_NETS)
             | bit(!self.targets.is_empty(), setting::PROBES)
+            | bit(self.sync.is_some(), setting::SYNC)
+            | bit(self.sync.as_ref().is_some_and(|sync| sync.role != SyncRole::Backup), setting::SYNC_MASTER)
     }
 }
 
@@ -723,12 +735,15 @@ pub(super) fn spot(key: &ServiceKey) -> Spot {
     }
 }
 
+/// A time in ticks, at least one.
+fn ticks(time: std::time::Duration, hz: u32) -> u32 {
+    let ticks = time.as_nanos().saturating_mul(u128::from(hz)) / 1_000_000_000;
+    u32::try_from(ticks).unwrap_or(u32::MAX / 2).max(1)
+}
+
 /// The settings' record.
 fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> Settings {
-    let ticks = |d: std::time::Duration| {
-        let ticks = d.as_nanos().saturating_mul(u128::from(hz)) / 1_000_000_000;
-        u32::try_from(ticks).unwrap_or(u32::MAX / 2).max(1)
-    };
+    let ticks = |d| ticks(d, hz);
     let bit = |set, bit| if set { bit } else { 0 };
     let mut record = Settings {
         version: LAYOUT_VERSION,

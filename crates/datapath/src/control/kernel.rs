@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use dirigent_director::family::{V4, V6};
 use dirigent_director::probe::Pin;
 use dirigent_director::records::{
-    CANDIDATES, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, hop, local_net, map,
+    CANDIDATES, Counters, Known, LESSONS, Lesson, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, hop,
+    local_net, map,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::verdict::Reason;
@@ -18,11 +19,19 @@ use super::clock::Clock;
 use super::shapes::{self, Conn4, Conn6, Key4, Key6, Net4, Net6, Place4, Place6, halves, pair, words_of_key};
 use super::shapes::{Source4, Source6};
 use super::store::{Due, Entry, Expired, Flow, Room, Spot, Store};
-use crate::kernel::{ExpireStep, Instance, Kernel, Mapped, PerCpuTable, Table};
+use crate::kernel::sys::Cursor;
+use crate::kernel::{Instance, Kernel, Mapped, PerCpuTable, Step, Table};
 use crate::memory::{LocalNet, SourceNet};
 
 /// Entries of one step of a walk.
 const CHUNK: usize = 4096;
+
+/// Where a walk over both tables of connections is; at first at their begin.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    v6: bool,
+    cursor: Cursor,
+}
 
 /// All maps of one director. It lives on its own: several may be open at once, if only
 /// one of them is written to and only one sweeps.
@@ -55,13 +64,15 @@ pub struct KernelStore {
     pins4: Table<Key4, Conn4>,
     pins6: Table<Key6, Conn6>,
     candidates: Mapped<[AtomicU64; 6]>,
-    expire: Option<ExpireStep>,
+    lessons: Mapped<[AtomicU64; 12]>,
+    /// Expire and learn.
+    steps: Option<(Step, Step)>,
     clock: Clock,
 }
 
 /// Opens every map by two functions of whoever has them.
 macro_rules! open {
-    ($from:expr, $table:ident, $mapped:ident, $per_cpu:ident, $expire:expr) => {
+    ($from:expr, $table:ident, $mapped:ident, $per_cpu:ident, $steps:expr) => {
         Ok(KernelStore {
             conns4: $from.$table(map::CONNS4)?,
             conns6: $from.$table(map::CONNS6)?,
@@ -90,7 +101,8 @@ macro_rules! open {
             pins4: $from.$table(map::PINS4)?,
             pins6: $from.$table(map::PINS6)?,
             candidates: $from.$mapped(map::CANDIDATES)?,
-            expire: $expire,
+            lessons: $from.$mapped(map::LESSONS)?,
+            steps: $steps,
             clock: Clock::of_this_machine(),
         })
     };
@@ -99,9 +111,15 @@ macro_rules! open {
 impl KernelStore {
     /// The maps of a director that is loaded.
     pub fn new(kernel: &Kernel) -> Result<Self, Error> {
-        open!(kernel, table, mapped, per_cpu_table, Some(kernel.expire_step()?))
+        open!(
+            kernel,
+            table,
+            mapped,
+            per_cpu_table,
+            Some((kernel.step("dirigent_expire")?, kernel.step("dirigent_learn")?))
+        )
     }
-    /// The pinned maps of a director, to be read: nothing can be expired by it.
+    /// The pinned maps of a director, to be read: nothing can be expired or learned by it.
     pub fn open(instance: &Instance) -> Result<Self, Error> {
         open!(instance, open_table, open_mapped, open_per_cpu_table, None)
     }
@@ -116,9 +134,24 @@ impl KernelStore {
         self.next_hops.get(index).ok_or(Error::NoEntry { table: map::NEXT_HOPS, index })
     }
 
+    /// Shows some entries, about so many, and says where to go on; nothing at the end. A table that
+    /// changes meanwhile may show some twice.
+    pub fn page(&self, from: Page, at_most: usize, see: &mut dyn FnMut(Entry)) -> Result<Option<Page>, Error> {
+        let Page { v6, cursor } = from;
+        if v6 {
+            let mut walk = self.conns6.walk_on(cursor, at_most);
+            walk.next_chunk(|key, conn| see(shapes::entry6(&key, &conn)))?;
+            return Ok(walk.cursor().map(|cursor| Page { v6, cursor }));
+        }
+        let mut walk = self.conns4.walk_on(cursor, at_most);
+        walk.next_chunk(|key, conn| see(shapes::entry4(&key, &conn)))?;
+        let on = walk.cursor().map(|cursor| Page { v6, cursor });
+        Ok(Some(on.unwrap_or(Page { v6: true, cursor: Cursor::default() })))
+    }
+
     /// Has the packet path expire those of these entries that are due.
     fn expire(&self, suspects: &[(Flow, Due)], out: &mut Expired) -> Result<(), Error> {
-        let Some(step) = &self.expire else { return Ok(()) };
+        let Some((step, _)) = &self.steps else { return Ok(()) };
         for chunk in suspects.chunks(CANDIDATES as usize) {
             for (place, (flow, due)) in (0..).zip(chunk) {
                 let no_entry = Error::NoEntry { table: map::CANDIDATES, index: place };
@@ -417,6 +450,30 @@ impl Store for KernelStore {
     fn reasons(&self) -> Result<Vec<u64>, Error> {
         let count = |reason: u32| Ok(self.reasons.get(&reason)?.unwrap_or_default().into_iter().sum());
         (0..Reason::ALL.len() as u32).map(count).collect()
+    }
+
+    fn place(&self, spot: &Spot) -> Result<Option<u32>, Error> {
+        Ok(match spot.address {
+            IpAddr::V4(a) => self.services4.get(&shapes::place4(spot, a))?,
+            IpAddr::V6(a) => self.services6.get(&shapes::place6(spot, a))?,
+        })
+    }
+    fn learn(&mut self, lessons: &mut [Lesson]) -> Result<(), Error> {
+        let Some((_, step)) = &self.steps else { return Ok(()) };
+        for chunk in lessons.chunks_mut(LESSONS as usize) {
+            let place = |index| self.lessons.get(index).ok_or(Error::NoEntry { table: map::LESSONS, index });
+            for (index, lesson) in (0..).zip(&*chunk) {
+                for (to, word) in place(index)?.iter().zip(shapes::lesson_words(lesson)) {
+                    to.store(word, Ordering::Release);
+                }
+            }
+            step.run(chunk.len() as u32)?;
+            for (index, lesson) in (0..).zip(chunk) {
+                let [_, _, _, _, _, result, ..] = place(index)?;
+                lesson.result = halves(result.load(Ordering::Acquire)).1;
+            }
+        }
+        Ok(())
     }
 
     fn entry(&self, flow: &Flow) -> Result<Option<Entry>, Error> {

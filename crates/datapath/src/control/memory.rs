@@ -7,15 +7,16 @@ use dirigent_director::conn::{self, Expiry};
 use dirigent_director::family::{Address, Family, V4, V6};
 use dirigent_director::probe::Pin;
 use dirigent_director::records::{
-    Conn, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, Tuple,
+    Conn, Counters, Known, Lesson, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, Tuple,
 };
 use dirigent_director::shared::S64;
+use dirigent_director::sync::learn::{self, Room};
 use dirigent_director::tables::Tables as _;
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
-use super::store::{Due, Entry, Expired, Flow, Room, Spot, Store, address};
+use super::store::{self, Due, Entry, Expired, Flow, Spot, Store, address};
 use crate::memory::{LocalNet, MemoryTables, SourceNet};
 
 /// Ticks a second, as most kernels have.
@@ -36,8 +37,9 @@ fn entry<A: Address>(flow: Flow, conn: &Conn<A>) -> Entry {
         flags: conn.flags,
         mark: conn.mark,
         mask: conn.mask,
-        template: conn.template,
+        template: conn.template.load(),
         timeout: conn.timeout.load(),
+        extra: conn.extra.load(),
     }
 }
 
@@ -59,6 +61,11 @@ fn range<T>(table: &'static str, slots: &[T], base: u32, len: usize) -> Result<s
 }
 
 impl MemoryTables {
+    /// The connections and templates that other directors are to be told of since the last call.
+    pub fn news(&mut self) -> Vec<Flow> {
+        let four = self.news4.get_mut().drain(..).map(|key| Flow::of4(&key)).collect::<Vec<_>>();
+        four.into_iter().chain(self.news6.get_mut().drain(..).map(|key| Flow::of6(&key))).collect()
+    }
     fn expire_all<F: Family>(&mut self, suspects: Vec<(Tuple<F::Addr>, Due)>, out: &mut Expired) {
         for (key, due) in suspects.into_iter().filter(|(_, due)| *due != Due::Not) {
             match conn::expire::<F, Self>(self, &key, due == Due::AtOnce) {
@@ -84,8 +91,8 @@ fn add<A: Address + Eq + std::hash::Hash>(
 }
 
 impl Store for MemoryTables {
-    fn room(&self) -> Room {
-        Room {
+    fn room(&self) -> store::Room {
+        store::Room {
             services: self.services.len() as u32,
             servers: self.servers.len() as u32,
             slots: self.slots.len() as u32,
@@ -274,6 +281,18 @@ impl Store for MemoryTables {
     }
     fn reasons(&self) -> Result<Vec<u64>, Error> {
         Ok(Reason::ALL.iter().map(|reason| self.reason(*reason)).collect())
+    }
+
+    fn place(&self, spot: &Spot) -> Result<Option<u32>, Error> {
+        Ok(match spot.address {
+            IpAddr::V4(a) => self.services4.get(&spot.place4(a)).copied(),
+            IpAddr::V6(a) => self.services6.get(&spot.place6(a)).copied(),
+        })
+    }
+    fn learn(&mut self, lessons: &mut [Lesson]) -> Result<(), Error> {
+        let (mut four, mut six) = (Room::<V4>::default(), Room::<V6>::default());
+        lessons.iter_mut().for_each(|lesson| learn::learn(self, lesson, &mut four, &mut six));
+        Ok(())
     }
 
     fn entry(&self, flow: &Flow) -> Result<Option<Entry>, Error> {

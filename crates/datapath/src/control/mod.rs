@@ -22,6 +22,7 @@ mod shapes;
 mod slots;
 mod store;
 mod sweep;
+pub mod sync;
 mod takeover;
 pub mod tally;
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod trash;
 pub use apply::{Control, ServerStatus};
 pub use connections::{Connection, connections};
 pub use error::Error;
-pub use kernel::KernelStore;
+pub use kernel::{KernelStore, Page};
 pub use probes::{Aim, Pinned, Pins, Target};
 pub use store::{Due, Entry, Expired, Flow, Room, Spot, Store, address, words};
-pub use sweep::{PAUSE, Sweep, Swept};
+pub use sweep::{Census, PAUSE, Sweep, Swept};

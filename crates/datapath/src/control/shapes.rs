@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use dirigent_director::records::{Conn, Link, NextHop, Server, Settings};
+use dirigent_director::records::{Conn, Lesson, Link, NextHop, Server, Settings, Tuple};
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::{Addr4, Addr6, Be16, Mac};
 
@@ -31,7 +31,7 @@ pub type Conn4 = [u64; 8];
 pub type Conn6 = [u64; 10];
 
 const _: () = {
-    use dirigent_director::records::{Candidate, Place, Service, Tuple};
+    use dirigent_director::records::{Candidate, Place, Service};
     use std::mem::offset_of;
     assert!(size_of::<Key4>() == size_of::<Tuple<Addr4>>() && size_of::<Key6>() == size_of::<Tuple<Addr6>>());
     assert!(size_of::<Place4>() == size_of::<Place<Addr4>>() && size_of::<Place6>() == size_of::<Place<Addr6>>());
@@ -39,7 +39,7 @@ const _: () = {
     assert!(offset_of!(Conn<Addr4>, addr) == 40 && offset_of!(Conn<Addr4>, port) == 44);
     assert!(offset_of!(Conn<Addr6>, addr) == 40 && offset_of!(Conn<Addr6>, port) == 56);
     assert!(offset_of!(Conn<Addr4>, last_seen) == 16 && offset_of!(Conn<Addr4>, server) == 24);
-    assert!(offset_of!(Conn<Addr4>, client_link) == 32 && offset_of!(Conn<Addr6>, addr_delta) == 36);
+    assert!(offset_of!(Conn<Addr4>, extra) == 32 && offset_of!(Conn<Addr6>, addr_delta) == 36);
     assert!(offset_of!(Conn<Addr4>, mark) == 48 && offset_of!(Conn<Addr6>, mark) == 60);
     assert!(offset_of!(Conn<Addr4>, timeout) == 60 && offset_of!(Conn<Addr6>, timeout) == 72);
     assert!(offset_of!(Service, persistence) == 40 && offset_of!(Service, port) == 52);
@@ -53,6 +53,7 @@ const _: () = {
     assert!(size_of::<Link>() == 32 && offset_of!(Link, used) == 6 && offset_of!(Link, addr6) == 12);
     assert!(size_of::<Settings>() == 256 && offset_of!(Settings, udp_timeout) == 80);
     assert!(size_of::<Candidate>() == 48 && offset_of!(Candidate, flags) == 40);
+    assert!(size_of::<Lesson>() == 96 && offset_of!(Lesson, flags) == 40 && offset_of!(Lesson, port) == 88);
 };
 
 /// Two words as one, the first at the lower address.
@@ -227,7 +228,10 @@ fn wide_key(src: [u16; 8], dst: [u16; 8], flow: &Flow) -> Key6 {
 
 /// The key in a candidate of the expire step: IPv4 addresses in the first two words.
 pub fn words_of_key(flow: &Flow) -> [u64; 5] {
-    let key = wide_key(super::store::words(flow.src), super::store::words(flow.dst), flow);
+    long_words(wide_key(super::store::words(flow.src), super::store::words(flow.dst), flow))
+}
+
+fn long_words(key: Key6) -> [u64; 5] {
     let mut out = [0; 5];
     for (to, chunk) in out.iter_mut().zip(key.chunks_exact(4)) {
         if let [a, b, c, d] = *chunk {
@@ -237,23 +241,49 @@ pub fn words_of_key(flow: &Flow) -> [u64; 5] {
     out
 }
 
+/// A tuple, an IPv4 one's addresses in the first two words.
+pub fn wide_tuple(flow: &Flow) -> Tuple<Addr6> {
+    let protocol = [flow.protocol, flow.template, 0, 0];
+    let (src, dst) = (Addr6(super::store::words(flow.src)), Addr6(super::store::words(flow.dst)));
+    Tuple { src, dst, sport: Be16::new(flow.sport), dport: Be16::new(flow.dport), protocol }
+}
+
+/// A lesson's words. Its result stands in the upper half of the sixth.
+pub fn lesson_words(l: &Lesson) -> [u64; 12] {
+    let ([a, b, c, d, e, f, g, h], [i, j, k, m, n, o, p, q]) = (l.key.src.0, l.key.dst.0);
+    let [protocol, template, ..] = l.key.protocol;
+    let kind = u16::from_ne_bytes([protocol, template]);
+    let (sport, dport) = (l.key.sport.raw(), l.key.dport.raw());
+    let [v, w, x, y, z] = long_words([a, b, c, d, e, f, g, h, i, j, k, m, n, o, p, q, sport, dport, kind, 0]);
+    let rest = [
+        pair(l.flags, l.result),
+        pair(l.tag, l.server),
+        pair(l.service, l.state),
+        pair(l.idle, l.packets),
+        pair(l.timeout, l.told),
+        pair(l.until, l.mark),
+    ];
+    let [r, s, t, u, aa, bb] = rest;
+    [v, w, x, y, z, r, s, t, u, aa, bb, pair(word_of(l.port), 0)]
+}
+
 fn flow(src: IpAddr, dst: IpAddr, [sport, dport, kind]: [u16; 3]) -> Flow {
     let [protocol, template] = kind.to_ne_bytes();
     Flow { protocol, template, src, sport: u16::from_be(sport), dst, dport: u16::from_be(dport) }
 }
 
-fn flow4(&[a, b, c, d, sport, dport, kind, _]: &Key4) -> Flow {
+pub fn flow4(&[a, b, c, d, sport, dport, kind, _]: &Key4) -> Flow {
     flow(address4([a, b]), address4([c, d]), [sport, dport, kind])
 }
 
-fn flow6(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, sport, dport, kind, _]: &Key6) -> Flow {
+pub fn flow6(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, sport, dport, kind, _]: &Key6) -> Flow {
     let (src, dst) = (address6([a, b, c, d, e, f, g, h]), address6([i, j, k, l, m, n, o, p]));
     flow(src, dst, [sport, dport, kind])
 }
 
 /// What stands before the address: word, link, times and indexes; and what stands behind.
-fn entry(flow: Flow, head: [u64; 4], address: IpAddr, tail: [u32; 5]) -> Entry {
-    let [word, link, times, indexes] = head;
+fn entry(flow: Flow, head: [u64; 5], address: IpAddr, tail: [u32; 5]) -> Entry {
+    let [word, link, times, indexes, extra] = head;
     let [end, mark, mask, template, timeout] = tail;
     let ((last_seen, packets), (server, service)) = (halves(times), halves(indexes));
     let (port, kind) = half_words(end);
@@ -274,29 +304,30 @@ fn entry(flow: Flow, head: [u64; 4], address: IpAddr, tail: [u32; 5]) -> Entry {
         mask,
         template,
         timeout,
+        extra: halves(extra).0,
     }
 }
 
 /// An entry of the IPv4 table.
-pub fn entry4(key: &Key4, &[state, link, times, indexes, _, end, marks, last]: &Conn4) -> Entry {
+pub fn entry4(key: &Key4, &[state, link, times, indexes, extra, end, marks, last]: &Conn4) -> Entry {
     let ((address, end), (mark, mask), (template, timeout)) = (halves(end), halves(marks), halves(last));
     let address = address4(half_words(address).into());
-    entry(flow4(key), [state, link, times, indexes], address, [end, mark, mask, template, timeout])
+    entry(flow4(key), [state, link, times, indexes, extra], address, [end, mark, mask, template, timeout])
 }
 
 /// An entry of the IPv6 table.
-pub fn entry6(key: &Key6, &[state, link, times, indexes, _, high, low, end, marks, last]: &Conn6) -> Entry {
+pub fn entry6(key: &Key6, &[state, link, times, indexes, extra, high, low, end, marks, last]: &Conn6) -> Entry {
     let ([a, b, c, d], [e, f, g, h]) = (quarters(high), quarters(low));
     let ((end, mark), (mask, template), (timeout, _)) = (halves(end), halves(marks), halves(last));
     let address = address6([a, b, c, d, e, f, g, h]);
-    entry(flow6(key), [state, link, times, indexes], address, [end, mark, mask, template, timeout])
+    entry(flow6(key), [state, link, times, indexes, extra], address, [end, mark, mask, template, timeout])
 }
 
 /// What stands before the address of a pin, which no packet moves; and what its port, kind and
 /// flags are with it.
 fn pin<A>(conn: &Conn<A>) -> ([u64; 5], u32) {
     let deltas = word(conn.addr_delta, conn.port_delta);
-    let head = [0, 0, 0, pair(conn.server, conn.service), pair(conn.client_link, deltas)];
+    let head = [0, 0, 0, pair(conn.server, conn.service), pair(conn.extra.load(), deltas)];
     (head, word(conn.port.raw(), u16::from_ne_bytes([conn.kind, conn.flags])))
 }
 
@@ -412,7 +443,9 @@ pub fn settings(words: &[u32; 64]) -> Settings {
     let (limits, rest) = rest.split_first_chunk::<5>().unwrap_or((&[0; 5], &[]));
     let [udp_timeout, error_rate, error_burst, error_dest_rate, error_dest_burst] = *limits;
     let (sctp_timeouts, rest) = rest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
-    let [lblc_expiration, lblcr_expiration, mark_rules, drop_rate] = *rest.first_chunk::<4>().unwrap_or(&[0; 4]);
+    let (last, rest) = rest.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+    let [lblc_expiration, lblcr_expiration, mark_rules, drop_rate] = *last;
+    let [sync_threshold, sync_period, sync_refresh, sync_retries] = *rest.first_chunk::<4>().unwrap_or(&[0; 4]);
     Settings {
         version,
         flags,
@@ -429,7 +462,11 @@ pub fn settings(words: &[u32; 64]) -> Settings {
         lblcr_expiration,
         mark_rules,
         drop_rate,
-        spare: [0; 19],
+        sync_threshold,
+        sync_period,
+        sync_refresh,
+        sync_retries,
+        spare: [0; 15],
     }
 }
 
@@ -439,7 +476,8 @@ pub fn settings_words(s: &Settings) -> [u32; 64] {
     let head = [s.version, s.flags, s.hz, s.clock_offset];
     let tail = [s.udp_timeout, s.error_rate, s.error_burst, s.error_dest_rate, s.error_dest_burst];
     let last = [s.lblc_expiration, s.lblcr_expiration, s.mark_rules, s.drop_rate];
-    let all = head.into_iter().chain(s.tcp_timeouts).chain(tail).chain(s.sctp_timeouts).chain(last);
+    let sync = [s.sync_threshold, s.sync_period, s.sync_refresh, s.sync_retries];
+    let all = head.into_iter().chain(s.tcp_timeouts).chain(tail).chain(s.sctp_timeouts).chain(last).chain(sync);
     for (to, word) in words.iter_mut().zip(all) {
         *to = word;
     }
@@ -452,7 +490,7 @@ mod tests {
 
     #[test]
     fn words_and_back() {
-        let s = Settings { flags: 5, hz: 100, drop_rate: 9, ..Settings::default() };
+        let s = Settings { flags: 5, hz: 100, drop_rate: 9, sync_retries: 2, ..Settings::default() };
         assert_eq!(format!("{:?}", settings(&settings_words(&s))), format!("{s:?}"));
         let words = [1, 8, 2, 3, pair(word(0x1234, 0x0601), 7), 5, 6, 7];
         assert_eq!(server_words(&server(words)), words);

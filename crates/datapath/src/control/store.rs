@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dirigent_director::family::{Address as _, V4, V6};
 use dirigent_director::probe::Pin;
 use dirigent_director::records::{
-    Counters, Known, Link, MarkRule, NextHop, Note, Noted, Place, Server, Service, Settings, Tuple,
+    Counters, Known, Lesson, Link, MarkRule, NextHop, Note, Noted, Place, Server, Service, Settings, Tuple,
 };
 use dirigent_wire::{Addr4, Addr6, Be16};
 
@@ -75,6 +75,8 @@ pub struct Entry {
     pub template: u32,
     /// Of a template: ticks it lives.
     pub timeout: u32,
+    /// Of a request entry or template: a [`dirigent_director::sync::Told`].
+    pub extra: u32,
 }
 
 /// How an attempt to expire an entry ended: [`dirigent_director::records::Candidate`].
@@ -203,6 +205,11 @@ pub trait Store {
     fn pins(&self) -> Result<Vec<(Flow, u32)>, Error>;
     /// Packets by reason.
     fn reasons(&self) -> Result<Vec<u64>, Error>;
+
+    /// Index of the virtual service of a place.
+    fn place(&self, spot: &Spot) -> Result<Option<u32>, Error>;
+    /// Does these lessons in their order, and writes what came of each.
+    fn learn(&mut self, lessons: &mut [Lesson]) -> Result<(), Error>;
 
     /// One entry.
     fn entry(&self, flow: &Flow) -> Result<Option<Entry>, Error>;

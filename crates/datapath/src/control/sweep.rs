@@ -3,6 +3,7 @@
 use dirigent_director::conn::{self, Word};
 use dirigent_director::persist::Link;
 use dirigent_director::records::{Settings, hop, kind, service_flag, setting};
+use dirigent_director::sync::Told;
 use dirigent_director::{sctp, tcp};
 use dirigent_wire::ip::proto;
 
@@ -15,10 +16,38 @@ pub const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 /// What a sweep did.
 pub type Swept = Expired;
 
+/// How many connections and templates there are, by whom they were learned from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census([u64; 256]);
+
+impl Default for Census {
+    fn default() -> Self {
+        Self([0; 256])
+    }
+}
+
+impl Census {
+    /// This director's own (0), or those that were learned from the one with this number.
+    pub fn of(&self, origin: u8) -> u64 {
+        self.0.get(usize::from(origin)).copied().unwrap_or(0)
+    }
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.0.iter().sum()
+    }
+    fn add(&mut self, entry: &Entry) {
+        let origin = if entry.kind == kind::NAT_REPLY { return } else { Told(entry.extra).origin() };
+        if let Some(count) = self.0.get_mut(usize::from(origin)) {
+            *count += 1;
+        }
+    }
+}
+
 /// Sweeps, one after the other.
 #[derive(Debug, Default)]
 pub struct Sweep {
     drops: Drops,
+    census: Census,
 }
 
 impl Sweep {
@@ -30,7 +59,9 @@ impl Sweep {
         let now = store.now();
         let drops = &mut self.drops;
         drops.begin(&settings, now);
+        let mut census = Census::default();
         let mut due = |store: &S, entry: &Entry| {
+            census.add(entry);
             let age = conn::age(now, entry.last_seen);
             let timeout = conn::timeout(&settings, entry.flow.protocol, Word(entry.word).state());
             let idle = match entry.kind {
@@ -52,7 +83,14 @@ impl Sweep {
             let gone = removed || drops.takes(store, entry, now, &settings)?;
             Ok(if gone { Due::AtOnce } else { Due::Not })
         };
-        store.sweep(&mut due, pause)
+        let swept = store.sweep(&mut due, pause)?;
+        self.census = census;
+        Ok(swept)
+    }
+
+    /// What the last sweep counted.
+    pub fn census(&self) -> &Census {
+        &self.census
     }
 }
 

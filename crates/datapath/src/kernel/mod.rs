@@ -13,8 +13,9 @@ mod fields;
 pub mod load;
 mod losses;
 mod netlink;
+pub mod news;
 pub mod select;
-mod sys;
+pub(crate) mod sys;
 pub mod table;
 pub mod testrun;
 
@@ -22,6 +23,7 @@ pub use attach::{Attached, Attachment, Hook, TcKind, attached, detach_all, has_t
 pub use endpoint::{Endpoint, endpoint_counts};
 pub use error::Error;
 pub use load::{Instance, Kernel, LoadOptions, Verified, pin_pass, verify};
+pub use news::News;
 pub use select::{Choice, Facts, Mode, PathKind, choose};
 pub use table::{Mapped, PerCpuTable, Table};
-pub use testrun::{Direction, ExpireStep, Ran, SkbContext};
+pub use testrun::{Direction, Ran, SkbContext, Step};

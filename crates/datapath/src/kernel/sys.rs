@@ -317,7 +317,7 @@ pub(super) fn per_cpu(kind: u32) -> bool {
 
 /// Where a walk over a map is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     place: [u64; 16],
     begun: bool,
 }

@@ -90,14 +90,12 @@ impl<K: IntoBytes + FromBytes, V: IntoBytes + FromBytes> Table<K, V> {
     /// Starts a walk. Entries that come or go during it may be missed or seen twice; all
     /// others are seen once.
     pub fn walk(&self, chunk: usize) -> Walk<'_, K, V> {
-        Walk {
-            table: self,
-            cursor: Cursor::default(),
-            chunk: chunk.max(1),
-            done: false,
-            keys: Vec::new(),
-            values: Vec::new(),
-        }
+        self.walk_on(Cursor::default(), chunk)
+    }
+
+    /// Goes on with a walk from where another one was.
+    pub(crate) fn walk_on(&self, cursor: Cursor, chunk: usize) -> Walk<'_, K, V> {
+        Walk { table: self, cursor, chunk: chunk.max(1), done: false, keys: Vec::new(), values: Vec::new() }
     }
 
     /// All entries. For tables that fit into memory twice; else [`Table::walk`].
@@ -121,6 +119,11 @@ pub struct Walk<'a, K, V> {
 }
 
 impl<K: FromBytes, V: FromBytes> Walk<'_, K, V> {
+    /// Where it is, if not at the end.
+    pub(crate) fn cursor(self) -> Option<Cursor> {
+        (!self.done).then_some(self.cursor)
+    }
+
     /// Hands the next entries to `see`, about as many as the chunk size; false at the end.
     pub fn next_chunk(&mut self, mut see: impl FnMut(K, V)) -> Result<bool, Error> {
         if self.done {

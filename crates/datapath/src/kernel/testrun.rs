@@ -126,17 +126,20 @@ fn get(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_ne_bytes(*word))
 }
 
-/// The expire step by itself: for a thread that has no [`Kernel`].
+/// A step by itself, for a thread that has no [`Kernel`]: `dirigent_expire`, or `dirigent_learn`.
 #[derive(Debug)]
-pub struct ExpireStep(OwnedFd);
+pub struct Step {
+    fd: OwnedFd,
+    name: &'static str,
+}
 
-impl ExpireStep {
-    /// Runs it on the first `count` entries of `CANDIDATES`.
+impl Step {
+    /// Runs it on the first `count` entries of `CANDIDATES`, or `LESSONS`.
     pub fn run(&self, count: u32) -> Result<(), Error> {
         let mut frame = [0; 64];
         put(&mut frame, 0, count);
-        let fail = |e| Error::system("the expire step", e);
-        match sys::run_once(self.0.as_fd(), &frame).map_err(fail)? {
+        let fail = |e| Error::system(self.name, e);
+        match sys::run_once(self.fd.as_fd(), &frame).map_err(fail)? {
             XDP_PASS => Ok(()),
             other => Err(fail(std::io::Error::other(format!("it returned {other}")))),
         }
@@ -144,14 +147,14 @@ impl ExpireStep {
 }
 
 impl Kernel {
-    /// The expire step, to be run from wherever.
-    pub fn expire_step(&self) -> Result<ExpireStep, Error> {
-        const NAME: &str = "dirigent_expire";
-        let missing = || Error::Program { program: NAME.to_owned(), kind: "XDP" };
-        let program = self.ebpf.program(NAME).ok_or_else(missing)?;
-        let fd = program.fd().map_err(|e| Error::load(format!("the descriptor of {NAME}"), e))?;
+    /// A step, to be run from wherever.
+    pub fn step(&self, name: &'static str) -> Result<Step, Error> {
+        let missing = || Error::Program { program: name.to_owned(), kind: "XDP" };
+        let program = self.ebpf.program(name).ok_or_else(missing)?;
+        let fd = program.fd().map_err(|e| Error::load(format!("the descriptor of {name}"), e))?;
         let fd = fd.as_fd().try_clone_to_owned();
-        fd.map(ExpireStep).map_err(|e| Error::system(format!("duplicating the descriptor of {NAME}"), e))
+        let fd = fd.map_err(|e| Error::system(format!("duplicating the descriptor of {name}"), e))?;
+        Ok(Step { fd, name })
     }
 
     /// Runs the XDP program on a frame that arrives by an interface.

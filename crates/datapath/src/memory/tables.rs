@@ -93,6 +93,9 @@ pub struct MemoryTables {
     errors: Vec<S64>,
     /// What lblc and lblcr noted.
     pub(crate) notes: RefCell<HashMap<Noted, Note>>,
+    /// Connections and templates that other directors are to be told of.
+    pub(crate) news4: RefCell<Vec<Tuple<Addr4>>>,
+    pub(crate) news6: RefCell<Vec<Tuple<Addr6>>>,
     stashed: Cell<u64>,
     kept: Cell<u64>,
     led: Cell<u32>,
@@ -141,6 +144,8 @@ impl MemoryTables {
             reasons: RefCell::new(vec![0; Reason::ALL.len()]),
             errors: (0..ERROR_WORDS).map(|_| S64::new(0)).collect(),
             notes: RefCell::default(),
+            news4: RefCell::default(),
+            news6: RefCell::default(),
             stashed: Cell::new(0),
             kept: Cell::new(0),
             led: Cell::new(0),
@@ -246,6 +251,14 @@ impl Tables for MemoryTables {
     }
     fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
         self.conns6.get(key)
+    }
+    fn tell4(&self, key: &Tuple<Addr4>) -> bool {
+        self.news4.borrow_mut().push(*key);
+        true
+    }
+    fn tell6(&self, key: &Tuple<Addr6>) -> bool {
+        self.news6.borrow_mut().push(*key);
+        true
     }
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
         insert(&mut self.conns4, self.conn_limit, *key, conn.clone())

@@ -195,6 +195,9 @@ pub struct Memory {
     pub way_back: Route,
     /// Source address of the last route lookup.
     pub routed_from: Cell<[u16; 8]>,
+    /// What user space is to tell other directors of.
+    pub told4: RefCell<Vec<Tuple<Addr4>>>,
+    pub told6: RefCell<Vec<Tuple<Addr6>>>,
     stash: Cell<u64>,
     kept: Cell<u64>,
     led: Cell<u32>,
@@ -235,6 +238,8 @@ impl Memory {
             way_back: Route::To { ifindex: CLIENT_LINK, src: mac, dst: Mac::new([2, 0, 0, 0, 0, 0xfe]) },
             routed_from: Cell::default(),
             stash: Cell::new(0),
+            told4: RefCell::default(),
+            told6: RefCell::default(),
             kept: Cell::new(0),
             led: Cell::new(0),
             seed: Cell::new(1),
@@ -398,6 +403,14 @@ impl Tables for Memory {
     }
     fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
         self.conns6.get(key)
+    }
+    fn tell4(&self, key: &Tuple<Addr4>) -> bool {
+        self.told4.borrow_mut().push(*key);
+        true
+    }
+    fn tell6(&self, key: &Tuple<Addr6>) -> bool {
+        self.told6.borrow_mut().push(*key);
+        true
     }
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
         insert(&mut self.conns4, self.room, key, conn)

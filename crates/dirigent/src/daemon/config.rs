@@ -99,13 +99,8 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
 fn alone(model: &Model) -> Vec<Problem> {
     let failover = model.failover();
     let remedy = "remove it, or let keepalived do this virtual router";
-    let mut all: Vec<_> =
-        super::failover::undone(failover).into_iter().map(|(place, what)| Problem::new(place, what, remedy)).collect();
-    if failover.sync.is_some() {
-        let what = "this version carries the synchronisation of connections, and does not do it yet";
-        all.push(Problem::new("sync", what, "connections begin anew on the other director meanwhile"));
-    }
-    all
+    let problem = |(place, what)| Problem::new(place, what, remedy);
+    super::failover::undone(failover).into_iter().map(problem).collect()
 }
 
 /// What is wrong with the rules that lead to a device for marks, once it is there.

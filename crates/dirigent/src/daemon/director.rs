@@ -18,7 +18,8 @@ use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
 use super::rates::{Rates, Watch};
 use super::size::Size;
-use super::tables::{Sweeper, Tables};
+use super::sync::Sync;
+use super::tables::{Counted, Sweeper, Tables};
 use super::vip::{self, Vips};
 use super::{naming, network, remove, snapshot};
 use crate::failure::{Failure, Result};
@@ -54,6 +55,8 @@ pub struct Director {
     /// Health of the servers.
     pub health: Health,
     failover: Failover,
+    sync: Sync,
+    counted: Counted,
     /// Goes up with each change.
     generation: u64,
     kept: Kept,
@@ -112,6 +115,8 @@ impl Director {
         let health = Health::start(&instance, kernel.took_over())?;
         let layered = health.over(&begun.model);
         let vips = Vips::open(instance.name())?;
+        let counted = Counted::default();
+        let sync = Sync::new(instance.name(), kernel.took_over(), counted.clone());
         let mut director = Self {
             network: HopKeeper::start()?,
             path: path.map(Path::to_owned),
@@ -125,6 +130,8 @@ impl Director {
             model: begun.model.clone(),
             health,
             failover,
+            sync,
+            counted,
             sweeper: None,
             rates: Rates::default(),
             watch: None,
@@ -168,9 +175,10 @@ impl Director {
         self.announce();
         self.health.enforce(&self.model, layered, &self.events);
         self.failover.follow(self.model.failover())?;
+        self.follow_sync()?;
         self.tell_quorums();
         self.failover.ready()?;
-        let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?);
+        let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?, self.counted.clone());
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
         let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events(), self.health.doubts());
         self.watch = Some(watch.map_err(|e| Failure::io("starting to look at counters", &e))?);
@@ -375,7 +383,15 @@ impl Director {
         self.set_destinations()?;
         self.follow_network(interfaces_differ)?;
         self.vips.follow(&self.model)?;
-        self.failover.follow(self.model.failover())
+        self.failover.follow(self.model.failover())?;
+        self.follow_sync()
+    }
+
+    /// Connections are synchronised as the Model says, or not.
+    fn follow_sync(&mut self) -> Result<()> {
+        let sync = self.model.failover().sync.as_ref();
+        self.tables.set_sync(sync)?;
+        self.sync.follow(sync, &self.kernel)
     }
 
     /// Virtual routers hear which of the services that they track have their quorum.
@@ -426,6 +442,7 @@ impl Director {
             Problem::new(format!("server {server} of {service}"), format!("it is down: {why}"), remedy)
         }));
         problems.extend(self.failover.problem());
+        problems.extend(self.sync.problem());
         problems.extend(self.problem.clone());
         if !self.refused.is_empty() {
             let what = "the last reload was refused, and the configuration before it stays in force";
@@ -458,6 +475,7 @@ impl Director {
             interfaces: self.interfaces.all().map(interface).collect(),
             virtual_addresses: vip::report(&self.model, &snapshot),
             virtual_routers: self.failover.routers(),
+            synchronisation: self.sync.report(),
             problems: self.problems()?,
             ..reader.status()?
         })

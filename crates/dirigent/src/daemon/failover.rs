@@ -187,6 +187,11 @@ fn unknown(name: &str) -> Failure {
     Failure { code: crate::failure::code::ABSENT, ..failure }
 }
 
+/// Milliseconds of the clock that virtual routers and synchronisation go by.
+pub fn now_ms() -> u64 {
+    kept::now().as_ns() / 1_000_000
+}
+
 /// Takes away what a daemon of that name holds, without it. What was done.
 pub fn release(instance: &str) -> Result<Vec<String>> {
     Kept::of(instance).release()

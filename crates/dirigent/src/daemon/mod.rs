@@ -14,6 +14,7 @@ mod network;
 pub mod rates;
 mod server;
 pub mod size;
+mod sync;
 mod tables;
 pub mod vip;
 
@@ -126,6 +127,7 @@ pub fn remove(instance: &Instance) -> Result<Changed> {
     operations.extend(failover::release(instance.name())?);
     kept::Kept::of(instance.name()).forget()?;
     health::forget(instance.name())?;
+    sync::forget(instance.name())?;
     Ok(Changed { generation: 0, operations, notes: Vec::new() })
 }
 

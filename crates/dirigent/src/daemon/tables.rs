@@ -6,7 +6,7 @@ use super::size;
 use crate::failure::Result;
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::words;
-use dirigent_datapath::control::{Aim, Control, KernelStore, PAUSE, Store, Sweep, Target};
+use dirigent_datapath::control::{Aim, Census, Control, KernelStore, PAUSE, Store, Sweep, Target};
 use dirigent_datapath::kernel::Kernel;
 use dirigent_datapath::memory::LocalNet;
 use dirigent_director::records::{LINKS, Link, NextHop, hop, link_flag, tunnel};
@@ -15,8 +15,8 @@ use dirigent_net::NextHopState;
 use dirigent_wire::{Addr4, Addr6, Mac};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two sweeps.
@@ -80,6 +80,11 @@ impl Tables {
     /// The servers that are probed along the clients' path.
     pub fn set_targets(&mut self, targets: &HashSet<Target>) -> Result<()> {
         Ok(self.control.set_targets(targets)?)
+    }
+
+    /// Whether connections are told to other directors.
+    pub fn set_sync(&mut self, sync: Option<&dirigent_config::failover::Sync>) -> Result<()> {
+        Ok(self.control.set_sync(sync.cloned())?)
     }
 
     /// What pins to such a server need to know.
@@ -164,12 +169,26 @@ fn record(facts: &LinkFacts) -> Link {
     Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, flags }
 }
 
+/// How many connections there are, as of the last sweep.
+#[derive(Clone, Debug, Default)]
+pub struct Counted(Arc<Mutex<Census>>);
+
+impl Counted {
+    /// That.
+    pub fn get(&self) -> Census {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    fn set(&self, census: &Census) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = census.clone();
+    }
+}
+
 /// The thread that expires idle connections; it ends when this is dropped.
 pub struct Sweeper(Arc<AtomicBool>);
 
 impl Sweeper {
     /// Walks the tables round and round, a chunk at a time, on a thread of its own: the daemon's task never waits for it.
-    pub fn start(mut store: KernelStore) -> std::io::Result<Self> {
+    pub fn start(mut store: KernelStore, counted: Counted) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         std::thread::Builder::new().name("sweep".into()).spawn(move || {
@@ -180,6 +199,7 @@ impl Sweeper {
                     Ok(_) => {}
                     Err(error) => tracing::error!("expiring connections: {error}"),
                 }
+                counted.set(sweep.census());
                 std::thread::sleep(ROUND);
             }
         })?;

@@ -241,7 +241,7 @@ impl Master {
         self.connections = count;
     }
 
-    /// A connection is to be sent, as [`crate::when::decide`] says. Its recency should be set; the
+    /// A connection is to be sent, as the packet path says (§9.4). Its recency should be set; the
     /// node in it is put in here.
     pub fn send(&mut self, now_ms: u64, whose: Whose, record: &Record) {
         self.push(now_ms, whose, record);

@@ -1,11 +1,12 @@
-//! Whether a packet of a connection makes the master send it (§9.4). Pure: what the kernel
-//! remembers in the connection is one word here too, [`Remembered`].
+//! Whether a packet of a connection makes the master send it (ipvs-semantics §9.4), as the
+//! kernel decides it. Pure: what is remembered in the connection is [`Remembered`].
 //!
-//! Asked after each packet of a client, with the count of packets that includes it, and again of
-//! the connection's controller, whether or not the connection itself is sent
-//! ([`controller_packets`]).
+//! Asked after each packet of a client, with the count of packets that includes it. (The kernel
+//! asks again of the connection's controller, whether or not the connection itself is sent:
+//! [`controller_packets`]. Here a controller is sent with its connections.)
 
-use crate::state::{protocol, sctp, tcp};
+use crate::{sctp, tcp};
+use dirigent_wire::ip::proto;
 
 /// When the master sends: `sync_threshold`, `sync_refresh_period`, `sync_retries`,
 /// `sync_persist_mode`.
@@ -44,7 +45,7 @@ pub struct Asked {
     /// Protocol of IP.
     pub protocol: u8,
     /// State after the packet.
-    pub state: u16,
+    pub state: u8,
     /// Packets of the client, with this one; of a controller [`controller_packets`].
     pub packets: u32,
     /// Ticks that it lives from now on without another packet.
@@ -60,20 +61,11 @@ pub struct Remembered {
     /// the two low bits.
     pub end: u32,
     /// State that was sent last.
-    pub state: u16,
+    pub state: u8,
 }
 
 impl Remembered {
     const RETRIES: u32 = 3;
-
-    /// As one word, for a connection entry: the end in the high half.
-    pub const fn to_word(self) -> u64 {
-        (self.end as u64) << 32 | self.state as u64
-    }
-    /// From such a word.
-    pub const fn from_word(word: u64) -> Self {
-        Self { end: (word >> 32) as u32, state: word as u16 }
-    }
 }
 
 /// Whether to send, and what to remember then.
@@ -87,6 +79,8 @@ pub enum Decision {
 
 impl Decision {
     /// Whether the connection is to be sent.
+    #[inline(always)]
+    #[must_use]
     pub fn send(self) -> Option<Remembered> {
         match self {
             Decision::Send(_, remembered) => Some(remembered),
@@ -112,21 +106,33 @@ pub enum Rule {
     Packets,
 }
 
-/// States in which TCP and SCTP connections are sent, and which one is not sent at once; of other
-/// protocols, and templates, any.
-fn sent_states(asked: &Asked) -> Option<(&'static [u16], u16)> {
-    const TCP: [u16; 5] = [tcp::ESTABLISHED, tcp::FIN_WAIT, tcp::TIME_WAIT, tcp::CLOSE, tcp::CLOSE_WAIT];
-    const SCTP: [u16; 5] =
-        [sctp::ESTABLISHED, sctp::SHUTDOWN_SENT, sctp::SHUTDOWN_RECEIVED, sctp::SHUTDOWN_ACK_SENT, sctp::CLOSED];
+/// Bit i: a TCP connection in state i is sent.
+const TCP_SENT: u32 = 1 << tcp::State::Established as u32
+    | 1 << tcp::State::FinWait as u32
+    | 1 << tcp::State::TimeWait as u32
+    | 1 << tcp::State::Close as u32
+    | 1 << tcp::State::CloseWait as u32;
+/// The same of SCTP.
+const SCTP_SENT: u32 = 1 << sctp::State::Established as u32
+    | 1 << sctp::State::ShutdownSent as u32
+    | 1 << sctp::State::ShutdownReceived as u32
+    | 1 << sctp::State::ShutdownAckSent as u32
+    | 1 << sctp::State::Closed as u32;
+
+/// The states in which it is sent, a bit each, and the one that is not sent at once; of other
+/// protocols than TCP and SCTP, and of templates, any: none.
+#[inline(always)]
+fn sent_states(asked: &Asked) -> Option<(u32, u8)> {
     match asked.protocol {
         _ if asked.template => None,
-        protocol::TCP => Some((&TCP, tcp::ESTABLISHED)),
-        protocol::SCTP => Some((&SCTP, sctp::ESTABLISHED)),
+        proto::TCP => Some((TCP_SENT, tcp::State::Established as u8)),
+        proto::SCTP => Some((SCTP_SENT, sctp::State::Established as u8)),
         _ => None,
     }
 }
 
 /// Whether the connection is to be sent now.
+#[inline(always)]
 pub fn decide(asked: &Asked, remembered: Remembered, settings: &Settings) -> Decision {
     if asked.one_packet && !asked.template {
         return Decision::Keep(Rule::OnePacket);
@@ -137,7 +143,7 @@ pub fn decide(asked: &Asked, remembered: Remembered, settings: &Settings) -> Dec
     let end = asked.now_ticks.wrapping_add(asked.timeout_ticks) & !Remembered::RETRIES;
     let send = |rule, end| Decision::Send(rule, Remembered { end, state: asked.state });
     if let Some((states, established)) = sent_states(asked) {
-        if !states.contains(&asked.state) {
+        if states >> (asked.state & 31) & 1 == 0 {
             return Decision::Keep(Rule::State);
         }
         if asked.state != remembered.state && asked.state != established {
@@ -168,6 +174,7 @@ enum Refresh {
     No,
 }
 
+#[inline(always)]
 fn refresh(asked: &Asked, remembered: Remembered, settings: &Settings, end: u32) -> Refresh {
     let moved = end.wrapping_sub(remembered.end) as i32;
     let shortest = (asked.timeout_ticks / 2).max(settings.ticks_per_second.saturating_mul(10));
@@ -194,6 +201,7 @@ pub enum Controller {
 /// The count of packets that a controller is asked with when one of its connections had a
 /// packet: a template's goes up by one each time, a control connection's is the threshold,
 /// which is also what an expired controller is asked with when it is armed again.
+#[must_use]
 pub fn controller_packets(controller: Controller, counted: u32, settings: &Settings) -> u32 {
     match controller {
         Controller::Template => counted.wrapping_add(1),
@@ -211,13 +219,13 @@ mod tests {
         template: false,
         persistent: false,
         one_packet: false,
-        protocol: protocol::TCP,
-        state: tcp::ESTABLISHED,
+        protocol: proto::TCP,
+        state: tcp::State::Established as u8,
         packets: 1,
         timeout_ticks: 900 * HZ,
         now_ticks: 5000,
     };
-    const SEEN: Remembered = Remembered { end: 0, state: tcp::ESTABLISHED };
+    const SEEN: Remembered = Remembered { end: 0, state: tcp::State::Established as u8 };
 
     fn rule(asked: Asked, remembered: Remembered, settings: Settings) -> (bool, Rule) {
         match decide(&asked, remembered, &settings) {
@@ -228,7 +236,7 @@ mod tests {
 
     #[test]
     fn one_packet_entries_are_never_sent() {
-        let udp = Asked { protocol: protocol::UDP, one_packet: true, packets: 3, state: 0, ..TCP };
+        let udp = Asked { protocol: proto::UDP, one_packet: true, packets: 3, state: 0, ..TCP };
         assert_eq!(rule(udp, SEEN, IPVS), (false, Rule::OnePacket));
         // ... but the template of such a service is.
         let template = Asked { template: true, ..udp };
@@ -243,14 +251,16 @@ mod tests {
         assert_eq!(rule(child, SEEN, mode), (false, Rule::Persistent));
         assert_eq!(rule(Asked { persistent: false, ..child }, SEEN, mode), (true, Rule::Packets));
         // It comes before rule 3, so a closing one is not sent either.
-        assert_eq!(rule(Asked { state: tcp::CLOSE, ..child }, SEEN, mode), (false, Rule::Persistent));
+        assert_eq!(rule(Asked { state: tcp::State::Close as u8, ..child }, SEEN, mode), (false, Rule::Persistent));
         assert_eq!(rule(Asked { template: true, ..child }, SEEN, mode), (true, Rule::Packets));
     }
 
     #[test]
     fn rule_2_which_states_are_sent() {
-        for (protocol, sent) in [(protocol::TCP, vec![1, 4, 5, 6, 7]), (protocol::SCTP, vec![8, 9, 10, 11, 13])] {
-            for state in 0..crate::state::count(protocol).unwrap() {
+        for (protocol, states, sent) in
+            [(proto::TCP, tcp::NAMES.len(), vec![1, 4, 5, 6, 7]), (proto::SCTP, sctp::STATES, vec![8, 9, 10, 11, 13])]
+        {
+            for state in 0..states as u8 {
                 let asked = Asked { protocol, state, packets: 3, ..TCP };
                 let remembered = Remembered { state, ..SEEN };
                 let expected = if sent.contains(&state) { (true, Rule::Packets) } else { (false, Rule::State) };
@@ -259,8 +269,8 @@ mod tests {
         }
         // No rule about the state of UDP, others, templates.
         for asked in [
-            Asked { protocol: protocol::UDP, state: 0, packets: 3, ..TCP },
-            Asked { protocol: protocol::AH, state: 0, packets: 3, ..TCP },
+            Asked { protocol: proto::UDP, state: 0, packets: 3, ..TCP },
+            Asked { protocol: 51, state: 0, packets: 3, ..TCP },
             Asked { template: true, state: 0, ..TCP },
         ] {
             assert_eq!(rule(asked, Remembered::default(), IPVS), (true, Rule::Packets));
@@ -269,7 +279,7 @@ mod tests {
 
     #[test]
     fn rule_3_a_closing_state_is_sent_at_once() {
-        let closing = Asked { state: tcp::FIN_WAIT, packets: 7, ..TCP };
+        let closing = Asked { state: tcp::State::FinWait as u8, packets: 7, ..TCP };
         assert_eq!(rule(closing, SEEN, IPVS), (true, Rule::Changed));
         // Even when it was sent just now, whatever the refresh period.
         let slow = Settings { refresh_ticks: 1000 * HZ, ..IPVS };
@@ -277,14 +287,17 @@ mod tests {
         assert_eq!(rule(closing, now, slow), (true, Rule::Changed));
         // Once: then the state is the one that was sent.
         let sent = decide(&closing, SEEN, &IPVS).send().unwrap();
-        assert_eq!(sent, Remembered { end: (5000 + 900 * HZ) & !3, state: tcp::FIN_WAIT });
+        assert_eq!(sent, Remembered { end: (5000 + 900 * HZ) & !3, state: tcp::State::FinWait as u8 });
         assert_eq!(rule(closing, sent, IPVS), (false, Rule::Packets));
-        assert_eq!(rule(Asked { state: tcp::CLOSE, ..closing }, sent, IPVS), (true, Rule::Changed));
+        assert_eq!(rule(Asked { state: tcp::State::Close as u8, ..closing }, sent, IPVS), (true, Rule::Changed));
         // Back to established is no such change.
         assert_eq!(rule(Asked { packets: 8, ..TCP }, sent, IPVS), (false, Rule::Packets));
         // SCTP likewise; a template's state is no reason.
-        let shut = Asked { protocol: protocol::SCTP, state: sctp::SHUTDOWN_SENT, packets: 7, ..TCP };
-        assert_eq!(rule(shut, Remembered { state: sctp::ESTABLISHED, end: 0 }, IPVS), (true, Rule::Changed));
+        let shut = Asked { protocol: proto::SCTP, state: sctp::State::ShutdownSent as u8, packets: 7, ..TCP };
+        assert_eq!(
+            rule(shut, Remembered { state: sctp::State::Established as u8, end: 0 }, IPVS),
+            (true, Rule::Changed)
+        );
         let assured = Asked { template: true, state: 1, ..TCP };
         let sent = Remembered { end: 5000 + 900 * HZ, state: 0 };
         assert_eq!(rule(assured, sent, slow), (false, Rule::Refresh));
@@ -354,11 +367,5 @@ mod tests {
         assert_eq!(controller_packets(Controller::Template, 4, &IPVS), 5);
         assert_eq!(controller_packets(Controller::Template, u32::MAX, &IPVS), 0);
         assert_eq!(controller_packets(Controller::Connection, 4, &IPVS), 3);
-    }
-
-    #[test]
-    fn the_word_keeps_both() {
-        let r = Remembered { end: 0xfedc_ba98, state: 13 };
-        assert_eq!(Remembered::from_word(r.to_word()), r);
     }
 }
