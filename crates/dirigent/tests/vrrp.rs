@@ -5,7 +5,7 @@ use dirigent_datapath::kernel::{Instance, detach_all};
 use dirigent_net::netns::Namespace;
 use dirigent_net::{Netlink, VethEnd};
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -227,7 +227,7 @@ fn remove(name: &str) {
         {
             let _ = detach_all(&instance);
         }
-        for kind in ["vips", "lock", "sock", "failover.json", "health.json", "runtime.json", "file.json"] {
+        for kind in ["vips", "lock", "sock", "failover.json", "health.json", "sync.json", "runtime.json", "file.json"] {
             let _ = std::fs::remove_file(format!("/run/dirigent/{instance}.{kind}"));
         }
     }
@@ -664,4 +664,117 @@ fn keepalived_of_version_3_with_both_families() {
     };
     let instances = instance("VI_4", 51, &format!("{VIP}/24")) + &instance("VI_6", 52, &format!("{VIP6}/64"));
     both_ways(&link, &|priority| routers(priority, ""), &keepalived_config(&instances), &["web", "web6"], &[VIP, VIP6]);
+}
+
+/// A client's connection, which says a line and waits for it to come back.
+struct Echo {
+    process: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Echo {
+    fn to(link: &Link, at: &str) -> Self {
+        let mut command = Command::new("socat");
+        command.args(["-t30", "-", at]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Namespace::open(&link.namespace("c")).unwrap().spawn(&mut command).unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap());
+        Self { process, lines }
+    }
+    /// Whether it came back. (What is lost on the way TCP sends again.)
+    fn says(&mut self, line: &str) -> bool {
+        let to = self.process.stdin.as_mut().unwrap();
+        if writeln!(to, "{line}").is_err() {
+            return false;
+        }
+        let mut back = String::new();
+        self.lines.read_line(&mut back).is_ok() && back.trim_end() == line
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Two directors who tell each other of connections; what a client has begun goes on by whichever is master, and
+/// `stop --detach` leaves nothing of it.
+#[test]
+fn connections_go_on_by_the_other_director() {
+    let link = Link::up();
+    for (host, number) in [("a", 1), ("b", 2), ("c", 9)] {
+        link.sh(
+            host,
+            &format!("ip address add 10.8.0.{number}/24 dev eth0; ip address add fd08::{number}/64 dev eth0"),
+        );
+    }
+    for host in ["a", "b"] {
+        link.sh(host, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    }
+    link.sh("d", "ip route add default via 10.9.0.100; ip -6 route add default via fd09::100");
+    for listen in ["TCP4-LISTEN:8080", "TCP6-LISTEN:8080,ipv6only=1"] {
+        let mut command = Command::new("socat");
+        command.args([&format!("{listen},fork,reuseaddr"), "EXEC:cat"]);
+        link.start("d", &mut command);
+    }
+    let routers = |priority: u8| {
+        let router = |name: &str, vrid: u8, addresses: &str| {
+            format!(
+                "[[router]]\nname = \"{name}\"\ninterface = \"eth0\"\nvrid = {vrid}\npriority = {priority}\n\
+                 interval = \"200ms\"\naddresses = [{addresses}]\n"
+            )
+        };
+        let service = |vip: &str, server: &str, persistence: &str| {
+            format!(
+                "[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:80\"\n{persistence}\n\
+                 server = [{{ address = \"{server}:8080\" }}]\n"
+            )
+        };
+        router("web", 51, "\"10.8.0.100/24\", \"10.9.0.100/24\"")
+            + &router("web6", 52, "\"fd08::100/64\", \"fd09::100/64\"")
+            + &service("10.8.0.100", "10.9.0.3", "persistence = {}")
+            + &service("[fd08::100]", "[fd09::3]", "")
+            + "[director]\nconnections = 4096\n[sync]\ninterface = \"eth0\"\nid = 7\nkey = \"a shared secret that nobody knows\"\n"
+    };
+    link.director("a", &routers(150));
+    link.director("b", &routers(100));
+    let sync = |host: &str| -> Value {
+        let status = link.dirigent(host, &["status", "--json"]).unwrap();
+        serde_json::from_str::<Value>(&status).unwrap()["synchronisation"].clone()
+    };
+    let masters = |host: &str| ["web", "web6"].iter().all(|router| link.state(host, router) == "master");
+    link.until("a is master", || masters("a") && link.ping("10.8.0.100"));
+    link.until("each knows all of the other", || ["a", "b"].iter().all(|host| sync(host)["peers"][0]["whole"] == true));
+    let mut echoes = [Echo::to(&link, "TCP4:10.8.0.100:80"), Echo::to(&link, "TCP6:[fd08::100]:80")];
+    for n in 0..4 {
+        assert!(echoes.iter_mut().all(|echo| echo.says(&format!("by a: {n}"))), "{}", link.logs());
+    }
+    // Two connections and the template of one of them.
+    link.until("b has learned them", || sync("b")["peers"][0]["known"] == 3);
+    let list = link.dirigent("b", &["connection", "list"]).unwrap();
+    assert_eq!(list.matches("ESTABLISHED").count(), 2, "{list}");
+    assert_eq!(sync("a")["own"], 3, "{}", sync("a"));
+
+    link.cut("a", true);
+    link.until("b is master", || masters("b"));
+    assert!(echoes.iter_mut().all(|echo| echo.says("by b")), "{}", link.logs());
+    link.until("they are b's own", || sync("b")["own"] == 2);
+    link.cut("a", false);
+    link.until("a is master again", || masters("a"));
+    assert!(echoes.iter_mut().all(|echo| echo.says("by a again")), "{}{}", sync("a"), link.logs());
+    let status = link.dirigent("b", &["status"]).unwrap();
+    assert!(status.contains("node 10.9.0.1") && status.contains("whole"), "{status}");
+
+    // A daemon that is killed leaves its connections to the next one, who knows whose they are.
+    link.signal("b", "-9");
+    link.director("b", &routers(100));
+    link.until("b knows all again", || sync("b")["peers"][0]["whole"] == true);
+    drop(echoes);
+    // The client's FIN is told at once.
+    link.until("b hears of their end", || {
+        !link.dirigent("b", &["connection", "list"]).unwrap().contains("ESTABLISHED")
+    });
+    let peer = sync("b")["peers"][0].clone();
+    assert_eq!((&peer["whole"], &peer["lost"]), (&true.into(), &0.into()), "{peer}");
 }
