@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dirigent_director::family::{V4, V6};
 use dirigent_director::probe::Pin;
-use dirigent_director::records::{
+use dirigent_director::records::{candidate, 
     CANDIDATES, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, hop, local_net, map,
 };
 use dirigent_director::shared::S64;
@@ -127,8 +127,13 @@ impl KernelStore {
                 for (to, word) in head.iter().zip(words_of_key(flow)) {
                     to.store(word, Ordering::Relaxed);
                 }
-                let at_once = if *due == Due::AtOnce { 2 } else { 0 };
-                last.store(pair(u32::from(flow.src.is_ipv6()) | at_once, 0), Ordering::Release);
+                let family = if flow.src.is_ipv6() { candidate::IPV6 } else { 0 };
+                let how = match due {
+                    Due::Not | Due::IfIdle => 0,
+                    Due::AtOnce => candidate::AT_ONCE,
+                    Due::Reset => candidate::RESET,
+                };
+                last.store(pair(family | how, 0), Ordering::Release);
             }
             step.run(chunk.len() as u32)?;
             for place in 0..chunk.len() as u32 {

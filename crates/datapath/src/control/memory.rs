@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Expiry};
 use dirigent_director::family::{Address, Family, V4, V6};
+use dirigent_director::reset;
 use dirigent_director::probe::Pin;
 use dirigent_director::records::{
     Conn, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, Tuple,
@@ -61,7 +62,11 @@ fn range<T>(table: &'static str, slots: &[T], base: u32, len: usize) -> Result<s
 impl MemoryTables {
     fn expire_all<F: Family>(&mut self, suspects: Vec<(Tuple<F::Addr>, Due)>, out: &mut Expired) {
         for (key, due) in suspects.into_iter().filter(|(_, due)| *due != Due::Not) {
-            match conn::expire::<F, Self>(self, &key, due == Due::AtOnce) {
+            let outcome = match due {
+                Due::Reset => reset::begin::<F, Self>(self, &key),
+                _ => conn::expire::<F, Self>(self, &key, due == Due::AtOnce),
+            };
+            match outcome {
                 Expiry::Gone => out.gone += 1,
                 Expiry::Alive => out.alive += 1,
                 Expiry::Absent => {}
