@@ -226,7 +226,11 @@ fn the_end_is_counted_once() {
         begin(&mut m, v6, 6);
         assert_eq!(begin(&mut m, v6, 6), Expiry::Alive, "marked already");
         let mut end = || {
-            if v6 { conn::expire::<V6, _>(&mut m, &key6(6), true) } else { conn::expire::<V4, _>(&mut m, &key4(6), true) }
+            if v6 {
+                conn::expire::<V6, _>(&mut m, &key6(6), true)
+            } else {
+                conn::expire::<V4, _>(&mut m, &key4(6), true)
+            }
         };
         assert_eq!((end(), end()), (Expiry::Gone, Expiry::Absent));
         assert_eq!((load(&m, v6, 6, FAILED), m.conns4.len(), m.conns6.len()), ((0, 0), 0, 0));

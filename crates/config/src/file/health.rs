@@ -5,8 +5,8 @@ use super::keys;
 use super::print::{line, list, method, quoted};
 use super::reader::{Report, Table, kind};
 use crate::health::{
-    Bfd, Check, DEFAULT_HELO, Fault, Http, HttpVersion, OnFailure, OnFailureConnections, Pace, Probe, Record, Regex, Request, Script,
-    ServerHealth, ServiceHealth, Target, Tls, Udp,
+    Bfd, Check, DEFAULT_HELO, Fault, Http, HttpVersion, OnFailure, OnFailureConnections, Pace, Probe, Record, Regex,
+    Request, Script, ServerHealth, ServiceHealth, Target, Tls, Udp,
 };
 use std::net::IpAddr;
 use std::time::Duration;

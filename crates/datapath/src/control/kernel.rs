@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dirigent_director::family::{V4, V6};
 use dirigent_director::probe::Pin;
-use dirigent_director::records::{candidate, 
-    CANDIDATES, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, hop, local_net, map,
+use dirigent_director::records::{
+    CANDIDATES, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, candidate, hop,
+    local_net, map,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::verdict::Reason;
@@ -25,7 +26,7 @@ use crate::memory::{LocalNet, SourceNet};
 const CHUNK: usize = 4096;
 
 /// All maps of one director. It lives on its own: several may be open at once, if only
-/// one of them is written to and only one sweeps.
+/// one of them is written to; those of one [`Kernel`] may sweep at once.
 #[derive(Debug)]
 pub struct KernelStore {
     conns4: Table<Key4, Conn4>,
@@ -120,6 +121,7 @@ impl KernelStore {
     fn expire(&self, suspects: &[(Flow, Due)], out: &mut Expired) -> Result<(), Error> {
         let Some(step) = &self.expire else { return Ok(()) };
         for chunk in suspects.chunks(CANDIDATES as usize) {
+            let _turn = step.turn();
             for (place, (flow, due)) in (0..).zip(chunk) {
                 let no_entry = Error::NoEntry { table: map::CANDIDATES, index: place };
                 let words = self.candidates.get(place).ok_or(no_entry)?;

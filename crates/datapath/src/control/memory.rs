@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Expiry};
 use dirigent_director::family::{Address, Family, V4, V6};
-use dirigent_director::reset;
 use dirigent_director::probe::Pin;
 use dirigent_director::records::{
     Conn, Counters, Known, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, Tuple,
 };
+use dirigent_director::reset;
 use dirigent_director::shared::S64;
 use dirigent_director::tables::Tables as _;
 use dirigent_director::verdict::Reason;

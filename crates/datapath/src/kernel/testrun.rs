@@ -4,6 +4,7 @@
 //! The interface of a run must exist in the network namespace of the calling thread.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::{TestRun as _, TestRunOptions, programs::Program};
 
@@ -128,15 +129,22 @@ fn get(bytes: &[u8], at: usize) -> u32 {
 
 /// The expire step by itself: for a thread that has no [`Kernel`].
 #[derive(Debug)]
-pub struct ExpireStep(OwnedFd);
+pub struct ExpireStep {
+    program: OwnedFd,
+    turn: Arc<Mutex<()>>,
+}
 
 impl ExpireStep {
+    /// To be held from the first write into `CANDIDATES` to the last look: all threads share it.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
     /// Runs it on the first `count` entries of `CANDIDATES`.
     pub fn run(&self, count: u32) -> Result<(), Error> {
         let mut frame = [0; 64];
         put(&mut frame, 0, count);
         let fail = |e| Error::system("the expire step", e);
-        match sys::run_once(self.0.as_fd(), &frame).map_err(fail)? {
+        match sys::run_once(self.program.as_fd(), &frame).map_err(fail)? {
             XDP_PASS => Ok(()),
             other => Err(fail(std::io::Error::other(format!("it returned {other}")))),
         }
@@ -151,7 +159,8 @@ impl Kernel {
         let program = self.ebpf.program(NAME).ok_or_else(missing)?;
         let fd = program.fd().map_err(|e| Error::load(format!("the descriptor of {NAME}"), e))?;
         let fd = fd.as_fd().try_clone_to_owned();
-        fd.map(ExpireStep).map_err(|e| Error::system(format!("duplicating the descriptor of {NAME}"), e))
+        let step = |program| ExpireStep { program, turn: self.turn.clone() };
+        fd.map(step).map_err(|e| Error::system(format!("duplicating the descriptor of {NAME}"), e))
     }
 
     /// Runs the XDP program on a frame that arrives by an interface.

@@ -17,6 +17,7 @@ use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
 use super::rates::{Rates, Watch};
+use super::resets::Resetter;
 use super::size::Size;
 use super::tables::{Sweeper, Tables};
 use super::vip::{self, Vips};
@@ -32,11 +33,15 @@ use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_net::mark_device::{self, MarkDevice};
 use dirigent_net::{Change, HopKeeper, Update};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The MTU of a device beside none other.
 const ETHERNET_MTU: u32 = 1500;
+
+/// Servers that one line of the log names.
+const NAMED: usize = 5;
 
 /// A director with its daemon.
 pub struct Director {
@@ -61,6 +66,8 @@ pub struct Director {
     kernel: Kernel,
     tables: Tables,
     sweeper: Option<Sweeper>,
+    /// Started by the first service whose live connections are reset.
+    resetter: Option<Resetter>,
     rates: Rates,
     watch: Option<Watch>,
     events: Events,
@@ -126,6 +133,7 @@ impl Director {
             health,
             failover,
             sweeper: None,
+            resetter: None,
             rates: Rates::default(),
             watch: None,
             events,
@@ -225,8 +233,40 @@ impl Director {
         if let Err(failure) = self.tables.apply(&plan) {
             tracing::error!("servers' health is not in force yet: {failure}");
             self.health.again(services.iter().map(|service| service.key));
+        } else {
+            self.reset_connections();
         }
         self.tell_quorums();
+    }
+
+    /// Of servers that failed, where their services say so. To be called when they get no new ones.
+    fn reset_connections(&mut self) {
+        let failed = self.health.failed();
+        if failed.is_empty() {
+            return;
+        }
+        let names = failed.iter().map(|(key, address, port)| format!("{} of {key}", SocketAddr::new(*address, *port)));
+        let names = names.take(NAMED).collect::<Vec<_>>().join(", ");
+        let names = match failed.len().checked_sub(NAMED) {
+            None | Some(0) => names,
+            Some(more) => format!("{names} and {}", count(more, "more server")),
+        };
+        let mut begin = || -> Result<()> {
+            let mut servers = Vec::new();
+            for server in &failed {
+                servers.extend(self.tables.allow_resets(server)?);
+            }
+            let resetter = match self.resetter.take() {
+                Some(resetter) => resetter,
+                None => Resetter::start(KernelStore::new(&self.kernel)?)?,
+            };
+            self.resetter.insert(resetter).reset(names.clone(), servers);
+            Ok(())
+        };
+        match begin() {
+            Ok(()) => tracing::info!("the connections of {names} are reset"),
+            Err(failure) => tracing::error!("the connections of {names} are not reset: {failure}"),
+        }
     }
 
     /// Zeroes all counters, or those of the service of this name and its servers.

@@ -12,6 +12,7 @@ mod manager;
 mod naming;
 mod network;
 pub mod rates;
+mod resets;
 mod server;
 pub mod size;
 mod tables;
