@@ -32,6 +32,7 @@ use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_net::mark_device::{self, MarkDevice};
+use dirigent_net::probe::Room;
 use dirigent_net::{Change, HopKeeper, Update};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -87,7 +88,7 @@ pub struct Director {
 
 impl Director {
     /// Loads or takes over, writes the tables, and only then attaches: the first packet finds everything in place.
-    pub async fn start(path: Option<&Path>, named: Option<String>, file: Model) -> Result<Self> {
+    pub async fn start(path: Option<&Path>, named: Option<String>, file: Model, room: Option<Room>) -> Result<Self> {
         let settings = file.settings();
         let instance = Instance::new(&settings.instance)?;
         let events = Events::default();
@@ -141,7 +142,7 @@ impl Director {
             instance,
             kernel,
             interfaces: Interfaces::default(),
-            probed: Probed::default(),
+            probed: Probed::with(room),
             since: Instant::now(),
             problem: None,
             refused: Vec::new(),
