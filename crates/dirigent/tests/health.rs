@@ -621,7 +621,9 @@ fn the_real_path(mode: &[&str], breaks: &[(&str, &str, &str)]) {
             if is_first {
                 let why = server["health"]["why"].as_str().unwrap();
                 assert!(why.starts_with("tcp ") && why.contains(":80 on "), "{why}");
-                assert!(why.contains(cause), "{why}");
+                let (four, six) = cause.split_once('|').unwrap_or((cause, cause));
+                let expected = if why.contains("fd00::2") { six } else { four };
+                assert!(why.contains(expected), "{why}");
             }
         }
         for url in ["http://192.0.2.10/", "http://[2001:db8::10]/"] {
@@ -670,8 +672,9 @@ fn the_real_path_of_tunnels() {
     let left = format!("$BIN realserver undo --yes --state $STATE; {VIPS_BACK}");
     let back =
         "$BIN realserver setup --mode tun --yes --state $STATE --vip 192.0.2.10 --vip 2001:db8::10 --tunnel ipip";
-    let whole =
-        "protocol unreachable: it takes connections by its own address, but the server does not take packets out";
+    // Of IPv6 it says so by a parameter problem, which is not among the errors that the director relates (nor IPVS).
+    let whole = "protocol unreachable: it takes connections by its own address, but the server does not take packets out|\
+                 timeout: it takes connections by its own address, but it does not take packets out of the tunnel";
     let breaks = [(VIPS_GONE, VIPS_BACK, gone), (&left, back, whole)];
     the_real_path(&["--mode", "tun", "--path", "tc"], &breaks);
 }
