@@ -1,6 +1,6 @@
 //! Connections of a server that failed (`director/src/reset.rs`): whoever sends gets a reset that he believes, and the
 //! client's next try another server.
-#![expect(clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

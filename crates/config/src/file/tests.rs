@@ -344,8 +344,8 @@ fn health_of_servers() {
     assert_eq!((health.on_failure, health.quorum, health.hysteresis), (OnFailure::Quiesce, 3, 1));
     assert_eq!(health.on_failure_connections, OnFailureConnections::Keep);
     let resets = HEALTH.replace("quorum = 3", "quorum = 3\non_failure_connections = \"reset\"");
-    let resets = &parse("f", &resets).unwrap().services()[0].health;
-    assert_eq!(resets.on_failure_connections, OnFailureConnections::Reset);
+    let resets = parse("f", &resets).unwrap();
+    assert_eq!(resets.services()[0].health.on_failure_connections, OnFailureConnections::Reset);
     assert_eq!(health.quorum_up.as_ref().unwrap().command, ["/usr/bin/up", "a b"]);
     assert_eq!(health.quorum_down.as_ref().unwrap().user.as_deref(), Some("lb"));
     let sorry = health.sorry.as_ref().unwrap();
