@@ -202,11 +202,12 @@ fn service_health(key: ServiceKey) -> impl Strategy<Value = ServiceHealth> {
         Box::new(Sorry { address, port: key.port(), method, on_failure })
     });
     let script = || prop::option::of(script().prop_map(Box::new));
-    let health = (prop::option::of(sorry), script(), script(), (1..9u32, 0..9u32), any::<[bool; 4]>()).prop_map(
+    let health = (prop::option::of(sorry), script(), script(), (1..9u32, 0..9u32), any::<[bool; 5]>()).prop_map(
         |(sorry, quorum_up, quorum_down, (quorum, hysteresis), flags)| {
-            let [notify_at_stop, only_with_address, mail, quiesce] = flags;
+            let [notify_at_stop, only_with_address, mail, quiesce, reset] = flags;
             ServiceHealth {
                 on_failure: if quiesce { OnFailure::Quiesce } else { OnFailure::Remove },
+                on_failure_connections: OnFailureConnections::ALL[usize::from(reset)],
                 quorum: quorum + hysteresis,
                 hysteresis,
                 quorum_up,

@@ -296,6 +296,8 @@ pub mod server_flag {
     pub const IPV6: u32 = 4;
     /// The weight that it is configured with is 0: of a drained one `weight` does not tell.
     pub const WEIGHTLESS: u32 = 16;
+    /// It failed, and its connections are reset: see [`crate::reset`]. Packets do not look at it.
+    pub const RESETTING: u32 = 32;
 
     /// The flags' high half: of a server that starts slowly, the share of the weight that it is
     /// configured with, in parts of 2^16; 0: all of it.
@@ -741,10 +743,20 @@ pub struct Known {
 pub struct Candidate {
     /// Key of either entry; an IPv4 key's addresses in the first two words.
     pub key: Tuple<dirigent_wire::Addr6>,
-    /// 0: IPv4; 1: IPv6. Bit 1 (value 2): at once, whatever its age.
+    /// Bits of [`candidate`].
     pub flags: u32,
     /// What came of it: 1 gone, 2 alive, 3 absent; 0: not asked.
     pub result: u32,
+}
+
+/// Flags of [`Candidate`].
+pub mod candidate {
+    /// The key is of IPv6, else of IPv4.
+    pub const IPV6: u32 = 1;
+    /// At once, whatever its age.
+    pub const AT_ONCE: u32 = 2;
+    /// Its server failed: [`crate::reset::begin`].
+    pub const RESET: u32 = 4;
 }
 
 /// Candidates of one call of the expire step.

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use aya::{
@@ -117,6 +118,8 @@ pub struct Kernel {
     notes: Vec<String>,
     /// Why lost frames cannot be counted.
     pub(super) uncounted: Option<Error>,
+    /// Whose turn it is with `CANDIDATES`.
+    pub(super) turn: Arc<Mutex<()>>,
 }
 
 /// Pins the program that only passes, for the other end of a veth link: its driver takes
@@ -183,7 +186,8 @@ impl Kernel {
             }
             (Err(error), _) => return Err(error),
         };
-        let kernel = Self { ebpf, instance: options.instance.cloned(), took_over, notes, uncounted };
+        let kernel =
+            Self { ebpf, instance: options.instance.cloned(), took_over, notes, uncounted, turn: Arc::default() };
         // Last: a version there says that all maps are.
         Layout::of(kernel.map_fd(LAYOUT_MAP)?)?.write(options.layout)?;
         for note in &kernel.notes {

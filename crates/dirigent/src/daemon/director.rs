@@ -17,6 +17,7 @@ use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
 use super::rates::{Rates, Watch};
+use super::resets::Resetter;
 use super::size::Size;
 use super::sync::Sync;
 use super::tables::{Counted, Sweeper, Tables};
@@ -32,12 +33,17 @@ use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_net::mark_device::{self, MarkDevice};
+use dirigent_net::probe::Room;
 use dirigent_net::{Change, HopKeeper, Update};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The MTU of a device beside none other.
 const ETHERNET_MTU: u32 = 1500;
+
+/// Servers that one line of the log names.
+const NAMED: usize = 5;
 
 /// A director with its daemon.
 pub struct Director {
@@ -64,6 +70,8 @@ pub struct Director {
     kernel: Kernel,
     tables: Tables,
     sweeper: Option<Sweeper>,
+    /// Started by the first service whose live connections are reset.
+    resetter: Option<Resetter>,
     rates: Rates,
     watch: Option<Watch>,
     events: Events,
@@ -83,7 +91,7 @@ pub struct Director {
 
 impl Director {
     /// Loads or takes over, writes the tables, and only then attaches: the first packet finds everything in place.
-    pub async fn start(path: Option<&Path>, named: Option<String>, file: Model) -> Result<Self> {
+    pub async fn start(path: Option<&Path>, named: Option<String>, file: Model, room: Option<Room>) -> Result<Self> {
         let settings = file.settings();
         let instance = Instance::new(&settings.instance)?;
         let events = Events::default();
@@ -133,6 +141,7 @@ impl Director {
             sync,
             counted,
             sweeper: None,
+            resetter: None,
             rates: Rates::default(),
             watch: None,
             events,
@@ -140,7 +149,7 @@ impl Director {
             instance,
             kernel,
             interfaces: Interfaces::default(),
-            probed: Probed::default(),
+            probed: Probed::with(room),
             since: Instant::now(),
             problem: None,
             refused: Vec::new(),
@@ -233,8 +242,40 @@ impl Director {
         if let Err(failure) = self.tables.apply(&plan) {
             tracing::error!("servers' health is not in force yet: {failure}");
             self.health.again(services.iter().map(|service| service.key));
+        } else {
+            self.reset_connections();
         }
         self.tell_quorums();
+    }
+
+    /// Of servers that failed, where their services say so. To be called when they get no new ones.
+    fn reset_connections(&mut self) {
+        let failed = self.health.failed();
+        if failed.is_empty() {
+            return;
+        }
+        let names = failed.iter().map(|(key, address, port)| format!("{} of {key}", SocketAddr::new(*address, *port)));
+        let names = names.take(NAMED).collect::<Vec<_>>().join(", ");
+        let names = match failed.len().checked_sub(NAMED) {
+            None | Some(0) => names,
+            Some(more) => format!("{names} and {}", count(more, "more server")),
+        };
+        let mut begin = || -> Result<()> {
+            let mut servers = Vec::new();
+            for server in &failed {
+                servers.extend(self.tables.allow_resets(server)?);
+            }
+            let resetter = match self.resetter.take() {
+                Some(resetter) => resetter,
+                None => Resetter::start(KernelStore::new(&self.kernel)?)?,
+            };
+            self.resetter.insert(resetter).reset(names.clone(), servers);
+            Ok(())
+        };
+        match begin() {
+            Ok(()) => tracing::info!("the connections of {names} are reset"),
+            Err(failure) => tracing::error!("the connections of {names} are not reset: {failure}"),
+        }
     }
 
     /// Zeroes all counters, or those of the service of this name and its servers.

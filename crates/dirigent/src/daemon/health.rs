@@ -19,7 +19,7 @@ use super::events::Events;
 use crate::failure::Result;
 use checker::{Checker, JobId, Order};
 use dirigent_api::Event;
-use dirigent_config::health::Script;
+use dirigent_config::health::{OnFailureConnections, Script};
 use dirigent_config::layers::health::{Memory, in_force, matters};
 use dirigent_config::{Model, Server, Service, ServiceKey};
 use dirigent_datapath::kernel::Instance;
@@ -68,6 +68,8 @@ pub struct Health {
     memories: BTreeMap<ServiceKey, Memory>,
     /// Services whose servers' health the tables do not show yet.
     unsettled: BTreeSet<ServiceKey>,
+    /// Servers that have failed and whose connections are to be reset.
+    failed: Vec<(ServiceKey, IpAddr, u16)>,
     view: View,
     kept: Kept,
     /// When it was last written, how long that took, and whether it is out of date.
@@ -91,6 +93,7 @@ impl Health {
             next: 0,
             memories: BTreeMap::new(),
             unsettled: BTreeSet::new(),
+            failed: Vec::new(),
             view: View::default(),
             kept,
             written: None,
@@ -260,6 +263,11 @@ impl Health {
         !matters(service) || self.memories.get(&service.key).cloned().unwrap_or_default().is_up()
     }
 
+    /// Those that failed since this was asked last, and whose services have live connections reset.
+    pub fn failed(&mut self) -> Vec<(ServiceKey, IpAddr, u16)> {
+        std::mem::take(&mut self.failed)
+    }
+
     /// Whether something waits to be put into force.
     pub fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
@@ -300,6 +308,9 @@ impl Health {
                 .map(|(at, why)| format!("{}: {why}", jobs.get(*at).map_or_else(String::new, Job::name)));
             // What is found at the start is no change.
             let Some((was_up, was_sure)) = self.view.put(service.key, server, why.clone(), sure) else { continue };
+            if was_up && why.is_some() && service.health.on_failure_connections == OnFailureConnections::Reset {
+                self.failed.push((service.key, server.address, server.port));
+            }
             match &why {
                 Some(why) if !was_up && !was_sure && sure => {
                     tracing::warn!("server {} of {} is down: {why}", server.name(), service.key);

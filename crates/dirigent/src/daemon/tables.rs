@@ -55,6 +55,11 @@ impl Tables {
         Ok(self.control.apply(plan)?)
     }
 
+    /// The connections of a server that failed may be reset: gives its index.
+    pub fn allow_resets(&mut self, (key, address, port): &(ServiceKey, IpAddr, u16)) -> Result<Option<u32>> {
+        Ok(self.control.allow_resets(key, *address, *port)?)
+    }
+
     /// How frames reach a server.
     pub fn set_hop(&mut self, ip: IpAddr, next: &dirigent_net::NextHop) -> Result<()> {
         let state = match next.state {
