@@ -545,6 +545,33 @@ fn a_device_tells_what_it_can_do_with_xdp() {
     });
 }
 
+/// As of a daemon that is stopped and goes on: the kernel gives a verification up when a signal comes.
+#[test]
+fn signals_do_not_end_a_load() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    in_namespace(|| {
+        let pinned = Pinned::new("signals");
+        let loaded = AtomicBool::new(false);
+        // SAFETY: the handler does nothing, and the thread that gets the signals outlives the one that sends them.
+        let loader = unsafe {
+            libc::signal(libc::SIGUSR2, nothing as extern "C" fn(libc::c_int) as libc::sighandler_t);
+            libc::pthread_self()
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !loaded.load(Ordering::Relaxed) {
+                    // SAFETY: as above.
+                    unsafe { libc::pthread_kill(loader, libc::SIGUSR2) };
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            });
+            let done = std::panic::catch_unwind(|| drop(pinned.load()));
+            loaded.store(true, Ordering::Relaxed);
+            done.unwrap();
+        });
+    });
+}
+
 #[test]
 fn a_new_daemon_takes_over_maps_and_links_without_detaching_them() {
     in_namespace(|| {

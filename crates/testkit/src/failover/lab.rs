@@ -324,7 +324,12 @@ impl Lab {
     /// Waits until the master has all addresses of a pair, and the backup none.
     pub fn settle(&self, pair: Pair) {
         let begun = Instant::now();
-        let settled = || pair.vips.iter().all(|vip| self.holds(pair.master, vip) && !self.holds(pair.backup, vip));
+        // A daemon that was started speaks for its addresses before it answers its operators.
+        let ready = |host: &str| pair.who == Who::Keepalived || self.says(host, &["status"]).is_ok();
+        let settled = || {
+            pair.vips.iter().all(|vip| self.holds(pair.master, vip) && !self.holds(pair.backup, vip))
+                && [pair.master, pair.backup].into_iter().all(ready)
+        };
         while !settled() {
             assert!(begun.elapsed() < PATIENCE, "{} is not master of {:?}{}", pair.master, pair.vips, self.logs());
             std::thread::sleep(Duration::from_millis(50));
@@ -333,10 +338,15 @@ impl Lab {
 
     /// What the operator of a director says.
     pub fn dirigent(&self, host: &str, words: &[&str]) {
+        if let Err(error) = self.says(host, words) {
+            panic!("{words:?} on {host}: {error}{}", self.logs());
+        }
+    }
+
+    fn says(&self, host: &str, words: &[&str]) -> Result<(), String> {
         let mut command = Command::new(&self.wanted.dirigent);
         let output = command.args(["--instance", &self.instance(host)]).args(words).output().expect("dirigent");
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words:?} on {host}: {error}{}", self.logs());
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
     /// The host loses all its carriers, or has them again. When that is done.
