@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Each address is asked for so often.
 pub const EVERY: Duration = Duration::from_millis(10);
 /// Answers that are no further apart are of one time in which somebody answered: a busy machine answers late.
-const TOGETHER: Duration = Duration::from_millis(50);
+const TOGETHER: Duration = Duration::from_millis(250);
 const INTERFACE: &str = "eth0";
 
 /// The host that asks.

@@ -24,7 +24,7 @@ const BACK: [(&str, u8); 3] = [("a", 1), ("b", 2), ("d", 3)];
 /// All, with the switch.
 const HOSTS: [&str; 10] = ["a", "b", "k1", "k2", "e1", "e2", "p", "c", "d", "s"];
 /// What virtual addresses may take to be where they belong.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The directors' virtual addresses.
 pub const VIPS: [&str; 2] = ["10.9.0.100", "fd09::100"];
@@ -268,7 +268,7 @@ impl Lab {
 
     fn director(&self, priority: u8) -> String {
         let ms = self.wanted.interval.as_millis();
-        let mut text = "version = 1\n[[router_group]]\nname = \"both\"\nmembers = [\"v4\", \"v6\"]\n".to_owned();
+        let mut text = "version = 1\n[director]\nconnections = 65536\n[[router_group]]\nname = \"both\"\nmembers = [\"v4\", \"v6\"]\n".to_owned();
         for (n, (name, length)) in [("v4", 24), ("v6", 64)].into_iter().enumerate() {
             text += &format!(
                 "[[router]]\nname = \"{name}\"\ninterface = \"eth0\"\nvrid = 51\npriority = {priority}\n\

@@ -6,6 +6,7 @@
 use super::guard::Guard;
 use super::hands::Hands;
 use super::kept::{All, Held, Holding, Kept, now};
+use super::locals::Locals;
 use super::machine::{self, Machine, Member, Object, Shape};
 use super::tracking::Tracking;
 use super::view::{Seen, View};
@@ -84,7 +85,7 @@ pub fn role_name(role: Role) -> &'static str {
 
 impl Runner {
     /// Needs the runtime that it will run on.
-    pub fn new(instance: &str, scripts: Scripts, events: Events, view: View) -> Result<Self> {
+    pub fn new(instance: &str, scripts: Scripts, events: Events, view: View, locals: Locals) -> Result<Self> {
         let kept = Kept::of(instance);
         let found = kept.read().unwrap_or_else(|failure| {
             tracing::warn!("what an earlier daemon knew of virtual routers is not heeded: {failure}");
@@ -94,7 +95,7 @@ impl Runner {
             failover: Failover::default(),
             machines: Vec::new(),
             sockets: BTreeMap::new(),
-            hands: Hands::start()?,
+            hands: Hands::start(locals)?,
             watcher: Watcher::of_own()?,
             tracking: Tracking::default(),
             services: None,
