@@ -1,6 +1,6 @@
 //! `failover`: what a failover costs clients, with keepalived measured beside.
 
-use dirigent_testkit::failover::lab::{Lab, Wanted};
+use dirigent_testkit::failover::lab::{Lab, PAIRS, Wanted};
 use dirigent_testkit::failover::report::{Report, fast_lines, table};
 use dirigent_testkit::failover::scenario::{Scenario, fast, run, servers};
 use std::path::{Path, PathBuf};
@@ -65,10 +65,11 @@ fn bench() -> Result<(), String> {
         if lab.sync { "tell" } else { "do not tell" }
     );
     if is_fast {
-        report.fast = fast(&lab, runs);
+        report.fast = fast(&mut lab, runs);
         print!("{}", fast_lines(&report.fast));
     } else {
         let all = if only.is_empty() { Scenario::ALL.to_vec() } else { only };
+        lab.start_pairs(&PAIRS);
         for scenario in all {
             let rows = run(&mut lab, scenario);
             for row in rows.iter().filter(|row| row.broken.is_some()) {

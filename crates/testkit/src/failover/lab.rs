@@ -97,7 +97,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes it. The pairs are settled when this returns.
+    /// Makes it; nobody has the virtual addresses yet.
     pub fn up(wanted: Wanted) -> Self {
         clean_stale();
         let name = format!("{PREFIX}{}", std::process::id());
@@ -106,14 +106,6 @@ impl Lab {
         let mut lab = Self { name, directory, wanted, sync: false, children: Vec::new() };
         lab.wire();
         lab.sync = lab.wanted.sync && lab.can_sync();
-        for pair in PAIRS {
-            for host in [pair.master, pair.backup] {
-                lab.start(host);
-            }
-        }
-        for pair in PAIRS {
-            lab.settle(pair);
-        }
         lab
     }
 
@@ -234,6 +226,19 @@ impl Lab {
         PAIRS.iter().flat_map(|pair| [log(pair, pair.master), log(pair, pair.backup)]).collect()
     }
 
+    /// Starts pairs, and waits until their masters have the addresses.
+    pub fn start_pairs(&mut self, pairs: &[Pair]) {
+        pairs.iter().flat_map(|pair| [pair.master, pair.backup]).for_each(|host| self.start(host));
+        pairs.iter().for_each(|pair| self.settle(*pair));
+    }
+
+    /// Ends what the hosts of a pair run.
+    pub fn end(&mut self, pair: Pair) {
+        for host in [pair.master, pair.backup] {
+            self.signal(host, "-TERM");
+        }
+    }
+
     /// Starts what a host of a pair runs.
     pub fn start(&mut self, host: &'static str) {
         let pair = PAIRS.iter().find(|p| [p.master, p.backup].contains(&host)).expect("a host of a pair");
@@ -311,7 +316,7 @@ impl Lab {
             )
         };
         format!(
-            "global_defs {{\n router_id bench\n}}\nvrrp_sync_group both {{\n group {{\n v4\n v6\n }}\n}}\n{}{}",
+            "global_defs {{\n router_id bench\n vrrp_rt_priority 1\n}}\nvrrp_sync_group both {{\n group {{\n v4\n v6\n }}\n}}\n{}{}",
             instance("v4", &format!("{}/24", PLAIN[0])),
             instance("v6", &format!("{}/64", PLAIN[1]))
         )
@@ -323,6 +328,11 @@ impl Lab {
 
     /// Waits until the master has all addresses of a pair, and the backup none.
     pub fn settle(&self, pair: Pair) {
+        assert!(self.settles(pair), "{} is not master of {:?}{}", pair.master, pair.vips, self.logs());
+    }
+
+    /// Whether it comes to that.
+    pub fn settles(&self, pair: Pair) -> bool {
         let begun = Instant::now();
         // A daemon that was started speaks for its addresses before it answers its operators.
         let ready = |host: &str| pair.who == Who::Keepalived || self.says(host, &["status"]).is_ok();
@@ -331,9 +341,12 @@ impl Lab {
                 && [pair.master, pair.backup].into_iter().all(ready)
         };
         while !settled() {
-            assert!(begun.elapsed() < PATIENCE, "{} is not master of {:?}{}", pair.master, pair.vips, self.logs());
+            if begun.elapsed() > PATIENCE {
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
+        true
     }
 
     /// What the operator of a director says.
