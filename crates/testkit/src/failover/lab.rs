@@ -328,11 +328,11 @@ impl Lab {
 
     /// Waits until the master has all addresses of a pair, and the backup none.
     pub fn settle(&self, pair: Pair) {
-        assert!(self.settles(pair), "{} is not master of {:?}{}", pair.master, pair.vips, self.logs());
+        assert!(self.settles(pair, PATIENCE), "{} is not master of {:?}{}", pair.master, pair.vips, self.logs());
     }
 
     /// Whether it comes to that.
-    pub fn settles(&self, pair: Pair) -> bool {
+    pub fn settles(&self, pair: Pair, patience: Duration) -> bool {
         let begun = Instant::now();
         // A daemon that was started speaks for its addresses before it answers its operators.
         let ready = |host: &str| pair.who == Who::Keepalived || self.says(host, &["status"]).is_ok();
@@ -341,7 +341,7 @@ impl Lab {
                 && [pair.master, pair.backup].into_iter().all(ready)
         };
         while !settled() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > patience {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(50));

@@ -226,7 +226,7 @@ pub fn fast(lab: &mut Lab, runs: usize) -> Vec<Fast> {
                 fast.pauses_ms.extend(outcomes.iter().map(|o| ms(o.longest_pause())));
                 let announced = seen.announced_after(ip(pair.vips[0]), begun, Lab::mac(pair.master));
                 fast.announced_ms.extend(announced.map(ms));
-                if !lab.settles(*pair) {
+                if !lab.settles(*pair, Duration::from_secs(10)) {
                     eprintln!("{}: the master does not come to rest any more", pair.who.name());
                     break;
                 }
