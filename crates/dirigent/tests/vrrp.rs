@@ -2,14 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use dirigent_datapath::kernel::{Instance, detach_all};
+use dirigent_failover::packet::{self, Addresses, Advert, Auth, Centis, Format, Version};
 use dirigent_net::netns::Namespace;
+use dirigent_net::raw::PacketSocket;
 use dirigent_net::{Netlink, VethEnd};
+use dirigent_testkit::failover::answerers::{Own, Prober};
+use dirigent_testkit::failover::traffic::{Load, Outcome, Plan, Servers, Target};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,14 +24,14 @@ const VIP6: &str = "fd09::100";
 /// Upper limits are generous: the machine has other things to do.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Hosts `a`, `b`, a client `c` and a server `d` on a switch.
+/// Hosts `a`, `b`, a client `c`, a server `d` and one who looks on, `e`, on a switch.
 struct Link {
     name: String,
     directory: PathBuf,
     children: Mutex<Vec<(String, Child)>>,
 }
 
-const HOSTS: [(&str, u8); 4] = [("a", 1), ("b", 2), ("c", 9), ("d", 3)];
+const HOSTS: [(&str, u8); 5] = [("a", 1), ("b", 2), ("c", 9), ("d", 3), ("e", 8)];
 
 impl Link {
     fn up() -> Self {
@@ -213,7 +218,7 @@ impl Drop for Link {
 
 /// Takes a link away, with all that runs there.
 fn remove(name: &str) {
-    for host in ["a", "b", "c", "d", "s"] {
+    for host in ["a", "b", "c", "d", "e", "s"] {
         let namespace = format!("{name}-{host}");
         let pids = Command::new("ip").args(["netns", "pids", &namespace]).output();
         for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace()
@@ -664,4 +669,203 @@ fn keepalived_of_version_3_with_both_families() {
     };
     let instances = instance("VI_4", 51, &format!("{VIP}/24")) + &instance("VI_6", 52, &format!("{VIP6}/64"));
     both_ways(&link, &|priority| routers(priority, ""), &keepalived_config(&instances), &["web", "web6"], &[VIP, VIP6]);
+}
+
+/// The virtual addresses on a server's loopback device, of which it tells nobody.
+fn serve_directly(link: &Link) {
+    link.sh(
+        "d",
+        &format!(
+            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+             ip address add {VIP}/32 dev lo; ip address add {VIP6}/128 dev lo"
+        ),
+    );
+}
+
+/// Numbers that a client sends a service by UDP, one each millisecond, and those that came to a server.
+struct Numbers {
+    ended: Arc<AtomicBool>,
+    sender: std::thread::JoinHandle<u64>,
+    receiver: std::thread::JoinHandle<std::collections::BTreeSet<u64>>,
+}
+
+impl Numbers {
+    fn start(link: &Link, to: SocketAddr) -> Self {
+        let bound = |host: &str, at: &str| {
+            Namespace::open(&link.namespace(host)).unwrap().run(|| UdpSocket::bind(at).unwrap()).unwrap()
+        };
+        let (from, at) = (bound("c", "0.0.0.0:0"), bound("d", &to.to_string()));
+        from.connect(to).unwrap();
+        at.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
+        let stop = ended.clone();
+        let sender = std::thread::spawn(move || {
+            let mut sent = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                from.send(&sent.to_be_bytes()).unwrap();
+                sent += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        });
+        let receiver = std::thread::spawn(move || {
+            let (mut got, mut number) = (std::collections::BTreeSet::new(), [0; 8]);
+            // Until nothing comes any more.
+            while at.recv(&mut number).is_ok() {
+                got.insert(u64::from_be_bytes(number));
+            }
+            got
+        });
+        Self { ended, sender, receiver }
+    }
+
+    /// How many were sent, and which were lost.
+    fn stop(self) -> (u64, Vec<u64>) {
+        self.ended.store(true, Ordering::Relaxed);
+        let (sent, got) = (self.sender.join().unwrap(), self.receiver.join().unwrap());
+        (sent, (0..sent).filter(|number| !got.contains(number)).collect())
+    }
+}
+
+/// A hand-over loses no packet; and whatever happens to a master's daemon, its clients' transfers go on, and two hosts answer
+/// for an address for no longer than the protocol allows.
+#[test]
+fn transfers_survive_hand_overs_deaths_and_lost_adverts() {
+    let link = Link::up();
+    serve_directly(&link);
+    let _servers = Servers::start(&link.namespace("d"), &[80]);
+    let service = |protocol: &str, vip: &str, port: u16, server: &str, more: &str| {
+        format!(
+            "[[service]]\nprotocol = \"{protocol}\"\naddress = \"{vip}:{port}\"\n{more}\
+             [[service.server]]\naddress = \"{server}:{port}\"\nmethod = \"dr\"\n"
+        )
+    };
+    // Directors that do not tell each other of connections send them where their hash leads to.
+    let stateless = "scheduler = \"mh\"\nstateless = true\n";
+    let services = service("tcp", VIP, 80, "10.9.0.3", stateless)
+        + &service("tcp", &format!("[{VIP6}]"), 80, "[fd09::3]", stateless)
+        + &service("udp", VIP, 81, "10.9.0.3", "");
+    link.director("a", &(routers(150, "") + &services));
+    link.director("b", &(routers(100, "") + &services));
+    link.until("a is master", || settled(&link, "a", "b"));
+    let vips: Vec<IpAddr> = [VIP, VIP6].iter().map(|vip| vip.parse().unwrap()).collect();
+    let targets = || vips.iter().map(|vip| Target { name: vip.to_string(), address: SocketAddr::new(*vip, 80) });
+    let plan = Plan { transfers: 4, every: Duration::from_millis(20), patience: Duration::from_millis(900) };
+    let own = Own { mac: [2, 0, 0, 0, 9, 8], v4: Ipv4Addr::new(10, 9, 0, 8), v6: "fd09::8".parse().unwrap() };
+    let during = |what: &str, happens: &dyn Fn()| {
+        let prober = Prober::start(&link.namespace("e"), own, vips.clone());
+        let load = Load::start(&link.namespace("c"), targets().collect(), plan);
+        std::thread::sleep(Duration::from_millis(300));
+        happens();
+        // Time for retransmissions, and for announcements that are late.
+        std::thread::sleep(Duration::from_millis(500));
+        let (outcomes, seen) = (load.stop(), prober.stop());
+        let double = vips.iter().map(|vip| seen.longest_double(*vip)).max().unwrap();
+        for Outcome { name, survived, broken, .. } in &outcomes {
+            assert!(*survived == 4, "{what}, {name}: {broken:?}{}", link.logs());
+        }
+        let lost: usize = outcomes.iter().map(Outcome::lost).sum();
+        eprintln!("{what}: {lost} requests lost, two answered for {double:?}");
+        (lost, double)
+    };
+    // Counted from the last advert: a master is sure for 550 ms, and nobody takes over before 600 ms are over. What is left is
+    // for a machine that has other things to do.
+    let bound = Duration::from_millis(200);
+
+    let handed_over = |what: &str, word: &str, master: &str, other: &str| {
+        let numbers = Numbers::start(&link, SocketAddr::new(vips[0], 81));
+        let (lost, double) = during(what, &|| {
+            link.dirigent("a", &["failover", word]).unwrap();
+            link.until(what, || settled(&link, master, other));
+        });
+        let (sent, missing) = numbers.stop();
+        assert!(sent > 500 && missing.is_empty(), "{what}: of {sent} packets {missing:?} were lost{}", link.logs());
+        assert!(lost == 0 && double < bound, "{what}: {lost} requests were lost, two for {double:?}{}", link.logs());
+    };
+    handed_over("a hand-over", "now", "b", "a");
+    handed_over("taking it back", "back", "a", "b");
+
+    let (lost, double) = during("a death", &|| {
+        link.signal("a", "-9");
+        link.until("b takes over", || settled_alone(&link, "b", "a"));
+    });
+    assert!(lost == 0 && double < bound, "a death: {lost} requests were lost, two for {double:?}{}", link.logs());
+    let (_, double) = during("a return", &|| {
+        link.director("a", &(routers(150, "") + &services));
+        link.until("a is master again", || settled(&link, "a", "b"));
+    });
+    assert!(double < bound, "a return: two for {double:?}{}", link.logs());
+    let (lost, double) = during("a hang", &|| {
+        link.signal("a", "-STOP");
+        link.until("b takes over from who hangs", || settled_alone(&link, "b", "a"));
+        link.signal("a", "-CONT");
+        link.until("a is master again", || settled(&link, "a", "b"));
+    });
+    assert!(lost == 0 && double < bound, "a hang: {lost} requests were lost, two for {double:?}{}", link.logs());
+
+    // Of ten adverts three are lost: now and then the backup takes over, until it hears one.
+    let lossy = "flush ruleset; table netdev lossy { chain in { type filter hook ingress device eth0 priority 0; \
+                 ip protocol 112 numgen random mod 10 < 3 drop; ip6 nexthdr 112 numgen random mod 10 < 3 drop; }; }";
+    let (_, double) = during("lost adverts", &|| {
+        ["a", "b"].iter().for_each(|host| drop(link.sh(host, &format!("nft '{lossy}'"))));
+        std::thread::sleep(Duration::from_secs(4));
+        ["a", "b"].iter().for_each(|host| drop(link.sh(host, "nft flush ruleset")));
+        link.until("a is master", || settled(&link, "a", "b"));
+    });
+    // Six adverts one after the other are lost once in 1,400 times.
+    assert!(double < Duration::from_millis(6 * 200), "lost adverts: two for {double:?}{}", link.logs());
+}
+
+/// As [`settled`], of which only one is asked: the other's daemon is dead, or hangs.
+fn settled_alone(link: &Link, master: &str, dead: &str) -> bool {
+    ["web", "web6"].iter().all(|r| link.state(master, r) == "master")
+        && [VIP, VIP6].iter().all(|vip| link.holds(master, vip) && !link.holds(dead, vip))
+}
+
+/// Adverts of every version and family, with and without a password, are as tshark knows them.
+#[test]
+fn tshark_finds_nothing_wrong_with_adverts() {
+    let link = Link::up();
+    let router = |name: &str, vrid: u8, more: &str| {
+        format!(
+            "[[router]]\nname = \"{name}\"\ninterface = \"eth0\"\nvrid = {vrid}\nstate = \"master\"\npriority = 200\n{more}\n"
+        )
+    };
+    let text = router("two", 1, "version = 2\naddresses = [\"10.9.0.101\"]")
+        + &router(
+            "password",
+            2,
+            "version = 2\naddresses = [\"10.9.0.102\", \"10.9.0.103\"]\n[router.authentication]\npassword = \"secret\"",
+        )
+        + &router("three", 3, "interval = \"200ms\"\naddresses = [\"10.9.0.104/24\", \"10.9.0.105/24\"]")
+        + &router("six", 4, "interval = \"200ms\"\naddresses = [\"fe80::9:100/64\", \"fd09::104/64\"]")
+        + &router("unicast", 5, "interval = \"200ms\"\npeers = [\"10.9.0.9\"]\naddresses = [\"10.9.0.106\"]");
+    let file = link.directory.join("adverts.pcap");
+    let mut capture = Command::new("tcpdump");
+    capture.args(["-i", "eth0", "-U", "-w"]).arg(&file).args(["ip proto 112 or ip6 proto 112"]);
+    link.start("c", &mut capture);
+    link.until("tcpdump listens", || file.exists());
+    link.director("a", &text);
+    // Two of each second's, and the last ones: they say priority 0.
+    std::thread::sleep(Duration::from_millis(1500));
+    link.dirigent("a", &["stop", "--detach"]).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    link.signal("c", "-TERM");
+    let fields = ["vrrp.virt_rtr_id", "vrrp.version", "vrrp.prio", "vrrp.checksum.status", "_ws.expert.message"];
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-n", "-r"]).arg(&file).args(["-o", "ip.check_checksum:TRUE", "-T", "fields", "-E", "separator=;"]);
+    let output = tshark.args(fields.iter().flat_map(|field| ["-e", field])).output().expect("tshark");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (vrid, version) in [(1, 2), (2, 2), (3, 3), (4, 3), (5, 3)] {
+        for priority in [200, 0] {
+            let wanted = format!("{vrid};{version};{priority};");
+            assert!(said.lines().any(|line| line.starts_with(&wanted)), "{wanted}\n{said}{}", link.logs());
+        }
+    }
+    for line in said.lines() {
+        let words: Vec<_> = line.split(';').collect();
+        // Status 1: it is right.
+        assert!(words[3] == "1" && words[4].is_empty(), "{line}\n{said}");
+    }
 }
