@@ -34,6 +34,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
+/// Packets that are read from a socket before timers are looked at: more than wait in it when a turn begins. Who sends more
+/// than can be read must not keep a master from its own adverts.
+const AT_ONCE: usize = 1024;
+
+/// A virtual router complains of packets no more often than so.
+const COMPLAINTS: Duration = Duration::from_secs(1);
+
 /// What the director wants.
 pub enum Order {
     /// Virtual routers become what this says.
@@ -71,6 +78,8 @@ pub struct Runner {
     ready: bool,
     /// What cannot be done was said.
     complained: HashSet<String>,
+    /// Of which foreign virtual routers adverts were heard.
+    unknown: HashSet<u8>,
 }
 
 /// A role for people and scripts.
@@ -108,6 +117,7 @@ impl Runner {
             written: None,
             ready: false,
             complained: HashSet::new(),
+            unknown: HashSet::new(),
         })
     }
 
@@ -468,11 +478,11 @@ impl Runner {
         }
     }
 
-    /// All packets that wait.
+    /// The packets that wait.
     fn read(&mut self) {
         let mut packets = Vec::new();
         for (key, socket) in &self.sockets {
-            loop {
+            for _ in 0..AT_ONCE {
                 match socket.receive() {
                     Ok(Some(packet)) => packets.push((*key, packet)),
                     Ok(None) => break,
@@ -526,7 +536,10 @@ impl Runner {
             }
         }
         if !known && self.failover.log_unknown_vrids {
-            self.complain(format!("an advert of {source} is for virtual router {vrid}, which is none of ours"));
+            // Whoever sends it: once for a number.
+            if self.unknown.insert(vrid) {
+                tracing::warn!("an advert of {source} is for virtual router {vrid}, which is none of ours");
+            }
         }
     }
 
@@ -763,8 +776,11 @@ async fn readable(sockets: &BTreeMap<(u32, bool), VrrpSocket>) {
     .await;
 }
 
+/// Not what was said last, and not more often than somebody reads who is sent forged packets.
 fn complain_once(member: &mut Member, complaint: String) {
-    if member.complaint.as_ref() != Some(&complaint) {
+    let quiet = member.complained_at.is_some_and(|at| at.elapsed() < COMPLAINTS);
+    if member.complaint.as_ref() != Some(&complaint) && !quiet {
+        member.complained_at = Some(Instant::now());
         tracing::warn!("virtual router {}: {complaint}", member.config.name);
         member.complaint = Some(complaint);
     }
