@@ -60,7 +60,7 @@ pub fn summary(all: &[f64]) -> Option<(f64, f64, f64)> {
     all.sort_by(f64::total_cmp);
     let middle = all.get(all.len() / 2).copied()?;
     // Of an even number the mean of the two in the middle.
-    let below = if all.len() % 2 == 0 { all.get(all.len() / 2 - 1).copied()? } else { middle };
+    let below = if all.len().is_multiple_of(2) { all.get(all.len() / 2 - 1).copied()? } else { middle };
     Some(((middle + below) / 2.0, *all.first()?, *all.last()?))
 }
 
