@@ -44,17 +44,21 @@ fn unprivileged(lab: &TestLab) {
     is_unprivileged(lab, FOUR);
 }
 
-/// As the package's unit starts it: as its user and with capabilities, one of which it gives up.
+/// As the package's unit with its drop-in starts it: as its user and with capabilities, one of which it gives up.
 fn as_by_systemd(lab: &TestLab) {
     let own = std::env::temp_dir().join(format!("dirigent-{}", lab.name()));
     std::fs::copy(BIN, &own).unwrap();
     let config = lab.file("dirigent.toml").display().to_string();
     lab.sh("director", &format!("{} --instance {} prepare --user nobody --config {config}", own.display(), lab.name()));
-    let unit =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/dirigent.service")).unwrap();
+    let packaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging");
+    let read = |file: &str| std::fs::read_to_string(format!("{packaging}/{file}")).unwrap();
+    let unit = read("dirigent.service") + &read("real-path.conf");
     let given = |key: &str| -> String {
-        let line = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        line.split(' ').map(|name| format!(",+{}", name.strip_prefix("CAP_").unwrap().to_lowercase())).collect()
+        let lines = unit.lines().filter_map(|line| line.strip_prefix(key));
+        lines
+            .flat_map(|line| line.split(' '))
+            .map(|name| format!(",+{}", name.strip_prefix("CAP_").unwrap().to_lowercase()))
+            .collect()
     };
     let (ambient, bounding) = (given("AmbientCapabilities="), given("CapabilityBoundingSet="));
     let script = format!(

@@ -2,14 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use dirigent_datapath::kernel::{Instance, detach_all};
+use dirigent_failover::{Addresses, Advert, Auth, Centis, Format, packet};
 use dirigent_net::netns::Namespace;
+use dirigent_net::raw::PacketSocket;
 use dirigent_net::{Netlink, VethEnd};
+use dirigent_testkit::failover::answerers::{Own, Prober};
+use dirigent_testkit::failover::traffic::{Load, Outcome, Plan, Servers, Target};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,14 +24,14 @@ const VIP6: &str = "fd09::100";
 /// Upper limits are generous: the machine has other things to do.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Hosts `a`, `b`, a client `c` and a server `d` on a switch.
+/// Hosts `a`, `b`, a client `c`, a server `d` and one who looks on, `e`, on a switch.
 struct Link {
     name: String,
     directory: PathBuf,
     children: Mutex<Vec<(String, Child)>>,
 }
 
-const HOSTS: [(&str, u8); 4] = [("a", 1), ("b", 2), ("c", 9), ("d", 3)];
+const HOSTS: [(&str, u8); 5] = [("a", 1), ("b", 2), ("c", 9), ("d", 3), ("e", 8)];
 
 impl Link {
     fn up() -> Self {
@@ -213,7 +218,7 @@ impl Drop for Link {
 
 /// Takes a link away, with all that runs there.
 fn remove(name: &str) {
-    for host in ["a", "b", "c", "d", "s"] {
+    for host in ["a", "b", "c", "d", "e", "s"] {
         let namespace = format!("{name}-{host}");
         let pids = Command::new("ip").args(["netns", "pids", &namespace]).output();
         for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace()
@@ -909,4 +914,324 @@ fn a_kernels_connections_are_learned_and_forged_ones_are_not() {
         let sync = &status["synchronisation"];
         sync["received"].as_u64() > Some(received) && sync["dropped"]["no_server"].as_u64() > Some(0)
     });
+}
+
+/// Little memory, and a quick start.
+const SMALL: &str = "[director]\nconnections = 65536\n";
+
+/// The virtual addresses on a server's loopback device, of which it tells nobody.
+fn serve_directly(link: &Link) {
+    link.sh(
+        "d",
+        &format!(
+            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+             ip address add {VIP}/32 dev lo; ip address add {VIP6}/128 dev lo"
+        ),
+    );
+}
+
+/// Numbers that a client sends a service by UDP, one each millisecond, and those that came to a server.
+struct Numbers {
+    ended: Arc<AtomicBool>,
+    sender: std::thread::JoinHandle<u64>,
+    receiver: std::thread::JoinHandle<std::collections::BTreeSet<u64>>,
+}
+
+impl Numbers {
+    fn start(link: &Link, to: SocketAddr) -> Self {
+        let bound = |host: &str, at: &str| {
+            Namespace::open(&link.namespace(host)).unwrap().run(|| UdpSocket::bind(at).unwrap()).unwrap()
+        };
+        let (from, at) = (bound("c", "0.0.0.0:0"), bound("d", &to.to_string()));
+        from.connect(to).unwrap();
+        at.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
+        let stop = ended.clone();
+        let sender = std::thread::spawn(move || {
+            let mut sent = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                from.send(&sent.to_be_bytes()).unwrap();
+                sent += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        });
+        let receiver = std::thread::spawn(move || {
+            let (mut got, mut number) = (std::collections::BTreeSet::new(), [0; 8]);
+            // Until nothing comes any more.
+            while at.recv(&mut number).is_ok() {
+                got.insert(u64::from_be_bytes(number));
+            }
+            got
+        });
+        Self { ended, sender, receiver }
+    }
+
+    /// How many were sent, and which were lost.
+    fn stop(self) -> (u64, Vec<u64>) {
+        self.ended.store(true, Ordering::Relaxed);
+        let (sent, got) = (self.sender.join().unwrap(), self.receiver.join().unwrap());
+        (sent, (0..sent).filter(|number| !got.contains(number)).collect())
+    }
+}
+
+/// A hand-over loses no packet; and whatever happens to a master's daemon, its clients' transfers go on, and two hosts answer
+/// for an address for no longer than the protocol allows.
+#[test]
+fn transfers_survive_hand_overs_deaths_and_lost_adverts() {
+    let link = Link::up();
+    serve_directly(&link);
+    let _servers = Servers::start(&link.namespace("d"), &[80]);
+    let service = |protocol: &str, vip: &str, port: u16, server: &str, more: &str| {
+        format!(
+            "[[service]]\nprotocol = \"{protocol}\"\naddress = \"{vip}:{port}\"\n{more}\
+             [[service.server]]\naddress = \"{server}:{port}\"\nmethod = \"dr\"\n"
+        )
+    };
+    // Directors that do not tell each other of connections send them where their hash leads to.
+    let stateless = "scheduler = \"mh\"\nstateless = true\n";
+    let services = service("tcp", VIP, 80, "10.9.0.3", stateless)
+        + &service("tcp", &format!("[{VIP6}]"), 80, "[fd09::3]", stateless)
+        + &service("udp", VIP, 81, "10.9.0.3", "")
+        + SMALL;
+    link.director("a", &(routers(150, "") + &services));
+    link.director("b", &(routers(100, "") + &services));
+    link.until("a is master", || settled(&link, "a", "b"));
+    let vips: Vec<IpAddr> = [VIP, VIP6].iter().map(|vip| vip.parse().unwrap()).collect();
+    let targets = || vips.iter().map(|vip| Target { name: vip.to_string(), address: SocketAddr::new(*vip, 80) });
+    let plan = Plan { transfers: 4, every: Duration::from_millis(20), patience: Duration::from_millis(900) };
+    let own = Own { mac: [2, 0, 0, 0, 9, 8], v4: Ipv4Addr::new(10, 9, 0, 8), v6: "fd09::8".parse().unwrap() };
+    let during = |what: &str, happens: &dyn Fn()| {
+        let prober = Prober::start(&link.namespace("e"), own, vips.clone());
+        let load = Load::start(&link.namespace("c"), targets().collect(), plan);
+        std::thread::sleep(Duration::from_millis(300));
+        happens();
+        // Time for retransmissions, and for announcements that are late.
+        std::thread::sleep(Duration::from_millis(500));
+        let (outcomes, seen) = (load.stop(), prober.stop());
+        let double = vips.iter().map(|vip| seen.longest_double(*vip)).max().unwrap();
+        for Outcome { name, survived, broken, .. } in &outcomes {
+            assert!(*survived == 4, "{what}, {name}: {broken:?}{}", link.logs());
+        }
+        let lost: usize = outcomes.iter().map(Outcome::lost).sum();
+        eprintln!("{what}: {lost} requests lost, two answered for {double:?}");
+        (lost, double)
+    };
+    // Counted from the last advert: a master is sure for 550 ms, and nobody takes over before 600 ms are over. What is left is
+    // for a machine that has other things to do.
+    let bound = Duration::from_millis(200);
+
+    let handed_over = |what: &str, word: &str, master: &str, other: &str| {
+        let numbers = Numbers::start(&link, SocketAddr::new(vips[0], 81));
+        let (lost, double) = during(what, &|| {
+            link.dirigent("a", &["failover", word]).unwrap();
+            link.until(what, || settled(&link, master, other));
+        });
+        let (sent, missing) = numbers.stop();
+        assert!(sent > 500 && missing.is_empty(), "{what}: of {sent} packets {missing:?} were lost{}", link.logs());
+        assert!(lost == 0 && double < bound, "{what}: {lost} requests were lost, two for {double:?}{}", link.logs());
+    };
+    handed_over("a hand-over", "now", "b", "a");
+    handed_over("taking it back", "back", "a", "b");
+
+    let (lost, double) = during("a death", &|| {
+        link.signal("a", "-9");
+        link.until("b takes over", || settled_alone(&link, "b", "a"));
+    });
+    assert!(lost == 0 && double < bound, "a death: {lost} requests were lost, two for {double:?}{}", link.logs());
+    let (_, double) = during("a return", &|| {
+        link.director("a", &(routers(150, "") + &services));
+        link.until("a is master again", || settled(&link, "a", "b"));
+    });
+    assert!(double < bound, "a return: two for {double:?}{}", link.logs());
+    let (lost, double) = during("a hang", &|| {
+        link.signal("a", "-STOP");
+        link.until("b takes over from who hangs", || settled_alone(&link, "b", "a"));
+        link.signal("a", "-CONT");
+        link.until("a is master again", || settled(&link, "a", "b"));
+    });
+    assert!(lost == 0 && double < bound, "a hang: {lost} requests were lost, two for {double:?}{}", link.logs());
+
+    // Of ten adverts three are lost: now and then the backup takes over, until it hears one.
+    let lossy = "flush ruleset; table netdev lossy { chain in { type filter hook ingress device eth0 priority 0; \
+                 ip protocol 112 numgen random mod 10 < 3 drop; ip6 nexthdr 112 numgen random mod 10 < 3 drop; }; }";
+    let (_, double) = during("lost adverts", &|| {
+        ["a", "b"].iter().for_each(|host| drop(link.sh(host, &format!("nft '{lossy}'"))));
+        std::thread::sleep(Duration::from_secs(4));
+        ["a", "b"].iter().for_each(|host| drop(link.sh(host, "nft flush ruleset")));
+        link.until("a is master", || settled(&link, "a", "b"));
+    });
+    // Until one of its adverts gets through, or an answer to one of the backup's: eight intervals are one in thousands.
+    assert!(double < Duration::from_millis(8 * 200), "lost adverts: two for {double:?}{}", link.logs());
+}
+
+/// As [`settled`], of which only one is asked: the other's daemon is dead, or hangs.
+fn settled_alone(link: &Link, master: &str, dead: &str) -> bool {
+    ["web", "web6"].iter().all(|r| link.state(master, r) == "master")
+        && [VIP, VIP6].iter().all(|vip| link.holds(master, vip) && !link.holds(dead, vip))
+}
+
+/// Adverts of every version and family, with and without a password, are as tshark knows them.
+#[test]
+fn tshark_finds_nothing_wrong_with_adverts() {
+    let link = Link::up();
+    let router = |name: &str, vrid: u8, more: &str| {
+        format!(
+            "[[router]]\nname = \"{name}\"\ninterface = \"eth0\"\nvrid = {vrid}\nstate = \"master\"\npriority = 200\n{more}\n"
+        )
+    };
+    let text = router("two", 1, "version = 2\naddresses = [\"10.9.0.101\"]")
+        + &router(
+            "password",
+            2,
+            "version = 2\naddresses = [\"10.9.0.102\", \"10.9.0.103\"]\n[router.authentication]\npassword = \"secret\"",
+        )
+        + &router("three", 3, "interval = \"200ms\"\naddresses = [\"10.9.0.104/24\", \"10.9.0.105/24\"]")
+        + &router("six", 4, "interval = \"200ms\"\naddresses = [\"fe80::9:100/64\", \"fd09::104/64\"]")
+        + &router("unicast", 5, "interval = \"200ms\"\npeers = [\"10.9.0.9\"]\naddresses = [\"10.9.0.106\"]");
+    let file = link.directory.join("adverts.pcap");
+    let mut capture = Command::new("tcpdump");
+    capture.args(["-i", "eth0", "-U", "-w"]).arg(&file).args(["ip proto 112 or ip6 proto 112"]);
+    link.start("c", &mut capture);
+    link.until("tcpdump listens", || file.exists());
+    link.director("a", &text);
+    // Two of each second's, and the last ones: they say priority 0.
+    std::thread::sleep(Duration::from_millis(1500));
+    link.dirigent("a", &["stop", "--detach"]).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    link.signal("c", "-TERM");
+    let fields = ["vrrp.virt_rtr_id", "vrrp.version", "vrrp.prio", "vrrp.checksum.status", "_ws.expert.message"];
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-n", "-r"]).arg(&file).args(["-o", "ip.check_checksum:TRUE", "-T", "fields", "-E", "separator=;"]);
+    let output = tshark.args(fields.iter().flat_map(|field| ["-e", field])).output().expect("tshark");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (vrid, version) in [(1, 2), (2, 2), (3, 3), (4, 3), (5, 3)] {
+        for priority in [200, 0] {
+            let wanted = format!("{vrid};{version};{priority};");
+            assert!(said.lines().any(|line| line.starts_with(&wanted)), "{wanted}\n{said}{}", link.logs());
+        }
+    }
+    for line in said.lines() {
+        let words: Vec<_> = line.split(';').collect();
+        // Status 1: it is right.
+        assert!(words[3] == "1" && words[4].is_empty(), "{line}\n{said}");
+    }
+}
+
+/// A frame with an advert that somebody made, sent to the group by 10.9.0.`last`.
+fn forged(last: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![1, 0, 0x5e, 0, 0, 18, 2, 0, 0, 0, 9, 9, 8, 0];
+    let mut header = vec![0x45, 0, 0, 0, 0, 0, 0, 0, ttl, 112, 0, 0, 10, 9, 0, last, 224, 0, 0, 18];
+    header[2..4].copy_from_slice(&u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
+    let mut sum: u32 = header.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
+    sum = (sum & 0xffff) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    frame.extend(header);
+    frame.extend(payload);
+    frame
+}
+
+/// What somebody on the link can say who does not know the password, and what may not be heeded whoever says it.
+fn forgeries() -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    // Many senders, of which each complaint would be another one.
+    for last in 100..200 {
+        let say = |vrid: u8, priority: u8, format: Format| {
+            let (vip, second) =
+                (if vrid == 60 { "10.9.0.60" } else { VIP }, Centis::new(if vrid == 60 { 100 } else { 20 }));
+            let addresses = Addresses::V4(vec![vip.parse().unwrap()]);
+            let advert = Advert { version: format.version(), vrid, priority, interval: second.unwrap(), addresses };
+            packet::emit(&advert, Ipv4Addr::new(10, 9, 0, last).into(), Ipv4Addr::new(224, 0, 0, 18).into(), format)
+        };
+        let three = Format::V3Ipv4 { checksum_as_v2: false };
+        let wrong_password = Format::V2 { auth: Auth::password(b"guessed").unwrap() };
+        let master = say(51, 254, three).unwrap();
+        let mut wrong_sum = master.clone();
+        wrong_sum[6] ^= 1;
+        let mut odd = master.clone();
+        odd[3] = 200;
+        frames.extend([
+            forged(last, 254, &master),
+            forged(last, 1, &say(51, 0, three).unwrap()),
+            forged(last, 255, &wrong_sum),
+            forged(last, 255, &odd),
+            forged(last, 255, &master[..usize::from(last) % 8]),
+            forged(last, 255, &say(77, 254, three).unwrap()),
+            forged(last, 255, &say(60, 254, Format::V2 { auth: Auth::None }).unwrap()),
+            forged(last, 255, &say(60, 254, wrong_password).unwrap()),
+            forged(last, 255, &say(60, 0, wrong_password).unwrap()),
+            forged(last, 255, &say(60, 254, three).unwrap()),
+        ]);
+    }
+    frames
+}
+
+/// Whoever is on the link and sends forged adverts as fast as he can, and servers that never end their answers, change
+/// nothing, and cost no memory to speak of.
+#[test]
+fn an_attacker_on_the_link_changes_nothing() {
+    let link = Link::up();
+    let endless = |port: u16, head: &str, rest: &str| {
+        let mut server = Command::new("socat");
+        server.arg(format!("TCP-LISTEN:{port},fork,reuseaddr")).arg(format!("SYSTEM:printf '{head}'; {rest}"));
+        link.start("d", server.stderr(Stdio::null()));
+    };
+    endless(9001, r"HTTP/1.1 200 OK\r\n\r\n", "cat /dev/zero");
+    endless(9002, r"HTTP/1.1 200 OK\r\n", "yes 'X: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'");
+    let checked = |port: u16| {
+        format!(
+            "[[service.server]]\naddress = \"10.9.0.3:{port}\"\n\
+             check = [{{ type = \"http\", interval = \"200ms\", timeout = \"1s\", \
+             request = [{{ path = \"/\", regex = \"never\" }}] }}]\n"
+        )
+    };
+    let text = |priority: u8| {
+        let secret = format!(
+            "[[router]]\nname = \"secret\"\ninterface = \"eth0\"\nversion = 2\nvrid = 60\npriority = {priority}\n\
+             interval = \"1s\"\naddresses = [\"10.9.0.60\"]\n[router.authentication]\npassword = \"unknown\"\n"
+        );
+        let service = "[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.1:80\"\n";
+        routers(priority, "") + &secret + service + &checked(9001) + &checked(9002) + SMALL
+    };
+    link.director("a", &text(150));
+    link.director("b", &text(100));
+    let as_it_should_be =
+        || settled(&link, "a", "b") && link.state("a", "secret") == "master" && link.state("b", "secret") == "backup";
+    link.until("a is master of all", as_it_should_be);
+    let resident = |host: &str| -> u64 {
+        let children = link.children.lock().unwrap();
+        let pid = children.iter().find(|(name, _)| name == host).unwrap().1.id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let before = ["a", "b"].map(resident);
+    let events = [Events::of(&link, "a"), Events::of(&link, "b")];
+    let logged = ["a", "b"].map(|host| std::fs::metadata(link.log(host)).unwrap().len());
+    let sent = Namespace::open(&link.namespace("c"))
+        .unwrap()
+        .run(|| {
+            let ifindex = Netlink::route().unwrap().index_of("eth0").unwrap();
+            let (socket, frames) = (PacketSocket::sender().unwrap(), forgeries());
+            let (begun, mut sent) = (Instant::now(), 0_u64);
+            while begun.elapsed() < Duration::from_secs(3) {
+                for frame in &frames {
+                    // A queue that is full is no failure.
+                    sent += u64::from(socket.send(ifindex, frame).is_ok());
+                }
+            }
+            sent
+        })
+        .unwrap();
+    assert!(as_it_should_be(), "after {sent} forged adverts{}", link.logs());
+    for (host, events) in ["a", "b"].iter().zip(&events) {
+        assert!(!events.has("\"role\""), "{host}: {:?}{}", events.lines.lock().unwrap(), link.logs());
+    }
+    for (n, host) in ["a", "b"].into_iter().enumerate() {
+        let grown = resident(host).saturating_sub(before[n]);
+        let told = std::fs::metadata(link.log(host)).unwrap().len() - logged[n];
+        eprintln!("{host}: {sent} forged adverts: {grown} KiB more memory, {told} bytes of log");
+        assert!(grown < 16 << 10 && told < 16 << 10, "{host}: {grown} KiB more memory, {told} bytes of log");
+    }
 }

@@ -177,6 +177,7 @@ impl Director {
             let now = snapshot(self.network.watcher())?;
             self.interfaces.take_over(&mut self.kernel, &self.instance, &self.model, &now)?;
         }
+        self.failover.tell_packet_path(KernelStore::new(&self.kernel)?);
         self.follow_network(false)?;
         self.probe(&self.model.clone())?;
         // Last: without the programs the host itself would answer its packets.
@@ -301,10 +302,25 @@ impl Director {
     /// What changed in the network is carried into the tables. What cannot be is told, and tried again with the next change.
     pub fn network_changed(&mut self, update: &Update) {
         let outcome = self.carry(update);
+        self.network_followed(outcome);
+    }
+
+    /// It is time for [`Self::leaves_at`].
+    pub fn leave(&mut self) {
+        let outcome = self.follow_network(false);
+        self.network_followed(outcome);
+    }
+
+    fn network_followed(&mut self, outcome: Result<()>) {
         self.problem = outcome.err().map(|failure| {
             tracing::error!("following a change of the network: {failure}");
             Problem::new("network", failure.to_string(), "it is tried again with the next change")
         });
+    }
+
+    /// When virtual addresses that were given up are not this host's any more, for the packet path either.
+    pub fn leaves_at(&self) -> Option<Instant> {
+        self.failover.deadline()
     }
 
     fn carry(&mut self, update: &Update) -> Result<()> {
@@ -330,8 +346,9 @@ impl Director {
     fn follow_network(&mut self, strictly: bool) -> Result<()> {
         self.hold_mark_device()?;
         let snapshot = snapshot(self.network.watcher())?;
-        let local = network::local(&snapshot, &config::virtual_addresses(&self.model));
+        let mut local = network::local(&snapshot, &config::virtual_addresses(&self.model));
         self.health.addresses(local.iter().copied().collect());
+        local.extend(self.failover.left(&local));
         self.tables.set_local(local)?;
         self.tables.set_local_nets(&snapshot.local_nets())?;
         let names = snapshot.links.values().map(|link| (link.name.clone(), link.index));

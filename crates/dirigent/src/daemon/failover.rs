@@ -4,6 +4,7 @@
 pub mod guard;
 mod hands;
 mod kept;
+mod locals;
 mod machine;
 mod runner;
 mod tracking;
@@ -16,12 +17,15 @@ use super::health::scripts::Scripts;
 use crate::failure::{Failure, Result};
 use dirigent_api::{Problem, Rehearsal, VirtualRouter};
 use dirigent_config::failover::Failover as Config;
+use dirigent_datapath::control::KernelStore;
 use dirigent_failover::WhatIf;
 use kept::Kept;
+use locals::{Left, Locals};
 use runner::{Order, Runner};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::mpsc as answers;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use view::View;
 
@@ -38,6 +42,8 @@ pub struct Failover {
     config: Config,
     ready: bool,
     services: Option<HashSet<String>>,
+    locals: Locals,
+    left: Left,
 }
 
 impl Failover {
@@ -51,6 +57,8 @@ impl Failover {
             config: Config::default(),
             ready: false,
             services: None,
+            locals: Locals::default(),
+            left: Left::default(),
         }
     }
 
@@ -68,6 +76,21 @@ impl Failover {
         self.config = config.clone();
         self.order(Order::Follow(Box::new(config.clone())));
         Ok(())
+    }
+
+    /// Which addresses are this host's for the packet path though the kernel, whose are `held`, says otherwise.
+    pub fn left(&mut self, held: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+        self.left.look(&self.config, held, Instant::now())
+    }
+
+    /// When to look at that again.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.left.deadline()
+    }
+
+    /// The packet path's table, which learns of addresses before they are put on.
+    pub fn tell_packet_path(&self, store: KernelStore) {
+        self.locals.open(store);
     }
 
     /// The director forwards from now on.
@@ -89,10 +112,11 @@ impl Failover {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
         let (orders, ordered) = mpsc::unbounded_channel();
         let (instance, events, view) = (self.instance.clone(), self.events.clone(), self.view.clone());
+        let locals = self.locals.clone();
         let (began, begun) = answers::channel();
         let work = move || {
             runtime.block_on(async move {
-                match Runner::new(&instance, scripts, events, view) {
+                match Runner::new(&instance, scripts, events, view, locals) {
                     Ok(runner) => {
                         // Who asked waits for it.
                         let _ = began.send(Ok(()));

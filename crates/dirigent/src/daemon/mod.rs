@@ -35,7 +35,7 @@ pub use server::openapi;
 use server::{Ask, Change, Listeners, Operators, Served, Tls};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -155,6 +155,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
     let watchdog = manager::watchdog();
     let mut alive = tokio::time::interval(watchdog.unwrap_or(TIDY));
     loop {
+        let leaves_at = director.leaves_at();
         tokio::select! {
             update = director.network.update() => match update {
                 Ok(update) => director.network_changed(&update),
@@ -168,6 +169,9 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
                 }
             }
             _ = tidy.tick() => director.tidy(),
+            () = tokio::time::sleep_until(leaves_at.unwrap_or_else(Instant::now).into()), if leaves_at.is_some() => {
+                director.leave();
+            }
             _ = announce.tick() => director.announce(),
             _ = alive.tick(), if watchdog.is_some() => manager::alive(),
             _ = signals.hangup.recv() => {

@@ -5,6 +5,7 @@
 //! announcing is only asked for here. Taking off is waited for: before that nobody else may be told to take over.
 
 use super::kept::{Held, take_away};
+use super::locals::Locals;
 use crate::failure::{Failure, Result};
 use dirigent_net::vip::Announcer;
 use dirigent_net::{Netlink, vrrp};
@@ -26,14 +27,14 @@ pub struct Hands(mpsc::Sender<Task>);
 
 impl Hands {
     /// Starts it, in the namespace of the calling thread.
-    pub fn start() -> Result<Self> {
+    pub fn start(locals: Locals) -> Result<Self> {
         let (mut netlink, announcer) = (Netlink::route()?, Announcer::open()?);
         let (to, tasks) = mpsc::channel();
         let work = move || {
             // Said by the virtual routers' own thread.
             let _ = vrrp::run_in_real_time();
             while let Ok(task) = tasks.recv() {
-                carry_out(task, &mut netlink, &announcer);
+                carry_out(task, &mut netlink, &announcer, &locals);
             }
         };
         let thread = std::thread::Builder::new().name("addresses".into()).spawn(work);
@@ -70,18 +71,28 @@ impl Hands {
     }
 }
 
-fn carry_out(task: Task, netlink: &mut Netlink, announcer: &Announcer) {
+/// Puts an address on, of which the packet path knows then. Whether it was not there.
+fn put_on(held: &Held, netlink: &mut Netlink, locals: &Locals) -> dirigent_net::Result<bool> {
+    locals.set(held.address, true);
+    let added = netlink.add_address(&held.device, held.address, held.length);
+    if added.is_err() {
+        locals.set(held.address, false);
+    }
+    added
+}
+
+fn carry_out(task: Task, netlink: &mut Netlink, announcer: &Announcer, locals: &Locals) {
     match task {
         Task::Add { router, addresses } => {
             for held in addresses {
-                if let Err(error) = netlink.add_address(&held.device, held.address, held.length) {
+                if let Err(error) = put_on(&held, netlink, locals) {
                     tracing::error!("virtual router {router}: {error}");
                 }
             }
         }
         Task::Restore(addresses) => {
             for held in addresses {
-                match netlink.add_address(&held.device, held.address, held.length) {
+                match put_on(&held, netlink, locals) {
                     Ok(true) => {
                         tracing::warn!("somebody took {} off {}: put on again", held.address, held.device);
                         announce(announcer, &held, 1);

@@ -8,7 +8,7 @@ use dirigent_failover::{
 };
 use dirigent_net::Snapshot;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Something that is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +76,8 @@ pub struct Member {
     pub why: String,
     /// What went wrong with sending, or with a peer's packets, was said already.
     pub complaint: Option<String>,
+    /// When something was complained of last.
+    pub complained_at: Option<Instant>,
 }
 
 impl Member {
@@ -197,6 +199,7 @@ impl Shape {
             since: SystemTime::now(),
             why: "not started yet".to_owned(),
             complaint: None,
+            complained_at: None,
             config: config.clone(),
         };
         Ok(Machine {

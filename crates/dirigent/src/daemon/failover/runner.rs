@@ -6,6 +6,7 @@
 use super::guard::Guard;
 use super::hands::Hands;
 use super::kept::{All, Held, Holding, Kept, now};
+use super::locals::Locals;
 use super::machine::{self, Machine, Member, Object, Shape};
 use super::tracking::Tracking;
 use super::view::{Seen, View};
@@ -32,6 +33,13 @@ use std::sync::mpsc as answers;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
+
+/// Packets that are read from a socket before timers are looked at: more than wait in it when a turn begins. Who sends more
+/// than can be read must not keep a master from its own adverts.
+const AT_ONCE: usize = 1024;
+
+/// A virtual router complains of packets no more often than so.
+const COMPLAINTS: Duration = Duration::from_secs(1);
 
 /// What the director wants.
 pub enum Order {
@@ -70,6 +78,8 @@ pub struct Runner {
     ready: bool,
     /// What cannot be done was said.
     complained: HashSet<String>,
+    /// Of which foreign virtual routers adverts were heard.
+    unknown: HashSet<u8>,
 }
 
 /// A role for people and scripts.
@@ -84,7 +94,7 @@ pub fn role_name(role: Role) -> &'static str {
 
 impl Runner {
     /// Needs the runtime that it will run on.
-    pub fn new(instance: &str, scripts: Scripts, events: Events, view: View) -> Result<Self> {
+    pub fn new(instance: &str, scripts: Scripts, events: Events, view: View, locals: Locals) -> Result<Self> {
         let kept = Kept::of(instance);
         let found = kept.read().unwrap_or_else(|failure| {
             tracing::warn!("what an earlier daemon knew of virtual routers is not heeded: {failure}");
@@ -94,7 +104,7 @@ impl Runner {
             failover: Failover::default(),
             machines: Vec::new(),
             sockets: BTreeMap::new(),
-            hands: Hands::start()?,
+            hands: Hands::start(locals)?,
             watcher: Watcher::of_own()?,
             tracking: Tracking::default(),
             services: None,
@@ -107,6 +117,7 @@ impl Runner {
             written: None,
             ready: false,
             complained: HashSet::new(),
+            unknown: HashSet::new(),
         })
     }
 
@@ -467,11 +478,11 @@ impl Runner {
         }
     }
 
-    /// All packets that wait.
+    /// The packets that wait.
     fn read(&mut self) {
         let mut packets = Vec::new();
         for (key, socket) in &self.sockets {
-            loop {
+            for _ in 0..AT_ONCE {
                 match socket.receive() {
                     Ok(Some(packet)) => packets.push((*key, packet)),
                     Ok(None) => break,
@@ -525,7 +536,10 @@ impl Runner {
             }
         }
         if !known && self.failover.log_unknown_vrids {
-            self.complain(format!("an advert of {source} is for virtual router {vrid}, which is none of ours"));
+            // Whoever sends it: once for a number.
+            if self.unknown.insert(vrid) {
+                tracing::warn!("an advert of {source} is for virtual router {vrid}, which is none of ours");
+            }
         }
     }
 
@@ -762,8 +776,11 @@ async fn readable(sockets: &BTreeMap<(u32, bool), VrrpSocket>) {
     .await;
 }
 
+/// Not what was said last, and not more often than somebody reads who is sent forged packets.
 fn complain_once(member: &mut Member, complaint: String) {
-    if member.complaint.as_ref() != Some(&complaint) {
+    let quiet = member.complained_at.is_some_and(|at| at.elapsed() < COMPLAINTS);
+    if member.complaint.as_ref() != Some(&complaint) && !quiet {
+        member.complained_at = Some(Instant::now());
         tracing::warn!("virtual router {}: {complaint}", member.config.name);
         member.complaint = Some(complaint);
     }
