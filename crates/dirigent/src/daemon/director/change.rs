@@ -333,7 +333,7 @@ impl Director {
             return Err(failure);
         }
         self.health.enforce(&self.model, layered, &self.events);
-        self.tell_quorums();
+        self.tell_tracked();
         if let Some(file) = file {
             self.kept.put_file(&file)?;
             self.file = file;
