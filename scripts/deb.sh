@@ -64,7 +64,7 @@ Architecture: $architecture
 Maintainer: Dirigent's maintainers <dirigent@localhost>
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
 Depends: libc6 (>= $glibc), libgcc-s1, passwd
-Suggests: nftables, keepalived
+Suggests: nftables, iproute2, keepalived
 Section: net
 Priority: optional
 Description: layer-4 load balancer: the Linux Virtual Server director on XDP

@@ -135,7 +135,7 @@ pub fn direct<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Verdict {
     }
 }
 
-/// Ethernet: frames for this interface's MAC that hold IP.
+/// Ethernet: frames for this interface's MACs that hold IP.
 #[inline(always)]
 fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
     let link = t.link(p.ingress()).ok_or(Verdict::pass(Reason::UnusedLink))?;
@@ -152,7 +152,7 @@ fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
 #[inline(always)]
 pub fn ethernet<P: Packet, T: Tables>(p: &mut P, t: &T, link: &Link) -> Decision<Payload> {
     mark::take(p, t, link);
-    parse::ethernet(p, link.mac)
+    parse::ethernet(p, |mac| link.takes(mac))
 }
 
 /// Where a packet of no connection and no service of its own may be somebody's yet.

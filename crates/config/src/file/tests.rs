@@ -631,6 +631,14 @@ fn faults_of_failover_have_their_places() {
             vec!["13:8: vrid 51 on this interface is that of web too; give one of them another vrid"],
         ),
         (
+            add(
+                "[router.virtual_mac]\n[[router]]\nname = \"other\"\ninterface = \"eth1\"\nvrid = 51\n[router.virtual_mac]",
+            ),
+            vec![
+                "15:1: the device vrrp.51 with the virtual MAC is another virtual router's, too; give one of the two another name",
+            ],
+        ),
+        (
             add("[[router_group]]\nname = \"g\"\nmembers = [\"web\", \"wob\"]"),
             vec!["12:19: there is no virtual router \"wob\"; add a table [[router]], or correct the name"],
         ),

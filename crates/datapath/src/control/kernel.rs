@@ -58,7 +58,7 @@ pub struct KernelStore {
     notes: Table<Noted, Note>,
     known4: Table<Place4, Known>,
     known6: Table<Place6, Known>,
-    links: Table<u32, [u16; 16]>,
+    links: Table<u32, [u32; 24]>,
     settings: Table<u32, [u32; 64]>,
     mark_rules: Table<u32, MarkRule>,
     pins4: Table<Key4, Conn4>,

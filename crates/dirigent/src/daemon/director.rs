@@ -12,7 +12,7 @@ pub use probed::{ClientsPath, Leave};
 
 use super::config;
 use super::events::Events;
-use super::failover::Failover;
+use super::failover::{Failover, Tracked};
 use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
@@ -186,7 +186,7 @@ impl Director {
         self.health.enforce(&self.model, layered, &self.events);
         self.failover.follow(self.model.failover())?;
         self.follow_sync()?;
-        self.tell_quorums();
+        self.tell_tracked();
         self.failover.ready()?;
         let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?, self.counted.clone());
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
@@ -246,7 +246,7 @@ impl Director {
         } else {
             self.reset_connections();
         }
-        self.tell_quorums();
+        self.tell_tracked();
     }
 
     /// Of servers that failed, where their services say so. To be called when they get no new ones.
@@ -361,7 +361,12 @@ impl Director {
         self.interfaces.follow(&mut self.kernel, &self.instance, &self.model, &snapshot, strictly)?;
         let xdp = with_xdp(&self.instance)?;
         let own = self.interfaces.own(marked.as_deref());
-        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, own, &snapshot))?;
+        let links = network::links(&self.interfaces.indexes(), &xdp, own, &snapshot);
+        let name = |index: &u32| snapshot.links.get(index).map(|link| link.name.clone());
+        let taken = links.iter().filter_map(|(index, facts)| Some((name(index)?, facts.virtual_macs.clone())));
+        let taken = taken.collect();
+        self.tables.set_links(links)?;
+        self.failover.taken(taken);
         self.settle_sources()?;
         self.show_ways(&self.model);
         if strictly { self.release_mark_device() } else { Ok(()) }
@@ -452,8 +457,8 @@ impl Director {
         self.sync.follow(sync, &self.kernel)
     }
 
-    /// Virtual routers hear which of the services that they track have their quorum.
-    fn tell_quorums(&mut self) {
+    /// Virtual routers hear what is known of services and sessions of BFD that they track.
+    fn tell_tracked(&mut self) {
         let failover = self.model.failover();
         let tracks = failover.routers.iter().map(|r| &r.track).chain(failover.groups.iter().map(|g| &g.track));
         let up = |name: &String| {
@@ -461,8 +466,8 @@ impl Director {
             key.and_then(|key| self.model.service(&key)).is_some_and(|service| self.health.has_quorum(service))
         };
         let names = tracks.flat_map(|track| &track.services).map(|tracked| tracked.name.clone());
-        let up = names.filter(up).collect();
-        self.failover.services(up);
+        let (services, sessions) = (names.filter(up).collect(), self.health.sessions(failover));
+        self.failover.tracked(Tracked { services, sessions });
     }
 
     /// The virtual routers.

@@ -19,6 +19,7 @@ use super::events::Events;
 use crate::failure::Result;
 use checker::{Checker, JobId, Order};
 use dirigent_api::Event;
+use dirigent_config::failover::{BfdSession, Failover};
 use dirigent_config::health::{OnFailureConnections, Script};
 use dirigent_config::layers::health::{Memory, in_force, matters};
 use dirigent_config::{Model, Server, Service, ServiceKey};
@@ -202,7 +203,9 @@ impl Health {
                 }
             }
         }
-        let gone: Vec<_> = self.known.iter().filter(|(_, k)| k.services.is_empty()).map(|(id, _)| *id).collect();
+        let sessions: Vec<JobId> = configured.failover().bfd.iter().map(|session| self.track(session)).collect();
+        let unused = |(id, k): &(&JobId, &Known)| k.services.is_empty() && !sessions.contains(id);
+        let gone: Vec<_> = self.known.iter().filter(unused).map(|(id, _)| *id).collect();
         for id in gone {
             if let Some(known) = self.known.remove(&id) {
                 self.ids.remove(&known.job);
@@ -225,6 +228,31 @@ impl Health {
                 self.quorum(service, edge, events);
             }
         }
+    }
+
+    /// A session that virtual routers look at; a service's check of the same neighbour is the same session.
+    fn track(&mut self, session: &BfdSession) -> JobId {
+        let job = Job::of_session(session);
+        let id = match self.ids.get(&job) {
+            Some(id) => *id,
+            None => self.remember(Arc::new(job), Finding { why: None, weight: Weight::Keep }, false),
+        };
+        if let Some(known) = self.known.get_mut(&id)
+            && !std::mem::replace(&mut known.begun, true)
+        {
+            let was = known.sure.then(|| told(&known.finding));
+            self.checker.order(Order::Begin(id, known.job.clone(), was));
+        }
+        id
+    }
+
+    /// Whether these sessions are up, as far as it is known.
+    pub fn sessions(&self, failover: &Failover) -> HashMap<String, bool> {
+        let of = |session: &BfdSession| {
+            let known = self.of(&Job::of_session(session)).filter(|known| known.sure)?;
+            Some((session.name.clone(), known.finding.why.is_none()))
+        };
+        failover.bfd.iter().filter_map(of).collect()
     }
 
     /// Takes news in; they come into force by [`Self::unsettled`].

@@ -334,7 +334,7 @@ impl Director {
         }
         self.health.enforce(&self.model, layered, &self.events);
         self.reset_connections();
-        self.tell_quorums();
+        self.tell_tracked();
         if let Some(file) = file {
             self.kept.put_file(&file)?;
             self.file = file;
