@@ -62,7 +62,7 @@ fn losses_are_counted(args: &[&str], break_it: &str) {
 #[test]
 fn only_where_xdp_is_ours() {
     let lab = TestLab::up(&["--servers", "1", "--path", "tc", "--no-offloads"]);
-    let table = Instance::new(lab.name()).unwrap().open_table::<u32, [u32; 8]>("LINKS").unwrap();
+    let table = Instance::new(lab.name()).unwrap().open_table::<u32, [u32; 24]>("LINKS").unwrap();
     // Interfaces in use besides loopback, and those of them where our XDP program is.
     let counts = || {
         let links = table.entries().unwrap();
