@@ -3,10 +3,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup deb demo test lint golden live races spread bench fuzz random lab
+.PHONY: help setup deb demo test lint golden live races spread bench bench-failover fuzz random lab
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 setup: ## the BPF compiler and linker; says what it installs, does nothing twice
 	@scripts/setup.sh
@@ -28,6 +28,9 @@ live: ## SCENARIOS=40 at random on the real kernel with IPVS and here, which mus
 
 bench: ## nanoseconds a packet against floors, into target/bench/latest.json; ARGS="--only nat"
 	@scripts/bench.sh $(ARGS)
+
+bench-failover: ## what failovers cost clients, beside keepalived; ARGS="--only kill" or ARGS=--fast
+	@scripts/bench-failover.sh $(ARGS)
 
 fuzz: ## fuzz the packet path for TIME=60 seconds (needs a nightly Rust)
 	@scripts/fuzz.sh "$(or $(TIME),60)"

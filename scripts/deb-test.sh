@@ -46,6 +46,7 @@ files >/tmp/before
 users >/tmp/users
 dpkg -i /dirigent.deb >/tmp/log 2>&1 || { cat /tmp/log; fail "it does not install"; }
 for file in /usr/bin/dirigent /usr/lib/dirigent/ipvsadm /usr/lib/systemd/system/dirigent.service \
+    /usr/share/doc/dirigent/examples/real-path.conf \
     /usr/share/man/man8/dirigent.8.gz /usr/share/man/man8/dirigent-service-list.8.gz \
     /usr/share/bash-completion/completions/dirigent /usr/share/zsh/vendor-completions/_dirigent \
     /etc/dirigent/dirigent.toml /usr/share/dirigent/sysctl.d/60-dirigent.conf \

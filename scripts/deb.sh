@@ -45,6 +45,7 @@ mkdir -p "$complete/bash-completion/completions" "$complete/zsh/vendor-completio
 
 doc=$root/usr/share/doc/dirigent
 mkdir -p "$doc"
+put 644 packaging/real-path.conf usr/share/doc/dirigent/examples/real-path.conf
 gzip -9 -n <CHANGELOG.md >"$doc/changelog.gz"
 printf '%s\n' 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/' 'Upstream-Name: dirigent' '' \
     'Files: *' "Copyright: $(git log -1 --format=%cd --date=format:%Y) Dirigent's authors" \
@@ -63,7 +64,7 @@ Architecture: $architecture
 Maintainer: Dirigent's maintainers <dirigent@localhost>
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
 Depends: libc6 (>= $glibc), libgcc-s1, passwd
-Suggests: nftables, keepalived
+Suggests: nftables, iproute2, keepalived
 Section: net
 Priority: optional
 Description: layer-4 load balancer: the Linux Virtual Server director on XDP

@@ -22,18 +22,22 @@ sanitizer=address
 compgen -G "$(rustc +nightly --print sysroot)/lib/rustlib/*/lib/librustc-*_rt.asan.a" >/dev/null || sanitizer=none
 echo "sanitizer: $sanitizer"
 cargo +nightly fuzz build --sanitizer "$sanitizer"
-for target in $(cargo +nightly fuzz list); do
-    echo "-- fuzz target $target, $seconds s"
+# One target; what it says comes at its end, in one piece, since others run beside it.
+fuzz_one() {
+    local target=$1 work corpus=()
     work=$(mktemp -d)
     # New finds go to a scratch directory: a test run must not change the tree.
-    corpus=()
     [ ! -d "fuzz/corpus/$target" ] || corpus=("fuzz/corpus/$target")
     if ! cargo +nightly fuzz run --sanitizer "$sanitizer" "$target" "$work" "${corpus[@]}" -- \
         -max_total_time="$seconds" -print_final_stats=1 >"$work.log" 2>&1; then
-        tail -n 60 "$work.log" >&2
+        printf -- '-- fuzz target %s fails\n%s\n' "$target" "$(tail -n 60 "$work.log")" >&2
         rm -rf "$work" "$work.log"
-        exit 1
+        return 1
     fi
-    grep -E 'stat::number_of_executed_units|stat::new_units_added' "$work.log" || tail -n 3 "$work.log"
+    printf -- '-- fuzz target %s, %s s\n%s\n' "$target" "$seconds" \
+        "$(grep -E 'stat::number_of_executed_units|stat::new_units_added' "$work.log" || tail -n 3 "$work.log")"
     rm -rf "$work" "$work.log"
-done
+}
+export -f fuzz_one
+export sanitizer seconds
+cargo +nightly fuzz list | xargs -P "$(nproc)" -I{} bash -c 'set -euo pipefail; fuzz_one "$1"' _ {}

@@ -5,9 +5,9 @@
 #![feature(asm_experimental_arch)]
 
 mod expire;
-mod learn;
 #[path = "bench/floors.rs"]
 mod floors;
+mod learn;
 mod maps;
 mod object;
 #[path = "bench/record.rs"]

@@ -177,6 +177,9 @@ pub struct VirtualRouter {
     pub master: Option<HeardMaster>,
     /// It is master, and there are signs of another one.
     pub contended: bool,
+    /// One of its addresses that another host says is its own, and that host's MAC.
+    #[serde(default)]
+    pub claimed: Option<String>,
     /// It gave way when an operator asked, and takes over from nobody that lives.
     pub gave_way: bool,
 }

@@ -490,6 +490,11 @@ impl VirtualRouter {
         let first = first.or(self.source).or(self.multicast);
         first.or_else(|| self.peers.first().map(|p| p.address)).map(|a| a.is_ipv6())
     }
+    /// The name of the device with its virtual MAC, where it has one on its interface.
+    pub fn virtual_mac_device(&self) -> String {
+        let named = self.virtual_mac.as_ref().and_then(|mac| mac.name.clone());
+        named.unwrap_or_else(|| format!("{}.{}", if self.ipv6 { "vrrp6" } else { "vrrp" }, self.vrid))
+    }
     /// All addresses that it puts on interfaces.
     pub fn all_addresses(&self) -> impl Iterator<Item = &RouterAddress> {
         self.addresses.iter().chain(&self.excluded)
@@ -1177,6 +1182,13 @@ impl Failover {
         if let Some(other) = self.routers.iter().take(at).find(same) {
             let what = format!("vrid {} on this interface is that of {} too", r.vrid, other.name);
             of.add("vrid", what, "give one of them another vrid");
+        }
+        let device = |r: &VirtualRouter| r.virtual_mac.as_ref().map(|_| r.virtual_mac_device());
+        if let Some(name) = device(r)
+            && self.routers.iter().take(at).any(|other| device(other).as_ref() == Some(&name))
+        {
+            let what = format!("the device {name} with the virtual MAC is another virtual router's, too");
+            of.within("[router.virtual_mac]").add("name", what, "give one of the two another name");
         }
     }
 

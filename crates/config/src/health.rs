@@ -1,6 +1,4 @@
 //! Health of real servers: what follows from their checks, whose settings `dirigent-health` has.
-//!
-//! This version carries these settings; it runs no check yet. Servers count as up.
 
 use crate::model::Method;
 use serde::{Deserialize, Serialize};
@@ -29,6 +27,28 @@ impl OnFailure {
         match self {
             Self::Remove => "remove",
             Self::Quiesce => "quiesce",
+        }
+    }
+}
+
+/// What becomes of the live connections of a server whose checks fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OnFailureConnections {
+    /// What `on_failure` makes of them: they go on, or wait for the server's return.
+    #[default]
+    Keep,
+    /// Both sides are told at once that they are over.
+    Reset,
+}
+
+impl OnFailureConnections {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Keep, Self::Reset];
+    /// `keep` or `reset`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Reset => "reset",
         }
     }
 }
@@ -84,6 +104,8 @@ pub struct Sorry {
 pub struct ServiceHealth {
     /// What becomes of a server that fails.
     pub on_failure: OnFailure,
+    /// And of its live connections.
+    pub on_failure_connections: OnFailureConnections,
     /// Weight of live servers below which the service is down.
     pub quorum: u32,
     /// It is up at quorum and this, down at quorum less this.
@@ -106,6 +128,7 @@ impl Default for ServiceHealth {
     fn default() -> Self {
         Self {
             on_failure: OnFailure::Remove,
+            on_failure_connections: OnFailureConnections::Keep,
             quorum: 1,
             hysteresis: 0,
             quorum_up: None,

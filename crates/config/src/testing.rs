@@ -202,11 +202,12 @@ fn service_health(key: ServiceKey) -> impl Strategy<Value = ServiceHealth> {
         Box::new(Sorry { address, port: key.port(), method, on_failure })
     });
     let script = || prop::option::of(script().prop_map(Box::new));
-    let health = (prop::option::of(sorry), script(), script(), (1..9u32, 0..9u32), any::<[bool; 4]>()).prop_map(
+    let health = (prop::option::of(sorry), script(), script(), (1..9u32, 0..9u32), any::<[bool; 5]>()).prop_map(
         |(sorry, quorum_up, quorum_down, (quorum, hysteresis), flags)| {
-            let [notify_at_stop, only_with_address, mail, quiesce] = flags;
+            let [notify_at_stop, only_with_address, mail, quiesce, reset] = flags;
             ServiceHealth {
                 on_failure: if quiesce { OnFailure::Quiesce } else { OnFailure::Remove },
+                on_failure_connections: OnFailureConnections::ALL[usize::from(reset)],
                 quorum: quorum + hysteresis,
                 hysteresis,
                 quorum_up,
@@ -552,6 +553,10 @@ fn router(n: u8) -> impl Strategy<Value = VirtualRouter> {
             let v2 = two && !ipv6;
             let strict = strict && peers.is_empty() && !addresses.is_empty();
             let authentication = authentication.filter(|_| v2 && !strict);
+            // Devices of several have names of their own; one may go by its number.
+            let name =
+                |name: Option<String>| name.map(|name| format!("{name}{n}")).or((n > 1).then(|| format!("v{n}")));
+            let virtual_mac = virtual_mac.map(|mac| VirtualMac { name: name(mac.name), ..mac });
             let interface = (peers.is_empty() || !source || virtual_mac.is_some() || a).then(|| format!("eth{n}"));
             let whole = if v2 { Duration::from_secs(interval % 255 + 1) } else { Duration::from_millis(interval * 10) };
             VirtualRouter {

@@ -545,6 +545,30 @@ fn a_device_tells_what_it_can_do_with_xdp() {
     });
 }
 
+/// As of a daemon that is stopped and goes on: the kernel gives a verification up when a signal comes.
+#[test]
+fn signals_do_not_end_a_load() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    in_namespace(|| {
+        let pinned = Pinned::new("signals");
+        // SAFETY: the handler does nothing, and the thread that gets the signals outlives the one that sends them.
+        let loader = unsafe {
+            libc::signal(libc::SIGUSR2, nothing as extern "C" fn(libc::c_int) as libc::sighandler_t);
+            libc::pthread_self()
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    std::thread::sleep(Duration::from_millis(30));
+                    // SAFETY: as above.
+                    unsafe { libc::pthread_kill(loader, libc::SIGUSR2) };
+                }
+            });
+            drop(pinned.load());
+        });
+    });
+}
+
 #[test]
 fn a_new_daemon_takes_over_maps_and_links_without_detaching_them() {
     in_namespace(|| {

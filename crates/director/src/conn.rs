@@ -8,7 +8,8 @@
 use crate::family::{Address, Family, V4, V6};
 use crate::packet::Packet;
 use crate::persist::{self, Whose};
-use crate::records::{Candidate, Conn, Server, Settings, Tuple, conn_flag, kind, setting};
+use crate::records::{Candidate, Conn, Server, Settings, Tuple, candidate, conn_flag, kind, setting};
+use crate::reset;
 use crate::sctp;
 use crate::shared::S64;
 use crate::tables::{Insert, Tables};
@@ -26,6 +27,8 @@ impl Word {
     const DEAD: u64 = 1 << 9;
     /// Of a reply entry: its template knows that there was an answer.
     const NOTED: u64 = 1 << 10;
+    /// Of a connection that is reset: who sends packets of this entry was told.
+    const TOLD: u64 = 1 << 11;
     const SEAL: u64 = 0xffff_0000;
 
     /// A new connection's word.
@@ -53,6 +56,16 @@ impl Word {
     fn noted(self) -> bool {
         self.0 & Self::NOTED != 0
     }
+    /// Whether who sends packets of the entry was told of its reset: [`crate::reset`].
+    #[inline(always)]
+    pub fn told(self) -> bool {
+        self.0 & Self::TOLD != 0
+    }
+    /// The same entry's, when that was done.
+    #[inline(always)]
+    pub(crate) fn when_told(self) -> Self {
+        Word(self.0 | Self::TOLD)
+    }
     #[inline(always)]
     fn seal(self) -> u64 {
         self.0 & Self::SEAL
@@ -68,7 +81,7 @@ impl Word {
         self.0 >> 16 == other.0 >> 16
     }
     #[inline(always)]
-    fn with(self, state: u8, active: bool) -> Self {
+    pub(crate) fn with(self, state: u8, active: bool) -> Self {
         let inactive = if active { 0 } else { Self::INACTIVE };
         Word(self.0 & !(Self::INACTIVE | 0xff) | inactive | u64::from(state))
     }
@@ -136,7 +149,7 @@ impl Server {
         }
     }
     #[inline(always)]
-    fn move_connection(&self, to_active: bool) {
+    pub(crate) fn move_connection(&self, to_active: bool) {
         self.load.add(load::of(to_active).wrapping_sub(load::of(!to_active)));
     }
 }
@@ -210,7 +223,7 @@ pub fn held<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>) -> Option<
 
 /// The entry of `key`, if it is the other one of this connection: both have its tag.
 #[inline(always)]
-fn other<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>, of: Word) -> Option<Held<'t, F::Addr>> {
+pub(crate) fn other<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>, of: Word) -> Option<Held<'t, F::Addr>> {
     F::conn(t, key).map(Held::own).filter(|held| held.word.tag() == of.tag())
 }
 
@@ -685,12 +698,21 @@ fn changed<F: Family, P: Packet, T: Tables, M: Machine>(
     copy_state::<F, T>(t, &partner::<F>(request, conn), word);
 }
 
+/// What user space wants of a candidate.
+#[inline(always)]
+fn end<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>, flags: u32) -> Expiry {
+    match flags & candidate::RESET != 0 {
+        true => reset::begin::<F, T>(t, key),
+        false => expire::<F, T>(t, key, flags & candidate::AT_ONCE != 0),
+    }
+}
+
 /// Number `i` of the candidates that user space wrote: expired if it is due.
 #[inline(always)]
 pub fn expire_candidate<T: Tables>(t: &mut T, candidate: &mut Candidate) {
-    let force = candidate.flags & 2 != 0;
-    let outcome = if candidate.flags & 1 != 0 {
-        expire::<V6, T>(t, &candidate.key, force)
+    let flags = candidate.flags;
+    let outcome = if flags & candidate::IPV6 != 0 {
+        end::<V6, T>(t, &candidate.key, flags)
     } else {
         let key = &candidate.key;
         let ([a, b, ..], [c, d, ..]) = (key.src.0, key.dst.0);
@@ -701,7 +723,7 @@ pub fn expire_candidate<T: Tables>(t: &mut T, candidate: &mut Candidate) {
             dport: key.dport,
             protocol: key.protocol,
         };
-        expire::<V4, T>(t, &key, force)
+        end::<V4, T>(t, &key, flags)
     };
     candidate.result = match outcome {
         Expiry::Gone => 1,

@@ -17,6 +17,7 @@ use crate::probe;
 use crate::quic;
 use crate::records::{Conn, Link, Settings, Tuple, conn_flag, hop, link_flag, setting};
 use crate::relay;
+use crate::reset;
 use crate::schedule::Client;
 use crate::sctp::{self, Association};
 use crate::sync;
@@ -134,7 +135,7 @@ pub fn direct<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Verdict {
     }
 }
 
-/// Ethernet: frames for this interface's MAC that hold IP.
+/// Ethernet: frames for this interface's MACs that hold IP.
 #[inline(always)]
 fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
     let link = t.link(p.ingress()).ok_or(Verdict::pass(Reason::UnusedLink))?;
@@ -151,7 +152,7 @@ fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
 #[inline(always)]
 pub fn ethernet<P: Packet, T: Tables>(p: &mut P, t: &T, link: &Link) -> Decision<Payload> {
     mark::take(p, t, link);
-    parse::ethernet(p, link.mac)
+    parse::ethernet(p, |mac| link.takes(mac))
 }
 
 /// Where a packet of no connection and no service of its own may be somebody's yet.
@@ -349,6 +350,9 @@ pub fn over<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<
     settle(read_any(p, t, w).map(|()| {
         let flow = &w.flow;
         let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
+        if conn::held::<F, T>(t, &flow.key).is_some_and(|conn| reset::is_marked(flow.key.proto(), conn.word)) {
+            return reset::meet::<F, T>(t, flow);
+        }
         let at_once = conn::held::<F, T>(t, &flow.key).is_some_and(|conn| match flow.key.proto() {
             proto::SCTP => ends::<F, Association<'_, P>, T>(t, settings, flow, &conn),
             _ => ends::<F, P, T>(t, settings, flow, &conn),

@@ -191,7 +191,7 @@ impl EndFamily for V6 {
 #[inline(always)]
 pub fn receive<P: Packet, T: EndTables>(p: &mut P, t: &T) -> Outcome {
     let Some(terms) = t.terms() else { return Outcome::Passed };
-    match parse::ethernet(p, terms.mac) {
+    match parse::ethernet(p, |mac| mac == terms.mac) {
         Ok(Payload::Ipv4) => outer::<V4, P, T>(p, t, terms),
         Ok(Payload::Ipv6) => outer::<V6, P, T>(p, t, terms),
         Err(_) => Outcome::Passed,

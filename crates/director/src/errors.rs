@@ -28,6 +28,8 @@ pub enum Notice {
     Stray = 4,
     /// A port of a virtual address that no service has.
     NoPort = 5,
+    /// The connection's server failed: [`crate::reset`].
+    ServerFailed = 6,
 }
 
 /// Decides that the packet, as it is now, is answered with an error: a later
@@ -48,10 +50,18 @@ pub fn send<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Ip<F::Addr>)
     }
     let word = t.stashed();
     let plain = ip.l4 == L3 + F::HEADER && ip.fragment == Fragment::Whole;
-    if word as u8 == Notice::NoPort as u8 && ip.protocol == proto::TCP && plain {
+    let resets = match word as u8 {
+        5 => Some(Reason::Refused),
+        6 => Some(Reason::Reset),
+        _ => None,
+    };
+    if let Some(reason) = resets
+        && ip.protocol == proto::TCP
+        && plain
+    {
         // No longer than what it answers, and sent as often: the host's own resets have no budget either.
         return match reset::<F, P>(p, ip) {
-            Some(()) => Verdict::out(Action::Transmit, Reason::Refused, p.ingress()),
+            Some(()) => Verdict::out(Action::Transmit, reason, p.ingress()),
             None => Verdict::drop(Reason::ErrorUnsent),
         };
     }
@@ -65,6 +75,7 @@ pub fn send<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Ip<F::Addr>)
         2 => (F::ERRORS.host_unreachable, Reason::NoRoute),
         3 => (F::ERRORS.port_unreachable, Reason::NoServer),
         5 => (F::ERRORS.port_unreachable, Reason::Refused),
+        6 => (F::ERRORS.port_unreachable, Reason::Reset),
         _ => {
             let Some(link) = t.link(p.ingress()) else { return Verdict::drop(Reason::ErrorUnsent) };
             from = F::link_addr(link);
@@ -96,28 +107,32 @@ fn build<F: Family, P: Packet>(
     write::<F, P>(p, (from, ip.src), ((kind, code), rest), (ip.tos, ident), quote)
 }
 
-/// Turns a SYN into the reset that a closed port answers it with (RFC 9293 §3.10.7.1). Its
-/// checksum is patched, not computed: that of the SYN may wait for a device to finish it.
+/// Turns a segment into the reset that a closed port answers it with (RFC 9293 §3.10.7.1): its
+/// sender takes that for true, since its number is the one that he waits for. The checksum is
+/// patched, not computed: that of the segment may wait for a device to finish it.
 #[inline(always)]
 fn reset<F: Family, P: Packet>(p: &mut P, ip: &Ip<F::Addr>) -> Option<()> {
     const HEADER: u32 = size_of::<TcpHeader>() as u32;
     let at = L3 + F::HEADER;
-    let (len, syn) = (ip.l4_len(), *p.get::<TcpHeader>(at)?);
+    let (len, said) = (ip.l4_len(), *p.get::<TcpHeader>(at)?);
     let before = p.sum(at, len)?;
     if !p.reshape(at as u32 + HEADER, 0) {
         return None;
     }
     turn::<P>(p)?;
-    // What the SYN took of the sequence: itself and its data.
-    let data = len.wrapping_sub(u32::from(syn.data_offset >> 4) * 4);
+    let acknowledges = said.flags & TcpHeader::ACK != 0;
+    // Else the segment is acknowledged: what it took of the sequence, SYN and FIN included.
+    let data = len.wrapping_sub(u32::from(said.data_offset >> 4) * 4);
+    let marks = u32::from(said.flags & TcpHeader::SYN != 0) + u32::from(said.flags & TcpHeader::FIN != 0);
+    let end = said.seq.get().wrapping_add(data).wrapping_add(marks);
     *p.get_mut::<TcpHeader>(at)? = TcpHeader {
-        ports: Ports { src: syn.ports.dst, dst: syn.ports.src },
-        seq: Be32::new(0),
-        ack: Be32::new(syn.seq.get().wrapping_add(1).wrapping_add(data)),
+        ports: Ports { src: said.ports.dst, dst: said.ports.src },
+        seq: if acknowledges { said.ack } else { Be32::new(0) },
+        ack: Be32::new(if acknowledges { 0 } else { end }),
         data_offset: 5 << 4,
-        flags: TcpHeader::RST | TcpHeader::ACK,
+        flags: if acknowledges { TcpHeader::RST } else { TcpHeader::RST | TcpHeader::ACK },
         window: Be16::new(0),
-        check: syn.check,
+        check: said.check,
         urgent: Be16::new(0),
     };
     let content = checksum::delta(before, p.sum(at, HEADER)?);

@@ -47,7 +47,7 @@ impl Way {
     }
     /// By an interface, to whom the kernel finds out.
     #[inline(always)]
-    fn by(ifindex: u32) -> Self {
+    pub(crate) fn by(ifindex: u32) -> Self {
         Self { ifindex, resolved: false, src: Mac([0; 3]), dst: Mac([0; 3]), via: 0, cut: 0, smaller: false }
     }
     /// Finishes the frame.

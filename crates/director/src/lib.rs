@@ -26,6 +26,7 @@ pub mod probe;
 pub mod quic;
 pub mod records;
 pub mod relay;
+pub mod reset;
 pub mod schedule;
 pub mod sctp;
 pub mod shared;

@@ -332,14 +332,14 @@ pub enum Payload {
     Ipv6,
 }
 
-/// Reads the Ethernet header: a frame for `mac`, with an IP packet, untagged or
+/// Reads the Ethernet header: a frame for a MAC that is `own`, with an IP packet, untagged or
 /// with a priority tag (VLAN 0, IEEE 802.1Q §6.9), which is taken out. Service tags
 /// (802.1ad) are tags as others: of one that the device stripped nothing else is known.
 #[inline(always)]
-pub fn ethernet<P: Packet>(p: &mut P, mac: dirigent_wire::Mac) -> Decision<Payload> {
+pub fn ethernet<P: Packet>(p: &mut P, own: impl Fn(dirigent_wire::Mac) -> bool) -> Decision<Payload> {
     p.pull(HEADERS);
     let Some(eth) = p.get::<EthHeader>(0) else { return Err(Verdict::pass(Reason::OtherEthertype)) };
-    if eth.dst != mac {
+    if !own(eth.dst) {
         return Err(Verdict::pass(Reason::OtherMac));
     }
     let mut ethertype = eth.ethertype.get();

@@ -296,6 +296,8 @@ pub mod server_flag {
     pub const IPV6: u32 = 4;
     /// The weight that it is configured with is 0: of a drained one `weight` does not tell.
     pub const WEIGHTLESS: u32 = 16;
+    /// It failed, and its connections are reset: see [`crate::reset`]. Packets do not look at it.
+    pub const RESETTING: u32 = 32;
 
     /// The flags' high half: of a server that starts slowly, the share of the weight that it is
     /// configured with, in parts of 2^16; 0: all of it.
@@ -441,6 +443,32 @@ pub struct Link {
     pub addr6: [u16; 8],
     /// Bits of [`link_flag`].
     pub flags: u32,
+    /// Virtual routers whose MACs are this host's too, a bit for each number: 00:00:5e:00:01:xx (IPv4) in the first
+    /// eight words, 00:00:5e:00:02:xx (IPv6) in the others (RFC 9568 §7.3).
+    pub virtual_macs: [u32; 16],
+}
+
+/// Where [`Link::virtual_macs`] has a MAC: word and bit; none if it is no virtual router's.
+#[inline(always)]
+pub const fn virtual_mac(mac: Mac) -> Option<(usize, u32)> {
+    const PREFIX: [u16; 2] = [0, u16::from_ne_bytes([0x5e, 0])];
+    let Mac([a, b, c]) = mac;
+    let [kind, vrid] = c.to_ne_bytes();
+    if a != PREFIX[0] || b != PREFIX[1] || (kind != 1 && kind != 2) {
+        return None;
+    }
+    let word = if kind == 2 { 8 } else { 0 } + (vrid >> 5) as usize;
+    Some((word, 1 << (vrid & 31)))
+}
+
+impl Link {
+    /// Whether frames to a MAC are for this host.
+    #[inline(always)]
+    pub fn takes(&self, mac: Mac) -> bool {
+        mac == self.mac
+            || virtual_mac(mac)
+                .is_some_and(|(word, bit)| self.virtual_macs.get(word & 15).is_some_and(|w| w & bit != 0))
+    }
 }
 
 /// Bits of [`Link::flags`].
@@ -741,10 +769,20 @@ pub struct Known {
 pub struct Candidate {
     /// Key of either entry; an IPv4 key's addresses in the first two words.
     pub key: Tuple<dirigent_wire::Addr6>,
-    /// 0: IPv4; 1: IPv6. Bit 1 (value 2): at once, whatever its age.
+    /// Bits of [`candidate`].
     pub flags: u32,
     /// What came of it: 1 gone, 2 alive, 3 absent; 0: not asked.
     pub result: u32,
+}
+
+/// Flags of [`Candidate`].
+pub mod candidate {
+    /// The key is of IPv6, else of IPv4.
+    pub const IPV6: u32 = 1;
+    /// At once, whatever its age.
+    pub const AT_ONCE: u32 = 2;
+    /// Its server failed: [`crate::reset::begin`].
+    pub const RESET: u32 = 4;
 }
 
 /// Candidates of one call of the expire step.
@@ -952,7 +990,7 @@ const _: () = {
     assert!(size_of::<Service>() == 64);
     assert!(size_of::<Server>() == 64);
     assert!(size_of::<NextHop>() == 64);
-    assert!(size_of::<Link>() == 32);
+    assert!(size_of::<Link>() == 96);
     assert!(size_of::<Settings>() == 256);
     assert!(size_of::<Counters>() == 40);
     assert!(size_of::<Known>() == 24);
@@ -997,7 +1035,7 @@ mod tests {
             offset_of!(NextHop, peer),
         ];
         assert_eq!(hop, [24, 26, 28, 32, 48]);
-        assert_eq!([offset_of!(Link, used), offset_of!(Link, flags)], [6, 28]);
+        assert_eq!([offset_of!(Link, used), offset_of!(Link, flags), offset_of!(Link, virtual_macs)], [6, 28, 32]);
         assert_eq!([offset_of!(Settings, tcp_timeouts), offset_of!(Settings, udp_timeout)], [16, 80]);
     }
 }

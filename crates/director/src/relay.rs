@@ -5,14 +5,15 @@
 use crate::direct::{MAX_L4, Work};
 use crate::errors;
 use crate::family::{Address, Family, L3, V4, V6};
-use crate::forward;
+use crate::forward::{self, Way};
 use crate::icmp::{QUOTE, intact};
 use crate::packet::Packet;
 use crate::parse::{Fragment, Ip, ReadIp};
+use crate::probe;
 use crate::records::{Tuple, kind, tunnel};
 use crate::tables::Tables;
 use crate::tunnel::Learned;
-use crate::verdict::{Decision, Reason, Verdict};
+use crate::verdict::{Action, Decision, Reason, Verdict};
 use dirigent_wire::{
     Be16, EthHeader, GreChecksum, GreHeader, GueHeader, IcmpHeader, Ports, UdpHeader, eth, icmp, ip::proto,
 };
@@ -101,7 +102,18 @@ fn tell<F: Family, G: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, told: &Tol
     }
     let ports = *p.get::<Ports>(l4).ok_or(unrelated)?;
     let key = Tuple::new(inner.protocol, inner.src, ports.src, inner.dst, ports.dst);
-    let conn = G::conn(t, &key).ok_or(unrelated)?;
+    // A health check along the clients' path is no connection, and hears of it as one.
+    let mut probes = 0;
+    let conn = match G::conn(t, &key) {
+        Some(conn) => conn,
+        None => {
+            probes = G::pin(t, &key.reversed()).ok_or(unrelated)?.extra.load();
+            if !P::LAST {
+                return Err(Verdict::of(Action::HandOver, Reason::HandedToTc));
+            }
+            G::pin(t, &key).ok_or(unrelated)?
+        }
+    };
     let next = t.next_hop(conn.server).ok_or(unrelated)?;
     // Whoever cannot name the client's connection and its server has no say.
     let of_ours = conn.kind == kind::TUN_REQUEST
@@ -124,8 +136,11 @@ fn tell<F: Family, G: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, told: &Tol
         (what, rest) = (G::ERRORS.too_big, next.room());
     }
     let quote = (end as u32).wrapping_sub(told.at as u32).min(G::ERROR_MAX - G::HEADER as u32 - 8);
-    let way = forward::way_out::<G, P, T>(p, t, &key.dst, &key.src, quote, false, p.ingress())?;
-    t.count(conn.server, true, told.ip.len);
+    let mut way = Way::by(probes);
+    if probes == 0 {
+        way = forward::way_out::<G, P, T>(p, t, &key.dst, &key.src, quote, false, p.ingress())?;
+        t.count(conn.server, true, told.ip.len);
+    }
     let before = L3 + G::HEADER + size_of::<IcmpHeader>();
     let surplus = told.at.wrapping_sub(before) as u32;
     if (surplus != 0 && !p.shed(surplus & MAX_L4, F::V6, G::V6)) || !p.reshape(before as u32 + quote, 0) {
@@ -135,6 +150,7 @@ fn tell<F: Family, G: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, told: &Tol
     ethernet.ethertype = Be16::new(if G::V6 { eth::IPV6 } else { eth::IPV4 });
     let ident = (t.random() as u16) | 1;
     match errors::write::<G, P>(p, (key.dst, key.src), (what, rest), (inner.tos, ident), quote) {
+        Some(()) if probes != 0 => Ok(probe::give(p, t, probes)),
         Some(()) => Ok(way.send::<G, P, T>(p, t, Reason::TunnelError)),
         None => Err(Verdict::drop(Reason::ErrorUnsent)),
     }

@@ -29,10 +29,13 @@ pub enum State {
     Listen = 9,
     /// SYN seen, defence mode.
     SynAck = 10,
+    /// Not IPVS's: its server failed, and whoever sends gets a reset ([`crate::reset`]). No packet
+    /// leaves it, and its timeout is 0, so that each finds the connection at its end.
+    Reset = 11,
 }
 
 /// Names as ipvsadm shows them, by state.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "NONE",
     "ESTABLISHED",
     "SYN_SENT",
@@ -44,6 +47,7 @@ pub const NAMES: [&str; 11] = [
     "LAST_ACK",
     "LISTEN",
     "SYNACK",
+    "RESET",
 ];
 
 /// Idle seconds after which an entry goes, by state. An entry is born with 3 s
@@ -130,30 +134,30 @@ pub(crate) use row;
 #[rustfmt::skip]
 mod table {
     use super::State::{Established as Es, SynSent as Ss, SynRecv as Sr, FinWait as Fw,
-        TimeWait as Tw, Close as Cl, CloseWait as Cw, LastAck as La, Listen as Li, SynAck as Sa};
+        TimeWait as Tw, Close as Cl, CloseWait as Cw, LastAck as La, Listen as Li, SynAck as Sa, Reset as Re};
 
-    // In state:                        NONE ESTA SYNS SYNR FINW TIMW CLOS CLOW LACK LIST SYNACK
-    pub const IN_SYN: u64      = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr ];
-    pub const IN_FIN: u64      = row![ Cl,  Cw,  Ss,  Tw,  Tw,  Tw,  Cl,  Cw,  La,  Li,  Tw ];
-    pub const IN_ACK: u64      = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es ];
-    pub const IN_RST: u64      = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Sr ];
-    pub const OUT_SYN: u64     = row![ Ss,  Es,  Ss,  Sr,  Ss,  Ss,  Ss,  Ss,  Ss,  Li,  Sr ];
-    pub const OUT_FIN: u64     = row![ Tw,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Tw,  La,  Li,  Tw ];
-    pub const OUT_ACK: u64     = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  La,  Es,  Es ];
-    pub const OUT_RST: u64     = row![ Cl,  Cl,  Ss,  Cl,  Cl,  Tw,  Cl,  Cl,  Cl,  Cl,  Cl ];
-    pub const ONLY_SYN: u64    = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr ];
-    pub const ONLY_FIN: u64    = row![ Cl,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Cw,  La,  Li,  Tw ];
-    pub const ONLY_ACK: u64    = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es ];
-    pub const ONLY_RST: u64    = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Cl ];
-    pub const NOTHING: u64     = row![ Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl ];
+    // In state:                        NONE ESTA SYNS SYNR FINW TIMW CLOS CLOW LACK LIST SYNA RESET
+    pub const IN_SYN: u64      = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Re ];
+    pub const IN_FIN: u64      = row![ Cl,  Cw,  Ss,  Tw,  Tw,  Tw,  Cl,  Cw,  La,  Li,  Tw,  Re ];
+    pub const IN_ACK: u64      = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es,  Re ];
+    pub const IN_RST: u64      = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Sr,  Re ];
+    pub const OUT_SYN: u64     = row![ Ss,  Es,  Ss,  Sr,  Ss,  Ss,  Ss,  Ss,  Ss,  Li,  Sr,  Re ];
+    pub const OUT_FIN: u64     = row![ Tw,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Tw,  La,  Li,  Tw,  Re ];
+    pub const OUT_ACK: u64     = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  La,  Es,  Es,  Re ];
+    pub const OUT_RST: u64     = row![ Cl,  Cl,  Ss,  Cl,  Cl,  Tw,  Cl,  Cl,  Cl,  Cl,  Cl,  Re ];
+    pub const ONLY_SYN: u64    = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Re ];
+    pub const ONLY_FIN: u64    = row![ Cl,  Fw,  Ss,  Tw,  Fw,  Tw,  Cl,  Cw,  La,  Li,  Tw,  Re ];
+    pub const ONLY_ACK: u64    = row![ Es,  Es,  Ss,  Es,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Es,  Re ];
+    pub const ONLY_RST: u64    = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Cl,  Re ];
+    pub const NOTHING: u64     = row![ Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Cl,  Re ];
 
     // With `secure_tcp` these instead: who has only asked stays in SYN_RECV or SYNACK.
-    pub const SECURE_IN_SYN: u64   = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sa ];
-    pub const SECURE_IN_FIN: u64   = row![ Cl,  Cw,  Ss,  Tw,  Tw,  Tw,  Cl,  Cw,  La,  Li,  Sa ];
-    pub const SECURE_IN_ACK: u64   = row![ Es,  Es,  Ss,  Sr,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Sa ];
-    pub const SECURE_IN_RST: u64   = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Cl ];
-    pub const SECURE_OUT_SYN: u64  = row![ Ss,  Es,  Ss,  Sa,  Ss,  Ss,  Ss,  Ss,  Ss,  Li,  Sa ];
-    pub const SECURE_ONLY_SYN: u64 = row![ Sa,  Es,  Es,  Sr,  Sa,  Sa,  Sa,  Sa,  Sa,  Sa,  Sa ];
+    pub const SECURE_IN_SYN: u64   = row![ Sr,  Es,  Es,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sr,  Sa,  Re ];
+    pub const SECURE_IN_FIN: u64   = row![ Cl,  Cw,  Ss,  Tw,  Tw,  Tw,  Cl,  Cw,  La,  Li,  Sa,  Re ];
+    pub const SECURE_IN_ACK: u64   = row![ Es,  Es,  Ss,  Sr,  Fw,  Tw,  Cl,  Cw,  Cl,  Li,  Sa,  Re ];
+    pub const SECURE_IN_RST: u64   = row![ Cl,  Cl,  Cl,  Sr,  Cl,  Cl,  Cl,  Cl,  La,  Li,  Cl,  Re ];
+    pub const SECURE_OUT_SYN: u64  = row![ Ss,  Es,  Ss,  Sa,  Ss,  Ss,  Ss,  Ss,  Ss,  Li,  Sa,  Re ];
+    pub const SECURE_ONLY_SYN: u64 = row![ Sa,  Es,  Es,  Sr,  Sa,  Sa,  Sa,  Sa,  Sa,  Sa,  Sa,  Re ];
 }
 
 /// What a row says of `state`.
@@ -264,8 +268,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_leaves_a_reset() {
+        for direction in [Direction::In, Direction::Out, Direction::InOnly] {
+            for event in [Event::Syn, Event::Fin, Event::Ack, Event::Rst, Event::Nothing] {
+                assert_eq!(next(direction, event, State::Reset as u8), State::Reset as u8);
+            }
+        }
+    }
+
+    #[test]
     fn only_four_states_are_active() {
-        let active = (0..11).filter(|s| super::active(*s)).collect::<std::vec::Vec<_>>();
+        let active = (0..12).filter(|s| super::active(*s)).collect::<std::vec::Vec<_>>();
         assert_eq!(active, [1, 2, 3, 10]);
     }
 }

@@ -138,6 +138,7 @@ reasons! {
     NoRoute "no_route" Answered "No route to the real server: host unreachable was sent.";
     NoServer "no_server" Answered "No real server can take the connection: port unreachable was sent.";
     Refused "refused" Answered "A client asked for a port of a virtual address that no service has (vip_default): refused, as a closed port is.";
+    Reset "reset" Answered "A packet of a connection whose server failed (on_failure_connections): its sender got a reset.";
     Stray "stray" Answered "A server's packet of no connection (nat_icmp_send): port unreachable was sent.";
 
     ErrorWithheld "error_withheld" Dropped "An ICMP error was due but over its rate limit.";
@@ -152,6 +153,7 @@ reasons! {
     IcmpChecksum "icmp_checksum" Dropped "A related ICMP error with a wrong checksum.";
     Martian "martian" Dropped "A source address that cannot be: own, loopback, multicast or unspecified.";
     ServerRemoved "server_removed" Dropped "The connection's real server was removed.";
+    ResetOver "reset_over" Dropped "A reset, or a later piece of a packet, of a connection whose server failed (on_failure_connections): nothing answers it.";
     ServerIsClient "server_is_client" Dropped "A real server was picked as its own client.";
     ClientOnDirector "client_on_director" Dropped "A client on the director itself asked the virtual service.";
     Unpinned "unpinned" Dropped "A packet from the probes' namespace that no health check of a server has announced.";

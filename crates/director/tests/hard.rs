@@ -1,15 +1,15 @@
 //! Hard packets, each by packet-rules: options, extension headers, ICMP errors in all
 //! combinations, too long in every direction and method, martian sources, port 0, short and
 //! lying headers, and what is the host's.
-#![expect(clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
 use dirigent_director::Reason;
 use dirigent_director::family::Address as _;
-use dirigent_director::records::{Place, kind, setting, tunnel};
+use dirigent_director::records::{Place, kind, setting, tunnel, virtual_mac};
 use dirigent_director::verdict::{Action, Verdict};
-use dirigent_wire::{Addr4, Addr6, checksum};
+use dirigent_wire::{Addr4, Addr6, Mac, checksum};
 use support::{
     CLIENT_LINK, MAC, Memory, SERVER_LINK, SERVER_PORT, Spec, VIP4, VIP6, VPORT, checksums_hold, client4, client6,
     frame4, frame6, ip_checksum_holds, server4, server6,
@@ -593,6 +593,27 @@ fn lying_headers_pass_untouched_or_go_to_whom_they_concern() {
     assert_eq!(m.run(&frame, CLIENT_LINK).0.reason, Reason::Request);
 }
 
+/// A virtual router's MAC is this host's while it is master: then its packets are taken as those to the interface's own,
+/// and nobody else's number is.
+#[test]
+fn a_virtual_mac_is_taken_as_the_interfaces_own() {
+    for (v6, kind_of_mac) in [(false, 1), (true, 2)] {
+        for vrid in [1, 31, 32, 255] {
+            let to = |last: [u8; 2]| [&[0, 0, 0x5e, 0], &last[..], &opening(v6, 6)[6..]].concat();
+            let mut m = director(kind::NAT_REQUEST, v6);
+            let (word, bit) = virtual_mac(Mac::new([0, 0, 0x5e, 0, kind_of_mac, vrid])).unwrap();
+            m.link.virtual_macs[word] = bit;
+            let (verdict, frame) = m.run(&to([kind_of_mac, vrid]), CLIENT_LINK);
+            let (plain, same) = director(kind::NAT_REQUEST, v6).run(&opening(v6, 6), CLIENT_LINK);
+            assert_eq!((verdict, frame), (plain, same), "IPv6 {v6}, {vrid}");
+            for other in [[kind_of_mac, vrid - 1], [3 - kind_of_mac, vrid], [3, vrid], [0, vrid]] {
+                let (verdict, frame) = m.run(&to(other), CLIENT_LINK);
+                assert_eq!((verdict, frame), (Verdict::pass(Reason::OtherMac), to(other)), "{other:?}");
+            }
+        }
+    }
+}
+
 /// What is none of the director's is the host's, to the last byte.
 #[test]
 fn packets_of_the_local_stack_pass_untouched() {
@@ -610,6 +631,7 @@ fn packets_of_the_local_stack_pass_untouched() {
         let cases = [
             (changed(0, &[2, 0, 0, 0, 0, 0x55]), Reason::OtherMac),
             (changed(0, &[0xff; 6]), Reason::OtherMac),
+            (changed(0, &[0, 0, 0x5e, 0, 1, 51]), Reason::OtherMac),
             ([&syn[..12], &[8, 6], &syn[14..]].concat(), Reason::OtherEthertype),
             ([&syn[..12], &[0x81, 0, 0, 5], &syn[12..]].concat(), Reason::Vlan),
             (changed(protocol, &[50]), Reason::OtherProtocol),

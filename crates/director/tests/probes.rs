@@ -257,6 +257,34 @@ fn error4(about: &[u8]) -> Vec<u8> {
     [&MAC[..], &[2, 0, 0, 0, 9, 9], &[8, 0], &ip, &icmp].concat()
 }
 
+/// A server that does not take packets out of the tunnel says so about the tunnel: the probe hears of it.
+#[test]
+fn the_end_of_a_tunnel_reaches_the_probe() {
+    let mut m = director(kind::TUN_REQUEST);
+    pin(&mut m, kind::TUN_REQUEST, 6, PORT);
+    let hop = &mut m.hops[PROBED as usize];
+    (hop.tunnel, hop.source) = (tunnel::IPIP, Addr4::new(client4(9)).to_words());
+    hop.peer = Addr4::new(server4(1)).to_words();
+    let (_, sent) = m.run(&probe(false, 6, PORT), PROBE_LINK);
+    let mut about = error4(&sent);
+    // Protocol unreachable instead.
+    about[35] = 2;
+    about[36..38].copy_from_slice(&[0, 0]);
+    let check = !checksum::sum_bytes(&about[34..]);
+    about[36..38].copy_from_slice(&check.to_ne_bytes());
+    let (verdict, error) = m.run(&about, SERVER_LINK);
+    assert_eq!(verdict, Verdict::out(Action::Transmit, Reason::ProbeReply, PROBE_LINK));
+    assert_eq!((&error[..12], &error[26..34]), ([MAC, MAC].as_flattened(), [VIP4, SOURCE4].as_flattened()));
+    assert_eq!((error[34], error[35], checksum::sum_bytes(&error[34..])), (3, 2, 0xffff));
+    assert_eq!(error[54..62], [SOURCE4, VIP4].concat(), "it quotes the probe");
+    assert!(unmoved(&m));
+    // One about another's port is nobody's.
+    about[88 - 22 + 2] ^= 1;
+    let check = !checksum::add(checksum::sum_bytes(&about[34..36]), checksum::sum_bytes(&about[38..]));
+    about[36..38].copy_from_slice(&check.to_ne_bytes());
+    assert!(matches!(m.run(&about, SERVER_LINK).0.action, Action::Pass), "{:?}", &about[34..]);
+}
+
 /// Port unreachable, which is all that tells a UDP probe of a closed port at once.
 #[test]
 fn an_error_about_a_probe_reaches_it() {

@@ -30,6 +30,7 @@ mod watch;
 use ask::Target;
 use clap::Parser;
 use cli::{Cli, Command, RunArgs};
+use dirigent_net::probe::Room;
 use failure::{Failure, Result};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -50,13 +51,16 @@ fn main() -> ExitCode {
     };
     log(matches!(cli.command, Command::Run(_) | Command::Guard));
     // Before there are threads.
-    if let Err(failure) = give_up_root(&cli) {
-        print::problems(&failure.problems);
-        return ExitCode::from(failure.code);
-    }
+    let room = match give_up_rights(&cli) {
+        Ok(room) => room,
+        Err(failure) => {
+            print::problems(&failure.problems);
+            return ExitCode::from(failure.code);
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(dispatch(cli)),
+        Ok(runtime) => runtime.block_on(dispatch(cli, room)),
         Err(e) => Err(Failure::io("starting", &e)),
     };
     match outcome {
@@ -68,14 +72,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// A daemon that shall not be root's prepares as root, and is root's no more.
-fn give_up_root(cli: &Cli) -> Result<()> {
-    let Command::Run(RunArgs { user: Some(user), config, .. }) = &cli.command else { return Ok(()) };
+/// A daemon that shall not be root's prepares as root, and is root's no more; one that never was keeps what it goes on
+/// needing. What takes more than that is made before.
+fn give_up_rights(cli: &Cli) -> Result<Option<Room>> {
+    let Command::Run(RunArgs { user, config, .. }) = &cli.command else { return Ok(None) };
+    let Some(user) = user else {
+        if nix::unistd::geteuid().is_root() {
+            return Ok(None);
+        }
+        let room = privileges::room();
+        privileges::give_up_admin(room.as_ref())?;
+        return Ok(room);
+    };
     let (model, _) = daemon::config::load(config.as_deref(), cli.instance.clone())?;
     for done in privileges::prepare(&model.settings().instance, user)? {
         tracing::info!("{done}");
     }
-    privileges::become_user(user)
+    let room = privileges::room();
+    privileges::become_user(user, room.as_ref())?;
+    Ok(room)
 }
 
 /// Logs go to stderr: the daemon tells what it does, commands only what is wrong. RUST_LOG says otherwise.
@@ -113,10 +128,10 @@ where
     }
 }
 
-async fn dispatch(cli: Cli) -> Result<ExitCode> {
+async fn dispatch(cli: Cli, room: Option<Room>) -> Result<ExitCode> {
     let Cli { instance, socket, command } = cli;
     match command {
-        Command::Run(config) => daemon::run(config.config.as_deref(), instance, socket).await?,
+        Command::Run(config) => daemon::run(config.config.as_deref(), instance, socket, room).await?,
         Command::Guard => daemon::failover::guard::run(&Target::new(instance, socket).instance)?,
         Command::Lab(command) => return lab::run(command).await,
         Command::Realserver(command) => return realserver::run(command),

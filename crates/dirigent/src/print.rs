@@ -388,6 +388,9 @@ fn router_details(r: &VirtualRouter) -> String {
         let _ =
             write!(out, ", {word}{} of priority {}, heard {} ms ago", master.address, master.priority, master.heard_ms);
     }
+    if let Some(claimed) = &r.claimed {
+        let _ = write!(out, ", another host claims {claimed}");
+    }
     if r.gave_way {
         out += ", gave way";
     }
@@ -406,7 +409,11 @@ pub fn virtual_routers(routers: &[VirtualRouter]) -> String {
             true => r.priority.to_string(),
             false => format!("{} ({})", r.priority, r.configured_priority),
         };
-        let state = if r.gave_way { format!("{}, gave way", r.state) } else { r.state.clone() };
+        let state = match &r.claimed {
+            Some(claimed) => format!("{}, claimed: {claimed}", r.state),
+            None if r.gave_way => format!("{}, gave way", r.state),
+            None => r.state.clone(),
+        };
         vec![
             r.name.clone(),
             state,

@@ -2,8 +2,10 @@
 
 use crate::daemon;
 use crate::failure::{Failure, Result, code};
+use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use dirigent_datapath::kernel::Instance;
+use dirigent_net::probe::Room;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Uid, User, chown, geteuid, initgroups, setresgid, setresuid};
 use std::fs;
@@ -14,6 +16,34 @@ use std::path::{Path, PathBuf};
 /// kernel's structures (losses), and pointers in BPF. NET_RAW: announcements of addresses.
 const NEEDED: [Capability; 4] =
     [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON, Capability::CAP_NET_RAW];
+
+/// The namespace for health checks along the clients' path takes a right that nothing else does: it is made before that is
+/// given up. None: who started this did not give it, and such checks are refused.
+pub fn room() -> Option<Room> {
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
+        return None;
+    }
+    Room::make().inspect_err(|error| tracing::warn!("no health check can go the clients' way: {error}")).ok()
+}
+
+/// Does this on the calling thread and on that of the room: each thread has rights of its own.
+fn on_each(room: Option<&Room>, work: fn() -> Result<(), CapsError>) -> Result<()> {
+    let fail = |e: CapsError| Failure::new("capabilities", e.to_string(), "start it with all of root's rights");
+    if let Some(room) = room {
+        room.run(work)?.map_err(fail)?;
+    }
+    work().map_err(fail)
+}
+
+/// Gives CAP_SYS_ADMIN up. Before any other thread is started.
+pub fn give_up_admin(room: Option<&Room>) -> Result<()> {
+    on_each(room, || {
+        for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+            caps::drop(None, set, Capability::CAP_SYS_ADMIN)?;
+        }
+        Ok(())
+    })
+}
 
 /// The user of that name.
 fn user(name: &str) -> Result<User> {
@@ -94,21 +124,21 @@ fn own_all(path: &Path, user: &User, done: &mut Vec<String>) -> Result<()> {
     entries.flatten().try_for_each(|entry| own_all(&entry.path(), user, done))
 }
 
-/// This process becomes that user's, with the four capabilities and no way to more. Before any thread is started: each has
-/// its own.
-pub fn become_user(name: &str) -> Result<()> {
+/// This process becomes that user's, with the four capabilities and no way to more. Before any other thread is started: each
+/// has its own.
+pub fn become_user(name: &str, room: Option<&Room>) -> Result<()> {
     root()?;
     let user = user(name)?;
-    let needed = CapsHashSet::from(NEEDED);
-    let fail = |e: caps::errors::CapsError| Failure::new("--user", e.to_string(), "start it with all of root's rights");
     let io = |e: nix::errno::Errno| Failure::io("--user", &e.into());
-    for capability in caps::all() {
-        // What this kernel does not know, or a container took before, is not there to be dropped.
-        if !needed.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
-            caps::drop(None, CapSet::Bounding, capability).map_err(fail)?;
+    on_each(room, || {
+        for capability in caps::all() {
+            // What this kernel does not know, or a container took before, is not there to be dropped.
+            if !NEEDED.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+                caps::drop(None, CapSet::Bounding, capability)?;
+            }
         }
-    }
-    caps::securebits::set_keepcaps(true).map_err(fail)?;
+        caps::securebits::set_keepcaps(true)
+    })?;
     // Virtual routers ask for the lowest real-time priority, which root's successor may then have.
     if let Err(error) = setrlimit(Resource::RLIMIT_RTPRIO, 1, 1) {
         tracing::debug!("no real-time priority for {}: {error}", user.name);
@@ -116,13 +146,16 @@ pub fn become_user(name: &str) -> Result<()> {
     let login = std::ffi::CString::new(user.name.clone()).map_err(|e| Failure::new("--user", e.to_string(), ""))?;
     initgroups(&login, user.gid).map_err(io)?;
     setresgid(user.gid, user.gid, user.gid).map_err(io)?;
+    // Of all threads: the C library sees to that.
     setresuid(user.uid, user.uid, user.uid).map_err(io)?;
-    // Effective ones went with root's number; ambient ones are for programs that the daemon asks, such as nft.
-    caps::set(None, CapSet::Effective, &needed).map_err(fail)?;
-    caps::set(None, CapSet::Inheritable, &needed).map_err(fail)?;
-    caps::set(None, CapSet::Permitted, &needed).map_err(fail)?;
-    caps::set(None, CapSet::Ambient, &needed).map_err(fail)?;
-    nix::sys::prctl::set_no_new_privs().map_err(io)?;
+    on_each(room, || {
+        let needed = CapsHashSet::from(NEEDED);
+        // Effective ones went with root's number; ambient ones are for programs that the daemon asks, such as nft.
+        for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted, CapSet::Ambient] {
+            caps::set(None, set, &needed)?;
+        }
+        nix::sys::prctl::set_no_new_privs().map_err(|e| CapsError::from(e.to_string()))
+    })?;
     debug_assert_ne!(geteuid(), Uid::from_raw(0));
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{BIN, TestLab};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 /// CAP_NET_ADMIN (12), CAP_NET_RAW (13), CAP_PERFMON (38) and CAP_BPF (39).
@@ -20,13 +21,16 @@ fn pid(lab: &TestLab) -> String {
     lab.json(&["status", "--json"])["daemon"]["pid"].to_string()
 }
 
-fn is_unprivileged(lab: &TestLab) {
+/// The same and CAP_SYS_ADMIN (21), which may be in the bounding set: with no_new_privs nothing comes of it.
+const FIVE: &str = "000000c000203000";
+
+fn is_unprivileged(lab: &TestLab, bounding: &str) {
     let pid = pid(lab);
     for threads in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let thread = format!("{pid}/task/{}", threads.unwrap().file_name().to_string_lossy());
         // The thread that starts scripts has none, so that they have none.
         let own = if status(&thread, "Name") == "scripts" { "0000000000000000" } else { FOUR };
-        for (set, expected) in [("CapEff", own), ("CapPrm", own), ("CapBnd", FOUR), ("CapAmb", own)] {
+        for (set, expected) in [("CapEff", own), ("CapPrm", own), ("CapBnd", bounding), ("CapAmb", own)] {
             assert_eq!(status(&thread, set), expected, "{set}");
         }
         assert_eq!((status(&thread, "Uid"), status(&thread, "NoNewPrivs")), ("65534".into(), "1".into()));
@@ -37,7 +41,55 @@ fn is_unprivileged(lab: &TestLab) {
 fn unprivileged(lab: &TestLab) {
     let config = lab.file("dirigent.toml").display().to_string();
     lab.start_daemon_with(&["--config", &config, "--user", "nobody"]);
-    is_unprivileged(lab);
+    is_unprivileged(lab, FOUR);
+}
+
+/// As the package's unit with its drop-in starts it: as its user and with capabilities, one of which it gives up.
+fn as_by_systemd(lab: &TestLab) {
+    let own = std::env::temp_dir().join(format!("dirigent-{}", lab.name()));
+    std::fs::copy(BIN, &own).unwrap();
+    let config = lab.file("dirigent.toml").display().to_string();
+    lab.sh("director", &format!("{} --instance {} prepare --user nobody --config {config}", own.display(), lab.name()));
+    let packaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging");
+    let read = |file: &str| std::fs::read_to_string(format!("{packaging}/{file}")).unwrap();
+    let unit = read("dirigent.service") + &read("real-path.conf");
+    let given = |key: &str| -> String {
+        let lines = unit.lines().filter_map(|line| line.strip_prefix(key));
+        lines
+            .flat_map(|line| line.split(' '))
+            .map(|name| format!(",+{}", name.strip_prefix("CAP_").unwrap().to_lowercase()))
+            .collect()
+    };
+    let (ambient, bounding) = (given("AmbientCapabilities="), given("CapabilityBoundingSet="));
+    let script = format!(
+        "#!/bin/sh\nexec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --inh-caps=-all{ambient} \
+         --ambient-caps=-all{ambient} --bounding-set=-all{bounding} {} \"$@\"\n",
+        own.display()
+    );
+    let wrapper = lab.file("as-unit");
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    lab.start_daemon_as(wrapper.to_str().unwrap(), &["--config", &config]);
+    std::fs::remove_file(&own).unwrap();
+    is_unprivileged(lab, FIVE);
+}
+
+/// Health checks go along the clients' path, whose namespace was made before the daemon gave up the right to do so.
+fn checks_go_the_clients_way(lab: &TestLab, config: &str) {
+    let check = "check = [{ type = \"tcp\", real_path = true, interval = \"100ms\", warmup = \"0ms\" }]\n";
+    let server = "address = \"10.0.0.2:8080\"\n";
+    for text in [config.replace(server, &format!("{server}{check}")), config.to_owned()].iter().cycle().take(4) {
+        lab.write_config(text);
+        lab.dirigent(&["reload"]);
+        let (with, begun) = (text.contains("real_path"), Instant::now());
+        let link = || lab.sh("director", "ip -o link show | grep -c dgp || true") == "1";
+        let up =
+            || lab.json(&["server", "list", "--json"]).as_array().unwrap().iter().any(|s| s["health"]["state"] == "up");
+        while link() != with || up() != with {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{with}: {}", lab.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 fn answers(lab: &TestLab) {
@@ -77,9 +129,12 @@ fn a_daemon_needs_no_root_on_tc() {
     }
     lab.sh("director", &format!("ip route del unreachable {ip}/32"));
     lab.dirigent(&["reload"]);
+    let config = lab.config();
+    checks_go_the_clients_way(&lab, &config);
     // Killed, it is taken over by another.
     lab.kill_daemon();
-    unprivileged(&lab);
+    as_by_systemd(&lab);
+    checks_go_the_clients_way(&lab, &config);
     assert!(holds(&lab, "192.0.2.88/32"));
     answers(&lab);
     let (said, _) = lab.dirigent(&["stop", "--detach"]);

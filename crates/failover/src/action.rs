@@ -125,6 +125,8 @@ pub enum Occasion {
     Refresh,
     /// There were two masters, now there is one.
     Healed,
+    /// Another host claims an address.
+    Defence,
 }
 
 /// Why a state changed.
@@ -179,7 +181,7 @@ pub enum Alarm {
         /// Its priority.
         priority: u8,
     },
-    /// Another host claims an address; once for each episode.
+    /// Another host claims an address; once for each episode, unless it is another address or MAC later.
     ForeignAnnouncement {
         /// The virtual address.
         address: IpAddr,
@@ -220,6 +222,8 @@ pub enum Discard {
     Addresses,
     /// A backup heard priority 0 while another master lives.
     NotTheMaster,
+    /// An owner does not look at others' (`owner_ignore_adverts`).
+    Owner,
     /// The router is not running.
     NotRunning,
 }

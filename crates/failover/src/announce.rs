@@ -56,6 +56,11 @@ impl Schedule {
         self.say(Occasion::LowerPriority, p.garp_lower_prio_repeat(), out);
     }
 
+    /// Another host claims an address.
+    pub(crate) fn defend(&mut self, p: &Parameters, out: &mut Vec<Action>) {
+        self.say(Occasion::Defence, p.garp_lower_prio_repeat(), out);
+    }
+
     /// There is only one master again.
     pub(crate) fn healed(&mut self, now: Time, p: &Parameters, out: &mut Vec<Action>) {
         self.heal = Some((now, 0));

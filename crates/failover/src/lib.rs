@@ -7,6 +7,7 @@
 //! | Module | What it decides |
 //! |---|---|
 //! | [`packet`], [`ah`] | bytes to adverts and back; what is forged, foreign or broken |
+//! | [`frame`] | whole Ethernet frames, for adverts from a virtual MAC |
 //! | [`parameters`] | keepalived's keywords and defaults, and the RFCs' times |
 //! | [`router`] | one virtual router: states, timers, lateness; its table is [`router::table`] |
 //! | [`group`] | virtual routers that move together |
@@ -22,6 +23,7 @@ mod announce;
 mod contention;
 #[doc(hidden)]
 pub mod exercise;
+pub mod frame;
 pub mod group;
 pub mod packet;
 pub mod parameters;

@@ -76,6 +76,8 @@ pub struct Parameters {
     /// `skip_check_adv_addr` (no): the addresses in adverts are not looked at again while the sender
     /// is the same.
     pub skip_check_adv_addr: bool,
+    /// `owner_ignore_adverts` (no): an owner does not look at others' adverts.
+    pub owner_ignore_adverts: bool,
     /// `vrrp_strict` (no): no unicast, no authentication, no empty or different address lists.
     pub strict_mode: bool,
     /// `unicast_peer`; empty: adverts go to the group.
@@ -147,6 +149,7 @@ impl Parameters {
             higher_prio_send_advert: true,
             accept: true,
             skip_check_adv_addr: false,
+            owner_ignore_adverts: false,
             strict_mode: false,
             unicast_peers: Vec::new(),
             check_unicast_src: false,

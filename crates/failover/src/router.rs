@@ -28,6 +28,7 @@ use crate::contention::Contention;
 use crate::packet::{Advert, Centis, Version};
 use crate::parameters::{OWNER, Parameters};
 use crate::time::{Time, earliest};
+use dirigent_wire::Mac;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -175,6 +176,14 @@ impl Router {
         matches!(&self.state, State::Master(master) if master.contention.is_on())
     }
 
+    /// Which of its addresses another host claims of late, and by which MAC.
+    pub fn claimed(&self) -> Option<(IpAddr, Mac)> {
+        match &self.state {
+            State::Master(master) => master.contention.claim(),
+            _ => None,
+        }
+    }
+
     /// The advert that [`Action::SendAdvert`] of this priority means.
     pub fn advert(&self, priority: u8) -> Advert {
         let Parameters { vrid, advert_int, addresses, .. } = &self.parameters;
@@ -258,12 +267,12 @@ impl Router {
             Event::HandBack => self.yielded = false,
             Event::Source(source) => self.parameters.source = source,
             Event::ForeignAnnouncement { address, mac } => {
-                if let State::Master(master) = &mut self.state
-                    && let Some(alarm) = master.contention.announcement(now, address, mac)
-                {
-                    out.push(Action::Alarm(alarm));
-                    // Once: two that both defend themselves must not go on for ever.
-                    master.announce.lower_heard(now, &self.parameters, out);
+                if let State::Master(master) = &mut self.state {
+                    let (defend, alarm) = master.contention.announcement(now, address, mac);
+                    out.extend(alarm.map(Action::Alarm));
+                    if defend {
+                        master.announce.defend(&self.parameters, out);
+                    }
                 }
             }
         }

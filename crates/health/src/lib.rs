@@ -15,6 +15,7 @@ pub mod check;
 pub mod duration;
 pub mod judge;
 pub mod machine;
+pub mod path;
 pub mod server;
 pub mod service;
 mod time;

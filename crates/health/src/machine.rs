@@ -297,6 +297,11 @@ impl Machine {
         self.since
     }
 
+    /// Whether an attempt is being made.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
     /// Whether it rests.
     pub fn is_paused(&self) -> bool {
         self.phase == Phase::Paused

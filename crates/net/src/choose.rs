@@ -94,7 +94,8 @@ fn to_clients(snapshot: &Snapshot) -> Vec<(u32, Reason)> {
     if !found.is_empty() {
         return found;
     }
-    let up = |index: &u32| snapshot.links.get(index).is_some_and(|link| link.up);
+    // What comes for a virtual router's device is seen on the interface below it.
+    let up = |index: &u32| snapshot.links.get(index).is_some_and(|link| link.up && !link.is_virtual_router());
     let global = snapshot.addresses.iter().filter(|address| address.is_global() && up(&address.ifindex));
     global.map(|address| (address.ifindex, Reason::HasAddress(address.ip))).collect()
 }

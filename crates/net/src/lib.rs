@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod choose;
+pub mod claims;
 pub mod clsact;
 pub mod error;
 pub mod ethtool;
@@ -19,11 +20,13 @@ pub mod nexthop;
 mod nl;
 pub mod probe;
 pub mod raw;
+pub mod raw_ip;
 pub mod routes;
 pub mod rules;
 pub mod sync;
 pub mod sysctl;
 pub mod vip;
+pub mod virtual_mac;
 pub mod vrrp;
 pub mod watch;
 
@@ -32,8 +35,9 @@ pub use hops::{HopKeeper, Update};
 pub use links::{Link, LocalNet, Mac, Snapshot, mac_text};
 pub use netns::Namespace;
 pub use nexthop::{NextHop, NextHopState, Resolver};
-pub use nl::{Netlink, RouteSpec, VethEnd};
+pub use nl::{AddressOptions, Netlink, RouteSpec, VethEnd};
 pub use probe::ProbeNet;
+pub use raw_ip::RawIp;
 pub use routes::{Kept, Route};
 pub use rules::{SourceRule, TableRule};
 pub use watch::{Change, Watcher};

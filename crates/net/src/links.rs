@@ -98,6 +98,13 @@ pub struct Link {
     pub xdp: Vec<AttachedXdp>,
 }
 
+impl Link {
+    /// A device with the MAC of a virtual router (RFC 9568 section 7.3).
+    pub fn is_virtual_router(&self) -> bool {
+        self.kind.as_deref() == Some("macvlan") && self.mac.is_some_and(crate::virtual_mac::is_standard)
+    }
+}
+
 /// An address of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {

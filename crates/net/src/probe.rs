@@ -16,7 +16,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The other end of the pair, in the namespace.
 const INSIDE: &str = "probes";
@@ -64,11 +64,11 @@ impl Sources {
 }
 
 /// A namespace that is joined to nothing yet. To make it takes CAP_SYS_ADMIN, and nothing later does: a daemon that is to
-/// do without may make it first.
-#[derive(Debug)]
+/// do without makes it first, and keeps it: each of the clones is the same, which is there as long as any of them.
+#[derive(Clone, Debug)]
 pub struct Room {
     jobs: Sender<Job>,
-    namespace: File,
+    namespace: Arc<File>,
 }
 
 /// The namespace of one director, until it is dropped.
@@ -130,7 +130,7 @@ impl Room {
         });
         spawned.context(|| "starting the thread of the probes")?;
         let namespace = namespace.recv().map_err(|_| ended())??;
-        Ok(Self { jobs, namespace })
+        Ok(Self { jobs, namespace: Arc::new(namespace) })
     }
 
     /// Does something in the namespace, on its thread: what takes long keeps others waiting. Sockets made there stay
@@ -212,6 +212,20 @@ impl ProbeNet {
     /// The same for UDP.
     pub fn udp(&self, from: SocketAddr) -> Result<OwnedFd> {
         self.run(move || bound(SockType::Datagram, from))?
+    }
+}
+
+impl Drop for ProbeNet {
+    /// The pair goes with the namespace, unless that is kept for another time.
+    fn drop(&mut self) {
+        let kept = Arc::strong_count(&self.room.namespace) > 1;
+        // By then another may have the name.
+        if kept && link_named(&self.outside.name).is_ok_and(|link| link.index == self.outside.index) {
+            let removed = Netlink::route().and_then(|mut netlink| netlink.delete_link(&self.outside.name));
+            if let Err(error) = removed {
+                tracing::warn!("the probes' interface {} stays: {error}", self.outside.name);
+            }
+        }
     }
 }
 

@@ -81,7 +81,7 @@ impl AsFd for PacketSocket {
     }
 }
 
-fn link_address(ifindex: u32, protocol: u16) -> Result<LinkAddr> {
+pub(crate) fn link_address(ifindex: u32, protocol: u16) -> Result<LinkAddr> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: protocol,

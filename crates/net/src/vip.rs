@@ -77,7 +77,7 @@ fn host_prefix(ip: IpAddr) -> u8 {
 }
 
 /// An ARP frame that says "`ip` is at `mac`" to everyone (RFC 5227 section 3, RFC 826).
-fn gratuitous_arp(mac: Mac, ip: Ipv4Addr, operation: u8) -> Vec<u8> {
+pub(crate) fn gratuitous_arp(mac: Mac, ip: Ipv4Addr, operation: u8) -> Vec<u8> {
     let target = if operation == ARP_REQUEST { [0; 6] } else { mac };
     let mut frame = Vec::with_capacity(42);
     frame.extend(BROADCAST);
@@ -92,7 +92,7 @@ fn gratuitous_arp(mac: Mac, ip: Ipv4Addr, operation: u8) -> Vec<u8> {
 }
 
 /// An unsolicited neighbour advertisement to all nodes, overriding what they know (RFC 4861 section 7.2.6).
-fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr, router: bool) -> Vec<u8> {
+pub(crate) fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr, router: bool) -> Vec<u8> {
     const OVERRIDE: u8 = 0x20;
     const ROUTER: u8 = 0x80;
     let mut message = vec![NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, OVERRIDE | if router { ROUTER } else { 0 }, 0, 0, 0];

@@ -18,12 +18,25 @@ use tokio::io::unix::AsyncFd;
 
 /// VRRP's IP protocol number.
 const PROTOCOL: i32 = 112;
+/// AH's, around VRRP of version 2.
+const PROTOCOL_AH: i32 = 51;
 /// More than any advert: 8 bytes, 255 addresses of IPv6, and the largest IPv4 header.
 const LARGEST: usize = 8192;
 /// Room for what waits while the receiver does not run.
 const BUFFER: usize = 256 << 10;
 /// The TTL of packets to a group.
 const TTL: u8 = 255;
+
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// VRRP over IPv4.
+    V4,
+    /// VRRP over IPv6.
+    V6,
+    /// VRRP of version 2 in AH: whole IPv4 packets, header and all, in both directions.
+    Ah,
+}
 
 /// A packet that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +47,7 @@ pub struct Packet {
     pub destination: IpAddr,
     /// TTL, or hop limit.
     pub ttl: u8,
-    /// The bytes after the IP header.
+    /// The bytes after the IP header; of AH all.
     pub payload: Vec<u8>,
 }
 
@@ -43,16 +56,18 @@ pub struct Packet {
 pub struct VrrpSocket {
     socket: AsyncFd<Socket>,
     ifindex: u32,
-    ipv6: bool,
+    kind: Kind,
     groups: Vec<IpAddr>,
 }
 
 impl VrrpSocket {
     /// Opens one on an interface.
-    pub fn open(interface: &str, ifindex: u32, ipv6: bool) -> Result<Self> {
+    pub fn open(interface: &str, ifindex: u32, kind: Kind) -> Result<Self> {
+        let ipv6 = kind == Kind::V6;
         let domain = if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+        let protocol = if kind == Kind::Ah { PROTOCOL_AH } else { PROTOCOL };
         let open = || -> io::Result<AsyncFd<Socket>> {
-            let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(PROTOCOL)))?;
+            let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(protocol)))?;
             socket.bind_device(Some(interface.as_bytes()))?;
             socket.set_nonblocking(true)?;
             if ipv6 {
@@ -64,6 +79,7 @@ impl VrrpSocket {
             } else {
                 socket.set_multicast_loop_v4(false)?;
                 socket.set_multicast_ttl_v4(TTL.into())?;
+                socket.set_header_included_v4(kind == Kind::Ah)?;
             }
             // What is refused is the default's matter.
             let _ = socket.set_recv_buffer_size(BUFFER);
@@ -72,7 +88,7 @@ impl VrrpSocket {
             Ok(unsafe { AsyncFd::register(socket) }?)
         };
         let socket = open().context(|| format!("opening a socket of VRRP on {interface}"))?;
-        Ok(Self { socket, ifindex, ipv6, groups: Vec::new() })
+        Ok(Self { socket, ifindex, kind, groups: Vec::new() })
     }
 
     /// Hears a group's packets, too.
@@ -156,9 +172,10 @@ impl VrrpSocket {
                 }
             }
             let data = bytes.get(..length).unwrap_or_default();
-            let packet = match (self.ipv6, from, to, ttl) {
-                (false, ..) => ipv4(data),
-                (true, Some(source @ IpAddr::V6(_)), Some(to), Some(ttl)) => {
+            let packet = match (self.kind, from, to, ttl) {
+                (Kind::V4, ..) => ipv4(data),
+                (Kind::Ah, ..) => ipv4(data).map(|packet| Packet { payload: data.to_vec(), ..packet }),
+                (Kind::V6, Some(source @ IpAddr::V6(_)), Some(to), Some(ttl)) => {
                     Some(Packet { source, destination: to.into(), ttl, payload: data.to_vec() })
                 }
                 _ => None,

@@ -96,6 +96,11 @@ impl Watcher {
         self.snapshot.link_named(name)
     }
 
+    /// The same by its number.
+    pub fn link_numbered(&self, index: u32) -> Option<&crate::Link> {
+        self.snapshot.links.get(&index)
+    }
+
     /// Reads everything anew, after a change of one's own that the snapshot is to have at once.
     pub fn refresh(&mut self) -> Result<()> {
         self.snapshot =

@@ -1,11 +1,13 @@
 //! Tools of the tests: frames built by hand ([`packet`]), read field by field
 //! ([`decode`]), the runner of the recordings of the real kernel ([`golden`]), the packet
-//! path's speed ([`bench`]), and how schedulers spread load ([`spread`]).
+//! path's speed ([`bench`]), what a failover costs clients ([`failover`]), and how schedulers
+//! spread load ([`spread`]).
 //!
 //! Unlike the rest of the project this crate may panic: it is never in service.
 
 pub mod bench;
 pub mod decode;
+pub mod failover;
 pub mod golden;
 pub mod packet;
 pub mod spread;

@@ -631,6 +631,7 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64, met: &mut Met) {
     let (mut live, mut gone) = (Vec::new(), Vec::new());
     // Numbers of their own: all else stays what it was.
     let (mut apart, mut probing) = (Random(r.0 ^ 0x517c_c1b7_2722_0a95), Vec::new());
+    let mut failing = Random(r.0 ^ 0x6a09_e667_f3bc_c908);
     for number in 0..FRAMES {
         if r.one_in(15) {
             let after = altered(&mut r, &model, &mut gone);
@@ -639,6 +640,17 @@ fn one_table(executors: &mut [Box<dyn Executor>], seed: u64, met: &mut Met) {
             executors.iter_mut().for_each(|executor| executor.change(&plan).unwrap());
             *met.entry("a change".into()).or_default() += plan.ops.len();
             model = after;
+        }
+        if failing.one_in(40) {
+            // Of health's making, whatever else is said of the servers.
+            let all = model
+                .services()
+                .iter()
+                .flat_map(|s| s.servers.iter().map(|server| (s.key, server.address, server.port)));
+            let failed: Vec<_> = all.filter(|_| !failing.one_in(3)).collect();
+            about += &format!("\nbefore frame {number} failed: {failed:?}");
+            let ended: Vec<_> = executors.iter_mut().map(|executor| executor.fail(&failed).unwrap()).collect();
+            assert!(ended.iter().all(|one| *one == ended[0]), "{about}\nended, to be told: {ended:?}");
         }
         if number == FRAMES / 2 {
             // Not near any timeout, of states or of persistence.
@@ -687,6 +699,7 @@ fn came_far(met: &Met) {
         "ttl_expired",
         "no_route",
         "a change",
+        "reset",
         "TCP LISTEN",
         "TCP ASSURED",
         "UDP ASSURED",

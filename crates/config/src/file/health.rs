@@ -5,8 +5,8 @@ use super::keys;
 use super::print::{line, list, method, quoted};
 use super::reader::{Report, Table, kind};
 use crate::health::{
-    Bfd, Check, DEFAULT_HELO, Fault, Http, HttpVersion, OnFailure, Pace, Probe, Record, Regex, Request, Script,
-    ServerHealth, ServiceHealth, Target, Tls, Udp,
+    Bfd, Check, DEFAULT_HELO, Fault, Http, HttpVersion, OnFailure, OnFailureConnections, Pace, Probe, Record, Regex,
+    Request, Script, ServerHealth, ServiceHealth, Target, Tls, Udp,
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -99,6 +99,9 @@ pub fn service(t: &Table, report: &mut Report) -> ServiceHealth {
     let default = ServiceHealth::default();
     let health = ServiceHealth {
         on_failure: on_failure(t, report).unwrap_or_default(),
+        on_failure_connections: t
+            .choice("on_failure_connections", &OnFailureConnections::ALL.map(|o| (o.name(), o)), report)
+            .unwrap_or_default(),
         quorum: t.integer32("quorum", 1, u32::MAX, report).unwrap_or(default.quorum),
         hysteresis: t.integer32("hysteresis", 0, u32::MAX, report).unwrap_or(default.hysteresis),
         notify_at_stop: switch(t, "notify_at_stop", report),
@@ -358,6 +361,9 @@ pub fn print_service(health: &ServiceHealth, out: &mut String) {
     *out += "\n[service.health]\n";
     if health.on_failure != default.on_failure {
         line(out, "on_failure", quoted(health.on_failure.name()));
+    }
+    if health.on_failure_connections != default.on_failure_connections {
+        line(out, "on_failure_connections", quoted(health.on_failure_connections.name()));
     }
     unless(out, "quorum", health.quorum, default.quorum);
     unless(out, "hysteresis", health.hysteresis, default.hysteresis);

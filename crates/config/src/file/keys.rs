@@ -211,6 +211,7 @@ pub const HEALTH: Table = Table {
     header: "[service.health]",
     keys: &[
         key("on_failure", "string", "\"remove\""),
+        key("on_failure_connections", "string", "\"keep\""),
         key("quorum", "integer", "1"),
         key("hysteresis", "integer", "0"),
         key("quorum_up", "script", "none"),

@@ -1,6 +1,6 @@
 use super::{parse, to_toml};
 use crate::failover::*;
-use crate::health::{Check, Http, OnFailure, Probe, Request, Script, Sorry, Target};
+use crate::health::{Check, Http, OnFailure, OnFailureConnections, Probe, Request, Script, Sorry, Target};
 use crate::mark::*;
 use crate::model::*;
 use crate::settings::*;
@@ -342,6 +342,10 @@ fn health_of_servers() {
     let [service] = model.services() else { panic!() };
     let health = &service.health;
     assert_eq!((health.on_failure, health.quorum, health.hysteresis), (OnFailure::Quiesce, 3, 1));
+    assert_eq!(health.on_failure_connections, OnFailureConnections::Keep);
+    let resets = HEALTH.replace("quorum = 3", "quorum = 3\non_failure_connections = \"reset\"");
+    let resets = parse("f", &resets).unwrap();
+    assert_eq!(resets.services()[0].health.on_failure_connections, OnFailureConnections::Reset);
     assert_eq!(health.quorum_up.as_ref().unwrap().command, ["/usr/bin/up", "a b"]);
     assert_eq!(health.quorum_down.as_ref().unwrap().user.as_deref(), Some("lb"));
     let sorry = health.sorry.as_ref().unwrap();
@@ -625,6 +629,14 @@ fn faults_of_failover_have_their_places() {
         (
             add("[[router]]\nname = \"other\"\ninterface = \"eth0\"\nvrid = 51"),
             vec!["13:8: vrid 51 on this interface is that of web too; give one of them another vrid"],
+        ),
+        (
+            add(
+                "[router.virtual_mac]\n[[router]]\nname = \"other\"\ninterface = \"eth1\"\nvrid = 51\n[router.virtual_mac]",
+            ),
+            vec![
+                "15:1: the device vrrp.51 with the virtual MAC is another virtual router's, too; give one of the two another name",
+            ],
         ),
         (
             add("[[router_group]]\nname = \"g\"\nmembers = [\"web\", \"wob\"]"),

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use dirigent_director::family::{V4, V6};
 use dirigent_director::probe::Pin;
 use dirigent_director::records::{
-    CANDIDATES, Counters, Known, LESSONS, Lesson, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, hop,
-    local_net, map,
+    CANDIDATES, Counters, Known, LESSONS, Lesson, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings,
+    candidate, hop, local_net, map,
 };
 use dirigent_director::shared::S64;
 use dirigent_director::verdict::Reason;
@@ -34,7 +34,7 @@ pub struct Page {
 }
 
 /// All maps of one director. It lives on its own: several may be open at once, if only
-/// one of them is written to and only one sweeps.
+/// one of them is written to; those of one [`Kernel`] may sweep at once.
 #[derive(Debug)]
 pub struct KernelStore {
     conns4: Table<Key4, Conn4>,
@@ -58,7 +58,7 @@ pub struct KernelStore {
     notes: Table<Noted, Note>,
     known4: Table<Place4, Known>,
     known6: Table<Place6, Known>,
-    links: Table<u32, [u16; 16]>,
+    links: Table<u32, [u32; 24]>,
     settings: Table<u32, [u32; 64]>,
     mark_rules: Table<u32, MarkRule>,
     pins4: Table<Key4, Conn4>,
@@ -153,6 +153,7 @@ impl KernelStore {
     fn expire(&self, suspects: &[(Flow, Due)], out: &mut Expired) -> Result<(), Error> {
         let Some((step, _)) = &self.steps else { return Ok(()) };
         for chunk in suspects.chunks(CANDIDATES as usize) {
+            let _turn = step.turn();
             for (place, (flow, due)) in (0..).zip(chunk) {
                 let no_entry = Error::NoEntry { table: map::CANDIDATES, index: place };
                 let words = self.candidates.get(place).ok_or(no_entry)?;
@@ -160,8 +161,13 @@ impl KernelStore {
                 for (to, word) in head.iter().zip(words_of_key(flow)) {
                     to.store(word, Ordering::Relaxed);
                 }
-                let at_once = if *due == Due::AtOnce { 2 } else { 0 };
-                last.store(pair(u32::from(flow.src.is_ipv6()) | at_once, 0), Ordering::Release);
+                let family = if flow.src.is_ipv6() { candidate::IPV6 } else { 0 };
+                let how = match due {
+                    Due::Not | Due::IfIdle => 0,
+                    Due::AtOnce => candidate::AT_ONCE,
+                    Due::Reset => candidate::RESET,
+                };
+                last.store(pair(family | how, 0), Ordering::Release);
             }
             step.run(chunk.len() as u32)?;
             for place in 0..chunk.len() as u32 {
@@ -461,6 +467,7 @@ impl Store for KernelStore {
     fn learn(&mut self, lessons: &mut [Lesson]) -> Result<(), Error> {
         let Some((_, step)) = &self.steps else { return Ok(()) };
         for chunk in lessons.chunks_mut(LESSONS as usize) {
+            let _turn = step.turn();
             let place = |index| self.lessons.get(index).ok_or(Error::NoEntry { table: map::LESSONS, index });
             for (index, lesson) in (0..).zip(&*chunk) {
                 for (to, word) in place(index)?.iter().zip(shapes::lesson_words(lesson)) {

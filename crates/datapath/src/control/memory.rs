@@ -9,6 +9,7 @@ use dirigent_director::probe::Pin;
 use dirigent_director::records::{
     Conn, Counters, Known, Lesson, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, Tuple,
 };
+use dirigent_director::reset;
 use dirigent_director::shared::S64;
 use dirigent_director::sync::learn::{self, Room};
 use dirigent_director::tables::Tables as _;
@@ -68,7 +69,11 @@ impl MemoryTables {
     }
     fn expire_all<F: Family>(&mut self, suspects: Vec<(Tuple<F::Addr>, Due)>, out: &mut Expired) {
         for (key, due) in suspects.into_iter().filter(|(_, due)| *due != Due::Not) {
-            match conn::expire::<F, Self>(self, &key, due == Due::AtOnce) {
+            let outcome = match due {
+                Due::Reset => reset::begin::<F, Self>(self, &key),
+                _ => conn::expire::<F, Self>(self, &key, due == Due::AtOnce),
+            };
+            match outcome {
                 Expiry::Gone => out.gone += 1,
                 Expiry::Alive => out.alive += 1,
                 Expiry::Absent => {}

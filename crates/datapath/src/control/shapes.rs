@@ -50,7 +50,7 @@ const _: () = {
     );
     assert!(size_of::<NextHop>() == 64 && offset_of!(NextHop, src) == 12 && offset_of!(NextHop, tunnel) == 24);
     assert!(offset_of!(NextHop, learned) == 28 && offset_of!(NextHop, peer) == 48);
-    assert!(size_of::<Link>() == 32 && offset_of!(Link, used) == 6 && offset_of!(Link, addr6) == 12);
+    assert!(size_of::<Link>() == 96 && offset_of!(Link, used) == 6 && offset_of!(Link, addr6) == 12);
     assert!(size_of::<Settings>() == 256 && offset_of!(Settings, udp_timeout) == 80);
     assert!(size_of::<Candidate>() == 48 && offset_of!(Candidate, flags) == 40);
     assert!(size_of::<Lesson>() == 96 && offset_of!(Lesson, flags) == 40 && offset_of!(Lesson, port) == 88);
@@ -430,10 +430,14 @@ pub fn hop_words(n: &NextHop) -> [u32; 16] {
 }
 
 /// A link's words.
-pub fn link_words(link: &Link) -> [u16; 16] {
+pub fn link_words(link: &Link) -> [u32; 24] {
     let (Mac([a, b, c]), [d, e], [f, g, h, i, j, k, l, m]) = (link.mac, link.addr4, link.addr6);
-    let (n, o) = half_words(link.flags);
-    [a, b, c, link.used, d, e, f, g, h, i, j, k, l, m, n, o]
+    let head = [word(a, b), word(c, link.used), word(d, e), word(f, g), word(h, i), word(j, k), word(l, m), link.flags];
+    let mut words = [0; 24];
+    for (to, word) in words.iter_mut().zip(head.into_iter().chain(link.virtual_macs)) {
+        *to = word;
+    }
+    words
 }
 
 /// Settings of their words.

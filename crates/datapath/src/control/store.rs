@@ -97,6 +97,8 @@ pub enum Due {
     IfIdle,
     /// It ends.
     AtOnce,
+    /// Its server failed: [`dirigent_director::reset::begin`].
+    Reset,
 }
 
 /// How much fits into the tables.

@@ -4,7 +4,7 @@ use dirigent_director::conn::{self, Word};
 use dirigent_director::persist::Link;
 use dirigent_director::records::{Settings, hop, kind, service_flag, setting};
 use dirigent_director::sync::Told;
-use dirigent_director::{sctp, tcp};
+use dirigent_director::{reset, sctp, tcp};
 use dirigent_wire::ip::proto;
 
 use super::Error;
@@ -12,6 +12,10 @@ use super::store::{Due, Entry, Expired, Store};
 
 /// How long the daemon pauses after each few thousand entries of a sweep.
 pub const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// Seconds after which a connection is swept that is reset and whose last packet was so long ago: by then
+/// [`super::Resets`] is through, however many there are.
+const RESET_LASTS_S: u32 = 120;
 
 /// What a sweep did.
 pub type Swept = Expired;
@@ -63,6 +67,10 @@ impl Sweep {
         let mut due = |store: &S, entry: &Entry| {
             census.add(entry);
             let age = conn::age(now, entry.last_seen);
+            if reset::is_marked(entry.flow.protocol, Word(entry.word)) && entry.kind != kind::NAT_REPLY {
+                // Who resets it ends it, unless it ended before.
+                return Ok(if age >= RESET_LASTS_S * settings.hz { Due::AtOnce } else { Due::Not });
+            }
             let timeout = conn::timeout(&settings, entry.flow.protocol, Word(entry.word).state());
             let idle = match entry.kind {
                 // The request entry is the connection. A reply entry is looked at only to find

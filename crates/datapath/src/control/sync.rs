@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 
 use dirigent_director::conn::{self, Word};
-use dirigent_director::persist;
 use dirigent_director::records::{Lesson, Settings, conn_flag, kind, lesson, server_flag};
 use dirigent_director::sync::Told;
+use dirigent_director::{persist, reset};
 use dirigent_sync::backup::{self, Configured, Decision, Existing, Found, Owner};
 use dirigent_sync::record::{Ends, Flags, Key, Method, Recency, Record};
 use dirigent_wire::{Be16, ip::proto};
@@ -112,7 +112,8 @@ impl<'s, S: Store> Shared<'s, S> {
         let word = Word(entry.word);
         let template = entry.kind == kind::TEMPLATE;
         // (What was put aside has a port in place of the client's.)
-        if entry.kind == kind::NAT_REPLY || word.dead() || template && entry.flow.sport != 0 {
+        let goes = word.dead() || !template && reset::is_marked(entry.flow.protocol, word);
+        if entry.kind == kind::NAT_REPLY || goes || template && entry.flow.sport != 0 {
             return Ok(None);
         }
         let (real, method) = self.real(entry)?;

@@ -665,6 +665,49 @@ fn with_expire_nodest_conn_the_sweep_ends_connections_of_removed_servers() {
     }
 }
 
+/// They are marked, are not swept before they were reset, and end. When the server is back, nobody touches its new ones.
+#[test]
+fn connections_of_a_failed_server_are_reset() {
+    let mut control = open(&model(&RR));
+    settings_of(&mut control, |settings| settings.expire_nodest_conn = true);
+    let live = connected(control.store_mut(), 4000, 6, 1, 0, 5);
+    connected(control.store_mut(), 4001, 17, 0, 0, 5);
+    let index = Store::entry(control.store(), &live).unwrap().unwrap().server;
+    let address = address(&Store::server(control.store(), index).unwrap().addr, false);
+    let key = control.model().services()[0].key;
+    assert_eq!(Resets::of([index]).mark(control.store_mut(), &mut || ()).unwrap(), 0, "it did not fail");
+    let server = format!("-t 192.0.2.1:80 -r {address}:80");
+    change(&mut control, &[&format!("-d {server}")]);
+    assert_eq!(control.allow_resets(&key, address, 80).unwrap(), Some(index));
+    assert_eq!(control.allow_resets(&key, address, 81).unwrap(), None);
+    let resets = Resets::of([index]);
+    let untold = |control: &Control<MemoryTables>| {
+        let mut all = Vec::new();
+        resets.untold(control.store(), &mut |flow| all.push(*flow)).unwrap();
+        all
+    };
+    assert_eq!(resets.mark(control.store_mut(), &mut || ()).unwrap(), 1, "that of UDP ends");
+    assert_eq!(untold(&control), [live]);
+    let mut states = Vec::new();
+    connections(control.store(), &mut |c| states.push(c.state)).unwrap();
+    assert_eq!(states, ["RESET"]);
+    assert_eq!(Sweep::default().run(control.store_mut(), &mut || ()).unwrap().gone, 0);
+    change(&mut control, &[&format!("-a {server} -m")]);
+    connected(control.store_mut(), 4002, 6, 1, 0, 5);
+    assert_eq!(resets.mark(control.store_mut(), &mut || ()).unwrap(), 0);
+    assert_eq!(untold(&control), [live]);
+    assert_eq!(resets.end(control.store_mut(), &mut || ()).unwrap(), 1);
+    assert_eq!(Store::server(control.store(), index).unwrap().connections(), (0, 1));
+    // What nobody ended is swept at last.
+    change(&mut control, &[&format!("-d {server}")]);
+    control.allow_resets(&key, address, 80).unwrap();
+    settings_of(&mut control, |settings| settings.expire_nodest_conn = false);
+    resets.mark(control.store_mut(), &mut || ()).unwrap();
+    let tables = control.store_mut();
+    tables.now = tables.now.wrapping_add(121 * 250);
+    assert_eq!(Sweep::default().run(tables, &mut || ()).unwrap().gone, 1);
+}
+
 /// The candidates of `drop_entry` (ipvs-semantics §3.7), one in 32 of them each second.
 #[test]
 fn drop_entry_drops_what_looks_like_a_flood() {

@@ -4,12 +4,13 @@ use std::{
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, ProgramArray},
-    programs::{Program, SchedClassifier, Xdp},
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 
 use super::{
@@ -117,6 +118,8 @@ pub struct Kernel {
     notes: Vec<String>,
     /// Why lost frames cannot be counted.
     pub(super) uncounted: Option<Error>,
+    /// Whose turn it is with `CANDIDATES`.
+    pub(super) turn: Arc<Mutex<()>>,
 }
 
 /// Pins the program that only passes, for the other end of a veth link: its driver takes
@@ -131,7 +134,7 @@ pub fn pin_pass(pin: &Path) -> Result<(), Error> {
         .ok_or_else(|| Error::Program { program: PASS.to_owned(), kind: "XDP" })?
         .try_into()
         .map_err(|_| Error::Program { program: PASS.to_owned(), kind: "XDP" })?;
-    program.load().map_err(|e| Error::load(PASS, e))?;
+    uninterrupted(|| program.load()).map_err(|e| Error::load(PASS, e))?;
     program.pin(pin).map_err(|e| Error::path(pin, std::io::Error::other(e)))
 }
 
@@ -183,7 +186,8 @@ impl Kernel {
             }
             (Err(error), _) => return Err(error),
         };
-        let kernel = Self { ebpf, instance: options.instance.cloned(), took_over, notes, uncounted };
+        let kernel =
+            Self { ebpf, instance: options.instance.cloned(), took_over, notes, uncounted, turn: Arc::default() };
         // Last: a version there says that all maps are.
         Layout::of(kernel.map_fd(LAYOUT_MAP)?)?.write(options.layout)?;
         for note in &kernel.notes {
@@ -197,9 +201,9 @@ impl Kernel {
         for (name, program) in ebpf.programs_mut() {
             let what = || format!("program {name}");
             match program {
-                Program::Xdp(xdp) => xdp.load().map_err(|e| Error::load(what(), e))?,
-                Program::SchedClassifier(tc) => tc.load().map_err(|e| Error::load(what(), e))?,
-                Program::RawTracePoint(trace) => trace.load().map_err(|e| Error::load(what(), e))?,
+                Program::Xdp(xdp) => uninterrupted(|| xdp.load()).map_err(|e| Error::load(what(), e))?,
+                Program::SchedClassifier(tc) => uninterrupted(|| tc.load()).map_err(|e| Error::load(what(), e))?,
+                Program::RawTracePoint(trace) => uninterrupted(|| trace.load()).map_err(|e| Error::load(what(), e))?,
                 _ => return Err(Error::Program { program: name.to_owned(), kind: "XDP or tc" }),
             }
         }
@@ -268,6 +272,14 @@ impl Kernel {
     }
 }
 
+/// A signal to this thread, a stop among them, makes the kernel give up a verification with EAGAIN: it is begun anew, as
+/// often as a host that is stopped again and again may ask for.
+fn uninterrupted(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    const TIMES: usize = 200;
+    let interrupted = |result: &Result<(), ProgramError>| matches!(result, Err(ProgramError::LoadError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EAGAIN));
+    (1..TIMES).map(|_| load()).find(|result| !interrupted(result)).unwrap_or_else(load)
+}
+
 /// The maps that are pinned: all but the compiler's own (constants, which belong to the
 /// code that was loaded with them).
 fn tables(object: &aya_obj::Object) -> impl Iterator<Item = &str> {
@@ -302,9 +314,9 @@ fn verify_object(object: &[u8], whose: &str) -> Result<Vec<Verified>, Error> {
     let mut all = Vec::new();
     for (name, program) in ebpf.programs_mut() {
         let loaded = match program {
-            Program::Xdp(xdp) => xdp.load(),
-            Program::SchedClassifier(tc) => tc.load(),
-            Program::RawTracePoint(trace) => trace.load(),
+            Program::Xdp(xdp) => uninterrupted(|| xdp.load()),
+            Program::SchedClassifier(tc) => uninterrupted(|| tc.load()),
+            Program::RawTracePoint(trace) => uninterrupted(|| trace.load()),
             _ => continue,
         };
         let count = loaded.and_then(|()| program.info()).map(|info| info.verified_instruction_count());

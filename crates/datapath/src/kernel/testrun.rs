@@ -4,6 +4,7 @@
 //! The interface of a run must exist in the network namespace of the calling thread.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::{TestRun as _, TestRunOptions, programs::Program};
 
@@ -131,9 +132,14 @@ fn get(bytes: &[u8], at: usize) -> u32 {
 pub struct Step {
     fd: OwnedFd,
     name: &'static str,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Step {
+    /// To be held from the first write into its table to the last look: all threads share it.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
     /// Runs it on the first `count` entries of `CANDIDATES`, or `LESSONS`.
     pub fn run(&self, count: u32) -> Result<(), Error> {
         let mut frame = [0; 64];
@@ -154,7 +160,7 @@ impl Kernel {
         let fd = program.fd().map_err(|e| Error::load(format!("the descriptor of {name}"), e))?;
         let fd = fd.as_fd().try_clone_to_owned();
         let fd = fd.map_err(|e| Error::system(format!("duplicating the descriptor of {name}"), e))?;
-        Ok(Step { fd, name })
+        Ok(Step { fd, name, turn: self.turn.clone() })
     }
 
     /// Runs the XDP program on a frame that arrives by an interface.

@@ -8,6 +8,7 @@ use crate::ftp;
 use crate::open::{self, Bound, Wish};
 use crate::persist::{self, Whose};
 use crate::records::{Conn, Lesson, Tuple, conn_flag, lesson};
+use crate::reset;
 use crate::tables::{Insert, Tables};
 
 /// Where entries are put together. Not on the stack, and not where packets do it, which may come
@@ -73,6 +74,10 @@ fn update<F: Family, T: Tables>(
     held: &Held<'_, F::Addr>,
     template: bool,
 ) -> u32 {
+    // What is being reset here goes, whatever others know of it.
+    if !template && reset::is_marked(key.proto(), held.word) {
+        return lesson::CHANGED;
+    }
     let now = t.now();
     if template {
         held.timeout.store(lesson.timeout);

@@ -210,6 +210,7 @@ pub fn controller_packets(controller: Controller, counted: u32, settings: &Setti
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

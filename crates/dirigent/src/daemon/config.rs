@@ -100,7 +100,12 @@ fn alone(model: &Model) -> Vec<Problem> {
     let failover = model.failover();
     let remedy = "remove it, or let keepalived do this virtual router";
     let problem = |(place, what)| Problem::new(place, what, remedy);
-    super::failover::undone(failover).into_iter().map(problem).collect()
+    let mut all: Vec<_> = super::failover::undone(failover).into_iter().map(problem).collect();
+    if failover.sync.as_ref().is_some_and(|sync| sync.backup_only) {
+        let what = "a backup forwards what reaches it all the same: `backup_only` is not done by this version";
+        all.push(Problem::new("sync.backup_only", what, "remove it"));
+    }
+    all
 }
 
 /// What is wrong with the rules that lead to a device for marks, once it is there.

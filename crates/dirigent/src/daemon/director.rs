@@ -12,11 +12,12 @@ pub use probed::{ClientsPath, Leave};
 
 use super::config;
 use super::events::Events;
-use super::failover::Failover;
+use super::failover::{Failover, Tracked};
 use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
 use super::rates::{Rates, Watch};
+use super::resets::Resetter;
 use super::size::Size;
 use super::sync::Sync;
 use super::tables::{Counted, Sweeper, Tables};
@@ -32,12 +33,17 @@ use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_net::mark_device::{self, MarkDevice};
+use dirigent_net::probe::Room;
 use dirigent_net::{Change, HopKeeper, Update};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The MTU of a device beside none other.
 const ETHERNET_MTU: u32 = 1500;
+
+/// Servers that one line of the log names.
+const NAMED: usize = 5;
 
 /// A director with its daemon.
 pub struct Director {
@@ -64,6 +70,8 @@ pub struct Director {
     kernel: Kernel,
     tables: Tables,
     sweeper: Option<Sweeper>,
+    /// Started by the first service whose live connections are reset.
+    resetter: Option<Resetter>,
     rates: Rates,
     watch: Option<Watch>,
     events: Events,
@@ -83,7 +91,7 @@ pub struct Director {
 
 impl Director {
     /// Loads or takes over, writes the tables, and only then attaches: the first packet finds everything in place.
-    pub async fn start(path: Option<&Path>, named: Option<String>, file: Model) -> Result<Self> {
+    pub async fn start(path: Option<&Path>, named: Option<String>, file: Model, room: Option<Room>) -> Result<Self> {
         let settings = file.settings();
         let instance = Instance::new(&settings.instance)?;
         let events = Events::default();
@@ -133,6 +141,7 @@ impl Director {
             sync,
             counted,
             sweeper: None,
+            resetter: None,
             rates: Rates::default(),
             watch: None,
             events,
@@ -140,7 +149,7 @@ impl Director {
             instance,
             kernel,
             interfaces: Interfaces::default(),
-            probed: Probed::default(),
+            probed: Probed::with(room),
             since: Instant::now(),
             problem: None,
             refused: Vec::new(),
@@ -168,6 +177,7 @@ impl Director {
             let now = snapshot(self.network.watcher())?;
             self.interfaces.take_over(&mut self.kernel, &self.instance, &self.model, &now)?;
         }
+        self.failover.tell_packet_path(KernelStore::new(&self.kernel)?);
         self.follow_network(false)?;
         self.probe(&self.model.clone())?;
         // Last: without the programs the host itself would answer its packets.
@@ -176,7 +186,7 @@ impl Director {
         self.health.enforce(&self.model, layered, &self.events);
         self.failover.follow(self.model.failover())?;
         self.follow_sync()?;
-        self.tell_quorums();
+        self.tell_tracked();
         self.failover.ready()?;
         let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?, self.counted.clone());
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
@@ -233,8 +243,40 @@ impl Director {
         if let Err(failure) = self.tables.apply(&plan) {
             tracing::error!("servers' health is not in force yet: {failure}");
             self.health.again(services.iter().map(|service| service.key));
+        } else {
+            self.reset_connections();
         }
-        self.tell_quorums();
+        self.tell_tracked();
+    }
+
+    /// Of servers that failed, where their services say so. To be called when they get no new ones.
+    fn reset_connections(&mut self) {
+        let failed = self.health.failed();
+        if failed.is_empty() {
+            return;
+        }
+        let names = failed.iter().map(|(key, address, port)| format!("{} of {key}", SocketAddr::new(*address, *port)));
+        let names = names.take(NAMED).collect::<Vec<_>>().join(", ");
+        let names = match failed.len().checked_sub(NAMED) {
+            None | Some(0) => names,
+            Some(more) => format!("{names} and {}", count(more, "more server")),
+        };
+        let mut begin = || -> Result<()> {
+            let mut servers = Vec::new();
+            for server in &failed {
+                servers.extend(self.tables.allow_resets(server)?);
+            }
+            let resetter = match self.resetter.take() {
+                Some(resetter) => resetter,
+                None => Resetter::start(KernelStore::new(&self.kernel)?)?,
+            };
+            self.resetter.insert(resetter).reset(names.clone(), servers);
+            Ok(())
+        };
+        match begin() {
+            Ok(()) => tracing::info!("the connections of {names} are reset"),
+            Err(failure) => tracing::error!("the connections of {names} are not reset: {failure}"),
+        }
     }
 
     /// Zeroes all counters, or those of the service of this name and its servers.
@@ -260,10 +302,25 @@ impl Director {
     /// What changed in the network is carried into the tables. What cannot be is told, and tried again with the next change.
     pub fn network_changed(&mut self, update: &Update) {
         let outcome = self.carry(update);
+        self.network_followed(outcome);
+    }
+
+    /// It is time for [`Self::leaves_at`].
+    pub fn leave(&mut self) {
+        let outcome = self.follow_network(false);
+        self.network_followed(outcome);
+    }
+
+    fn network_followed(&mut self, outcome: Result<()>) {
         self.problem = outcome.err().map(|failure| {
             tracing::error!("following a change of the network: {failure}");
             Problem::new("network", failure.to_string(), "it is tried again with the next change")
         });
+    }
+
+    /// When virtual addresses that were given up are not this host's any more, for the packet path either.
+    pub fn leaves_at(&self) -> Option<Instant> {
+        self.failover.deadline()
     }
 
     fn carry(&mut self, update: &Update) -> Result<()> {
@@ -289,8 +346,9 @@ impl Director {
     fn follow_network(&mut self, strictly: bool) -> Result<()> {
         self.hold_mark_device()?;
         let snapshot = snapshot(self.network.watcher())?;
-        let local = network::local(&snapshot, &config::virtual_addresses(&self.model));
+        let mut local = network::local(&snapshot, &config::virtual_addresses(&self.model));
         self.health.addresses(local.iter().copied().collect());
+        local.extend(self.failover.left(&local));
         self.tables.set_local(local)?;
         self.tables.set_local_nets(&snapshot.local_nets())?;
         let names = snapshot.links.values().map(|link| (link.name.clone(), link.index));
@@ -303,7 +361,12 @@ impl Director {
         self.interfaces.follow(&mut self.kernel, &self.instance, &self.model, &snapshot, strictly)?;
         let xdp = with_xdp(&self.instance)?;
         let own = self.interfaces.own(marked.as_deref());
-        self.tables.set_links(network::links(&self.interfaces.indexes(), &xdp, own, &snapshot))?;
+        let links = network::links(&self.interfaces.indexes(), &xdp, own, &snapshot);
+        let name = |index: &u32| snapshot.links.get(index).map(|link| link.name.clone());
+        let taken = links.iter().filter_map(|(index, facts)| Some((name(index)?, facts.virtual_macs.clone())));
+        let taken = taken.collect();
+        self.tables.set_links(links)?;
+        self.failover.taken(taken);
         self.settle_sources()?;
         self.show_ways(&self.model);
         if strictly { self.release_mark_device() } else { Ok(()) }
@@ -394,8 +457,8 @@ impl Director {
         self.sync.follow(sync, &self.kernel)
     }
 
-    /// Virtual routers hear which of the services that they track have their quorum.
-    fn tell_quorums(&mut self) {
+    /// Virtual routers hear what is known of services and sessions of BFD that they track.
+    fn tell_tracked(&mut self) {
         let failover = self.model.failover();
         let tracks = failover.routers.iter().map(|r| &r.track).chain(failover.groups.iter().map(|g| &g.track));
         let up = |name: &String| {
@@ -403,8 +466,8 @@ impl Director {
             key.and_then(|key| self.model.service(&key)).is_some_and(|service| self.health.has_quorum(service))
         };
         let names = tracks.flat_map(|track| &track.services).map(|tracked| tracked.name.clone());
-        let up = names.filter(up).collect();
-        self.failover.services(up);
+        let (services, sessions) = (names.filter(up).collect(), self.health.sessions(failover));
+        self.failover.tracked(Tracked { services, sessions });
     }
 
     /// The virtual routers.

@@ -1,10 +1,13 @@
 //! Virtual routers, as the director has them. They run on a thread of their own ([`runner`]), beside which a process stands
 //! guard over their addresses ([`guard`]).
 
+mod fifos;
 pub mod guard;
 mod hands;
 mod kept;
+mod locals;
 mod machine;
+mod programs;
 mod runner;
 mod tracking;
 mod view;
@@ -16,14 +19,42 @@ use super::health::scripts::Scripts;
 use crate::failure::{Failure, Result};
 use dirigent_api::{Problem, Rehearsal, VirtualRouter};
 use dirigent_config::failover::Failover as Config;
+use dirigent_datapath::control::KernelStore;
 use dirigent_failover::WhatIf;
+use dirigent_net::Mac;
 use kept::Kept;
+use locals::{Left, Locals};
 use runner::{Order, Runner};
-use std::collections::HashSet;
-use std::sync::mpsc as answers;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, mpsc as answers};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use view::View;
+
+/// Which virtual MACs the packet path takes on which interface. Before it does, the host's own programs would answer with
+/// resets what is for services, so that addresses are put on after that.
+#[derive(Clone, Debug, Default)]
+pub struct Taken(Arc<Mutex<BTreeMap<String, BTreeSet<Mac>>>>);
+
+impl Taken {
+    /// Of all interfaces that the packet path is on.
+    fn set(&self, all: BTreeMap<String, BTreeSet<Mac>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    }
+
+    /// Whether what is for that MAC is taken, or is for nobody to take.
+    fn has(&self, interface: &str, mac: &Mac) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(interface).is_none_or(|macs| macs.contains(mac))
+    }
+}
+
+/// What virtual routers and the packet path know of each other.
+#[derive(Clone, Default)]
+pub struct PacketPath {
+    taken: Taken,
+    locals: Locals,
+}
 
 /// How long the thread may take to answer; it never waits for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,11 +64,22 @@ pub struct Failover {
     instance: String,
     events: Events,
     view: View,
+    path: PacketPath,
     /// The thread; none as long as there is nothing to do.
     orders: Option<mpsc::UnboundedSender<Order>>,
     config: Config,
     ready: bool,
-    services: Option<HashSet<String>>,
+    tracked: Option<Tracked>,
+    left: Left,
+}
+
+/// What is known elsewhere of what virtual routers track.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tracked {
+    /// The services that have their quorum; others have none.
+    pub services: HashSet<String>,
+    /// Whether sessions of BFD are up, as far as that is known.
+    pub sessions: HashMap<String, bool>,
 }
 
 impl Failover {
@@ -47,10 +89,12 @@ impl Failover {
             instance: instance.to_owned(),
             events,
             view: View::default(),
+            path: PacketPath::default(),
             orders: None,
             config: Config::default(),
             ready: false,
-            services: None,
+            tracked: None,
+            left: Left::default(),
         }
     }
 
@@ -58,7 +102,7 @@ impl Failover {
     /// masters.
     pub fn follow(&mut self, config: &Config) -> Result<()> {
         if self.orders.is_none() {
-            if config.routers.is_empty() {
+            if config.routers.is_empty() && config.fifos.is_empty() {
                 return Ok(());
             }
             self.start()?;
@@ -68,6 +112,21 @@ impl Failover {
         self.config = config.clone();
         self.order(Order::Follow(Box::new(config.clone())));
         Ok(())
+    }
+
+    /// Which addresses are this host's for the packet path though the kernel, whose are `held`, says otherwise.
+    pub fn left(&mut self, held: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+        self.left.look(&self.config, held, Instant::now())
+    }
+
+    /// When to look at that again.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.left.deadline()
+    }
+
+    /// The packet path's table, which learns of addresses before they are put on.
+    pub fn tell_packet_path(&self, store: KernelStore) {
+        self.path.locals.open(store);
     }
 
     /// The director forwards from now on.
@@ -88,11 +147,12 @@ impl Failover {
         let scripts = Scripts::start()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
         let (orders, ordered) = mpsc::unbounded_channel();
-        let (instance, events, view) = (self.instance.clone(), self.events.clone(), self.view.clone());
+        let (instance, events) = (self.instance.clone(), self.events.clone());
+        let (view, path) = (self.view.clone(), self.path.clone());
         let (began, begun) = answers::channel();
         let work = move || {
             runtime.block_on(async move {
-                match Runner::new(&instance, scripts, events, view) {
+                match Runner::new(&instance, scripts, events, view, path) {
                     Ok(runner) => {
                         // Who asked waits for it.
                         let _ = began.send(Ok(()));
@@ -110,8 +170,8 @@ impl Failover {
         if self.ready {
             self.order(Order::Ready);
         }
-        if let Some(services) = self.services.clone() {
-            self.order(Order::Services(services));
+        if let Some(tracked) = self.tracked.clone() {
+            self.order(Order::Tracked(tracked));
         }
         Ok(())
     }
@@ -123,12 +183,17 @@ impl Failover {
         }
     }
 
-    /// Services that have their quorum, of those that are tracked.
-    pub fn services(&mut self, up: HashSet<String>) {
-        if self.services.as_ref() != Some(&up) {
-            self.services = Some(up.clone());
-            self.order(Order::Services(up));
+    /// What is known of services and sessions that are tracked.
+    pub fn tracked(&mut self, tracked: Tracked) {
+        if self.tracked.as_ref() != Some(&tracked) {
+            self.tracked = Some(tracked.clone());
+            self.order(Order::Tracked(tracked));
         }
+    }
+
+    /// The packet path takes these virtual MACs, by interface that it is on.
+    pub fn taken(&self, all: BTreeMap<String, BTreeSet<Mac>>) {
+        self.path.taken.set(all);
     }
 
     /// That the thread has ended, which only a fault of ours does.

@@ -19,7 +19,8 @@ use super::events::Events;
 use crate::failure::Result;
 use checker::{Checker, JobId, Order};
 use dirigent_api::Event;
-use dirigent_config::health::Script;
+use dirigent_config::failover::{BfdSession, Failover};
+use dirigent_config::health::{OnFailureConnections, Script};
 use dirigent_config::layers::health::{Memory, in_force, matters};
 use dirigent_config::{Model, Server, Service, ServiceKey};
 use dirigent_datapath::kernel::Instance;
@@ -68,6 +69,8 @@ pub struct Health {
     memories: BTreeMap<ServiceKey, Memory>,
     /// Services whose servers' health the tables do not show yet.
     unsettled: BTreeSet<ServiceKey>,
+    /// Servers that have failed and whose connections are to be reset.
+    failed: Vec<(ServiceKey, IpAddr, u16)>,
     view: View,
     kept: Kept,
     /// When it was last written, how long that took, and whether it is out of date.
@@ -91,6 +94,7 @@ impl Health {
             next: 0,
             memories: BTreeMap::new(),
             unsettled: BTreeSet::new(),
+            failed: Vec::new(),
             view: View::default(),
             kept,
             written: None,
@@ -199,7 +203,9 @@ impl Health {
                 }
             }
         }
-        let gone: Vec<_> = self.known.iter().filter(|(_, k)| k.services.is_empty()).map(|(id, _)| *id).collect();
+        let sessions: Vec<JobId> = configured.failover().bfd.iter().map(|session| self.track(session)).collect();
+        let unused = |(id, k): &(&JobId, &Known)| k.services.is_empty() && !sessions.contains(id);
+        let gone: Vec<_> = self.known.iter().filter(unused).map(|(id, _)| *id).collect();
         for id in gone {
             if let Some(known) = self.known.remove(&id) {
                 self.ids.remove(&known.job);
@@ -222,6 +228,31 @@ impl Health {
                 self.quorum(service, edge, events);
             }
         }
+    }
+
+    /// A session that virtual routers look at; a service's check of the same neighbour is the same session.
+    fn track(&mut self, session: &BfdSession) -> JobId {
+        let job = Job::of_session(session);
+        let id = match self.ids.get(&job) {
+            Some(id) => *id,
+            None => self.remember(Arc::new(job), Finding { why: None, weight: Weight::Keep }, false),
+        };
+        if let Some(known) = self.known.get_mut(&id)
+            && !std::mem::replace(&mut known.begun, true)
+        {
+            let was = known.sure.then(|| told(&known.finding));
+            self.checker.order(Order::Begin(id, known.job.clone(), was));
+        }
+        id
+    }
+
+    /// Whether these sessions are up, as far as it is known.
+    pub fn sessions(&self, failover: &Failover) -> HashMap<String, bool> {
+        let of = |session: &BfdSession| {
+            let known = self.of(&Job::of_session(session)).filter(|known| known.sure)?;
+            Some((session.name.clone(), known.finding.why.is_none()))
+        };
+        failover.bfd.iter().filter_map(of).collect()
     }
 
     /// Takes news in; they come into force by [`Self::unsettled`].
@@ -258,6 +289,11 @@ impl Health {
     /// Whether a service has its quorum; without checks it has.
     pub fn has_quorum(&self, service: &Service) -> bool {
         !matters(service) || self.memories.get(&service.key).cloned().unwrap_or_default().is_up()
+    }
+
+    /// Those that failed since this was asked last, and whose services have live connections reset.
+    pub fn failed(&mut self) -> Vec<(ServiceKey, IpAddr, u16)> {
+        std::mem::take(&mut self.failed)
     }
 
     /// Whether something waits to be put into force.
@@ -300,6 +336,9 @@ impl Health {
                 .map(|(at, why)| format!("{}: {why}", jobs.get(*at).map_or_else(String::new, Job::name)));
             // What is found at the start is no change.
             let Some((was_up, was_sure)) = self.view.put(service.key, server, why.clone(), sure) else { continue };
+            if was_up && why.is_some() && service.health.on_failure_connections == OnFailureConnections::Reset {
+                self.failed.push((service.key, server.address, server.port));
+            }
             match &why {
                 Some(why) if !was_up && !was_sure && sure => {
                     tracing::warn!("server {} of {} is down: {why}", server.name(), service.key);

@@ -12,6 +12,7 @@ mod manager;
 mod naming;
 mod network;
 pub mod rates;
+mod resets;
 mod server;
 pub mod size;
 mod sync;
@@ -27,13 +28,14 @@ use director::{Asked, Director};
 pub use director::{ClientsPath, Leave};
 use dirigent_api::{Changed, Event, Guard};
 use dirigent_datapath::kernel::{self, Instance};
-use dirigent_net::{Watcher, mark_device, probe};
+use dirigent_net::probe::{self, Room};
+use dirigent_net::{Watcher, mark_device};
 pub use interfaces::in_use;
 pub use server::openapi;
 use server::{Ask, Change, Listeners, Operators, Served, Tls};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -48,7 +50,13 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const TOLD: usize = 100;
 
 /// Runs the daemon until it is told to end.
-pub async fn run(file: Option<&Path>, instance: Option<String>, socket: Option<PathBuf>) -> Result<()> {
+/// `room`: for health checks along the clients' path, if it cannot be made later.
+pub async fn run(
+    file: Option<&Path>,
+    instance: Option<String>,
+    socket: Option<PathBuf>,
+    room: Option<Room>,
+) -> Result<()> {
     let mut signals = Signals::new()?;
     let model = config::layer(file, instance.clone())?;
     let name = model.settings().instance.clone();
@@ -67,7 +75,8 @@ pub async fn run(file: Option<&Path>, instance: Option<String>, socket: Option<P
     let end = match remote(tls).await {
         Ok(remote) => {
             let listeners = Listeners { socket: local, remote };
-            direct(Director::start(file, instance, model).await, listeners, operators, &socket, &mut signals).await
+            direct(Director::start(file, instance, model, room).await, listeners, operators, &socket, &mut signals)
+                .await
         }
         Err(failure) => Err(failure),
     };
@@ -146,6 +155,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
     let watchdog = manager::watchdog();
     let mut alive = tokio::time::interval(watchdog.unwrap_or(TIDY));
     loop {
+        let leaves_at = director.leaves_at();
         tokio::select! {
             update = director.network.update() => match update {
                 Ok(update) => director.network_changed(&update),
@@ -159,6 +169,9 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
                 }
             }
             _ = tidy.tick() => director.tidy(),
+            () = tokio::time::sleep_until(leaves_at.unwrap_or_else(Instant::now).into()), if leaves_at.is_some() => {
+                director.leave();
+            }
             _ = announce.tick() => director.announce(),
             _ = alive.tick(), if watchdog.is_some() => manager::alive(),
             _ = signals.hangup.recv() => {

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An interface as the packet path knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkFacts {
     /// Its hardware address.
     pub mac: Mac,
+    /// Those of virtual routers' devices on it that are up: what is for them is for this host.
+    pub virtual_macs: BTreeSet<Mac>,
     /// The address that errors are sent from.
     pub v4: Option<Ipv4Addr>,
     /// The same for IPv6.
@@ -55,7 +57,9 @@ pub fn links(used: &BTreeSet<u32>, xdp: &BTreeSet<u32>, own: Own<'_>, snapshot: 
         let v4 = of(false).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
         let v6 = of(true).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
         let (marked, probes) = (name == own.marked, name == own.probes);
-        LinkFacts { mac: mac.unwrap_or_default(), v4, v6, xdp: xdp.contains(&index), marked, probes }
+        let on_it = snapshot.links.values().filter(|l| l.up && l.lower == Some(index) && l.is_virtual_router());
+        let virtual_macs = on_it.filter_map(|link| link.mac).collect();
+        LinkFacts { mac: mac.unwrap_or_default(), virtual_macs, v4, v6, xdp: xdp.contains(&index), marked, probes }
     };
     used.map(|link| (link.index, facts(link))).collect()
 }

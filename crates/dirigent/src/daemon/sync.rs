@@ -79,9 +79,7 @@ impl Sync {
 
     /// What is wrong with it.
     pub fn problem(&self) -> Option<Problem> {
-        if self.config.is_none() {
-            return None;
-        }
+        self.config.as_ref()?;
         if self.orders.as_ref().is_some_and(mpsc::UnboundedSender::is_closed) {
             let what = "connections are not synchronised any more";
             return Some(Problem::new("sync", what, "restart the daemon, and report its log please"));

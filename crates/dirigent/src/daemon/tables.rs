@@ -9,7 +9,7 @@ use dirigent_datapath::control::words;
 use dirigent_datapath::control::{Aim, Census, Control, KernelStore, PAUSE, Store, Sweep, Target};
 use dirigent_datapath::kernel::Kernel;
 use dirigent_datapath::memory::LocalNet;
-use dirigent_director::records::{LINKS, Link, NextHop, hop, link_flag, tunnel};
+use dirigent_director::records::{LINKS, Link, NextHop, hop, link_flag, tunnel, virtual_mac};
 use dirigent_director::shared::S32;
 use dirigent_net::NextHopState;
 use dirigent_wire::{Addr4, Addr6, Mac};
@@ -39,8 +39,7 @@ impl Tables {
         tables.local = tables.control.store().locals()?.into_iter().collect();
         // Of an earlier daemon: unused until they are found in use again.
         for index in 1..LINKS {
-            let unused = LinkFacts { mac: [0; 6], v4: None, v6: None, xdp: false, marked: false, probes: false };
-            tables.links.insert(index, unused);
+            tables.links.insert(index, LinkFacts::default());
         }
         Ok(tables)
     }
@@ -53,6 +52,11 @@ impl Tables {
     /// Does a Plan; after a failure the tables are as before.
     pub fn apply(&mut self, plan: &Plan) -> Result<()> {
         Ok(self.control.apply(plan)?)
+    }
+
+    /// The connections of a server that failed may be reset: gives its index.
+    pub fn allow_resets(&mut self, (key, address, port): &(ServiceKey, IpAddr, u16)) -> Result<Option<u32>> {
+        Ok(self.control.allow_resets(key, *address, *port)?)
     }
 
     /// How frames reach a server.
@@ -166,7 +170,13 @@ fn record(facts: &LinkFacts) -> Link {
     let bit = |set, bit| if set { bit } else { 0 };
     let flags =
         bit(facts.xdp, link_flag::XDP) | bit(facts.marked, link_flag::MARKED) | bit(facts.probes, link_flag::PROBE);
-    Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, flags }
+    let mut link = Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, flags, ..Link::default() };
+    for (word, bit) in facts.virtual_macs.iter().filter_map(|mac| virtual_mac(Mac::new(*mac))) {
+        if let Some(word) = link.virtual_macs.get_mut(word) {
+            *word |= bit;
+        }
+    }
+    link
 }
 
 /// How many connections there are, as of the last sweep.

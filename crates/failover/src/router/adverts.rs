@@ -79,6 +79,9 @@ impl Router {
         if source == p.source {
             return Err(Discard::OwnAddress);
         }
+        if p.owner_ignore_adverts && p.priority == OWNER {
+            return Err(Discard::Owner);
+        }
         if p.check_unicast_src
             && !p.unicast_peers.is_empty()
             && !p.unicast_peers.iter().any(|peer| peer.address == source)

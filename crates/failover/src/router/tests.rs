@@ -53,6 +53,7 @@ fn parameters_of(line: &str) -> Parameters {
             "lower_prio_no_advert" => p.lower_prio_no_advert = true,
             "no_higher_prio_send_advert" => p.higher_prio_send_advert = false,
             "strict" => p.strict_mode = true,
+            "owner_ignore_adverts" => p.owner_ignore_adverts = true,
             "skip_check_adv_addr" => p.skip_check_adv_addr = true,
             "peer" => {
                 p.unicast_peers.push(crate::UnicastPeer::new(value.parse().unwrap()));
@@ -67,7 +68,7 @@ fn parameters_of(line: &str) -> Parameters {
 
 /// Runs the lines of a script. Events:
 ///
-/// `start`, `resume LAST-ADVERT`, `stop`, `fault`, `ok`, `prio P`, `hand over`, `hand back`, `arp`, `poll`,
+/// `start`, `resume LAST-ADVERT`, `stop`, `fault`, `ok`, `prio P`, `hand over`, `hand back`, `arp MAC`, `poll`,
 /// `hear SOURCE PRIORITY [INTERVAL-CS] [other]` (`other`: with another list of addresses), and
 /// `until`, which asks for the guard's time.
 fn run(parameters: Parameters, script: &str) -> String {
@@ -131,9 +132,9 @@ fn feed(router: &mut Router, line: &str, out: &mut Vec<Action>) {
         ["prio", priority] => Event::Priority(priority.parse().unwrap()),
         ["hand", "over"] => Event::HandOver,
         ["hand", "back"] => Event::HandBack,
-        ["arp"] => Event::ForeignAnnouncement {
+        ["arp", last] => Event::ForeignAnnouncement {
             address: [192, 0, 2, 100].into(),
-            mac: dirigent_wire::Mac::new([2, 0, 0, 0, 0, 9]),
+            mac: Mac::new([2, 0, 0, 0, 0, last.parse().unwrap()]),
         },
         ["hear", source, priority, rest @ ..] => {
             let mut advert = router.advert(priority.parse().unwrap());
@@ -214,6 +215,7 @@ scripts!(
     version_2_keeps_its_interval,
     version_3_learns_the_interval,
     owner_begins_as_master,
+    an_owner_that_ignores_others,
     a_better_master_is_given_way,
     no_last_word,
     a_second_master,

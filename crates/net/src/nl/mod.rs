@@ -7,7 +7,7 @@
 pub(crate) mod codec;
 mod ops;
 
-pub use ops::{RouteSpec, VethEnd};
+pub use ops::{AddressOptions, RouteSpec, VethEnd};
 pub(crate) use ops::{family_of, link_header};
 
 use crate::error::{Error, Result, libc};

@@ -4,7 +4,8 @@ use super::codec::{Message, read_u32};
 use super::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, Netlink, absent};
 use crate::error::{Error, Result, libc};
 use crate::links::{Mac, mac_text};
-use std::net::IpAddr;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 const IFLA_ADDRESS: u16 = 1;
@@ -18,8 +19,18 @@ const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
+const IFA_BROADCAST: u16 = 4;
+const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
+const IFA_RT_PRIORITY: u16 = 9;
 const IFA_F_NODAD: u32 = 0x02;
+const FOR_EVER: u32 = u32::MAX;
+const IFLA_LINK: u16 = 5;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_GROUP: u16 = 27;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const MACVLAN_MODE_VEPA: u32 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -47,6 +58,26 @@ pub struct VethEnd<'a> {
     pub mtu: Option<u32>,
     /// The namespace it is born in; `None` is that of the socket.
     pub namespace: Option<BorrowedFd<'a>>,
+}
+
+/// What an address may have beside itself, as `ip address add` does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AddressOptions {
+    /// IPv4: its label.
+    pub label: Option<String>,
+    /// Its scope: 0 global, 253 link, 254 host.
+    pub scope: u8,
+    /// IPv4: the broadcast address.
+    pub broadcast: Option<Ipv4Addr>,
+    /// The other end, whose network the prefix is.
+    pub peer: Option<IpAddr>,
+    /// Seconds that it is preferred for; `None`: for ever. It is valid for ever.
+    pub preferred: Option<u32>,
+    /// Bits of IFA_FLAGS.
+    pub flags: u32,
+    /// Metric of the route to its network.
+    pub metric: Option<u32>,
 }
 
 /// A route to add or remove.
@@ -155,6 +186,23 @@ impl Netlink {
         self.ask(message, &|| format!("creating the bridge {name}"))
     }
 
+    /// Creates a device with a MAC of its own on another one. In the mode "vepa" it leaves to that what comes from its own
+    /// MAC, as another host's adverts do that has the same.
+    pub fn add_macvlan(&mut self, name: &str, on: u32, mac: Mac, alias: &str, group: u32) -> Result<()> {
+        let message = Message::new(libc::RTM_NEWLINK, ADD, &link_header(0, 0, 0))
+            .attr_str(IFLA_IFNAME, name)
+            .attr(IFLA_ADDRESS, &mac)
+            .attr_u32(IFLA_LINK, on)
+            .attr_u32(IFLA_GROUP, group)
+            .nest(IFLA_LINKINFO, &[], |info| {
+                info.attr_str(IFLA_INFO_KIND, "macvlan")
+                    .nest(IFLA_INFO_DATA, &[], |data| data.attr_u32(IFLA_MACVLAN_MODE, MACVLAN_MODE_VEPA))
+            });
+        self.ask(message, &|| format!("creating the device {name} with MAC {}", mac_text(mac)))?;
+        // Not taken with the creation.
+        self.set_link(name, |m| m.attr_str(IFLA_IFALIAS, alias), &|| format!("giving {name} an alias"))
+    }
+
     /// Deletes an interface; false when there is none of that name.
     pub fn delete_link(&mut self, name: &str) -> Result<bool> {
         let message = Message::new(libc::RTM_DELLINK, CHANGE, &link_header(0, 0, 0)).attr_str(IFLA_IFNAME, name);
@@ -214,8 +262,13 @@ impl Netlink {
 
     /// Adds an address, usable at once (no duplicate address detection). False when it was there already.
     pub fn add_address(&mut self, name: &str, ip: IpAddr, prefix: u8) -> Result<bool> {
+        self.add_address_with(name, ip, prefix, &AddressOptions::default())
+    }
+
+    /// The same with all that it may have.
+    pub fn add_address_with(&mut self, name: &str, ip: IpAddr, prefix: u8, options: &AddressOptions) -> Result<bool> {
         let place = || format!("adding {ip}/{prefix} to {name}");
-        let message = self.address(libc::RTM_NEWADDR, ADD, name, ip, prefix)?;
+        let message = self.address(libc::RTM_NEWADDR, ADD, name, ip, prefix, options)?;
         match self.ask(message, &place) {
             Err(error) if error.errno() == Some(libc::EEXIST) => Ok(false),
             other => other.map(|()| true),
@@ -224,22 +277,59 @@ impl Netlink {
 
     /// Removes an address. False when it was not there.
     pub fn delete_address(&mut self, name: &str, ip: IpAddr, prefix: u8) -> Result<bool> {
-        let message = self.address(libc::RTM_DELADDR, CHANGE, name, ip, prefix)?;
+        self.delete_address_with(name, ip, prefix, &AddressOptions::default())
+    }
+
+    /// The same of one that was added with these.
+    pub fn delete_address_with(
+        &mut self,
+        name: &str,
+        ip: IpAddr,
+        prefix: u8,
+        options: &AddressOptions,
+    ) -> Result<bool> {
+        // The kernel compares no more than the other end.
+        let options = AddressOptions { peer: options.peer, ..AddressOptions::default() };
+        let message = self.address(libc::RTM_DELADDR, CHANGE, name, ip, prefix, &options)?;
         let deleted = self.ask(message, &|| format!("removing {ip}/{prefix} from {name}"));
         Ok(absent(deleted)?.is_some())
     }
 
-    fn address(&mut self, kind: u16, flags: u16, name: &str, ip: IpAddr, prefix: u8) -> Result<Message> {
+    fn address(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        name: &str,
+        ip: IpAddr,
+        prefix: u8,
+        options: &AddressOptions,
+    ) -> Result<Message> {
         let index = self.index_of(name)?;
+        let AddressOptions { label, scope, broadcast, peer, preferred, flags: own, metric } = options;
         // struct ifaddrmsg: family, prefix length, flags, scope, index.
-        let mut header = [family_of(ip), prefix, 0, 0, 0, 0, 0, 0];
+        let mut header = [family_of(ip), prefix, 0, *scope, 0, 0, 0, 0];
         if let Some(field) = header.get_mut(4..) {
             field.copy_from_slice(&index.to_ne_bytes());
         }
-        Ok(Message::new(kind, flags, &header)
+        let mut message = Message::new(kind, flags, &header)
             .attr_ip(IFA_LOCAL, ip)
-            .attr_ip(IFA_ADDRESS, ip)
-            .attr_u32(IFA_FLAGS, IFA_F_NODAD))
+            .attr_ip(IFA_ADDRESS, peer.unwrap_or(ip))
+            .attr_u32(IFA_FLAGS, IFA_F_NODAD | own);
+        if let Some(label) = label {
+            message = message.attr_str(IFA_LABEL, label);
+        }
+        if let Some(broadcast) = broadcast {
+            message = message.attr_ip(IFA_BROADCAST, (*broadcast).into());
+        }
+        if let Some(preferred) = preferred {
+            // struct ifa_cacheinfo: preferred, valid, and two stamps of the kernel's.
+            let words = [*preferred, FOR_EVER, 0, 0].map(u32::to_ne_bytes);
+            message = message.attr(IFA_CACHEINFO, words.as_flattened());
+        }
+        if let Some(metric) = metric {
+            message = message.attr_u32(IFA_RT_PRIORITY, *metric);
+        }
+        Ok(message)
     }
 
     /// Adds a route. False when its table has one to the same destination with the same metric.

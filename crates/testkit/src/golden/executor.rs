@@ -46,6 +46,8 @@ pub trait Executor {
     fn change(&mut self, plan: &Plan) -> Result<(), String>;
     /// Has these servers probed, and these probes of them pinned, instead of those before; says of each whether it is.
     fn probe(&mut self, probes: &[(Flow, Target)]) -> Result<Vec<bool>, String>;
+    /// These servers failed, and their connections are reset: how many ended at once, and how many ends are to be told.
+    fn fail(&mut self, servers: &[(ServiceKey, IpAddr, u16)]) -> Result<(u64, u64), String>;
     /// A frame comes in. The verdict where it can be known.
     fn run(&mut self, side: Side, frame: &[u8]) -> Result<(Does, Option<Verdict>), String>;
     /// Time passes without a packet, and the sweep comes by: (gone, still alive).

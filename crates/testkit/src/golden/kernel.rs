@@ -2,6 +2,7 @@
 //! and helpers as in service, nothing sent. The bed is a network namespace of a thread of
 //! its own, which goes away with it.
 
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -378,6 +379,10 @@ impl Executor for InKernel {
             let Running { programs: Programs { bed, .. }, control, .. } = world.running()?;
             tables::probe(control, bed, &probes)
         })
+    }
+    fn fail(&mut self, servers: &[(ServiceKey, IpAddr, u16)]) -> Result<(u64, u64), String> {
+        let servers = servers.to_vec();
+        self.ask(move |world| tables::fail(&mut world.running()?.control, &servers))
     }
     fn sweep_after(&mut self, seconds: u32) -> Result<(u64, u64), String> {
         self.ask(move |world| tables::sweep_after(&mut world.running()?.control, seconds))

@@ -109,6 +109,9 @@ impl Executor for Memory {
         let (bed, control) = self.running()?;
         tables::probe(control, bed, probes)
     }
+    fn fail(&mut self, servers: &[(ServiceKey, IpAddr, u16)]) -> Result<(u64, u64), String> {
+        tables::fail(self.running()?.1, servers)
+    }
     fn sweep_after(&mut self, seconds: u32) -> Result<(u64, u64), String> {
         tables::sweep_after(self.running()?.1, seconds)
     }

@@ -8,7 +8,7 @@ use dirigent_api::{Stats, Timeouts};
 use dirigent_config::{Model, Op, Plan, ServiceKey};
 use dirigent_datapath::control::report::{Growth, Report};
 use dirigent_datapath::control::tally::{self, Tally};
-use dirigent_datapath::control::{Connection, Control, Error, Flow, Store, Sweep, Target, connections};
+use dirigent_datapath::control::{Connection, Control, Error, Flow, Resets, Store, Sweep, Target, connections};
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{NextHop, Server, Service, server_flag};
 use dirigent_director::schedule;
@@ -98,6 +98,20 @@ pub fn probe<S: Store>(control: &mut Control<S>, bed: &Bed, probes: &[(Flow, Tar
         }
     };
     probes.iter().map(&mut pin).collect()
+}
+
+/// Has these servers' connections reset: (ended at once, ends that are to be told).
+pub fn fail<S: Store>(control: &mut Control<S>, servers: &[(ServiceKey, IpAddr, u16)]) -> Result<(u64, u64), String> {
+    let indexes = servers.iter().map(|(key, address, port)| control.allow_resets(key, *address, *port));
+    let indexes = indexes.collect::<Result<Vec<_>, _>>().map_err(text)?;
+    let resets = Resets::of(indexes.into_iter().flatten());
+    let (mut ended, mut untold) = (0, 0);
+    // A template goes after the last connection that it controls.
+    for _ in 0..2 {
+        ended += resets.mark(control.store_mut(), &mut || {}).map_err(text)?;
+    }
+    resets.untold(control.store(), &mut |_| untold += 1).map_err(text)?;
+    Ok((ended, untold))
 }
 
 /// Moves the packet path's clock, and sweeps on the way: (gone, still alive in the end).

@@ -333,7 +333,8 @@ impl Director {
             return Err(failure);
         }
         self.health.enforce(&self.model, layered, &self.events);
-        self.tell_quorums();
+        self.reset_connections();
+        self.tell_tracked();
         if let Some(file) = file {
             self.kept.put_file(&file)?;
             self.file = file;
@@ -360,6 +361,7 @@ impl Director {
     /// Removes all from the kernel, and what is remembered of it.
     pub fn detach(&mut self) -> Result<Changed> {
         self.sweeper = None;
+        self.resetter = None;
         self.watch = None;
         // Others take over before this host has nothing to forward with.
         self.failover.end();

@@ -7,7 +7,7 @@ use dirigent_config::{Method, Model};
 use dirigent_datapath::control::{Aim, Flow, KernelStore, Pinned, Pins, Target};
 use dirigent_datapath::kernel::Kernel;
 use dirigent_net::ProbeNet;
-use dirigent_net::probe::Sources;
+use dirigent_net::probe::{Room, Sources};
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +21,17 @@ pub struct Probed {
     targets: HashSet<Target>,
     /// What NAT servers are probed from; empty: the usual ones.
     sources: BTreeSet<IpAddr>,
+    /// Where probes will be, if that was made before the right to make it was given up.
+    room: Option<Room>,
     /// While there are targets.
     path: Option<Arc<ClientsPath>>,
 }
 
 impl Probed {
+    /// Nothing yet.
+    pub fn with(room: Option<Room>) -> Self {
+        Self { room, ..Self::default() }
+    }
     /// The addresses of the servers.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.targets.iter().map(|target| target.address)
@@ -54,9 +60,10 @@ impl Drop for Leave {
 }
 
 impl ClientsPath {
-    fn open(instance: &str, kernel: &Kernel) -> Result<Self> {
+    fn open(instance: &str, kernel: &Kernel, room: Option<Room>) -> Result<Self> {
         let pins = Pins::new(KernelStore::new(kernel)?);
-        Ok(Self { net: ProbeNet::make(instance, ETHERNET_MTU)?, pins: Mutex::new(pins) })
+        let room = room.map_or_else(Room::make, Ok)?;
+        Ok(Self { net: room.join(instance, ETHERNET_MTU)?, pins: Mutex::new(pins) })
     }
 
     fn pin(self: &Arc<Self>, protocol: u8, from: SocketAddr, vip: SocketAddr, to: &Aim) -> Result<Leave> {
@@ -112,7 +119,7 @@ impl Director {
     /// (nothing: what is usual). The namespace of the probes is made with the first and goes with the last.
     pub fn set_probed(&mut self, targets: HashSet<Target>, sources: BTreeSet<IpAddr>) -> Result<()> {
         if self.probed.path.is_none() && !targets.is_empty() {
-            let path = ClientsPath::open(self.instance.name(), &self.kernel)?;
+            let path = ClientsPath::open(self.instance.name(), &self.kernel, self.probed.room.clone())?;
             let outside = path.net.outside().name.clone();
             tracing::info!("made the interface {outside} for health checks along the clients' path");
             self.probed.path = Some(Arc::new(path));
@@ -213,7 +220,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let file =
                 dirigent_config::file::parse("f", &format!("{SERVICE}[director]\ninstance = \"{name}\"\n")).unwrap();
-            let mut director = runtime.block_on(Director::start(None, Some(name.clone()), file)).unwrap();
+            let mut director = runtime.block_on(Director::start(None, Some(name.clone()), file, None)).unwrap();
             let target = |last| Target { address: IpAddr::from([10, 0, 0, last]), port: 8080, method: Method::Nat };
             let (one, two) = (target(2), target(3));
             assert!(director.way_of_probes(&one, false).is_none());

@@ -4,10 +4,10 @@
 //! It reads what [`Kept`] says: when it is woken by a byte from the daemon, and when the earliest time in it has come. The
 //! end of its input is the daemon's end. It outlives that until the last address is gone, or another guard has it.
 
-use super::kept::{Holding, Kept, now, take_away};
+use super::kept::{Holding, Kept, now};
 use crate::failure::{Failure, Result};
 use dirigent_failover::Time;
-use dirigent_net::vrrp;
+use dirigent_net::{Netlink, vrrp};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -93,7 +93,14 @@ pub fn run(instance: &str) -> Result<()> {
         let now = now();
         let due = |holding: &&Holding| Time::from_ns(holding.until_ns) <= now;
         for holding in all.holdings.iter().filter(due).filter(|h| !done.contains(*h)) {
-            for held in take_away(&holding.addresses) {
+            let mut netlink = match Netlink::route() {
+                Ok(netlink) => netlink,
+                Err(error) => {
+                    tracing::error!("guard: virtual addresses cannot be removed: {error}");
+                    continue;
+                }
+            };
+            for held in holding.belongings.take_addresses(&mut netlink) {
                 tracing::warn!(
                     "guard: took {} off {}: the daemon has neither said in time that virtual router {} is still master \
                      nor done it itself",
@@ -101,6 +108,9 @@ pub fn run(instance: &str) -> Result<()> {
                     held.device,
                     holding.router
                 );
+            }
+            for what in holding.belongings.take_rest(&mut netlink) {
+                tracing::warn!("guard: {what}, of virtual router {}", holding.router);
             }
         }
         done = all.holdings.iter().filter(due).cloned().collect();

@@ -1,14 +1,18 @@
 //! What is configured, as the state machine has it: [`dirigent_failover`]'s parameters, the sync groups, and what is tracked.
 
-use super::kept::Held;
-use dirigent_config::failover::{Events, Failover, Initial, Notify, Tracking, VirtualRouter};
+use super::kept::{Belongings, Device, Held, Holding};
+use super::programs::{Closed, Route};
+use dirigent_config::failover::{Failover, Initial, Notify, RouterAddress, Tracking, VirtualRouter};
+use dirigent_failover::ah::{Key, Sequence};
 use dirigent_failover::track::Tracked;
 use dirigent_failover::{
     Addresses, Auth, Centis, Family, Format, Group, Parameters, Role, Router, Time, Tracker, UnicastPeer,
 };
-use dirigent_net::Snapshot;
+use dirigent_net::virtual_mac::is_standard;
+use dirigent_net::vrrp::Kind;
+use dirigent_net::{AddressOptions, Mac, Snapshot};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Something that is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +22,7 @@ pub enum Object {
     File(String),
     Process(String),
     Service(String),
+    Bfd(String),
 }
 
 impl std::fmt::Display for Object {
@@ -28,6 +33,7 @@ impl std::fmt::Display for Object {
             Self::File(name) => write!(f, "track_file {name}"),
             Self::Process(name) => write!(f, "track_process {name}"),
             Self::Service(name) => write!(f, "service {name}"),
+            Self::Bfd(name) => write!(f, "bfd {name}"),
         }
     }
 }
@@ -62,6 +68,8 @@ pub struct Shape {
 /// One virtual router.
 pub struct Member {
     pub config: VirtualRouter,
+    /// The interface of the route to its peers, if none is configured.
+    pub way: Option<String>,
     /// Its interface's number, while it is there.
     pub ifindex: Option<u32>,
     pub source: Option<IpAddr>,
@@ -76,7 +84,16 @@ pub struct Member {
     pub why: String,
     /// What went wrong with sending, or with a peer's packets, was said already.
     pub complaint: Option<String>,
+    /// When something was complained of last.
+    pub complained_at: Option<Instant>,
+    /// With AH: the number of the last packet.
+    pub sequence: Sequence,
+    /// Its interface's `promote_secondaries`, which was off.
+    pub promoted: Option<String>,
 }
+
+/// After those of the interface itself: routes by a virtual MAC's device to the same networks.
+const VIRTUAL_MAC_METRIC: u32 = 2048;
 
 impl Member {
     /// The group that adverts go to; none: to peers.
@@ -86,19 +103,142 @@ impl Member {
         self.config.peers.is_empty().then(group)
     }
 
-    /// The interface's name.
+    /// The interface's name: the configured one, or that of the route to its peers; none as long as there is no route.
     pub fn interface(&self) -> &str {
-        self.config.interface.as_deref().unwrap_or_default()
+        self.config.interface.as_deref().or(self.way.as_deref()).unwrap_or_default()
+    }
+
+    /// What its adverts go by.
+    pub fn kind(&self) -> Kind {
+        match &self.config.authentication {
+            Some(auth) if auth.ah => Kind::Ah,
+            _ if self.config.ipv6 => Kind::V6,
+            _ => Kind::V4,
+        }
+    }
+
+    /// The key of AH.
+    pub fn key(&self) -> Option<Key> {
+        let auth = self.config.authentication.as_ref().filter(|auth| auth.ah)?;
+        Key::new(auth.password.0.as_bytes())
+    }
+
+    /// The virtual router's own MAC: the standard's, or the one configured.
+    pub fn mac(&self) -> Mac {
+        let family = if self.config.ipv6 { Family::V6 } else { Family::V4 };
+        let standard = || dirigent_failover::address::virtual_mac(family, self.config.vrid).bytes();
+        let configured = self.config.virtual_mac.as_ref().and_then(|mac| parse_mac(mac.mac.as_deref()?));
+        configured.unwrap_or_else(standard)
+    }
+
+    /// The MAC that adverts come from, where that is not the interface's. To peers they always go by the interface, as the
+    /// kernel routes them.
+    pub fn speaks_as(&self) -> Option<Mac> {
+        let own = self.config.virtual_mac.as_ref().filter(|mac| !mac.transmit_base);
+        own.filter(|_| self.config.peers.is_empty()).map(|_| self.mac())
+    }
+
+    /// The device with the virtual MAC that an address is on, if it is on one.
+    fn device_of(&self, address: &RouterAddress) -> Option<Device> {
+        let on = address.device.as_deref().unwrap_or_else(|| self.interface());
+        let own = on == self.interface();
+        let configured = self.config.virtual_mac.as_ref();
+        let wanted = configured.is_some_and(|mac| own || mac.addresses) || address.virtual_mac;
+        let standard = self.config.virtual_mac_device();
+        let name = if own {
+            standard
+        } else {
+            // In the order in which the configuration names them.
+            let others = self.config.all_addresses().filter_map(|a| a.device.as_deref());
+            let mut others: Vec<_> = others.filter(|device| *device != self.interface()).collect();
+            others.dedup();
+            format!("{standard}.{}", others.iter().position(|device| *device == on).unwrap_or(0) + 1)
+        };
+        let group = configured.map_or(0, |mac| mac.group);
+        wanted.then(|| Device { name, on: on.to_owned(), mac: self.mac(), group })
+    }
+
+    /// The interface on whose link an address is.
+    pub fn link_of<'a>(&'a self, address: &'a RouterAddress) -> &'a str {
+        address.device.as_deref().unwrap_or_else(|| self.interface())
     }
 
     /// Its addresses, and where they are put.
     pub fn held(&self) -> Vec<Held> {
-        let one = |a: &dirigent_config::failover::RouterAddress| Held {
-            device: a.device.clone().unwrap_or_else(|| self.interface().to_owned()),
-            address: a.address,
-            length: a.length,
+        let one = |a: &RouterAddress| {
+            let device = self.device_of(a);
+            let options = AddressOptions { metric: device.as_ref().map(|_| VIRTUAL_MAC_METRIC), ..options(a) };
+            let device = device.map_or_else(|| self.link_of(a).to_owned(), |device| device.name);
+            // The prefix is that of the other end's network, if there is one.
+            Held { device, address: a.address, length: a.peer.map_or(a.length, |(_, length)| length), options }
         };
         self.config.all_addresses().map(one).collect()
+    }
+
+    /// All that it has as master.
+    pub fn belongings(&self, instance: &str) -> Belongings {
+        let VirtualRouter { name, vrid, ipv6, routes, rules, .. } = &self.config;
+        let mut devices: Vec<Device> = Vec::new();
+        for device in self.config.all_addresses().filter_map(|a| self.device_of(a)) {
+            if !devices.contains(&device) {
+                devices.push(device);
+            }
+        }
+        let addresses: Vec<IpAddr> = self.config.all_addresses().map(|a| a.address).collect();
+        // An owner's are its own.
+        let closed = !self.config.accept && self.config.priority != u8::MAX && !addresses.is_empty();
+        let route = |rule| move |text: &String| Route::new(rule, text, *ipv6);
+        Belongings {
+            addresses: self.held(),
+            devices,
+            closed: closed.then(|| Closed::new(instance, name, *vrid, *ipv6, addresses)),
+            routes: routes.iter().map(route(false)).chain(rules.iter().map(route(true))).collect(),
+            promoted: self.promoted.clone(),
+        }
+    }
+
+    /// Goes on with what an earlier one left.
+    pub fn take_up(&mut self, holding: &Holding) {
+        self.sequence = Sequence::after(holding.sequence);
+        self.promoted = holding.belongings.promoted.clone().filter(|_| self.config.promote_secondaries);
+    }
+}
+
+fn parse_mac(text: &str) -> Option<Mac> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes?.try_into().ok()
+}
+
+/// What an address has beside itself, in the kernel's numbers.
+fn options(a: &RouterAddress) -> AddressOptions {
+    let flag = |name: &String| match name.as_str() {
+        "home" => 0x10,
+        "mngtmpaddr" => 0x100,
+        "noprefixroute" => 0x200,
+        "autojoin" => 0x400,
+        // `nodad`: duplicates are never looked for.
+        _ => 0,
+    };
+    AddressOptions {
+        label: a.label.clone(),
+        scope: a.scope.as_deref().and_then(scope).unwrap_or(0),
+        broadcast: a.broadcast,
+        peer: a.peer.map(|(peer, _)| peer),
+        preferred: a.preferred.and_then(|time| u32::try_from(time.as_secs()).ok()),
+        flags: a.flags.iter().map(flag).sum(),
+        metric: None,
+    }
+}
+
+/// A scope by the name that /etc/iproute2/rt_scopes has for it, or by its number.
+fn scope(text: &str) -> Option<u8> {
+    match text {
+        "global" => Some(0),
+        "site" => Some(200),
+        "link" => Some(253),
+        "host" => Some(254),
+        "nowhere" => Some(255),
+        number => number.parse().ok(),
     }
 }
 
@@ -125,6 +265,14 @@ pub fn shapes(failover: &Failover) -> (Vec<Shape>, Vec<(String, String)>) {
             if let Some(interface) = router.interface.clone().filter(|_| router.track_interface) {
                 all.push((Object::Interface(interface), Tracked::new(0, false)));
             }
+            // Those of addresses that are elsewhere, too.
+            let others = router.all_addresses().filter(|a| a.track).filter_map(|a| a.device.clone());
+            for other in others.filter(|other| router.interface.as_ref() != Some(other)) {
+                let one = (Object::Interface(other), Tracked::new(0, false));
+                if !all.contains(&one) {
+                    all.push(one);
+                }
+            }
             all.extend(tracked(failover, &router.track, true));
             if let Some(group) = group {
                 all.extend(tracked(failover, &group.track, group.track_weights));
@@ -150,14 +298,14 @@ fn tracked(failover: &Failover, tracking: &Tracking, weights: bool) -> Vec<(Obje
                 "scripts" => Object::Script(one.name.clone()),
                 "files" => Object::File(one.name.clone()),
                 "processes" => Object::Process(one.name.clone()),
-                "services" => Object::Service(one.name.clone()),
-                // Named by `undone`.
-                _ => continue,
+                "bfd" => Object::Bfd(one.name.clone()),
+                _ => Object::Service(one.name.clone()),
             };
             let own = match &object {
                 Object::Script(name) => failover.scripts.iter().any(|s| s.name == *name && s.reverse),
                 Object::File(name) => failover.files.iter().any(|s| s.name == *name && s.reverse),
                 Object::Process(name) => failover.processes.iter().any(|s| s.name == *name && s.reverse),
+                Object::Bfd(name) => failover.bfd.iter().any(|s| s.name == *name && s.reverse),
                 Object::Interface(_) | Object::Service(_) => false,
             };
             let weight = if weights { failover.weight_of(key, one) } else { 0 };
@@ -188,6 +336,7 @@ impl Shape {
         let routers = made.collect::<Result<Vec<_>, String>>()?;
         let group = Group::new(routers).map_err(|e| e.to_string())?;
         let member = |(config, objects): (&VirtualRouter, &Vec<(Object, Tracked)>)| Member {
+            way: None,
             ifindex: None,
             source: None,
             objects: objects.iter().map(|(object, _)| object.clone()).collect(),
@@ -197,6 +346,9 @@ impl Shape {
             since: SystemTime::now(),
             why: "not started yet".to_owned(),
             complaint: None,
+            complained_at: None,
+            sequence: Sequence::default(),
+            promoted: None,
             config: config.clone(),
         };
         Ok(Machine {
@@ -220,13 +372,11 @@ fn source(router: &VirtualRouter) -> IpAddr {
 
 fn parameters(router: &VirtualRouter, failover: &Failover) -> Result<Parameters, String> {
     let r = router;
-    if r.interface.is_none() {
-        return Err("a virtual router without interface, by the route to its peers, is not done yet".to_owned());
-    }
     let format = match (r.version, r.ipv6, &r.authentication) {
         (dirigent_config::failover::Version::V2, _, None) => Format::V2 { auth: Auth::None },
         (dirigent_config::failover::Version::V2, _, Some(auth)) if auth.ah => {
-            return Err("authentication by AH is not done yet".to_owned());
+            Key::new(auth.password.0.as_bytes()).ok_or("the password is longer than 8 bytes")?;
+            Format::V2 { auth: Auth::Ah }
         }
         (dirigent_config::failover::Version::V2, _, Some(auth)) => {
             let auth = Auth::password(auth.password.0.as_bytes()).ok_or("the password is longer than 8 bytes")?;
@@ -263,6 +413,7 @@ fn parameters(router: &VirtualRouter, failover: &Failover) -> Result<Parameters,
         higher_prio_send_advert: r.higher_prio_send_advert,
         accept: r.accept,
         skip_check_adv_addr: r.skip_check_adv_addr,
+        owner_ignore_adverts: r.owner_ignore_adverts,
         strict_mode: r.strict,
         unicast_peers: r.peers.iter().map(peer).collect(),
         check_unicast_src: r.check_unicast_src,
@@ -295,57 +446,30 @@ pub fn undone(failover: &Failover) -> Vec<(String, String)> {
     }
     for r in &failover.routers {
         let a = &r.announce;
-        let addresses = || r.all_addresses();
         let of = [
-            ("virtual_mac: the interface's own MAC is used", r.virtual_mac.is_some()),
-            ("vrf", r.vrf.is_some()),
-            ("routes", !r.routes.is_empty()),
-            ("rules", !r.rules.is_empty()),
-            ("promote_secondaries", r.promote_secondaries),
-            ("accept = false: the host takes packets for the addresses", !r.accept),
-            ("owner_ignore_adverts", r.owner_ignore_adverts),
-            ("fault_without_peer", r.fault_without_peer),
-            ("announce.arp_interval and nd_interval", !a.arp_interval.is_zero() || !a.nd_interval.is_zero()),
+            ("vrf of a router without interface", r.vrf.is_some() && r.interface.is_none()),
+            (
+                "virtual_mac.mac: services are not served by another MAC than the standard's",
+                r.virtual_mac
+                    .as_ref()
+                    .and_then(|mac| parse_mac(mac.mac.as_deref()?))
+                    .is_some_and(|mac| !is_standard(mac)),
+            ),
             ("announce.extra_interval", !a.extra_interval.is_zero()),
             ("mail", r.mail == Some(true)),
-            ("notify.priority_changes", r.notify.priority_changes),
-            (
-                "addresses with a label, scope, broadcast, peer, preferred or flags: they are added without",
-                addresses().any(odd),
-            ),
-            ("addresses on a virtual MAC's device: the device itself is used", addresses().any(|a| a.virtual_mac)),
-            ("track.bfd", !r.track.bfd.is_empty()),
         ];
         let of = of.into_iter().filter(|(_, there)| *there);
         all.extend(of.map(|(what, _)| (format!("router {}", r.name), format!("not done yet: {what}"))));
     }
     for g in &failover.groups {
-        let of = [("track.bfd", !g.track.bfd.is_empty()), ("mail", g.mail == Some(true))];
-        let of = of.into_iter().filter(|(_, there)| *there);
-        all.extend(of.map(|(what, _)| (format!("router_group {}", g.name), format!("not done yet: {what}"))));
+        if g.mail == Some(true) {
+            all.push((format!("router_group {}", g.name), "not done yet: mail".to_owned()));
+        }
     }
-    let general = [
-        ("interface_delay", !failover.interface_delays.is_empty()),
-        ("fifo.user and fifo.group", failover.fifos.iter().any(|f| f.user.is_some() || f.group.is_some())),
-        ("fifo.script", failover.fifos.iter().any(|f| f.script.is_some())),
-        ("fifo.states_on_reload", failover.fifos.iter().any(|f| f.states_on_reload)),
-        ("fifo: lines about services and servers", failover.fifos.iter().any(|f| f.events != Events::Routers)),
-        ("mail of virtual routers", failover.mail.is_some()),
-    ];
-    let general = general.into_iter().filter(|(_, there)| *there);
-    all.extend(general.map(|(what, _)| ("failover".to_owned(), format!("not done yet: {what}"))));
+    if failover.mail.is_some() {
+        all.push(("failover".to_owned(), "not done yet: mail of virtual routers".to_owned()));
+    }
     all
-}
-
-fn odd(a: &dirigent_config::failover::RouterAddress) -> bool {
-    let global = |scope: &String| scope == "global" || scope == "0";
-    a.label.is_some()
-        || !a.scope.as_ref().is_none_or(global)
-        || a.broadcast.is_some()
-        || a.peer.is_some()
-        || a.preferred.is_some()
-        // Duplicates are never looked for.
-        || a.flags.iter().any(|flag| flag != "nodad")
 }
 
 /// Least time until a machine is to be called; zero if that has come.

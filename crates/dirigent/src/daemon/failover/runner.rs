@@ -3,35 +3,46 @@
 //! Nothing here waits for anything but that addresses are taken off ([`Hands`]): a thread that is late is a master that is
 //! not sure any more.
 
+use super::fifos::Fifos;
 use super::guard::Guard;
-use super::hands::Hands;
-use super::kept::{All, Held, Holding, Kept, now};
+use super::hands::{Hands, Times};
+use super::kept::{self, All, Belongings, Held, Holding, Kept, now};
 use super::machine::{self, Machine, Member, Object, Shape};
 use super::tracking::Tracking;
 use super::view::{Seen, View};
+use super::{PacketPath, Tracked};
 use crate::daemon::events::Events;
 use crate::daemon::health::scripts::Scripts;
 use crate::failure::{Failure, Result};
 use dirigent_api::Event as Told;
-use dirigent_config::failover::{Events as Heeded, Failover, Notify};
+use dirigent_config::failover::{Failover, Notify, RouterAddress};
 use dirigent_config::health::Script;
+use dirigent_failover::ah::{self, AH_LEN};
 use dirigent_failover::track::State;
 use dirigent_failover::{
-    Action, Alarm, Event, Forecast, MemberAction, Occasion, Received, Role, Start, Time, Verdict, WhatIf, Why, packet,
-    rehearse,
+    Action, Alarm, Event, Forecast, MemberAction, Occasion, Received, Role, Start, Time, Verdict, WhatIf, Why, frame,
+    packet, rehearse,
 };
-use dirigent_net::vrrp::{self, Packet, VrrpSocket};
-use dirigent_net::{Change, Watcher};
+use dirigent_net::claims::{Claim, Claims};
+use dirigent_net::raw::PacketSocket;
+use dirigent_net::vrrp::{self, Kind, Packet, VrrpSocket};
+use dirigent_net::{Change, Mac, Netlink, Snapshot, Watcher};
 use std::collections::HashSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::future::poll_fn;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::mpsc as answers;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
+
+/// Packets that are read from a socket before timers are looked at: more than wait in it when a turn begins. Who sends more
+/// than can be read must not keep a master from its own adverts.
+const AT_ONCE: usize = 1024;
+
+/// A virtual router complains of packets no more often than so.
+const COMPLAINTS: Duration = Duration::from_secs(1);
 
 /// What the director wants.
 pub enum Order {
@@ -39,8 +50,8 @@ pub enum Order {
     Follow(Box<Failover>),
     /// The director forwards: who need not go on at once may begin.
     Ready,
-    /// Which services have their quorum; those that are not in it have none.
-    Services(HashSet<String>),
+    /// What is known of services and sessions that are tracked.
+    Tracked(Tracked),
     /// Give way, or take part again (`back`).
     HandOver { router: Option<String>, back: bool, to: answers::Sender<Result<Vec<String>>> },
     /// What would happen.
@@ -49,17 +60,31 @@ pub enum Order {
     End(answers::Sender<()>),
 }
 
+/// What others say about virtual addresses, by interface and whether it is of IPv6, with the addresses.
+type Ears = BTreeMap<(u32, bool), (Vec<IpAddr>, Claims)>;
+
 /// All that the thread has.
 pub struct Runner {
     failover: Failover,
     machines: Vec<Machine>,
-    /// By interface and whether it is of IPv6.
-    sockets: BTreeMap<(u32, bool), VrrpSocket>,
+    instance: String,
+    /// By interface and what they are for.
+    sockets: BTreeMap<(u32, Kind), VrrpSocket>,
+    claims: Ears,
+    /// Claims are not read before this.
+    rest_until: Option<Instant>,
+    /// This host's MACs: what comes from them is no other's claim.
+    own_macs: HashSet<Mac>,
+    /// Sends adverts from virtual MACs.
+    frames: PacketSocket,
     hands: Hands,
     watcher: Watcher,
     tracking: Tracking,
-    services: Option<HashSet<String>>,
+    tracked: Option<Tracked>,
     scripts: Scripts,
+    fifos: Fifos,
+    /// What is told of services and servers, if a FIFO is to know.
+    told: Option<broadcast::Receiver<Told>>,
     events: Events,
     view: View,
     kept: Kept,
@@ -70,7 +95,18 @@ pub struct Runner {
     ready: bool,
     /// What cannot be done was said.
     complained: HashSet<String>,
+    /// Of which foreign virtual routers adverts were heard.
+    unknown: HashSet<u8>,
 }
+
+/// Between two looks for a route to peers.
+const SEARCH: Duration = Duration::from_secs(1);
+/// Before a payload in AH: that and a plain IPv4 header.
+const AH_HEADERS: usize = 20 + AH_LEN;
+/// Claims of others that are read before adverts have their turn again.
+const CLAIMS_AT_ONCE: usize = 32;
+/// How long none are read after so many.
+const CLAIMS_REST: Duration = Duration::from_millis(50);
 
 /// A role for people and scripts.
 pub fn role_name(role: Role) -> &'static str {
@@ -84,7 +120,7 @@ pub fn role_name(role: Role) -> &'static str {
 
 impl Runner {
     /// Needs the runtime that it will run on.
-    pub fn new(instance: &str, scripts: Scripts, events: Events, view: View) -> Result<Self> {
+    pub fn new(instance: &str, scripts: Scripts, events: Events, view: View, path: PacketPath) -> Result<Self> {
         let kept = Kept::of(instance);
         let found = kept.read().unwrap_or_else(|failure| {
             tracing::warn!("what an earlier daemon knew of virtual routers is not heeded: {failure}");
@@ -93,12 +129,19 @@ impl Runner {
         Ok(Self {
             failover: Failover::default(),
             machines: Vec::new(),
+            instance: instance.to_owned(),
             sockets: BTreeMap::new(),
-            hands: Hands::start()?,
+            claims: BTreeMap::new(),
+            rest_until: None,
+            own_macs: HashSet::new(),
+            frames: PacketSocket::sender()?,
+            hands: Hands::start(path)?,
             watcher: Watcher::of_own()?,
             tracking: Tracking::default(),
-            services: None,
+            tracked: None,
             scripts,
+            fifos: Fifos::default(),
+            told: None,
             events,
             view,
             kept,
@@ -107,6 +150,7 @@ impl Runner {
             written: None,
             ready: false,
             complained: HashSet::new(),
+            unknown: HashSet::new(),
         })
     }
 
@@ -123,11 +167,15 @@ impl Runner {
             let now = now();
             let due = self.machines.iter().filter_map(|m| m.group.deadline()).min().map(|at| machine::until(at, now));
             let look = self.tracking.deadline().map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = due.into_iter().chain(look).min().unwrap_or(Duration::from_secs(3600));
-            let (sockets, watcher, tracking) = (&self.sockets, &mut self.watcher, &mut self.tracking);
+            // A route that comes is told by nobody.
+            let search = self.has_no_way().then_some(SEARCH);
+            let rest = self.rest_until.map(|until| until.saturating_duration_since(Instant::now()));
+            let wait = due.into_iter().chain(look).chain(search).chain(rest).min().unwrap_or(Duration::from_secs(3600));
+            let (sockets, claims) = (&self.sockets, Some(&self.claims).filter(|_| self.rest_until.is_none()));
+            let (watcher, tracking, told) = (&mut self.watcher, &mut self.tracking, &mut self.told);
             let looking = tracking.is_looking();
             tokio::select! {
-                () = readable(sockets) => {}
+                () = readable(sockets, claims) => {}
                 () = tokio::time::sleep(wait) => {}
                 order = orders.recv() => match order {
                     Some(order) => {
@@ -146,6 +194,7 @@ impl Runner {
                     }
                 },
                 () = tracking.found(), if looking => {}
+                event = heard(told) => self.fifos.hear(&event),
             }
             self.turn();
         }
@@ -153,7 +202,13 @@ impl Runner {
 
     /// What is heard comes before what is due.
     fn turn(&mut self) {
+        let claims = self.read_claims();
+        if self.has_no_way() {
+            self.look_at_network();
+        }
         self.read();
+        // Whoever announces addresses because he is master now has said that before.
+        self.claimed(&claims);
         self.tracking.look(&self.scripts);
         self.judge();
         let now = now();
@@ -176,10 +231,10 @@ impl Runner {
                 self.begin();
                 // What nobody has taken up is nobody's.
                 for holding in std::mem::take(&mut self.found) {
-                    self.drop_addresses(&holding.addresses, &holding.router);
+                    self.drop(holding.belongings, &holding.router);
                 }
             }
-            Order::Services(services) => self.services = Some(services),
+            Order::Tracked(tracked) => self.tracked = Some(tracked),
             Order::HandOver { router, back, to } => {
                 // Who asked may have gone.
                 let _ = to.send(self.hand_over(router.as_deref(), back));
@@ -226,7 +281,7 @@ impl Runner {
         for machine in gone {
             let stays = machine.members.iter().any(|member| wanted.contains(member.config.name.as_str()));
             if stays {
-                self.found.extend(holdings(&machine));
+                self.found.extend(holdings(&machine, &self.instance));
             } else {
                 self.machines.push(machine);
                 self.stop(self.machines.len() - 1, true);
@@ -245,13 +300,12 @@ impl Runner {
         }
         self.machines.extend(made);
         self.failover = failover;
-        for fifo in &self.failover.fifos {
-            let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-            match nix::unistd::mkfifo(fifo.path.as_str(), mode) {
-                Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-                Err(error) => tracing::warn!("the FIFO {} cannot be made: {error}", fifo.path),
-            }
-        }
+        self.fifos.follow(&self.failover.fifos, &self.scripts);
+        self.told = match self.told.take() {
+            _ if !Fifos::of_services(&self.failover.fifos) => None,
+            Some(told) => Some(told),
+            None => Some(self.events.listen()),
+        };
         let objects: Vec<Object> = self.machines.iter().flat_map(|m| m.shape.objects()).cloned().collect();
         self.tracking.follow(&self.failover, objects.iter());
         if !self.machines.is_empty() {
@@ -261,6 +315,20 @@ impl Runner {
         self.judge();
         self.begin();
         self.machines.iter_mut().for_each(|machine| machine.touched = true);
+        self.tell_states();
+    }
+
+    /// A reload tells FIFOs that want it what all virtual routers are.
+    fn tell_states(&self) {
+        for machine in self.machines.iter().filter(|machine| machine.begun) {
+            let word = |role| state_notice(role, &machine.notify).0;
+            for (member, router) in machine.members.iter().zip(machine.group.routers()) {
+                self.fifos.tell_state("INSTANCE", &member.config.name, word(router.role()), router.priority());
+            }
+            if let Some(name) = &machine.name {
+                self.fifos.tell_state("GROUP", name, word(machine.group.role()), 0);
+            }
+        }
     }
 
     /// The guard runs.
@@ -291,11 +359,13 @@ impl Runner {
                 std::mem::take(&mut self.found).into_iter().partition::<Vec<_>, _>(|h| names.contains(&h.router));
             self.found = rest;
             machine.begun = true;
-            let wanted: Vec<_> = machine.members.iter().flat_map(Member::held).collect();
-            let (mut left, mut name) = (Vec::new(), String::new());
+            let mut left = Vec::new();
             for holding in taken {
-                left.extend(holding.addresses.into_iter().filter(|held| !wanted.contains(held)));
-                name = holding.router;
+                let Some(member) = machine.members.iter_mut().find(|m| m.config.name == holding.router) else {
+                    continue;
+                };
+                member.take_up(&holding);
+                left.push((holding.belongings.but(&member.belongings(&self.instance)), holding.router));
             }
             let start = Start {
                 still_holds_addresses: all_held || last_advert.is_some(),
@@ -304,7 +374,9 @@ impl Runner {
             let mut actions = Vec::new();
             machine.group.handle(now, 0, Event::Start(start), &mut actions);
             self.act(at, now, actions);
-            self.drop_addresses(&left, &name);
+            for (belongings, name) in left {
+                self.drop(belongings, &name);
+            }
         }
     }
 
@@ -326,11 +398,11 @@ impl Runner {
         }
     }
 
-    fn drop_addresses(&self, addresses: &[Held], router: &str) {
-        if addresses.is_empty() {
+    fn drop(&self, belongings: Belongings, router: &str) {
+        if belongings.is_empty() {
             return;
         }
-        for held in self.hands.remove(addresses.to_vec()) {
+        for held in self.hands.remove(belongings) {
             tracing::info!("removed {} from {}, which virtual router {router} had", held.address, held.device);
         }
     }
@@ -352,7 +424,8 @@ impl Runner {
             }
             let lost: Vec<_> = machine.members.iter().flat_map(Member::held).filter(gone).collect();
             if !lost.is_empty() {
-                self.hands.restore(lost);
+                let devices = machine.members.iter().flat_map(|m| m.belongings(&self.instance).devices).collect();
+                self.hands.restore(Belongings { addresses: lost, devices, ..Belongings::default() });
             }
         }
     }
@@ -366,12 +439,14 @@ impl Runner {
             .flat_map(|m| m.config.all_addresses())
             .map(|a| a.address)
             .collect();
-        let found: HashSet<IpAddr> = self.found.iter().flat_map(|h| &h.addresses).map(|held| held.address).collect();
+        let found = self.found.iter().flat_map(|h| &h.belongings.addresses);
+        let found: HashSet<IpAddr> = found.map(|held| held.address).collect();
         let is_virtual = |ip: IpAddr| virtual_addresses.contains(&ip) || found.contains(&ip);
         let snapshot = match self.watcher.snapshot() {
             Ok(snapshot) => snapshot.clone(),
             Err(error) => return self.complain(error.to_string()),
         };
+        self.find_ways(&snapshot);
         let (mut wanted, mut moved) = (HashSet::new(), Vec::new());
         for (at, machine) in self.machines.iter_mut().enumerate() {
             for (m, member) in machine.members.iter_mut().enumerate() {
@@ -382,21 +457,22 @@ impl Runner {
                 }
                 member.source = source;
                 if let Some(ifindex) = member.ifindex {
-                    wanted.insert((ifindex, member.config.ipv6, member.interface().to_owned(), member.multicast()));
+                    wanted.insert((ifindex, member.kind(), member.interface().to_owned(), member.multicast()));
                 }
             }
         }
-        self.sockets.retain(|key, _| wanted.iter().any(|(ifindex, ipv6, ..)| *key == (*ifindex, *ipv6)));
-        for (ifindex, ipv6, name, group) in wanted {
-            if let Entry::Vacant(place) = self.sockets.entry((ifindex, ipv6)) {
-                match VrrpSocket::open(&name, ifindex, ipv6) {
+        self.listen_for_claims(&snapshot);
+        self.sockets.retain(|key, _| wanted.iter().any(|(ifindex, kind, ..)| *key == (*ifindex, *kind)));
+        for (ifindex, kind, name, group) in wanted {
+            if let Entry::Vacant(place) = self.sockets.entry((ifindex, kind)) {
+                match VrrpSocket::open(&name, ifindex, kind) {
                     Ok(socket) => {
                         place.insert(socket);
                     }
                     Err(error) => self.complain(error.to_string()),
                 }
             }
-            let joined = self.sockets.get_mut(&(ifindex, ipv6)).zip(group).map(|(socket, group)| socket.join(group));
+            let joined = self.sockets.get_mut(&(ifindex, kind)).zip(group).map(|(socket, group)| socket.join(group));
             if let Some(Err(error)) = joined {
                 self.complain(error.to_string());
             }
@@ -411,23 +487,121 @@ impl Runner {
         }
     }
 
-    fn state(&self, object: &Object) -> State {
+    /// Whether some virtual router has no interface, because no route leads to its peers.
+    fn has_no_way(&self) -> bool {
+        self.machines.iter().flat_map(|m| &m.members).any(|member| member.interface().is_empty())
+    }
+
+    /// Virtual routers without an interface speak by that of the route to their first peer.
+    fn find_ways(&mut self, snapshot: &Snapshot) {
+        let mut failed = None;
+        for member in self.machines.iter_mut().flat_map(|m| &mut m.members).filter(|m| m.config.interface.is_none()) {
+            let Some(peer) = member.config.peers.first() else { continue };
+            let source = member.config.source;
+            let route = Netlink::route().and_then(|mut netlink| netlink.route_from(peer.address, source));
+            match route {
+                Ok(route) => {
+                    let link = route.and_then(|route| snapshot.links.get(&route.ifindex));
+                    member.way = link.filter(|link| link.running).map(|link| link.name.clone());
+                }
+                Err(error) => failed = Some(error.to_string()),
+            }
+        }
+        if let Some(error) = failed {
+            self.complain(error);
+        }
+    }
+
+    /// Other hosts' claims to virtual addresses are heard on the links where these are.
+    fn listen_for_claims(&mut self, snapshot: &Snapshot) {
+        let members = || self.machines.iter().flat_map(|m| &m.members);
+        self.own_macs = snapshot.links.values().filter_map(|link| link.mac).chain(members().map(Member::mac)).collect();
+        let mut wanted: BTreeMap<(u32, bool), Vec<IpAddr>> = BTreeMap::new();
+        for (member, address) in members().flat_map(|m| m.config.all_addresses().map(move |a| (m, a))) {
+            if let Some(link) = snapshot.link_named(member.link_of(address)) {
+                wanted.entry((link.index, address.address.is_ipv6())).or_default().push(address.address);
+            }
+        }
+        self.claims.retain(|key, (addresses, _)| wanted.get(key) == Some(addresses));
+        for (key, addresses) in wanted {
+            if self.claims.contains_key(&key) {
+                continue;
+            }
+            match Claims::open(key.0, key.1, &addresses) {
+                Ok(claims) => {
+                    self.claims.insert(key, (addresses, claims));
+                }
+                Err(error) => self.complain(error.to_string()),
+            }
+        }
+    }
+
+    /// A few of those that wait; after too many none for a while, so that a flood of them costs little.
+    fn read_claims(&mut self) -> Vec<(u32, Claim)> {
+        let now = Instant::now();
+        if self.rest_until.is_some_and(|until| now < until) {
+            return Vec::new();
+        }
+        self.rest_until = None;
+        let mut all = Vec::new();
+        for ((ifindex, _), (_, claims)) in &self.claims {
+            let heard = claims.receive(CLAIMS_AT_ONCE);
+            if heard.len() == CLAIMS_AT_ONCE {
+                self.rest_until = Some(now + CLAIMS_REST);
+            }
+            all.extend(heard.into_iter().map(|claim| (*ifindex, claim)));
+        }
+        all.retain(|(_, claim)| !self.own_macs.contains(&claim.mac));
+        all
+    }
+
+    fn claimed(&mut self, claims: &[(u32, Claim)]) {
+        for (ifindex, Claim { ip, mac }) in claims {
+            let here = self.watcher.link_numbered(*ifindex).map(|link| link.name.clone());
+            for at in 0..self.machines.len() {
+                for m in 0..self.machines.get(at).map_or(0, |machine| machine.members.len()) {
+                    let Some(member) = self.member(at, m) else { continue };
+                    let its = |a: &RouterAddress| a.address == *ip && Some(member.link_of(a)) == here.as_deref();
+                    if !member.config.all_addresses().any(its) {
+                        continue;
+                    }
+                    let (now, mut actions) = (now(), Vec::new());
+                    let event = Event::ForeignAnnouncement { address: *ip, mac: dirigent_wire::Mac::new(*mac) };
+                    if let Some(machine) = self.machines.get_mut(at) {
+                        machine.group.handle(now, m, event, &mut actions);
+                    }
+                    self.act(at, now, actions);
+                }
+            }
+        }
+    }
+
+    fn state(&mut self, object: &Object) -> State {
         let up = |up| if up { State::Up } else { State::Down };
         match object {
-            Object::Interface(name) => up(self.watcher.own_link(name).is_some_and(|link| link.running)),
-            Object::Service(name) => self.services.as_ref().map_or(State::Unknown, |all| up(all.contains(name))),
+            Object::Interface(name) => {
+                let running = self.watcher.own_link(name).is_some_and(|link| link.running);
+                self.tracking.interface(name, running, &self.failover.interface_delays, Instant::now())
+            }
+            Object::Service(name) => {
+                self.tracked.as_ref().map_or(State::Unknown, |all| up(all.services.contains(name)))
+            }
+            Object::Bfd(name) => {
+                self.tracked.as_ref().and_then(|all| all.sessions.get(name)).map_or(State::Unknown, |is_up| up(*is_up))
+            }
             Object::Script(_) | Object::File(_) | Object::Process(_) => self.tracking.state(object),
         }
     }
 
     /// What is tracked, and what follows for faults and priorities.
     fn judge(&mut self) {
-        let now = now();
+        let (now, mut changed) = (now(), Vec::new());
         for at in 0..self.machines.len() {
             let members = self.machines.get(at).map_or(0, |machine| machine.members.len());
             for m in 0..members {
                 let Some(member) = self.machines.get(at).and_then(|machine| machine.members.get(m)) else { continue };
-                let states: Vec<_> = member.objects.iter().map(|object| self.state(object)).collect();
+                let objects = member.objects.clone();
+                let states: Vec<_> = objects.iter().map(|object| self.state(object)).collect();
                 let Some(machine) = self.machines.get_mut(at) else { continue };
                 let Some(member) = machine.members.get_mut(m) else { continue };
                 for (n, state) in states.into_iter().enumerate() {
@@ -435,7 +609,11 @@ impl Runner {
                 }
                 let verdict = member.tracker.verdict(member.config.priority);
                 let fault = match verdict {
+                    _ if member.interface().is_empty() => Some("no route leads to its peers".to_owned()),
                     _ if member.ifindex.is_none() => Some(format!("there is no interface {}", member.interface())),
+                    _ if member.config.fault_without_peer && member.config.peers.is_empty() => {
+                        Some("it has no peer".to_owned())
+                    }
                     _ if member.source.is_none() => Some(format!("{} has no address to send from", member.interface())),
                     Verdict::Fault => Some(culprit(member)),
                     Verdict::Priority(_) => None,
@@ -454,6 +632,7 @@ impl Runner {
                     tracing::info!("virtual router {name}: its priority is {priority}, before {before}");
                     member.priority = priority;
                     machine.touched = true;
+                    changed.extend(member.config.notify.priority_changes.then(|| (name.clone(), priority)));
                     events.push(Event::Priority(priority));
                 }
                 for event in events {
@@ -464,14 +643,23 @@ impl Runner {
                     self.act(at, now, actions);
                 }
             }
+            let role = self.machines.get(at).map(|machine| machine.group.role());
+            for (name, priority) in std::mem::take(&mut changed) {
+                let word = match role {
+                    Some(Role::Master) => "MASTER_PRIORITY",
+                    Some(Role::Backup) => "BACKUP_PRIORITY",
+                    _ => continue,
+                };
+                self.fifos.tell("INSTANCE", &name, word, priority);
+            }
         }
     }
 
-    /// All packets that wait.
+    /// The packets that wait.
     fn read(&mut self) {
         let mut packets = Vec::new();
         for (key, socket) in &self.sockets {
-            loop {
+            for _ in 0..AT_ONCE {
                 match socket.receive() {
                     Ok(Some(packet)) => packets.push((*key, packet)),
                     Ok(None) => break,
@@ -488,19 +676,21 @@ impl Runner {
         }
     }
 
-    fn heard(&mut self, (ifindex, ipv6): (u32, bool), packet: &Packet) {
+    fn heard(&mut self, (ifindex, kind): (u32, Kind), packet: &Packet) {
         let Packet { source, destination, ttl, payload } = packet;
-        let Some(vrid) = payload.get(1).copied() else { return };
+        // Of AH the whole packet is there; what it says is believed later.
+        let vrid_at = if kind == Kind::Ah { AH_HEADERS + 1 } else { 1 };
+        let Some(vrid) = payload.get(vrid_at).copied() else { return };
         let mut known = false;
         for at in 0..self.machines.len() {
             let members = self.machines.get(at).map_or(0, |machine| machine.members.len());
             for m in 0..members {
                 let Some(machine) = self.machines.get_mut(at) else { continue };
                 let Some(member) = machine.members.get_mut(m) else { continue };
-                let of = (member.config.vrid, member.config.ipv6, member.ifindex);
+                let of = (member.config.vrid, member.kind(), member.ifindex);
                 // One interface may have a router of that number in several groups.
                 let ours = member.multicast().is_none_or(|group| group == *destination);
-                if of != (vrid, ipv6, Some(ifindex))
+                if of != (vrid, kind, Some(ifindex))
                     || !ours
                     || destination.is_multicast() != member.multicast().is_some()
                 {
@@ -508,8 +698,15 @@ impl Runner {
                 }
                 known = true;
                 let Some(router) = machine.group.router(m) else { continue };
-                let received = Received { source: *source, destination: *destination, ttl: *ttl, payload };
-                match packet::parse(&received, &router.parameters().rules(*source)) {
+                let opened = match member.key() {
+                    Some(key) => ah::open(payload, &key, &mut member.sequence).map(|opened| opened.payload),
+                    None => Ok(payload.as_slice()),
+                };
+                let parsed = opened.map_err(|e| e.to_string()).and_then(|payload| {
+                    let received = Received { source: *source, destination: *destination, ttl: *ttl, payload };
+                    packet::parse(&received, &router.parameters().rules(*source)).map_err(|e| e.to_string())
+                });
+                match parsed {
                     Ok(advert) => {
                         member.complaint = None;
                         let (now, mut actions) = (now(), Vec::new());
@@ -525,7 +722,10 @@ impl Runner {
             }
         }
         if !known && self.failover.log_unknown_vrids {
-            self.complain(format!("an advert of {source} is for virtual router {vrid}, which is none of ours"));
+            // Whoever sends it: once for a number.
+            if self.unknown.insert(vrid) {
+                tracing::warn!("an advert of {source} is for virtual router {vrid}, which is none of ours");
+            }
         }
     }
 
@@ -536,10 +736,18 @@ impl Runner {
         if let Some(machine) = self.machines.get_mut(at) {
             machine.touched = true;
         }
+        let lower = |of: &MemberAction| matches!(of.action, Action::Announce { occasion: Occasion::LowerPriority, .. });
+        let lower_heard = actions.iter().any(lower);
         for MemberAction { member, action } in actions {
             self.do_one(at, member, now, action);
         }
         self.tell_group(at);
+        if let Some((name, machine)) = self.machines.get(at).and_then(|m| Some((m.name.clone()?, m)))
+            && lower_heard
+        {
+            let script = machine.notify.lower_prio.as_deref();
+            self.notify("GROUP", &name, "MASTER_RX_LOWER_PRI", 0, script, &machine.notify);
+        }
     }
 
     fn do_one(&mut self, at: usize, m: usize, now: Time, action: Action) {
@@ -548,38 +756,34 @@ impl Runner {
         let name = member.config.name.clone();
         match action {
             Action::SendAdvert { priority, .. } => {
-                let advert = router.advert(priority);
-                let format = router.parameters().format;
-                let ttl = member.config.unicast_ttl.unwrap_or(u8::MAX);
-                let to = member.multicast().map_or_else(|| router.parameters().destinations(), |group| vec![group]);
-                let socket = member.ifindex.and_then(|ifindex| self.sockets.get(&(ifindex, member.config.ipv6)));
-                let send = |to: IpAddr| -> std::result::Result<(), String> {
-                    let (socket, source) = socket.zip(member.source).ok_or("there is nothing to send by")?;
-                    let bytes = packet::emit(&advert, source, to, format).map_err(|e| e.to_string())?;
-                    socket.send(source, to, ttl, &bytes).map_err(|e| e.to_string())
-                };
-                let mut failed = None;
-                for to in to {
-                    // One that cannot be reached keeps nobody else from hearing it.
-                    failed = send(to).err().or(failed);
-                }
-                if let (Some(error), Some(member)) = (failed, self.member(at, m)) {
+                let sent = self.send_advert(at, m, priority);
+                if let (Err(error), Some(member)) = (sent, self.member(at, m)) {
                     complain_once(member, format!("its advert did not go out: {error}"));
                 }
             }
             Action::AddAddresses => {
-                let held = member.held();
+                if let Some(member) = self.member(at, m)
+                    && member.config.promote_secondaries
+                    && member.promoted.is_none()
+                {
+                    member.promoted =
+                        Some(member.interface().to_owned()).filter(|interface| kept::drops_secondaries(interface));
+                }
                 // Written first: whoever comes after a crash knows of them.
                 self.watch_over();
                 self.write();
                 self.guard.wake();
-                self.hands.add(&name, held);
+                if let Some(member) = self.machines.get(at).and_then(|machine| machine.members.get(m)) {
+                    self.hands.add(&name, member.belongings(&self.instance));
+                }
             }
             Action::RemoveAddresses => {
-                self.hands.remove(member.held());
+                self.hands.remove(member.belongings(&self.instance));
             }
             Action::Announce { repeat, occasion, .. } => {
-                self.hands.announce(member.held(), repeat);
+                let announce = &member.config.announce;
+                let times = Times { repeat, gaps: (announce.arp_interval, announce.nd_interval) };
+                self.hands.announce(member.held(), times);
                 if occasion == Occasion::LowerPriority {
                     let notify = &member.config.notify;
                     let script = notify.lower_prio.as_deref();
@@ -623,6 +827,45 @@ impl Runner {
         }
     }
 
+    /// To the group or to all peers.
+    fn send_advert(&mut self, at: usize, m: usize, priority: u8) -> std::result::Result<(), String> {
+        let gone = || "there is nothing to send by".to_owned();
+        let machine = self.machines.get_mut(at).ok_or_else(gone)?;
+        let router = machine.group.router(m).ok_or_else(gone)?;
+        let (advert, format) = (router.advert(priority), router.parameters().format);
+        let peers = router.parameters().destinations();
+        let member = machine.members.get_mut(m).ok_or_else(gone)?;
+        let (ifindex, source) = member.ifindex.zip(member.source).ok_or_else(gone)?;
+        let ttl = member.config.unicast_ttl.filter(|_| member.multicast().is_none()).unwrap_or(u8::MAX);
+        let socket = self.sockets.get(&(ifindex, member.kind()));
+        let to = member.multicast().map_or(peers, |group| vec![group]);
+        let mut send = |to: IpAddr| -> std::result::Result<(), String> {
+            let mut bytes = packet::emit(&advert, source, to, format).map_err(|e| e.to_string())?;
+            let sealed = match (member.key(), source, to) {
+                (Some(key), IpAddr::V4(source), IpAddr::V4(destination)) => {
+                    // Any number but 0, for which the kernel would write another.
+                    let id = (member.sequence.last() as u16).max(1);
+                    let outer = ah::Outer { source, destination, ttl, id, tos: frame::CLASS };
+                    let sealed = ah::seal(&outer, &bytes, &key, &mut member.sequence);
+                    bytes = sealed.map_err(|e| e.to_string())?;
+                    true
+                }
+                _ => false,
+            };
+            match member.speaks_as() {
+                Some(mac) => {
+                    let packet = if sealed { Some(bytes) } else { frame::ip(source, to, &bytes) };
+                    let whole = packet.and_then(|packet| frame::ethernet(dirigent_wire::Mac::new(mac), to, &packet));
+                    let whole = whole.ok_or("it cannot be sent from a virtual MAC")?;
+                    self.frames.send(ifindex, &whole).map_err(|e| e.to_string())
+                }
+                None => socket.ok_or_else(gone)?.send(source, to, ttl, &bytes).map_err(|e| e.to_string()),
+            }
+        };
+        // One that cannot be reached keeps nobody else from hearing it.
+        to.into_iter().filter_map(|to| send(to).err()).last().map_or(Ok(()), Err)
+    }
+
     fn member(&mut self, at: usize, m: usize) -> Option<&mut Member> {
         self.machines.get_mut(at)?.members.get_mut(m)
     }
@@ -641,12 +884,7 @@ impl Runner {
 
     /// keepalived's arguments.
     fn notify(&self, kind: &str, name: &str, state: &str, priority: u8, one: Option<&Script>, notify: &Notify) {
-        let line = format!("{kind} \"{name}\" {state} {priority}\n");
-        for fifo in self.failover.fifos.iter().filter(|fifo| fifo.events != Heeded::Services) {
-            if let Err(error) = tell_fifo(&fifo.path, &line) {
-                tracing::warn!("the FIFO {} is not told of virtual router {name}: {error}", fifo.path);
-            }
-        }
+        self.fifos.tell(kind, name, state, priority);
         if let Some(script) = one {
             self.scripts.notify(script, format!("virtual router {name}"));
         }
@@ -677,7 +915,7 @@ impl Runner {
     }
 
     fn write(&mut self) {
-        let mut all: Vec<_> = self.machines.iter().flat_map(holdings).collect();
+        let mut all: Vec<_> = self.machines.iter().flat_map(|machine| holdings(machine, &self.instance)).collect();
         // Whose turn to go on has not come.
         all.extend(self.found.iter().cloned());
         let all = All::new(self.guard.pid(), all);
@@ -754,41 +992,50 @@ impl Runner {
     }
 }
 
-async fn readable(sockets: &BTreeMap<(u32, bool), VrrpSocket>) {
+async fn readable(sockets: &BTreeMap<(u32, Kind), VrrpSocket>, claims: Option<&Ears>) {
     poll_fn(|context| {
         let ready = sockets.values().filter(|socket| socket.poll_readable(context).is_ready()).count();
+        let claims = claims.into_iter().flat_map(BTreeMap::values);
+        let ready = ready + claims.filter(|(_, claims)| claims.poll_readable(context).is_ready()).count();
         if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }
 
+/// The next event, if they are listened to.
+async fn heard(told: &mut Option<broadcast::Receiver<Told>>) -> Told {
+    loop {
+        let Some(receiver) = told else { return std::future::pending().await };
+        match receiver.recv().await {
+            Ok(event) => return event,
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!("FIFOs are not told of {missed} events: there were too many at once");
+            }
+            // The daemon ends.
+            Err(broadcast::error::RecvError::Closed) => *told = None,
+        }
+    }
+}
+
+/// Not what was said last, and not more often than somebody reads who is sent forged packets.
 fn complain_once(member: &mut Member, complaint: String) {
-    if member.complaint.as_ref() != Some(&complaint) {
+    let quiet = member.complained_at.is_some_and(|at| at.elapsed() < COMPLAINTS);
+    if member.complaint.as_ref() != Some(&complaint) && !quiet {
+        member.complained_at = Some(Instant::now());
         tracing::warn!("virtual router {}: {complaint}", member.config.name);
         member.complaint = Some(complaint);
     }
 }
 
-/// Whoever reads has the line; with nobody there it is nobody's.
-fn tell_fifo(path: &str, line: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    match std::fs::File::options().write(true).custom_flags(flags).open(path) {
-        Ok(mut file) if file.metadata()?.file_type().is_fifo() => file.write_all(line.as_bytes()),
-        Ok(_) => Err(std::io::Error::other("it is no FIFO")),
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENXIO as i32) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 /// What a machine's masters hold.
-fn holdings(machine: &Machine) -> Vec<Holding> {
+fn holdings(machine: &Machine, instance: &str) -> Vec<Holding> {
     let Some(until) = machine.group.addresses_valid_until() else { return Vec::new() };
     let members = machine.members.iter().zip(machine.group.routers());
     let held = members.filter_map(|(member, router)| {
         let last_advert_ns = router.last_advert()?.as_ns();
         let router = member.config.name.clone();
-        Some(Holding { router, addresses: member.held(), until_ns: until.as_ns(), last_advert_ns })
+        let (belongings, sequence) = (member.belongings(instance), member.sequence.last());
+        Some(Holding { router, belongings, until_ns: until.as_ns(), last_advert_ns, sequence })
     });
     held.collect()
 }
@@ -818,6 +1065,7 @@ fn seen(machine: &Machine) -> Vec<Seen> {
                 heard_ms: 0,
             }),
             contended: router.is_contended(),
+            claimed: router.claimed().map(|(ip, mac)| format!("{ip} by {}", dirigent_net::mac_text(mac.bytes()))),
             gave_way: router.has_yielded(),
         };
         Seen { router, since: member.since, heard: master.map(|heard| heard.at) }

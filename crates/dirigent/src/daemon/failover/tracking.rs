@@ -2,7 +2,7 @@
 
 use super::machine::Object;
 use crate::daemon::health::scripts::Scripts;
-use dirigent_config::failover::{Arguments, Failover, TrackFile, TrackProcess, TrackScript};
+use dirigent_config::failover::{Arguments, Failover, InterfaceDelay, TrackFile, TrackProcess, TrackScript};
 use dirigent_failover::RiseFall;
 use dirigent_failover::track::State;
 use dirigent_health::judge::script::Exit;
@@ -40,6 +40,9 @@ enum Found {
 pub struct Tracking {
     all: BTreeMap<Object, One>,
     states: HashMap<Object, State>,
+    /// What interfaces count as; and of those that are found otherwise since when, and until when that does not count.
+    interfaces: HashMap<String, (State, Option<Instant>)>,
+    patience_until: HashMap<String, Instant>,
     looks: JoinSet<(Object, u64, Found)>,
     turn: u64,
 }
@@ -58,7 +61,7 @@ impl Tracking {
                     let process = failover.processes.iter().find(|p| p.name == *name).cloned();
                     process.map(|process| Kind::Process(Box::new(process), None))
                 }
-                Object::Interface(_) | Object::Service(_) => None,
+                Object::Interface(_) | Object::Service(_) | Object::Bfd(_) => None,
             };
             let Some(kind) = kind else { continue };
             let same = |one: &One| match (&one.kind, &kind) {
@@ -97,7 +100,8 @@ impl Tracking {
 
     /// When [`Self::look`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.all.values().filter(|one| !one.running).map(|one| one.next).min()
+        let looks = self.all.values().filter(|one| !one.running).map(|one| one.next);
+        looks.chain(self.patience_until.values().copied()).min()
     }
 
     /// Begins the looks that are due.
@@ -131,6 +135,19 @@ impl Tracking {
         }
     }
 
+    /// An interface was found up or down: what it counts as.
+    pub fn interface(&mut self, name: &str, up: bool, delays: &[InterfaceDelay], now: Instant) -> State {
+        let delay = delays.iter().find(|delay| delay.interface == name);
+        let delay = delay.map_or((Duration::ZERO, Duration::ZERO), |delay| (delay.up, delay.down));
+        let (state, otherwise) = self.interfaces.entry(name.to_owned()).or_default();
+        *state = delayed(*state, up, delay, otherwise, now);
+        match otherwise {
+            Some(since) => self.patience_until.insert(name.to_owned(), *since + if up { delay.0 } else { delay.1 }),
+            None => self.patience_until.remove(name),
+        };
+        *state
+    }
+
     /// Whether a look is under way.
     pub fn is_looking(&self) -> bool {
         !self.looks.is_empty()
@@ -158,7 +175,7 @@ impl Tracking {
             (Found::Number(number), Kind::File(_)) => State::Number(number),
             (Found::Runs(found), Kind::Process(process, otherwise)) => {
                 let before = self.states.get(&object).copied().unwrap_or_default();
-                delayed(before, found, process, otherwise, Instant::now())
+                delayed(before, found, (process.start_delay, process.stop_delay), otherwise, Instant::now())
             }
             _ => return,
         };
@@ -193,9 +210,16 @@ fn number(path: &str) -> i32 {
     number.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
 }
 
-/// What a process counts as: another state must last for its delay, but the first one counts at once.
-fn delayed(before: State, runs: bool, process: &TrackProcess, otherwise: &mut Option<Instant>, now: Instant) -> State {
-    let (found, delay) = if runs { (State::Up, process.start_delay) } else { (State::Down, process.stop_delay) };
+/// What a process or interface counts as: another state must last for its delay (up, down), but the first one counts at
+/// once.
+fn delayed(
+    before: State,
+    up: bool,
+    delay: (Duration, Duration),
+    otherwise: &mut Option<Instant>,
+    now: Instant,
+) -> State {
+    let (found, delay) = if up { (State::Up, delay.0) } else { (State::Down, delay.1) };
     if before == State::Unknown || before == found {
         *otherwise = None;
         return found;
@@ -273,9 +297,9 @@ mod tests {
     #[test]
     fn another_state_must_last() {
         let second = Duration::from_secs(1);
-        let process = TrackProcess { start_delay: second * 2, stop_delay: second, ..TrackProcess::default() };
         let (now, mut otherwise) = (Instant::now(), None);
-        let mut look = |before, runs, at: u32| delayed(before, runs, &process, &mut otherwise, now + second * at);
+        let mut look =
+            |before, up, at: u32| delayed(before, up, (second * 2, second), &mut otherwise, now + second * at);
         assert_eq!(look(State::Unknown, false, 0), State::Down);
         assert_eq!(look(State::Down, true, 1), State::Down);
         assert_eq!(look(State::Down, true, 2), State::Down);
@@ -285,6 +309,21 @@ mod tests {
         assert_eq!(look(State::Up, true, 5), State::Up);
         assert_eq!(look(State::Up, false, 6), State::Up);
         assert_eq!(look(State::Up, false, 7), State::Down);
+    }
+
+    #[test]
+    fn an_interface_that_is_patient_is_looked_at_in_time() {
+        let second = Duration::from_secs(1);
+        let delays = [InterfaceDelay { interface: "eth0".into(), down: second * 2, up: Duration::ZERO }];
+        let (now, mut tracking) = (Instant::now(), Tracking::default());
+        assert_eq!(tracking.interface("eth0", true, &delays, now), State::Up);
+        assert_eq!(tracking.interface("eth0", false, &delays, now + second), State::Up);
+        assert_eq!(tracking.deadline(), Some(now + second * 3));
+        assert_eq!(tracking.interface("eth0", false, &delays, now + second * 3), State::Down);
+        assert_eq!(tracking.deadline(), None);
+        assert_eq!(tracking.interface("eth0", true, &delays, now + second * 3), State::Up);
+        assert_eq!(tracking.interface("eth1", true, &delays, now), State::Up);
+        assert_eq!(tracking.interface("eth1", false, &delays, now), State::Down, "of another nothing is said");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod connect;
 mod datagram;
+mod evidence;
 mod http;
 mod tls;
 
@@ -14,6 +15,7 @@ use connect::Stream;
 use dirigent_config::health::Probe;
 use dirigent_health::judge::{self, End};
 use dirigent_health::{Outcome, Weight, Why};
+pub use evidence::Late;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Bytes that are read at once.
@@ -27,12 +29,17 @@ pub struct Tools {
     scripts: Scripts,
     ways: Ways,
     tls: tls::Connectors,
+    late: Late,
 }
 
 impl Tools {
     /// For one runtime.
     pub fn new(scripts: Scripts, ways: Ways) -> Self {
-        Self { scripts, ways, tls: tls::Connectors::default() }
+        Self { scripts, ways, tls: tls::Connectors::default(), late: Late::default() }
+    }
+    /// For one attempt: if it ends by its timeout, `late` says more.
+    pub fn with(&self, late: Late) -> Self {
+        Self { late, ..self.clone() }
     }
 }
 
@@ -40,18 +47,18 @@ impl Tools {
 pub async fn make(job: &Job, part: Option<u32>, tools: &Tools) -> Outcome {
     match &job.check.probe {
         Probe::Tcp => {
-            let (_leave, stream) = connect::tcp(job, &tools.ways).await?;
+            let (_leave, stream) = connect::tcp(job, tools).await?;
             // A reset: without it each check would leave a socket in TIME_WAIT, ten thousand a second for a minute.
             let _ = stream.set_zero_linger();
             Ok(Weight::Keep)
         }
         Probe::Http(http) => http::make(job, http, part, tools).await,
         Probe::Smtp { helo } => {
-            let (_leave, stream) = connect::tcp(job, &tools.ways).await?;
+            let (_leave, stream) = connect::tcp(job, tools).await?;
             converse(stream, judge::smtp::Exchange::new(helo)).await
         }
-        Probe::Dns { name, record } => datagram::dns(job, name, *record, &tools.ways).await,
-        Probe::Udp(udp) => datagram::udp(job, udp, &tools.ways).await,
+        Probe::Dns { name, record } => datagram::dns(job, name, *record, tools).await,
+        Probe::Udp(udp) => datagram::udp(job, udp, tools).await,
         Probe::Ping => datagram::ping(job).await,
         Probe::Script { script, weight_from_exit } => {
             let exit = tools.scripts.run(script.clone(), job.check.pace.timeout).await?;

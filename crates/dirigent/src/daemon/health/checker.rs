@@ -3,7 +3,7 @@
 //! It knows neither services nor tables. What changes about a check it tells the director's task, and nothing else: the
 //! rest of ten thousand results a second stays here.
 
-use super::attempt::{self, Tools};
+use super::attempt::{self, Late, Tools};
 use super::bfd::{Heard, Sessions};
 use super::job::Job;
 use super::scripts::Scripts;
@@ -85,9 +85,16 @@ impl Checker {
 struct Entry {
     job: Arc<Job>,
     machine: Machine,
-    running: Option<AbortHandle>,
+    running: Option<Running>,
     /// Which of the deadlines in the heap is the last.
     turn: u64,
+}
+
+/// An attempt under way.
+struct Running {
+    task: AbortHandle,
+    number: u64,
+    late: Late,
 }
 
 struct State {
@@ -99,6 +106,20 @@ struct State {
     addresses: HashSet<IpAddr>,
     tools: Tools,
     news: Vec<News>,
+}
+
+impl Entry {
+    /// The machine's deadline is reached. An attempt that ends by it may have more to say than that.
+    fn on_deadline(&mut self, at: Instant, now: Instant) -> Actions {
+        if self.machine.is_running()
+            && let Some(Running { task, number, late }) = &self.running
+            && let Some(why) = late.take()
+        {
+            task.abort();
+            return self.machine.on_result(at, *number, Err(why), fastrand::u64(..));
+        }
+        self.machine.on_deadline(now.max(at), fastrand::u64(..))
+    }
 }
 
 async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSender<Vec<News>>, tools: Tools) {
@@ -165,7 +186,7 @@ impl State {
             Order::End(id) => {
                 self.sessions.end(id);
                 if let Some(running) = self.entries.remove(&id).and_then(|entry| entry.running) {
-                    running.abort();
+                    running.task.abort();
                 }
             }
             Order::Addresses(addresses) => {
@@ -226,7 +247,7 @@ impl State {
             let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.turn == turn) else { continue };
             let actions = match self.sessions.on_deadline(id, now.max(at)) {
                 Some(told) => told.map(|told| entry.machine.on_told(now, told)).unwrap_or_default(),
-                None => entry.machine.on_deadline(now.max(at), fastrand::u64(..)),
+                None => entry.on_deadline(at, now),
             };
             self.act(id, actions);
             self.schedule(id);
@@ -262,7 +283,7 @@ impl State {
         if actions.abandon
             && let Some(running) = entry.running.take()
         {
-            running.abort();
+            running.task.abort();
         }
         if let Some(why) = actions.failed {
             // Changes are told by the director, with what follows from them.
@@ -277,9 +298,10 @@ impl State {
             self.news.push(News { id, finding: Finding::from(&entry.machine), known, at: Instant::now() });
         }
         if let Some(Attempt { number, part }) = actions.probe {
-            let (job, tools) = (entry.job.clone(), self.tools.clone());
+            let late = Late::default();
+            let (job, tools) = (entry.job.clone(), self.tools.with(late.clone()));
             let attempt = async move { (id, number, attempt::make(&job, part, &tools).await) };
-            entry.running = Some(self.attempts.spawn(attempt));
+            entry.running = Some(Running { task: self.attempts.spawn(attempt), number, late });
         }
     }
 }

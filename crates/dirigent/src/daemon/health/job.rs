@@ -1,5 +1,6 @@
 //! What is to be checked, with nothing left open.
 
+use dirigent_config::failover::BfdSession;
 use dirigent_config::health::{Check, Probe};
 use dirigent_config::{Method, Server, Service};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,13 @@ impl Job {
         };
         let needs = service.health.only_with_address.then(|| service.key.address()).flatten();
         Self { check: check.clone(), to, along, needs }
+    }
+
+    /// A session of BFD that virtual routers look at.
+    pub fn of_session(session: &BfdSession) -> Self {
+        let check = Check { target: session.target.clone(), ..Check::new(Probe::Bfd(session.bfd.clone())) };
+        let to = session.target.address.map_or(NOWHERE, |address| SocketAddr::new(address, 0));
+        Self { check, to, along: None, needs: None }
     }
 
     /// The same, whenever it is made: what was found out by one holds for the other.

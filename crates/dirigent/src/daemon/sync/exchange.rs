@@ -18,6 +18,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 const HEADERS: (usize, usize) = (28, 48);
 /// A datagram's length where no interface says.
 const LENGTH: usize = 1472;
+/// How long a datagram waits for more to tell. The kernel's waits for two seconds, in which a failover costs all that is in it.
+const FLUSH_AFTER_MS: u64 = 5;
 /// Datagrams that are taken before others have their turn.
 const TURN: usize = 512;
 
@@ -91,6 +93,7 @@ impl Exchange {
         };
         let master = MasterConfig {
             max_len: config.maxlen.map_or(length, usize::from),
+            flush_after_ms: FLUSH_AFTER_MS,
             key: key()?,
             ..MasterConfig::new(identity, config.id)
         };

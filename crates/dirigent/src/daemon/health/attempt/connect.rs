@@ -1,7 +1,7 @@
 //! Sockets as a check's target wants them.
 
 use super::super::job::Job;
-use super::super::ways::Ways;
+use super::{Tools, evidence};
 use crate::daemon::Leave;
 use dirigent_health::Why;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -44,18 +44,19 @@ fn open(job: &Job, kind: Type, protocol: Protocol) -> io::Result<Socket> {
 }
 
 /// Connects. What is to be dropped after the connection comes first.
-pub async fn tcp(job: &Job, ways: &Ways) -> Result<(Option<Leave>, TcpStream), Why> {
+pub async fn tcp(job: &Job, tools: &Tools) -> Result<(Option<Leave>, TcpStream), Why> {
     if job.to.port() == 0 {
         return Err(Why::of("it has no port to check: give the check one"));
     }
     let (leave, socket) = match &job.along {
         Some(along) => {
-            let (socket, leave) = ways.tcp(job.to, along)?;
+            let (socket, leave) = tools.ways.tcp(job.to, along)?;
             (Some(leave), socket)
         }
         None => (None, socket(job, Type::STREAM, Protocol::TCP)?.into()),
     };
-    let stream = TcpSocket::from_std_stream(socket).connect(job.to).await.map_err(|e| refused(&e))?;
+    let connected = TcpSocket::from_std_stream(socket).connect(job.to);
+    let stream = evidence::first(job, &tools.late, connected).await?;
     if leave.is_some() {
         // With a reset, or its last packets would be nobody's: its leave ends with it.
         let _ = stream.set_zero_linger();
@@ -64,13 +65,13 @@ pub async fn tcp(job: &Job, ways: &Ways) -> Result<(Option<Leave>, TcpStream), W
 }
 
 /// A socket for datagrams from and to this server alone: an ICMP error about one is its error.
-pub async fn udp(job: &Job, ways: &Ways) -> Result<(Option<Leave>, UdpSocket), Why> {
+pub async fn udp(job: &Job, tools: &Tools) -> Result<(Option<Leave>, UdpSocket), Why> {
     if job.to.port() == 0 {
         return Err(Why::of("it has no port to check: give the check one"));
     }
     let (leave, socket) = match &job.along {
         Some(along) => {
-            let (socket, leave) = ways.udp(job.to, along)?;
+            let (socket, leave) = tools.ways.udp(job.to, along)?;
             (Some(leave), socket)
         }
         None => (None, socket(job, Type::DGRAM, Protocol::UDP)?.into()),

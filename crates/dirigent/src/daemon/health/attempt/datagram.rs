@@ -1,8 +1,8 @@
 //! Checks by single packets: DNS, UDP, ping.
 
 use super::super::job::Job;
-use super::super::ways::Ways;
 use super::connect::{self, refused};
+use super::{Tools, evidence};
 use dirigent_config::health::{Record, Udp};
 use dirigent_health::judge::dns::Question;
 use dirigent_health::judge::icmp::Echo;
@@ -14,27 +14,27 @@ use tokio::net::UdpSocket;
 /// Longest datagram that is looked at, bytes.
 const LONGEST: usize = 65_536;
 
-pub async fn dns(job: &Job, name: &str, record: Record, ways: &Ways) -> Outcome {
+pub async fn dns(job: &Job, name: &str, record: Record, tools: &Tools) -> Outcome {
     let question = Question::new(name, record)?;
     let id = fastrand::u16(..);
-    let (_leave, socket) = connect::udp(job, ways).await?;
+    let (_leave, socket) = connect::udp(job, tools).await?;
     socket.send(&question.query(id)?).await.map_err(|e| refused(&e))?;
     let mut answer = vec![0; LONGEST];
     loop {
-        let length = socket.recv(&mut answer).await.map_err(|e| refused(&e))?;
+        let length = evidence::first(job, &tools.late, socket.recv(&mut answer)).await?;
         if let Some(outcome) = question.judge(id, answer.get(..length).unwrap_or_default()) {
             return outcome;
         }
     }
 }
 
-pub async fn udp(job: &Job, udp: &Udp, ways: &Ways) -> Outcome {
+pub async fn udp(job: &Job, udp: &Udp, tools: &Tools) -> Outcome {
     let datagrams = Datagrams::new(udp)?;
-    let (_leave, socket) = connect::udp(job, ways).await?;
+    let (_leave, socket) = connect::udp(job, tools).await?;
     let random = fastrand::u128(..).to_ne_bytes();
     socket.send(&datagrams.payload(random)).await.map_err(|e| refused(&e))?;
     let mut reply = vec![0; LONGEST];
-    let receive = socket.recv(&mut reply);
+    let receive = evidence::first(job, &tools.late, socket.recv(&mut reply));
     let received = match datagrams.patience(job.check.pace.timeout) {
         Some(patience) => match tokio::time::timeout(patience, receive).await {
             Ok(received) => received,
@@ -42,7 +42,7 @@ pub async fn udp(job: &Job, udp: &Udp, ways: &Ways) -> Outcome {
         },
         None => receive.await,
     };
-    let length = received.map_err(|e| refused(&e))?;
+    let length = received?;
     datagrams.judge(reply.get(..length).unwrap_or_default())
 }
 

@@ -34,7 +34,7 @@ pub async fn make(job: &Job, check: &Http, part: Option<u32>, tools: &Tools) -> 
 async fn ask(job: &Job, check: &Http, request: &Request, tools: &Tools) -> Outcome {
     let expected = Expected::new(check, request)?;
     let host = http::host(check, request, job.to);
-    let (_leave, stream) = connect::tcp(job, &tools.ways).await?;
+    let (_leave, stream) = connect::tcp(job, tools).await?;
     let Some(tls) = &check.tls else { return over(stream, check, request, &host, expected).await };
     let connector = tools.tls.get(tls, check.version == HttpVersion::V2)?;
     let name = match &tls.sni {
