@@ -352,7 +352,9 @@ pub enum IpvsError {
     #[error("No daemon is running")]
     NoDaemon,
     /// Start: IPVS's daemons may differ from each other, ours may not (EOPNOTSUPP).
-    #[error("master and backup go by one [sync], and the other runs with {runs}: start this one so too, or stop the other first")]
+    #[error(
+        "master and backup go by one [sync], and the other runs with {runs}: start this one so too, or stop the other first"
+    )]
     OtherDaemon {
         /// With what, as options.
         runs: String,

@@ -8,6 +8,9 @@ use dirigent_api::Synchronisation;
 use std::fmt;
 use std::net::IpAddr;
 
+/// What is said to the start of one on an interface that is not there (ENODEV).
+pub const NO_DEVICE: &str = "No such device";
+
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Daemon {
@@ -134,21 +137,94 @@ fn set(model: &mut Model, sync: Option<Sync>) -> Result<(), IpvsError> {
 
 /// `-L --daemon`.
 pub fn list(sync: Option<&Synchronisation>) -> String {
-    let mut out = String::new();
-    for s in sync {
-        let role = SyncRole::ALL.into_iter().find(|role| role.name() == s.role).unwrap_or(SyncRole::None);
-        for daemon in Daemon::ALL.into_iter().filter(|daemon| role.is(daemon.role())) {
-            out += &format!(
-                "{} sync daemon (mcast={}, syncid={}, maxlen={}, group={}, port={}, ttl={})\n",
-                daemon.name(),
-                s.interface.as_deref().unwrap_or_default(),
-                s.id,
-                s.maxlen,
-                s.group,
-                s.port,
-                s.ttl
-            );
-        }
+    let Some(s) = sync else { return String::new() };
+    let role = SyncRole::ALL.into_iter().find(|role| role.name() == s.role).unwrap_or(SyncRole::None);
+    let line = |daemon: Daemon| {
+        let interface = s.interface.as_deref().unwrap_or_default();
+        let Synchronisation { id, maxlen, group, port, ttl, .. } = s;
+        format!(
+            "{} sync daemon (mcast={interface}, syncid={id}, maxlen={maxlen}, group={group}, port={port}, ttl={ttl})\n",
+            daemon.name()
+        )
+    };
+    Daemon::ALL.into_iter().filter(|daemon| role.is(daemon.role())).map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Command;
+    use super::*;
+
+    /// What a line does to a Model, or what ipvsadm says to it.
+    fn told(model: &mut Model, line: &str) -> Result<(), String> {
+        let command = Command::parse(line).map_err(|e| e.message)?.unwrap();
+        // As it goes to a daemon and into the history.
+        assert_eq!(Command::parse(&command.to_string()).unwrap(), Some(command.clone()), "{line}");
+        command.apply(model).map_err(|e| e.to_string())
     }
-    out
+
+    fn role(model: &Model) -> Option<SyncRole> {
+        model.failover().sync.as_ref().map(|sync| sync.role)
+    }
+
+    #[test]
+    fn daemons_start_and_stop_one_by_one() {
+        let mut model = Model::default();
+        let start = "--start-daemon master --mcast-interface eth1 --syncid 7 --sync-maxlen 1000";
+        assert_eq!(told(&mut model, "--stop-daemon master"), Err("No daemon is running".into()));
+        told(&mut model, start).unwrap();
+        let sync = model.failover().sync.clone().unwrap();
+        assert_eq!((sync.interface.as_deref(), sync.id, sync.maxlen), (Some("eth1"), 7, Some(1000)));
+        assert_eq!(told(&mut model, start), Err("Daemon has already run".into()));
+        // One [sync] stands for both.
+        let other = told(&mut model, "--start-daemon backup --mcast-interface eth1 --syncid 8").unwrap_err();
+        assert!(other.contains("--syncid 7"), "{other}");
+        told(&mut model, &start.replace("master", "backup")).unwrap();
+        assert_eq!(role(&model), Some(SyncRole::Both));
+        told(&mut model, "--stop-daemon master").unwrap();
+        assert_eq!(role(&model), Some(SyncRole::Backup));
+        told(&mut model, "--stop-daemon backup").unwrap();
+        assert_eq!(role(&model), None);
+    }
+
+    #[test]
+    fn what_ipvsadm_cannot_say_outlasts_a_stop() {
+        let text = "version = 1\n[sync]\ninterface = \"eth1\"\nkey = \"0123456789abcdef\"\n";
+        let mut model = crate::file::parse("f", text).unwrap();
+        for daemon in ["master", "backup"] {
+            told(&mut model, &format!("--stop-daemon {daemon}")).unwrap();
+        }
+        assert_eq!(role(&model), Some(SyncRole::None));
+        assert_eq!(model.failover().synchronised(), None);
+        told(&mut model, "--start-daemon master --mcast-interface eth1").unwrap();
+        assert!(model.failover().synchronised().unwrap().key.is_some());
+    }
+
+    #[test]
+    fn a_server_of_another_family_keeps_daemons_out() {
+        let mut model = Model::default();
+        told(&mut model, "-A -t 192.0.2.10:80").unwrap();
+        told(&mut model, "-a -t 192.0.2.10:80 -r [2001:db8::2]:80 -i").unwrap();
+        let refused = told(&mut model, "--start-daemon master").unwrap_err();
+        assert!(refused.starts_with("Invalid operation"), "{refused}");
+    }
+
+    #[test]
+    fn the_list_has_the_master_first() {
+        let mut sync = Synchronisation {
+            role: "both".into(),
+            interface: Some("eth1".into()),
+            id: 7,
+            maxlen: 1472,
+            group: "224.0.0.81".into(),
+            port: 8848,
+            ttl: 1,
+            ..Synchronisation::default()
+        };
+        let rest = "sync daemon (mcast=eth1, syncid=7, maxlen=1472, group=224.0.0.81, port=8848, ttl=1)\n";
+        assert_eq!(list(Some(&sync)), format!("master {rest}backup {rest}"));
+        sync.role = "backup".into();
+        assert_eq!(list(Some(&sync)), format!("backup {rest}"));
+        assert_eq!(list(None), "");
+    }
 }
