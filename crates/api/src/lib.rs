@@ -97,8 +97,18 @@ pub struct Synchronisation {
     pub role: String,
     /// This director's number among the others, written as an address.
     pub node: String,
+    /// The interface that its messages go and come by; none: by routes, to single peers.
+    pub interface: Option<String>,
     /// The id of its messages.
     pub id: u8,
+    /// Longest message, bytes.
+    pub maxlen: u16,
+    /// The multicast group.
+    pub group: String,
+    /// UDP port.
+    pub port: u16,
+    /// TTL of what goes to the group.
+    pub ttl: u8,
     /// Connections and templates that are this director's own.
     pub own: u64,
     /// Those that were learned from kernels with IPVS.

@@ -342,6 +342,29 @@ pub enum IpvsError {
     /// Everything else the Model does not allow (EINVAL).
     #[error("Invalid operation.  Possibly wrong module version, address not unicast, ...")]
     Invalid(#[source] Violation),
+    /// Start of a synchronisation daemon while a server has another address family than its service (EINVAL).
+    #[error("Invalid operation.  Possibly wrong module version, address not unicast, ...")]
+    MixedFamilies,
+    /// Start: it runs (EEXIST).
+    #[error("Daemon has already run")]
+    DaemonRuns,
+    /// Stop: it does not run (ESRCH).
+    #[error("No daemon is running")]
+    NoDaemon,
+    /// Start: IPVS's daemons may differ from each other, ours may not (EOPNOTSUPP).
+    #[error(
+        "master and backup go by one [sync], and the other runs with {runs}: start this one so too, or stop the other first"
+    )]
+    OtherDaemon {
+        /// With what, as options.
+        runs: String,
+    },
+    /// Stop of one that a virtual router starts and stops (EOPNOTSUPP).
+    #[error("virtual router {router} says which daemon runs: remove router of [sync], or set its role to \"none\"")]
+    RouterSynchronises {
+        /// Its name.
+        router: String,
+    },
     /// IPVS would; Dirigent does not (EOPNOTSUPP).
     #[error("{0}")]
     Unsupported(#[source] Unsupported),
@@ -352,11 +375,11 @@ impl IpvsError {
     pub fn errno(&self) -> i32 {
         match self {
             Self::SchedulerNotFound | Self::NoSuchServer => 2,
-            Self::NoSuchService | Self::ServiceNotDefined => 3,
-            Self::ServiceExists | Self::ServerExists => 17,
-            Self::Invalid(_) => 22,
+            Self::NoSuchService | Self::ServiceNotDefined | Self::NoDaemon => 3,
+            Self::ServiceExists | Self::ServerExists | Self::DaemonRuns => 17,
+            Self::Invalid(_) | Self::MixedFamilies => 22,
             Self::OutOfRange(_) => 34,
-            Self::Unsupported(_) => 95,
+            Self::OtherDaemon { .. } | Self::RouterSynchronises { .. } | Self::Unsupported(_) => 95,
         }
     }
 }

@@ -768,18 +768,25 @@ pub enum SyncRole {
     Master,
     /// It takes those of others.
     Backup,
+    /// Neither, for now.
+    None,
 }
 
 impl SyncRole {
     /// All.
-    pub const ALL: [Self; 3] = [Self::Both, Self::Master, Self::Backup];
-    /// `both`, `master` or `backup`.
+    pub const ALL: [Self; 4] = [Self::Both, Self::Master, Self::Backup, Self::None];
+    /// `both`, `master`, `backup` or `none`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Both => "both",
             Self::Master => "master",
             Self::Backup => "backup",
+            Self::None => "none",
         }
+    }
+    /// Whether it is the other too.
+    pub fn is(self, other: Self) -> bool {
+        self == other || self == Self::Both
     }
 }
 
@@ -975,6 +982,11 @@ impl Failover {
     /// Nothing is configured.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// How connections are synchronised, if they are.
+    pub fn synchronised(&self) -> Option<&Sync> {
+        self.sync.as_ref().filter(|sync| sync.role != SyncRole::None)
     }
 
     /// Everything that is wrong with it.
@@ -1346,7 +1358,7 @@ impl Failover {
             let what = format!("there is no virtual router {name:?}");
             of.add("router", what, "add a table [[router]], or correct the name");
         }
-        if sync.router.is_some() && sync.role != SyncRole::Both {
+        if sync.router.is_some() && !matches!(sync.role, SyncRole::Both | SyncRole::None) {
             of.add("role", format!("role {} with router", sync.role.name()), "remove one of the two");
         }
         if !sync.group.is_multicast() {

@@ -5,6 +5,7 @@
 //! Model refuses what a sound line asks for.
 
 pub mod console;
+pub mod daemon;
 pub mod list;
 pub mod names;
 mod options;
@@ -18,6 +19,7 @@ use crate::model::{
     Method, Model, Persistence, Scheduler, SchedulerFlags, Server, Service, ServiceKey, TunnelChecksum, TunnelKind,
 };
 use crate::plan::{Op, Plan};
+use daemon::{Daemon, Link};
 use options::Id;
 use std::fmt;
 use std::net::IpAddr;
@@ -40,13 +42,6 @@ pub enum Invocation {
     Restore,
     /// `-Z`: counters begin at zero, of one service or all.
     Zero(Option<ServiceKey>),
-    /// `--start-daemon`: synchronise connections.
-    StartDaemon {
-        /// The interface of its messages.
-        interface: String,
-    },
-    /// `--stop-daemon`.
-    StopDaemon,
     /// `-h`.
     Help,
     /// `-v`.
@@ -141,6 +136,10 @@ pub enum Command {
         /// UDP.
         udp: u32,
     },
+    /// `--start-daemon`: tell of connections, or learn them.
+    StartDaemon(Daemon, Link),
+    /// `--stop-daemon`.
+    StopDaemon(Daemon),
 }
 
 /// A service as a line describes it.
@@ -244,6 +243,8 @@ impl Command {
                 }
                 model.set_settings(settings)
             }
+            Self::StartDaemon(daemon, link) => daemon::start(model, *daemon, link),
+            Self::StopDaemon(daemon) => daemon::stop(model, *daemon),
         }
     }
 }
@@ -272,6 +273,13 @@ impl Command {
     /// Whether it takes something away. What is added after that is new, with counters of its own.
     pub fn removes(&self) -> bool {
         matches!(self, Self::DeleteService(_) | Self::Clear | Self::DeleteServer { .. })
+    }
+    /// The interface that it needs, which no Model knows of.
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::StartDaemon(_, link) => Some(&link.interface),
+            _ => None,
+        }
     }
     /// Whether it adds something.
     pub fn adds(&self) -> bool {
@@ -349,6 +357,8 @@ impl fmt::Display for Command {
                 write!(f, "-d {} -r {}", Named(service), crate::model::join(*address, *port))
             }
             Self::SetTimeouts { tcp, tcp_fin, udp } => write!(f, "--set {tcp} {tcp_fin} {udp}"),
+            Self::StartDaemon(daemon, link) => write!(f, "--start-daemon {} {link}", daemon.name()),
+            Self::StopDaemon(daemon) => write!(f, "--stop-daemon {}", daemon.name()),
         }
     }
 }

@@ -336,7 +336,9 @@ fn describe_failover(failover: &Failover) -> String {
         line(format!("mail by {} to {}", mail.server, mail.to.join(",")));
     }
     if let Some(sync) = &failover.sync {
-        let by = sync.router.as_ref().map_or_else(|| sync.role.name().to_owned(), |name| format!("by router {name}"));
+        let role = || sync.role.name().to_owned();
+        let router = failover.synchronised().and(sync.router.as_ref());
+        let by = router.map_or_else(role, |name| format!("by router {name}"));
         let on = sync.interface.as_ref().map_or_else(String::new, |name| format!(" on {name}"));
         let signed = if sync.key.is_some() { " signed" } else { "" };
         line(format!("synchronisation {by}{on} id {} port {}{signed}", sync.id, sync.port));

@@ -6,7 +6,7 @@ pub mod proc;
 use crate::ask::Target;
 use crate::failure::{Failure, code};
 use crate::print;
-use dirigent_api::{Connection, Service, Timeouts};
+use dirigent_api::{Connection, Service, Synchronisation, Timeouts};
 use dirigent_config::ipvsadm::console::{self, Absent, Director};
 use dirigent_config::{Command, ServiceKey};
 pub use names::SystemNames;
@@ -44,6 +44,9 @@ impl Director for Target {
     async fn timeouts(&self) -> Result<Timeouts, Absent> {
         self.status().await.map(|status| status.timeouts).map_err(absent)
     }
+    async fn synchronisation(&self) -> Result<Option<Synchronisation>, Absent> {
+        self.status().await.map(|status| status.synchronisation).map_err(absent)
+    }
     async fn rules(&self, commands: &[Command]) -> Result<Vec<(usize, String)>, Absent> {
         let done = self.ipvsadm(commands.iter().map(ToString::to_string).collect()).await.map_err(absent)?;
         Ok(done.refused.into_iter().map(|refused| (refused.line, refused.what)).collect())
@@ -56,9 +59,6 @@ impl Director for Target {
         }
         let name = service.map(|key| key.to_string());
         self.zero(name.as_deref()).await.map(|_| true).map_err(absent)
-    }
-    async fn has_interface(&self, name: &str) -> bool {
-        nix::net::if_::if_nametoindex(name).is_ok()
     }
     async fn stdin(&self) -> String {
         let mut text = String::new();

@@ -147,6 +147,14 @@ fn a_kernels_connections_are_learned_and_forged_ones_are_not() {
         let args: Vec<_> = std::iter::once("ipvsadm").chain(args.split(' ')).collect();
         link.dirigent("a", &args).unwrap_or_else(|| panic!("{args:?}{}", link.logs()))
     };
+    let daemon =
+        |role| format!("{role} sync daemon (mcast=eth0, syncid=7, maxlen=1472, group=224.0.0.81, port=8848, ttl=1)\n");
+    assert_eq!(ipvsadm("-L --daemon"), daemon("master") + &daemon("backup"));
+    ipvsadm("--stop-daemon master");
+    assert_eq!(ipvsadm("-L --daemon"), daemon("backup"));
+    ipvsadm("--start-daemon master --mcast-interface eth0 --syncid 7");
+    assert_eq!(ipvsadm("-L --daemon"), daemon("master") + &daemon("backup"));
+
     /// Protocol, state and ends; the time that is left a second later is another.
     fn plain(line: &str) -> String {
         let words: Vec<_> = line.split_whitespace().collect();

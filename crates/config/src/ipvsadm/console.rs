@@ -2,14 +2,12 @@
 //! it do goes through [`Director`], so that this is the same over a socket and in a test.
 
 use super::names::Names;
-use super::{Command, Invocation, List, Shown, list};
+use super::{Command, Invocation, List, Shown, daemon, list};
 use crate::model::ServiceKey;
-use dirigent_api::{Connection, Service, Timeouts};
+use dirigent_api::{Connection, Service, Synchronisation, Timeouts};
 
 /// What ipvsadm says to `-h`, behind its version.
 const HELP: &str = include_str!("help.txt");
-/// EINVAL.
-const INVALID: &str = "Invalid operation.  Possibly wrong module version, address not unicast, ...";
 
 /// Exit codes.
 mod code {
@@ -41,12 +39,12 @@ pub trait Director {
     async fn size(&self) -> Result<u64, Absent>;
     /// Timeouts.
     async fn timeouts(&self) -> Result<Timeouts, Absent>;
+    /// Synchronisation with other directors, if there is any.
+    async fn synchronisation(&self) -> Result<Option<Synchronisation>, Absent>;
     /// Does rules, in order; those refused, each by its place and with the kernel's words.
     async fn rules(&self, commands: &[Command]) -> Result<Vec<(usize, String)>, Absent>;
     /// Zeroes the counters of a service and its servers, or all; false: there is no such service.
     async fn zero(&self, service: Option<ServiceKey>) -> Result<bool, Absent>;
-    /// Whether the director's host has an interface of that name.
-    async fn has_interface(&self, name: &str) -> bool;
     /// What stands on stdin.
     async fn stdin(&self) -> String;
 }
@@ -99,12 +97,6 @@ impl<D: Director> Console<'_, D> {
             },
             Invocation::Help => self.print(&format!("{}\n{HELP}", list::VERSION)),
             Invocation::Version => self.print(&format!("{}\n", list::VERSION)),
-            // This version does not synchronise connections.
-            Invocation::StartDaemon { interface } => {
-                let there = self.director.has_interface(&interface).await;
-                self.tell(code::REFUSED, if there { INVALID } else { "No such device" })
-            }
-            Invocation::StopDaemon => self.tell(code::REFUSED, "No daemon is running"),
             // Within itself; as what is no command.
             Invocation::Restore => {
                 self.tell(code::REFUSED, "Try `ipvsadm -h' or 'ipvsadm --help' for more information.")
@@ -167,8 +159,7 @@ impl<D: Director> Console<'_, D> {
             }
             Shown::Connections { engines } => list::connections(&director.connections().await?, *engines, names),
             Shown::Timeouts => list::timeouts(&director.timeouts().await?),
-            // This version does not synchronise connections.
-            Shown::Daemons => director.timeouts().await.map(|_| String::new())?,
+            Shown::Daemons => daemon::list(director.synchronisation().await?.as_ref()),
         }))
     }
 

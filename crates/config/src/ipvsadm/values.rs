@@ -1,6 +1,7 @@
 //! The values of ipvsadm's options, read in the order they stand: `-r` takes
 //! the port of a service named before it, `-M` its address family, and so on.
 
+use super::daemon::{Daemon, Link};
 use super::names::Names;
 use super::options::{Class, Id, Opt, class};
 use super::{Command, Invocation, Layout, List, ServerRule, ServiceRule, Shown, usage};
@@ -41,7 +42,7 @@ pub struct Draft<'a> {
     tunnel: &'a str,
     tunnel_port: u16,
     checksum: TunnelChecksum,
-    interface: &'a str,
+    link: Link,
 }
 
 impl<'a> Draft<'a> {
@@ -70,7 +71,7 @@ impl<'a> Draft<'a> {
             tunnel: "ipip",
             tunnel_port: 0,
             checksum: TunnelChecksum::None,
-            interface: "eth0",
+            link: Link::default(),
         }
     }
 }
@@ -127,24 +128,22 @@ impl<'a> Draft<'a> {
                 self.tunnel = text;
             }
             Id::TunPort => {
-                let port = number(text, 1, 65535).and_then(|p| u16::try_from(p).ok());
-                self.tunnel_port = port.ok_or_else(|| usage("illegal tunnel port specified"))?;
+                self.tunnel_port = narrow(text, 1, 65535, "illegal tunnel port specified")?;
             }
             Id::TunCsum => self.checksum = TunnelChecksum::Full,
             Id::TunRemCsum => self.checksum = TunnelChecksum::Remote,
             Id::TunNoCsum => self.checksum = TunnelChecksum::None,
-            Id::SyncIdentity => _ = number(text, 0, 255).ok_or_else(|| usage("illegal syncid specified"))?,
-            Id::SyncMaxlen => _ = number(text, 1, 65507).ok_or_else(|| usage("illegal sync-maxlen specified"))?,
-            Id::McastPort => _ = number(text, 1, 65535).ok_or_else(|| usage("illegal mcast-port specified"))?,
-            Id::McastTtl => _ = number(text, 1, 255).ok_or_else(|| usage("illegal mcast-ttl specified"))?,
+            Id::SyncIdentity => self.link.id = narrow(text, 0, 255, "illegal syncid specified")?,
+            Id::SyncMaxlen => self.link.maxlen = Some(narrow(text, 1, 65507, "illegal sync-maxlen specified")?),
+            Id::McastPort => self.link.port = narrow(text, 1, 65535, "illegal mcast-port specified")?,
+            Id::McastTtl => self.link.ttl = narrow(text, 1, 255, "illegal mcast-ttl specified")?,
             Id::McastGroup => {
                 let group: Option<IpAddr> = text.parse().ok();
                 let family = if group.is_some_and(|group| group.is_ipv6()) { "IPv6" } else { "IPv4" };
-                if !group.is_some_and(|group| group.is_multicast()) {
-                    return Err(usage(format!("invalid {family} mcast-group `{text}'")));
-                }
+                let group = group.filter(IpAddr::is_multicast);
+                self.link.group = group.ok_or_else(|| usage(format!("invalid {family} mcast-group `{text}'")))?;
             }
-            Id::McastInterface => self.interface = text,
+            Id::McastInterface => self.link.interface = text.into(),
             // Refused by `options::check`, or only there or not.
             _ => {}
         }
@@ -207,15 +206,13 @@ impl<'a> Draft<'a> {
             Id::Version => Invocation::Version,
             Id::StartDaemon | Id::StopDaemon => {
                 let start = command.id == Id::StartDaemon;
-                if !matches!(command.value, Some("master" | "backup")) {
-                    let word = if start { "start-daemon parameter" } else { "start_daemon" };
-                    return Err(usage(format!("illegal {word} specified")));
-                }
-                if start {
-                    Invocation::StartDaemon { interface: self.interface.into() }
-                } else {
-                    Invocation::StopDaemon
-                }
+                let word = if start { "start-daemon parameter" } else { "start_daemon" };
+                let daemon = command.value.and_then(Daemon::from_name);
+                let daemon = daemon.ok_or_else(|| usage(format!("illegal {word} specified")))?;
+                Invocation::Rule(match start {
+                    true => Command::StartDaemon(daemon, self.link),
+                    false => Command::StopDaemon(daemon),
+                })
             }
             other => Invocation::Rule(self.rule(other, times)?),
         })
@@ -344,6 +341,11 @@ fn timeout(text: &str, min: u32) -> Result<u32, OptionError> {
 
 fn bounded(text: &str, refusal: &str) -> Result<u32, OptionError> {
     number(text, 0, MAX_WEIGHT).ok_or_else(|| usage(refusal))
+}
+
+/// A number of no more bits than `max` has.
+fn narrow<T: TryFrom<u32>>(text: &str, min: u32, max: u32, refusal: &str) -> Result<T, OptionError> {
+    number(text, min, max).and_then(|n| T::try_from(n).ok()).ok_or_else(|| usage(refusal))
 }
 
 fn number(text: &str, min: u32, max: u32) -> Option<u32> {

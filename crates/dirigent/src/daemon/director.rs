@@ -452,7 +452,7 @@ impl Director {
 
     /// Connections are synchronised as the Model says, or not.
     fn follow_sync(&mut self) -> Result<()> {
-        let sync = self.model.failover().sync.as_ref();
+        let sync = self.model.failover().synchronised();
         self.tables.set_sync(sync)?;
         self.sync.follow(sync, &self.kernel)
     }

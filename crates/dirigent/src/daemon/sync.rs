@@ -89,6 +89,6 @@ impl Sync {
 
     /// For the status.
     pub fn report(&self) -> Option<Synchronisation> {
-        self.config.as_ref().and_then(|_| self.view.report())
+        self.config.as_ref().map(|config| self.view.report().unwrap_or_else(|| exchange::configured(config)))
     }
 }

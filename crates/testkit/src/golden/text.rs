@@ -8,8 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use dirigent_api::{Connection, Service, Stats, Timeouts};
+use dirigent_api::{Connection, Service, Stats, Synchronisation, Timeouts};
 use dirigent_config::ipvsadm::console::{self, Absent, Director, Said};
+use dirigent_config::ipvsadm::daemon::NO_DEVICE;
 use dirigent_config::ipvsadm::names::Names;
 use dirigent_config::ipvsadm::{list, proc};
 use dirigent_config::{Command, Model, Protocol, ServiceKey};
@@ -260,11 +261,18 @@ impl Director for Console<'_> {
     async fn timeouts(&self) -> Result<Timeouts, Absent> {
         self.executor.borrow_mut().timeouts().map_err(failed)
     }
+    async fn synchronisation(&self) -> Result<Option<Synchronisation>, Absent> {
+        Ok(None)
+    }
     async fn rules(&self, commands: &[Command]) -> Result<Vec<(usize, String)>, Absent> {
         let mut refused = Vec::new();
         for (place, command) in commands.iter().enumerate() {
             // By their text, as they go to a daemon.
             let command = Command::parse(&command.to_string()).ok().flatten().unwrap_or_else(|| command.clone());
+            if command.interface().is_some_and(|name| !["lo", "c0", "r0"].contains(&name)) {
+                refused.push((place, NO_DEVICE.to_owned()));
+                continue;
+            }
             let plan = command.plan(&self.model.borrow());
             match plan {
                 Ok(plan) => {
@@ -285,9 +293,6 @@ impl Director for Console<'_> {
         *self.rates.borrow_mut() = Rates::default();
         *self.looked.borrow_mut() = Some(self.now().map_err(failed)?);
         Ok(true)
-    }
-    async fn has_interface(&self, name: &str) -> bool {
-        ["lo", "c0", "r0"].contains(&name)
     }
     async fn stdin(&self) -> String {
         self.stdin.borrow().clone()

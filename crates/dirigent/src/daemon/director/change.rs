@@ -13,6 +13,7 @@ use dirigent_api::{
     Changed, Configuration, Document, Drained, Event, Guard, IpvsadmDone, IpvsadmRefused, Past, ServerName, ServiceSpec,
 };
 use dirigent_config::file::json;
+use dirigent_config::ipvsadm::daemon::NO_DEVICE;
 use dirigent_config::layers::Drift;
 use dirigent_config::{Command, Model, Op, Overlay, Plan, ServiceKey, Settings};
 use std::collections::BTreeSet;
@@ -272,6 +273,10 @@ impl Director {
         let mut wanted = Wanted::new(what, self.model.clone());
         let mut not = Vec::new();
         for (line, command) in commands {
+            if command.interface().is_some_and(|name| nix::net::if_::if_nametoindex(name).is_err()) {
+                not.push(IpvsadmRefused { line: *line, what: NO_DEVICE.into() });
+                continue;
+            }
             match command.apply(&mut wanted.model) {
                 Ok(()) => wanted.edited.extend(command.edits()),
                 Err(error) => not.push(IpvsadmRefused { line: *line, what: error.to_string() }),

@@ -34,6 +34,8 @@ pub struct Exchange {
     addresses: HashMap<u32, SocketAddr>,
     /// Of those, who was whole when we last looked.
     whole: BTreeMap<u32, bool>,
+    /// Longest datagram.
+    maxlen: usize,
     /// What went wrong with the socket last.
     trouble: Option<String>,
 }
@@ -91,8 +93,9 @@ impl Exchange {
             Some(key) => Key::new(key.0.as_bytes()).map(Some).ok_or_else(short),
             None => Ok(None),
         };
+        let maxlen = config.maxlen.map_or(length, usize::from);
         let master = MasterConfig {
-            max_len: config.maxlen.map_or(length, usize::from),
+            max_len: maxlen,
             flush_after_ms: FLUSH_AFTER_MS,
             key: key()?,
             ..MasterConfig::new(identity, config.id)
@@ -113,6 +116,7 @@ impl Exchange {
             config: config.clone(),
             addresses: HashMap::new(),
             whole: BTreeMap::new(),
+            maxlen,
             trouble: None,
         })
     }
@@ -256,9 +260,8 @@ impl Exchange {
             lost: p.lost,
         };
         Synchronisation {
-            role: self.config.role.name().to_owned(),
             node: Ipv4Addr::from(self.identity.node).to_string(),
-            id: self.config.id,
+            maxlen: u16::try_from(self.maxlen).unwrap_or(u16::MAX),
             own,
             kernels: tables.learned_from(Owner::KERNEL),
             sent: self.master.as_ref().map_or(0, |master| master.metrics().records),
@@ -267,7 +270,22 @@ impl Exchange {
             dropped,
             peers: peers.iter().map(peer).collect(),
             trouble: self.trouble.clone(),
+            ..configured(&self.config)
         }
+    }
+}
+
+/// As long as nothing else is known.
+pub fn configured(config: &Config) -> Synchronisation {
+    Synchronisation {
+        role: config.role.name().to_owned(),
+        interface: config.interface.clone(),
+        id: config.id,
+        maxlen: config.maxlen.unwrap_or(LENGTH as u16),
+        group: config.group.to_string(),
+        port: config.port,
+        ttl: config.ttl,
+        ..Synchronisation::default()
     }
 }
 
