@@ -325,6 +325,12 @@ pub struct Service {
     pub flags: Vec<String>,
     /// Clients' connections go to the server of their earlier ones.
     pub persistence: Option<Persistence>,
+    /// Prefixes of the clients that may open connections; none here and in `deny`: all may.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Prefixes of the clients that may not, but for those of a longer prefix in `allow`.
+    #[serde(default)]
+    pub deny: Vec<String>,
     /// Its servers, oldest first.
     pub servers: Vec<Server>,
     /// Its traffic, that of servers that it had too.

@@ -51,7 +51,7 @@ pub struct Overlay {
     settings: Patch,
     marks: Option<Vec<MarkRule>>,
     #[serde(default)]
-    failover: Option<Box<Failover>>,
+    failover: Option<Patch>,
     services: Vec<(ServiceKey, ServiceChange)>,
 }
 
@@ -104,7 +104,7 @@ impl Overlay {
         Self {
             settings: Patch::between(file.settings(), model.settings()),
             marks: (file.marks() != model.marks()).then(|| model.marks().to_vec()),
-            failover: (file.failover() != model.failover()).then(|| Box::new(model.failover().clone())),
+            failover: Some(Patch::between(file.failover(), model.failover())).filter(|patch| !patch.0.is_empty()),
             services,
         }
     }
@@ -132,10 +132,13 @@ impl Overlay {
         {
             lose("the mark rules set at runtime".into());
         }
-        if let Some(failover) = &self.failover
-            && model.set_failover((**failover).clone()).is_err()
-        {
-            lose("failover as set at runtime".into());
+        if let Some(patch) = &self.failover {
+            let failover: Option<Failover> = patch.apply(file.failover(), &mut |path| {
+                lose(format!("failover: {path} is none any more"));
+            });
+            if failover.is_none_or(|failover| model.set_failover(failover).is_err()) {
+                lose("failover as set at runtime".into());
+            }
         }
         for (key, change) in &self.services {
             change.apply(key, file, &mut model, &mut lose);
@@ -164,9 +167,9 @@ impl Overlay {
         if let Some(marks) = &self.marks {
             all.push(Drift(format!("mark rules: {} at runtime, {} in the file", marks.len(), file.marks().len())));
         }
-        if let Some(failover) = &self.failover {
-            let (now, then) = (failover.routers.len(), file.failover().routers.len());
-            all.push(Drift(format!("failover: set at runtime, with {now} virtual routers, {then} in the file")));
+        // Their values are long, and some are secret.
+        for path in self.failover.iter().flat_map(|patch| patch.0.keys()) {
+            all.push(Drift(format!("failover: {path} set at runtime")));
         }
         for (key, change) in &self.services {
             change.describe(key, file, &mut all);
@@ -452,6 +455,21 @@ address = "192.0.2.10:53"
         let same = parse("f", &FILE.replacen("weight = 3", "weight = 5", 1)).unwrap();
         let (new, _) = Overlay::between(&file, &model).apply(&same);
         assert!(Overlay::between(&same, &new).is_empty());
+    }
+
+    /// A daemon of synchronisation that was started at runtime keeps nothing out that the file says of virtual routers.
+    #[test]
+    fn what_a_file_says_of_failover_counts_beside_what_was_set_at_runtime() {
+        let file = parse("f", FILE).unwrap();
+        let model = after(&file, &["--start-daemon backup --mcast-interface eth1 --syncid 7"]);
+        let overlay = Overlay::between(&file, &model);
+        let router = "[[router]]\nname = \"web\"\ninterface = \"eth0\"\nvrid = 1\naddresses = [\"192.0.2.99/24\"]\n";
+        let later = parse("f", &format!("{FILE}{router}")).unwrap();
+        let (new, lost) = overlay.apply(&later);
+        assert_eq!((new.failover().routers.len(), lost), (1, vec![]));
+        assert_eq!(new.failover().sync.as_ref().map(|sync| sync.id), Some(7));
+        let drift = overlay.describe(&later).into_iter().map(|drift| drift.0).collect::<Vec<_>>();
+        assert_eq!(drift, ["failover: sync set at runtime"]);
     }
 
     proptest! {

@@ -151,6 +151,12 @@ pub fn services(services: &[Service]) -> String {
             inactive.to_string(),
             String::new(),
         ]);
+        for (word, nets) in [("allow", &service.allow), ("deny", &service.deny)] {
+            if let Some(nets) = some_of(nets) {
+                let row = [format!("  {word} {nets}")];
+                rows.push(row.into_iter().chain(std::iter::repeat_n(String::new(), 6)).collect());
+            }
+        }
         for s in &service.servers {
             let name = format!("  → {}", s.address);
             let (weight, active, inactive) = (weight(s), s.active.to_string(), s.inactive.to_string());
@@ -167,6 +173,13 @@ pub fn services(services: &[Service]) -> String {
         Left("STATE"),
     ];
     table(&columns, &rows)
+}
+
+/// The first few of a list; nothing of an empty one.
+fn some_of(all: &[String]) -> Option<String> {
+    const FEW: usize = 3;
+    let first = all.get(..all.len().min(FEW)).filter(|first| !first.is_empty())?.join(", ");
+    Some(if all.len() > FEW { format!("{first} and {} more", all.len() - FEW) } else { first })
 }
 
 /// Real servers.

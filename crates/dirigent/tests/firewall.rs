@@ -49,6 +49,11 @@ fn clients_are_judged(path: &str) {
         ask(&lab, &mut talk, &heard, 1);
         lab.dirigent(&["service", "edit", service, "--deny", &format!("{client}/{whole}")]);
         assert_eq!(curl(&lab, url), "error 28", "{service}");
+        let (list, all) = (lab.dirigent(&["service", "list"]).0, lab.json(&["service", "list", "--json"]));
+        let denied = format!("{client}/{whole}");
+        assert!(list.contains(&format!("deny {denied}")), "{list}");
+        let found = all.as_array().unwrap().iter().find(|s| s["deny"][0] == denied.as_str()).unwrap();
+        assert_eq!((&found["allow"], found["deny"].as_array().unwrap().len()), (&serde_json::json!([]), 1), "{found}");
         assert!(lab.count("denied") > dropped, "{}", lab.dirigent(&["stats", "--drops"]).0);
         ask(&lab, &mut talk, &heard, 2);
         talk.kill().unwrap();

@@ -13,6 +13,7 @@ use dirigent_director::verdict::ReasonKind;
 use super::Error;
 use super::store::{Spot, Store, address};
 use super::tally::{self, Tally};
+use crate::memory::SourceNet;
 
 /// How fast counters grow, from whoever looks at them.
 pub trait Growth {
@@ -59,6 +60,10 @@ impl<'a, S: Store> Report<'a, S> {
     pub fn services(&self) -> Result<Vec<Service>, Error> {
         let mut removed = self.removed()?;
         let tally = self.tally()?;
+        let mut clients: BTreeMap<u32, Vec<(SourceNet, bool)>> = BTreeMap::new();
+        for (net, may) in self.store.sources()? {
+            clients.entry(net.service).or_default().push((net, may));
+        }
         let mut places = self.store.places()?;
         // As ipvsadm lists them: those of marks behind those of addresses.
         places.sort_by_key(|(spot, _)| {
@@ -67,7 +72,9 @@ impl<'a, S: Store> Report<'a, S> {
         });
         let mut all = Vec::new();
         for (spot, index) in places {
-            all.push(self.service(&spot, index, removed.remove(&index).unwrap_or_default(), &tally)?);
+            let mut service = self.service(&spot, index, removed.remove(&index).unwrap_or_default(), &tally)?;
+            [service.allow, service.deny] = judged(clients.remove(&index).unwrap_or_default());
+            all.push(service);
         }
         for (_, servers) in removed {
             let mut service = Service { address: "removed".into(), ..Service::default() };
@@ -296,4 +303,16 @@ fn kind_name(kind: ReasonKind) -> &'static str {
         ReasonKind::Answered => "answered",
         ReasonKind::Dropped => "dropped",
     }
+}
+
+/// Prefixes that are allowed, and those that are denied. What is said of the rest of the clients only where nothing else is.
+fn judged(mut clients: Vec<(SourceNet, bool)>) -> [Vec<String>; 2] {
+    clients.sort_unstable_by_key(|(net, _)| (net.address, net.length));
+    let alone = clients.len() == 1;
+    let said = |(net, _): &&(SourceNet, bool)| net.length != 0 || alone;
+    let of = |may: bool| {
+        let nets = clients.iter().filter(|(_, its)| *its == may).filter(said);
+        nets.map(|(net, _)| format!("{}/{}", net.address, net.length)).collect()
+    };
+    [of(true), of(false)]
 }

@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Bytes of the headers before a datagram.
 const HEADERS: (usize, usize) = (28, 48);
-/// A datagram's length where no interface says.
-const LENGTH: usize = 1472;
+/// Of a link, and where none says.
+const USUAL_MTU: usize = 1500;
 /// How long a datagram waits for more to tell. The kernel's waits for two seconds, in which a failover costs all that is in it.
 const FLUSH_AFTER_MS: u64 = 5;
 /// Datagrams that are taken before others have their turn.
@@ -80,7 +80,8 @@ impl Exchange {
         let here = here.ok_or_else(nameless)?;
         let identity = Identity { node: number(here), boot, epoch: tables.epoch().min(boot) };
         let headers = if v6 { HEADERS.1 } else { HEADERS.0 };
-        let length = link.map_or(LENGTH, |link| (link.mtu as usize).saturating_sub(headers));
+        // Kernels' backups take no longer ones, whatever the MTU here.
+        let length = link.map_or(USUAL_MTU, |link| USUAL_MTU.min(link.mtu as usize)).saturating_sub(headers);
         let socket = SyncSocket::open(Ends {
             interface: link.map(|link| (link.name.clone(), link.index)),
             group: config.group,
@@ -281,7 +282,7 @@ pub fn configured(config: &Config) -> Synchronisation {
         role: config.role.name().to_owned(),
         interface: config.interface.clone(),
         id: config.id,
-        maxlen: config.maxlen.unwrap_or(LENGTH as u16),
+        maxlen: config.maxlen.unwrap_or((USUAL_MTU - HEADERS.0) as u16),
         group: config.group.to_string(),
         port: config.port,
         ttl: config.ttl,
