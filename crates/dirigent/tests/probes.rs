@@ -171,12 +171,13 @@ impl Prober {
         }
     }
 
-    /// Server 2 does not, and the others do. By IPv4 its host may say that it takes nothing out of tunnels (`told`).
+    /// Server 2 does not, and the others do. Its host says that it takes nothing out of tunnels, if `told`.
     fn only_the_second_is_dead(&mut self, told: bool) {
         for v6 in [false, true] {
             let error = self.page(v6, 2).unwrap_err();
             let timed_out = error.kind() == io::ErrorKind::TimedOut;
-            assert_eq!(timed_out, !(told && !v6), "IPv6 {v6}: {error:?}");
+            // By IPv6 it says so of some tunnels.
+            assert!(timed_out != told || told && v6, "IPv6 {v6}: {error:?}");
             for k in [1, 3] {
                 assert_eq!(self.page(v6, k).unwrap(), format!("server{k}"), "IPv6 {v6}");
             }
