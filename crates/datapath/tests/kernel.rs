@@ -918,12 +918,12 @@ fn exceptions_are_counted_for_their_own_director() {
         let pin = format!("{}/aborting", pinned.0.directory().display());
         pin_aborting(&pin);
         let ifindex = aborting(&pin);
-        let links = kernel.table::<u32, [u8; 32]>("LINKS").unwrap();
-        // `Link::used` and `Link::xdp`.
+        let links = kernel.table::<u32, [u8; 96]>("LINKS").unwrap();
+        // `Link::used` and `Link::flags`.
         let link = |xdp: u8| {
-            let mut link = [0; 32];
+            let mut link = [0; 96];
             link[6..8].copy_from_slice(&1u16.to_ne_bytes());
-            link[28..].copy_from_slice(&u32::from(xdp).to_ne_bytes());
+            link[28..32].copy_from_slice(&u32::from(xdp).to_ne_bytes());
             links.insert(ifindex, link).unwrap();
         };
 
