@@ -17,7 +17,7 @@ use dirigent_director::records::{
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::tcp::State;
-use dirigent_director::verdict::{Action, Reason};
+use dirigent_director::verdict::{Action, Reason, Verdict};
 use dirigent_wire::{Addr4, Addr6, Be16};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
@@ -33,6 +33,8 @@ struct Shared {
     entries: Entries,
     /// Elements that are free again, the last one first: as the kernel's preallocated ones.
     free: Mutex<Vec<&'static Conn<Addr4>>>,
+    /// Keys whose elements are being written.
+    inserting: Mutex<Vec<Tuple<Addr4>>>,
     room: usize,
     now: AtomicU32,
     service: Service,
@@ -166,8 +168,14 @@ impl Cpu {
         let mut first = Frame::<true>::new(bytes, link);
         let mut verdict = direct(&mut first, self);
         let mut later = first.later();
-        while verdict.action == Action::Continue {
-            verdict = resume(&mut later, self, verdict.ifindex);
+        // The kernel's limit of tail calls; the shells drop what reaches it.
+        for _ in 0..33 {
+            if verdict.action == Action::Continue {
+                verdict = resume(&mut later, self, verdict.ifindex);
+            }
+        }
+        if verdict.action == Action::Continue {
+            verdict = Verdict::drop(Reason::StageMissing);
         }
         match verdict.action {
             Action::Transmit => Ok(later.bytes()[30..34].try_into().unwrap()),
@@ -220,10 +228,11 @@ impl Tables for Cpu {
     }
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
         point();
+        self.shared.inserting.lock().unwrap().push(*key);
         let element = self.shared.element(conn, self.random());
         let mut entries = self.shared.entries.lock().unwrap();
         let full = entries.len() >= self.shared.room;
-        match entries.entry(*key) {
+        let inserted = match entries.entry(*key) {
             Entry::Vacant(place) if !full => {
                 place.insert(element);
                 Insert::Done
@@ -232,13 +241,22 @@ impl Tables for Cpu {
                 self.shared.free.lock().unwrap().push(element);
                 if matches!(place, Entry::Occupied(_)) { Insert::Exists } else { Insert::Full }
             }
+        };
+        let mut inserting = self.shared.inserting.lock().unwrap();
+        if let Some(at) = inserting.iter().position(|other| other == key) {
+            inserting.remove(at);
         }
+        inserted
     }
     fn insert6(&mut self, _: &Tuple<Addr6>, _: &Conn<Addr6>) -> Insert {
         Insert::Full
     }
     fn remove4(&mut self, key: &Tuple<Addr4>) {
         point();
+        // The kernel writes an element and enters it under the lock of its bucket, which a removal waits for.
+        while self.shared.inserting.lock().unwrap().contains(key) {
+            point();
+        }
         let removed = self.shared.entries.lock().unwrap().remove(key);
         self.shared.free.lock().unwrap().extend(removed);
     }
@@ -422,6 +440,7 @@ fn shared(scheduler: u32, method: u8, persistent: bool, room: usize) -> Arc<Shar
     Arc::new(Shared {
         entries: Entries::default(),
         free: Mutex::default(),
+        inserting: Mutex::default(),
         room,
         now: AtomicU32::new(u32::MAX - 100_000),
         service,
