@@ -14,6 +14,7 @@ mod object;
 mod record;
 #[path = "bench/round.rs"]
 mod round;
+mod step;
 mod window;
 mod xdp;
 

@@ -11,6 +11,7 @@ mod losses;
 mod maps;
 mod object;
 mod skb;
+mod step;
 mod tc;
 mod window;
 mod xdp;

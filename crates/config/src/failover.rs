@@ -920,11 +920,15 @@ fn is_name(text: &str) -> bool {
         && !text.contains(|c: char| c.is_control() || c == '"')
 }
 
-fn is_mac(text: &str) -> bool {
-    let bytes: Vec<_> = text.split(':').collect();
-    let first = bytes.first().and_then(|b| u8::from_str_radix(b, 16).ok());
-    let byte = |b: &&str| b.len() == 2 && b.bytes().all(|c| c.is_ascii_hexdigit());
-    bytes.len() == 6 && bytes.iter().all(byte) && first.is_some_and(|first| first & 1 == 0)
+/// The MAC of one device, as it is configured.
+pub fn mac_of(text: &str) -> Option<[u8; 6]> {
+    let byte = |b: &str| {
+        let digits = b.len() == 2 && b.bytes().all(|c| c.is_ascii_hexdigit());
+        u8::from_str_radix(b, 16).ok().filter(|_| digits)
+    };
+    let bytes: Vec<u8> = text.split(':').map(byte).collect::<Option<_>>()?;
+    // Not that of a group.
+    <[u8; 6]>::try_from(bytes).ok().filter(|[first, ..]| first & 1 == 0)
 }
 
 /// Collects the faults of one table.
@@ -1150,7 +1154,7 @@ impl Failover {
         if let Some(mac) = &r.virtual_mac {
             let mut of = of.within("[router.virtual_mac]");
             of.interface("name", &mac.name);
-            if let Some(text) = mac.mac.as_ref().filter(|text| !is_mac(text)) {
+            if let Some(text) = mac.mac.as_ref().filter(|text| mac_of(text).is_none()) {
                 of.add("mac", format!("{text:?} is no MAC of one device"), "write it like \"02:00:00:00:00:51\"");
             }
             if r.interface.is_none() {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use dirigent_config::failover::Sync;
-use dirigent_datapath::control::sync::{Shared, Source};
+use dirigent_datapath::control::sync::{Moment, Shared, Source};
 use dirigent_datapath::control::{Control, Flow, KernelStore, Store};
 use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, News, SkbContext};
 use dirigent_datapath::memory::{Capacity, Incoming, MemoryTables, run_tc, run_xdp};
@@ -85,7 +85,8 @@ fn record(v6: bool, port: u16, state: u16) -> Record {
 
 /// What a record changes: the lessons, each with what came of it.
 fn learn<S: Store>(control: &mut Control<S>, record: &Record) -> Vec<u32> {
-    let shared = Shared::read(control.store()).unwrap();
+    let moment = Moment::of(control.store()).unwrap();
+    let shared = Shared::at(control.store(), &moment);
     let (place, found) = shared.find(record, &|_| 9).unwrap();
     let from = From { node: 9, here: 1, seen_by: 9, idle_ms: 0 };
     let decision = backup::decide(record, &found, &from, 3);
@@ -98,7 +99,8 @@ fn learn<S: Store>(control: &mut Control<S>, record: &Record) -> Vec<u32> {
 
 /// All that is known, but for tags and times.
 fn known<S: Store>(control: &Control<S>) -> Vec<String> {
-    let shared = Shared::read(control.store()).unwrap();
+    let moment = Moment::of(control.store()).unwrap();
+    let shared = Shared::at(control.store(), &moment);
     let mut all = Vec::new();
     for v6 in [false, true] {
         control.store().walk(v6, &mut |entry| all.push(entry)).unwrap();

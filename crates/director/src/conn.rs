@@ -81,7 +81,7 @@ impl Word {
         self.0 >> 16 == other.0 >> 16
     }
     #[inline(always)]
-    pub(crate) fn with(self, state: u8, active: bool) -> Self {
+    fn with(self, state: u8, active: bool) -> Self {
         let inactive = if active { 0 } else { Self::INACTIVE };
         Word(self.0 & !(Self::INACTIVE | 0xff) | inactive | u64::from(state))
     }
@@ -149,7 +149,7 @@ impl Server {
         }
     }
     #[inline(always)]
-    pub(crate) fn move_connection(&self, to_active: bool) {
+    fn move_connection(&self, to_active: bool) {
         self.load.add(load::of(to_active).wrapping_sub(load::of(!to_active)));
     }
 }
@@ -223,7 +223,7 @@ pub fn held<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>) -> Option<
 
 /// The entry of `key`, if it is the other one of this connection: both have its tag.
 #[inline(always)]
-pub(crate) fn other<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>, of: Word) -> Option<Held<'t, F::Addr>> {
+fn other<'t, F: Family, T: Tables>(t: &'t T, key: &Tuple<F::Addr>, of: Word) -> Option<Held<'t, F::Addr>> {
     F::conn(t, key).map(Held::own).filter(|held| held.word.tag() == of.tag())
 }
 

@@ -59,22 +59,9 @@ pub fn begin<F: Family, T: Tables>(t: &mut T, key: &Tuple<F::Addr>) -> Expiry {
     if key.proto() != proto::TCP || !is_live(state) {
         return conn::expire::<F, T>(t, key, true);
     }
-    let (entry, word) = (conn.entry, conn.word);
-    let marked = word.with(RESET, false);
-    if word.dead() || !entry.word.swap_if(word.0, marked.0) {
-        return Expiry::Alive; // a packet was faster: user space comes again
-    }
-    entry.last_seen.store(t.now());
-    if word.active()
-        && let Some(server) = t.server(server)
-    {
-        server.move_connection(false);
-    }
-    if conn::paired(of) {
-        let reply = conn::partner::<F>(key, entry);
-        if let Some(copy) = conn::other::<F, T>(t, &reply, word) {
-            copy.entry.word.swap_if(copy.word.0, copy.word.with(RESET, false).0);
-        }
+    // If a packet is faster, user space comes again.
+    if !conn.word.dead() && conn::set_state::<F, T>(t, key, &conn, RESET) {
+        conn.entry.last_seen.store(t.now());
     }
     Expiry::Alive
 }

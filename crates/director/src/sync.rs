@@ -176,9 +176,7 @@ pub fn tell_template<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, template
     if settings.flags & setting::SYNC_MASTER == 0 {
         return;
     }
-    let (packets, period) = (template.packets.load(), settings.sync_period);
-    let due = if period > 0 { packets % period == settings.sync_threshold } else { packets == settings.sync_threshold };
-    if due {
+    if settings.when().counts(template.packets.load()) {
         F::tell(t, key);
     }
 }

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use dirigent_director::conn::{self, Word};
-use dirigent_director::records::{kind, server_flag};
+use dirigent_director::records::{Server, kind};
 use dirigent_director::{persist, sctp, tcp};
 
 use super::Error;
-use super::store::{Entry, Store, address};
+use super::store::{Entry, Store, server_address};
 
 /// A connection, or a persistence template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,17 @@ pub struct Connection {
     pub remaining_s: u32,
     /// Packets of the client and of the server.
     pub packets: (u32, u32),
+}
+
+/// Address and port of the server that a request entry or a template leads to, whose record this is. (By a tunnel the
+/// address need not be of the client's family.)
+pub(super) fn goes_to(entry: &Entry, server: &Server) -> (IpAddr, u16) {
+    match (entry.kind, server.port.get()) {
+        (kind::NAT_REQUEST, _) => (entry.address, entry.port),
+        (kind::TEMPLATE, _) => (server_address(server), entry.port),
+        (_, 0) => (server_address(server), entry.flow.dport),
+        (_, port) => (server_address(server), port),
+    }
 }
 
 /// Shows all connections, IPv4 first.
@@ -61,11 +72,7 @@ fn connection<S: Store>(
     }
     let flow = &entry.flow;
     let mut age = conn::age(now, entry.last_seen);
-    let of_server = || {
-        let record = store.server(entry.server)?;
-        let v6 = record.flags.load() & server_flag::IPV6 != 0;
-        Ok::<_, Error>((address(&record.addr, v6), record.port.get()))
-    };
+    let server = goes_to(entry, &store.server(entry.server)?);
     if entry.kind == kind::TEMPLATE {
         return Ok(Some(Connection {
             protocol: flow.protocol,
@@ -73,24 +80,19 @@ fn connection<S: Store>(
             // What stands in the key of one put aside tells it from others.
             client: (flow.src, 0),
             service: (flow.dst, flow.dport),
-            // Its address need not be of the client's family: by a tunnel.
-            server: (of_server()?.0, entry.port),
+            server,
             state: persist::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
             remaining_s: persist::remaining(age, entry.timeout, hz) / hz,
             packets: (entry.packets, 0),
         }));
     }
     let mut replies = 0;
-    let server = if entry.kind == kind::NAT_REQUEST {
-        if let Some(reply) = store.entry(&flow.reply(entry.address, entry.port))? {
-            age = age.min(conn::age(now, reply.last_seen));
-            replies = reply.packets;
-        }
-        (entry.address, entry.port)
-    } else {
-        let (address, port) = of_server()?;
-        (address, if port == 0 { flow.dport } else { port })
-    };
+    if entry.kind == kind::NAT_REQUEST
+        && let Some(reply) = store.entry(&flow.reply(entry.address, entry.port))?
+    {
+        age = age.min(conn::age(now, reply.last_seen));
+        replies = reply.packets;
+    }
     let state = match flow.protocol {
         6 => tcp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
         132 => sctp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),

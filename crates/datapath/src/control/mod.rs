@@ -36,5 +36,5 @@ pub use error::Error;
 pub use kernel::{KernelStore, Page};
 pub use probes::{Aim, Pinned, Pins, Target};
 pub use resets::Resets;
-pub use store::{Due, Entry, Expired, Flow, Room, Spot, Store, address, words};
+pub use store::{Due, Entry, Expired, Flow, Room, Spot, Store, address, server_address, words};
 pub use sweep::{Census, PAUSE, Sweep, Swept};

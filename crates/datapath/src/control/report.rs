@@ -11,7 +11,7 @@ use dirigent_director::schedule::Scheduler;
 use dirigent_director::verdict::ReasonKind;
 
 use super::Error;
-use super::store::{Spot, Store, address};
+use super::store::{Spot, Store, server_address};
 use super::tally::{self, Tally};
 use crate::memory::SourceNet;
 
@@ -175,7 +175,7 @@ impl<'a, S: Store> Report<'a, S> {
         };
         Ok(Server {
             service: service.to_owned(),
-            address: socket(address(&record.addr, flags & server_flag::IPV6 != 0), record.port.get()),
+            address: socket(server_address(record), record.port.get()),
             method: match record.method {
                 kind::NAT_REQUEST => "nat",
                 kind::TUN_REQUEST => "tun",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dirigent_director::family::{Address as _, V4, V6};
 use dirigent_director::probe::Pin;
 use dirigent_director::records::{
-    Counters, Known, Lesson, Link, MarkRule, NextHop, Note, Noted, Place, Server, Service, Settings, Tuple,
+    Counters, Known, Lesson, Link, MarkRule, NextHop, Note, Noted, Place, Server, Service, Settings, Tuple, server_flag,
 };
 use dirigent_wire::{Addr4, Addr6, Be16};
 
@@ -242,6 +242,11 @@ pub fn address(words: &[u16; 8], v6: bool) -> IpAddr {
         false => IpAddr::from(Addr4::from_words(words).bytes()),
         true => IpAddr::from(Addr6::from_words(words).bytes()),
     }
+}
+
+/// The address of a real server's record.
+pub fn server_address(server: &Server) -> IpAddr {
+    address(&server.addr, server.flags.load() & server_flag::IPV6 != 0)
 }
 
 impl Spot {

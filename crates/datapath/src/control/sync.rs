@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use dirigent_director::conn::{self, Word};
-use dirigent_director::records::{Lesson, Settings, conn_flag, kind, lesson, server_flag};
+use dirigent_director::records::{Lesson, Server, Settings, conn_flag, kind, lesson};
 use dirigent_director::sync::Told;
 use dirigent_director::{persist, reset};
 use dirigent_sync::backup::{self, Configured, Decision, Existing, Found, Owner};
@@ -13,8 +13,9 @@ use dirigent_wire::{Be16, ip::proto};
 
 use super::Error;
 use super::apply::Control;
+use super::connections::goes_to;
 use super::shapes;
-use super::store::{Entry, Flow, Spot, Store, address};
+use super::store::{Entry, Flow, Spot, Store, server_address};
 
 /// FTP's port for control connections, whose service's templates have no port.
 const FTP: u16 = 21;
@@ -27,10 +28,24 @@ impl<S: Store> Control<S> {
     }
 }
 
+/// The settings and the packet path's time, read once for many records.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    settings: Settings,
+    now: u32,
+}
+
+impl Moment {
+    /// As they are now.
+    pub fn of<S: Store>(store: &S) -> Result<Self, Error> {
+        Ok(Self { settings: store.settings()?, now: store.now() })
+    }
+}
+
 /// The tables as synchronisation reads them, at one time.
 pub struct Shared<'s, S> {
     store: &'s S,
-    settings: Settings,
+    settings: &'s Settings,
     now: u32,
 }
 
@@ -57,9 +72,9 @@ pub struct Source {
 }
 
 impl<'s, S: Store> Shared<'s, S> {
-    /// The tables as they are.
-    pub fn read(store: &'s S) -> Result<Self, Error> {
-        Ok(Self { store, settings: store.settings()?, now: store.now() })
+    /// The tables at that moment.
+    pub fn at(store: &'s S, moment: &'s Moment) -> Self {
+        Self { store, settings: &moment.settings, now: moment.now }
     }
 
     fn hz(&self) -> u64 {
@@ -80,18 +95,7 @@ impl<'s, S: Store> Shared<'s, S> {
     /// Address and port of the server as a record has them, and how it is reached.
     fn real(&self, entry: &Entry) -> Result<(SocketAddr, Method), Error> {
         let server = self.store.server(entry.server)?;
-        let at = address(&server.addr, server.flags.load() & server_flag::IPV6 != 0);
-        let method = match server.method {
-            kind::DR_REQUEST => Method::Route,
-            kind::TUN_REQUEST => Method::Tunnel,
-            _ => Method::Nat,
-        };
-        let port = match (entry.kind, server.port.get()) {
-            (kind::TEMPLATE | kind::NAT_REQUEST, _) => entry.port,
-            (_, 0) => entry.flow.dport,
-            (_, port) => port,
-        };
-        Ok((SocketAddr::new(at, port), method))
+        Ok((goes_to(entry, &server).into(), method_of(&server)))
     }
 
     fn flags(entry: &Entry, method: Method) -> Flags {
@@ -122,7 +126,7 @@ impl<'s, S: Store> Shared<'s, S> {
         let Some(ends) = Ends::new(SocketAddr::new(flow.src, flow.sport), service, real) else { return Ok(None) };
         let ticks = match template {
             true => entry.timeout,
-            false => conn::timeout(&self.settings, flow.protocol, word.state()),
+            false => conn::timeout(self.settings, flow.protocol, word.state()),
         };
         let idle_ms = u32::try_from(self.idle_ms(entry)).unwrap_or(u32::MAX);
         Ok(Some(Record {
@@ -195,15 +199,9 @@ impl<'s, S: Store> Shared<'s, S> {
         for port in backup::server_ports(record) {
             for member in &members {
                 let server = self.store.server(*member)?;
-                let at = address(&server.addr, server.flags.load() & server_flag::IPV6 != 0);
-                if (at, server.port.get()) == (record.ends.real().ip(), port) {
+                if (server_address(&server), server.port.get()) == (record.ends.real().ip(), port) {
                     place.bound = Some((index, *member));
-                    let method = match server.method {
-                        kind::DR_REQUEST => Method::Route,
-                        kind::TUN_REQUEST => Method::Tunnel,
-                        _ => Method::Nat,
-                    };
-                    found.configured = Some(Configured { method });
+                    found.configured = Some(Configured { method: method_of(&server) });
                     return Ok((place, found));
                 }
             }
@@ -230,7 +228,7 @@ impl<'s, S: Store> Shared<'s, S> {
         // Of connections the state says how long they live: what the record gives less is counted as idle.
         let less = match template {
             true => 0,
-            false => conn::timeout(&self.settings, record.protocol, state).saturating_sub(seconds),
+            false => conn::timeout(self.settings, record.protocol, state).saturating_sub(seconds),
         };
         let flag = |set, bit| if set { bit } else { 0 };
         let by_mark = record.protocol == 0;
@@ -263,6 +261,14 @@ impl<'s, S: Store> Shared<'s, S> {
     pub fn forget(&self, key: &Key, ours: &dyn Fn(Told, u32) -> bool) -> Result<Option<Lesson>, Error> {
         let entry = self.store.entry(&flow_of(key))?;
         Ok(entry.and_then(|entry| forget_entry(&entry, ours)))
+    }
+}
+
+fn method_of(server: &Server) -> Method {
+    match server.method {
+        kind::DR_REQUEST => Method::Route,
+        kind::TUN_REQUEST => Method::Tunnel,
+        _ => Method::Nat,
     }
 }
 

@@ -10,7 +10,7 @@ use dirigent_director::records::{Service, kind, server_flag};
 use super::Error;
 use super::apply::{Control, Held, Member};
 use super::slots::Region;
-use super::store::{Entry, Spot, Store, address};
+use super::store::{Entry, Spot, Store, server_address};
 use crate::memory::SourceNet;
 
 fn key(spot: &Spot) -> Option<ServiceKey> {
@@ -75,8 +75,7 @@ impl<S: Store> Control<S> {
             let mut members = Vec::new();
             for index in self.store.slots(list.base, list.len)? {
                 let server = self.store.server(index)?;
-                let v6 = server.flags.load() & server_flag::IPV6 != 0;
-                members.push(Member { index, address: address(&server.addr, v6), port: server.port.get() });
+                members.push(Member { index, address: server_address(&server), port: server.port.get() });
                 self.used_servers.insert(index);
             }
             self.slots.take(list);
@@ -144,8 +143,7 @@ impl<S: Store> Control<S> {
         }
         for (index, record) in found {
             let known = keys.get(&record.service).copied();
-            let v6 = record.flags.load() & server_flag::IPV6 != 0;
-            let member = Member { index, address: address(&record.addr, v6), port: record.port.get() };
+            let member = Member { index, address: server_address(&record), port: record.port.get() };
             self.used_servers.insert(index);
             self.used_services.insert(record.service);
             self.trash.add(known.map(|(key, _)| key), record.service, member);

@@ -31,6 +31,12 @@ impl Settings {
     pub const fn new(ticks_per_second: u32) -> Self {
         Self { threshold: 3, period: 50, refresh_ticks: 0, retries: 0, persist_mode: false, ticks_per_second }
     }
+    /// Whether the count alone makes it sent.
+    #[inline(always)]
+    pub(super) const fn counts(&self, packets: u32) -> bool {
+        let at = if self.period > 0 { packets % self.period } else { packets };
+        at == self.threshold
+    }
 }
 
 /// What the decision is made on.
@@ -158,11 +164,8 @@ pub fn decide(asked: &Asked, remembered: Remembered, settings: &Settings) -> Dec
             Refresh::No => return Decision::Keep(Rule::Refresh),
         }
     }
-    let counted = if settings.period > 0 {
-        asked.template || asked.packets % settings.period == settings.threshold
-    } else {
-        settings.refresh_ticks > 0 || asked.packets == settings.threshold
-    };
+    let always = if settings.period > 0 { asked.template } else { settings.refresh_ticks > 0 };
+    let counted = always || settings.counts(asked.packets);
     if counted { send(Rule::Packets, end | retry) } else { Decision::Keep(Rule::Packets) }
 }
 

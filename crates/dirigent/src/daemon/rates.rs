@@ -7,7 +7,7 @@ use dirigent_api::Event;
 use dirigent_datapath::control::report::Growth;
 use dirigent_datapath::control::tally::{self, Estimator, Tally};
 use dirigent_datapath::control::{KernelStore, Store};
-use dirigent_director::records::{Counters, kind, server_flag};
+use dirigent_director::records::{Counters, kind};
 use dirigent_director::verdict::{Reason, ReasonKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -165,8 +165,7 @@ impl Silence {
             if let Some((_, before)) = self.0.get(&index).filter(|(was, _)| *was == identity) {
                 let silent = counters.out_packets == before.out_packets && counters.in_packets > before.in_packets;
                 if silent && record.method == kind::NAT_REQUEST && record.protocol == TCP {
-                    let ipv6 = record.flags.load() & server_flag::IPV6 != 0;
-                    doubts.cast(dirigent_datapath::control::address(&record.addr, ipv6));
+                    doubts.cast(dirigent_datapath::control::server_address(&record));
                 }
             }
             now.insert(index, (identity, counters));

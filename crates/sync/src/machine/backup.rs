@@ -137,6 +137,8 @@ pub enum BackupAction {
 pub struct PeerMetrics {
     /// Which peer.
     pub origin: Origin,
+    /// Where its last message came from.
+    pub from: SocketAddr,
     /// All its connections are known, as of `lag_ms` ago.
     pub whole: bool,
     /// How many were learned from it and are there still, as the caller told
@@ -260,6 +262,7 @@ impl Backup {
             let silent_ms = now_ms.saturating_sub(peer.heard_ms);
             PeerMetrics {
                 origin: peer.origin,
+                from: peer.from,
                 whole: peer.whole,
                 known: *known,
                 expected: peer.hello.connections,

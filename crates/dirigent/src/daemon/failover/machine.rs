@@ -2,7 +2,7 @@
 
 use super::kept::{Belongings, Device, Held, Holding};
 use super::programs::{Closed, Route};
-use dirigent_config::failover::{Failover, Initial, Notify, RouterAddress, Tracking, VirtualRouter};
+use dirigent_config::failover::{Failover, Initial, Notify, RouterAddress, Tracking, VirtualRouter, mac_of};
 use dirigent_failover::ah::{Key, Sequence};
 use dirigent_failover::track::Tracked;
 use dirigent_failover::{
@@ -127,7 +127,7 @@ impl Member {
     pub fn mac(&self) -> Mac {
         let family = if self.config.ipv6 { Family::V6 } else { Family::V4 };
         let standard = || dirigent_failover::address::virtual_mac(family, self.config.vrid).bytes();
-        let configured = self.config.virtual_mac.as_ref().and_then(|mac| parse_mac(mac.mac.as_deref()?));
+        let configured = self.config.virtual_mac.as_ref().and_then(|mac| mac_of(mac.mac.as_deref()?));
         configured.unwrap_or_else(standard)
     }
 
@@ -202,11 +202,6 @@ impl Member {
         self.sequence = Sequence::after(holding.sequence);
         self.promoted = holding.belongings.promoted.clone().filter(|_| self.config.promote_secondaries);
     }
-}
-
-fn parse_mac(text: &str) -> Option<Mac> {
-    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    bytes?.try_into().ok()
 }
 
 /// What an address has beside itself, in the kernel's numbers.
@@ -450,10 +445,7 @@ pub fn undone(failover: &Failover) -> Vec<(String, String)> {
             ("vrf of a router without interface", r.vrf.is_some() && r.interface.is_none()),
             (
                 "virtual_mac.mac: services are not served by another MAC than the standard's",
-                r.virtual_mac
-                    .as_ref()
-                    .and_then(|mac| parse_mac(mac.mac.as_deref()?))
-                    .is_some_and(|mac| !is_standard(mac)),
+                r.virtual_mac.as_ref().and_then(|mac| mac_of(mac.mac.as_deref()?)).is_some_and(|mac| !is_standard(mac)),
             ),
             ("announce.extra_interval", !a.extra_interval.is_zero()),
             ("mail", r.mail == Some(true)),

@@ -11,8 +11,8 @@ use dirigent_sync::backup::Owner;
 use dirigent_sync::machine::{
     Backup, BackupAction, BackupConfig, Identity, Master, MasterAction, MasterConfig, PeerMetrics, To,
 };
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Bytes of the headers before a datagram.
 const HEADERS: (usize, usize) = (28, 48);
@@ -30,9 +30,7 @@ pub struct Exchange {
     socket: SyncSocket,
     master: Option<Master>,
     backup: Option<Backup>,
-    /// Where peers are.
-    addresses: HashMap<u32, SocketAddr>,
-    /// Of those, who was whole when we last looked.
+    /// Which peers were whole when we last looked.
     whole: BTreeMap<u32, bool>,
     /// Longest datagram.
     maxlen: usize,
@@ -115,7 +113,6 @@ impl Exchange {
             master: (config.role != SyncRole::Backup).then(|| Master::new(master, now_ms)),
             backup: (config.role != SyncRole::Master).then(|| Backup::new(backup)),
             config: config.clone(),
-            addresses: HashMap::new(),
             whole: BTreeMap::new(),
             maxlen,
             trouble: None,
@@ -129,18 +126,14 @@ impl Exchange {
 
     /// Takes what was sent here, for a turn.
     pub fn hear(&mut self, tables: &mut Tables, now_ms: u64) -> Result<()> {
-        let Self { socket, master, backup, addresses, .. } = self;
+        let Self { socket, master, backup, .. } = self;
         socket.take(TURN, |from, bytes| {
             // What is refused is counted there.
             if let Some(master) = master {
                 let _ = master.on_datagram(now_ms, from, bytes);
             }
-            if let Some(backup) = backup
-                && backup.on_datagram(now_ms, from, bytes).is_ok()
-                && let Some(node) = stamped_by(bytes)
-                && (addresses.len() < 64 || addresses.contains_key(&node))
-            {
-                addresses.insert(node, from);
+            if let Some(backup) = backup {
+                let _ = backup.on_datagram(now_ms, from, bytes);
             }
         });
         self.act(tables, now_ms)
@@ -185,14 +178,20 @@ impl Exchange {
                 }
             }
         }
+        // Settings and time are read once for all that was heard.
+        let mut moment = None;
         while let Some(action) = self.backup.as_mut().and_then(Backup::next_action) {
+            let moment = match &mut moment {
+                Some(moment) => moment,
+                none => none.insert(tables.moment()?),
+            };
             match action {
                 BackupAction::Send { to, datagram } => self.send(to, &datagram),
-                BackupAction::Delete { origin, key } => tables.delete(origin, &key)?,
+                BackupAction::Delete { origin, key } => tables.delete(origin, &key, moment)?,
                 BackupAction::Sweep { origin, epoch, mark } => tables.sweep(origin, epoch, mark)?,
                 BackupAction::Apply { origin, mark, record, idle_ms, seen_by } => {
                     let heard = Heard { origin, mark, record: &record, idle_ms, seen_by };
-                    let ignored = tables.apply(&heard, self.identity.node, self.config.threshold)?;
+                    let ignored = tables.apply(&heard, moment, self.identity.node, self.config.threshold)?;
                     if let (Some(reason), Some(backup)) = (ignored, &mut self.backup) {
                         backup.ignored(reason);
                     }
@@ -250,7 +249,7 @@ impl Exchange {
         }
         let peer = |p: &PeerMetrics| SyncPeer {
             node: Ipv4Addr::from(p.origin.node).to_string(),
-            address: self.addresses.get(&p.origin.node).map(|at| at.ip().to_string()).unwrap_or_default(),
+            address: p.from.ip().to_string(),
             whole: p.whole,
             known: p.known,
             expected: p.expected,
@@ -287,15 +286,5 @@ pub fn configured(config: &Config) -> Synchronisation {
         port: config.port,
         ttl: config.ttl,
         ..Synchronisation::default()
-    }
-}
-
-/// Who stamped a datagram that was accepted.
-fn stamped_by(bytes: &[u8]) -> Option<u32> {
-    match dirigent_sync::extension::parse(bytes, None).ok()? {
-        dirigent_sync::extension::Seen::Message(stamp, _) | dirigent_sync::extension::Seen::Records(stamp) => {
-            Some(stamp.node)
-        }
-        dirigent_sync::extension::Seen::Plain => None,
     }
 }

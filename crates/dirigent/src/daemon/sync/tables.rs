@@ -3,7 +3,7 @@
 use super::origins::Origins;
 use crate::daemon::tables::Counted;
 use crate::failure::Result;
-use dirigent_datapath::control::sync::{Shared, Source, forget_entry, learned};
+use dirigent_datapath::control::sync::{Moment, Shared, Source, forget_entry, learned};
 use dirigent_datapath::control::{Entry, Flow, KernelStore, Page, Store as _};
 use dirigent_director::records::{Lesson, conn_flag, kind, lesson};
 use dirigent_director::sync::Told;
@@ -87,7 +87,8 @@ impl Tables {
 
     /// The connections and templates to tell, of what packets said.
     pub fn records(&self, news: &[Flow]) -> Result<Vec<Record>> {
-        let shared = Shared::read(&self.store)?;
+        let moment = Moment::of(&self.store)?;
+        let shared = Shared::at(&self.store, &moment);
         let mut records = Vec::with_capacity(news.len());
         for flow in news {
             // It may be gone by now.
@@ -115,7 +116,8 @@ impl Tables {
         };
         let mut entries = Vec::with_capacity(at_most);
         let next = self.store.page(from, at_most, &mut |entry| entries.push(entry))?;
-        let shared = Shared::read(&self.store)?;
+        let moment = Moment::of(&self.store)?;
+        let shared = Shared::at(&self.store, &moment);
         let mut records = Vec::with_capacity(entries.len());
         for entry in entries.iter().filter(|entry| !self.spared(entry)) {
             let whose = match learned(entry) {
@@ -134,11 +136,16 @@ impl Tables {
         Ok(Records { records, next })
     }
 
+    /// As which moment records of one turn are looked at.
+    pub fn moment(&self) -> Result<Moment> {
+        Ok(Moment::of(&self.store)?)
+    }
+
     /// Does what a record says, if it is to be; else says why not.
-    pub fn apply(&mut self, heard: &Heard<'_>, here: u32, threshold: u32) -> Result<Option<Reason>> {
+    pub fn apply(&mut self, heard: &Heard<'_>, moment: &Moment, here: u32, threshold: u32) -> Result<Option<Reason>> {
         let record = heard.record;
         let owner = |number| self.origins.origin(number).map_or(Owner::KERNEL, |origin| origin.node);
-        let shared = Shared::read(&self.store)?;
+        let shared = Shared::at(&self.store, moment);
         let (place, found) = shared.find(record, &owner)?;
         let from = From { node: heard.origin.node, here, seen_by: heard.seen_by, idle_ms: heard.idle_ms };
         let decision = backup::decide(record, &found, &from, threshold);
@@ -159,9 +166,9 @@ impl Tables {
     }
 
     /// Removes a connection that its peer has removed, if it is the peer's still.
-    pub fn delete(&mut self, origin: Origin, key: &Key) -> Result<()> {
+    pub fn delete(&mut self, origin: Origin, key: &Key, moment: &Moment) -> Result<()> {
         let ours = |told: Told, _| self.origins.origin(told.origin()).is_some_and(|o| o.node == origin.node);
-        let lesson = Shared::read(&self.store)?.forget(key, &ours)?;
+        let lesson = Shared::at(&self.store, moment).forget(key, &ours)?;
         self.waiting.extend(lesson);
         self.finish_if(BATCH)
     }
