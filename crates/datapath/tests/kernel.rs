@@ -4,6 +4,8 @@
 //! away with the thread, also when the test is killed. Pins are named after the process,
 //! and those of processes that are gone are removed by the next run.
 
+mod support;
+
 use std::{
     net::UdpSocket,
     path::Path,
@@ -25,18 +27,11 @@ const BPF: &str = "/sys/fs/bpf/dirigent";
 
 /// Runs a test in a fresh namespace, which has only a loopback device, set up.
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    // SAFETY: no arguments, no memory.
-    assert_eq!(unsafe { libc::geteuid() }, 0, "this test needs root; `make test` says how");
     clean_up_after_the_dead();
-    let thread = std::thread::spawn(|| {
-        // SAFETY: changes the namespace of this new thread, which shares nothing that depends on it.
-        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", std::io::Error::last_os_error());
+    support::in_namespace(|| {
         sh("ip link set lo up");
         test();
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 fn clean_up_after_the_dead() {
@@ -287,20 +282,7 @@ fn marks_and_prefixes_are_in_the_maps() {
 
 /// A SYN from 198.51.100.7 to this port of 198.18.0.1, or the same in IPv6.
 fn syn(v6: bool, port: u8) -> Vec<u8> {
-    const TCP: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0];
-    let ports = [0x10, 0, 0x1f, port];
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    if v6 {
-        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
-        for last in [7, 1] {
-            frame.extend([0x20, 1, 0xd, 0xb8, 0, last, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
-        }
-    } else {
-        frame.extend([8, 0, 0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 198, 51, 100, 7, 198, 18, 0, 1]);
-        let check = !dirigent_wire::checksum::sum_bytes(&frame[14..34]);
-        frame[24..26].copy_from_slice(&check.to_ne_bytes());
-    }
-    [frame, ports.to_vec(), TCP.to_vec()].concat()
+    support::segment(v6, [0x1000, 0x1f00 | u16::from(port)], 2)
 }
 
 /// Packets that netfilter has marked, by the link that marks lead to and by another: tc and memory say the same, and

@@ -1,6 +1,8 @@
 //! Synchronisation by the kernel's programs and in memory: both tell of the same packets, and learn the same. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod support;
+
 use dirigent_config::failover::Sync;
 use dirigent_datapath::control::sync::{Moment, Shared, Source};
 use dirigent_datapath::control::{Control, Flow, KernelStore, Store};
@@ -12,6 +14,7 @@ use dirigent_sync::Record;
 use dirigent_sync::backup::{self, From};
 use dirigent_sync::record::{Ends, Flags};
 use dirigent_wire::Mac;
+use support::{in_namespace, segment};
 
 const MODEL: &str = r#"
 version = 1
@@ -41,26 +44,6 @@ fn set_up<S: Store>(store: S, link: u32) -> Control<S> {
         store.set_local(vip.parse().unwrap(), true).unwrap();
     }
     control
-}
-
-/// A segment from 198.51.100.7, or 2001:db8:7::7, to the service.
-fn segment(v6: bool, port: u16, flags: u8) -> Vec<u8> {
-    let tcp = [0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    if v6 {
-        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
-        for last in [7, 1] {
-            frame.extend([0x20, 1, 0xd, 0xb8, 0, last, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
-        }
-    } else {
-        frame.extend([8, 0, 0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 198, 51, 100, 7, 198, 18, 0, 1]);
-        let check = !dirigent_wire::checksum::sum_bytes(&frame[14..34]);
-        frame[24..26].copy_from_slice(&check.to_ne_bytes());
-    }
-    frame.extend(port.to_be_bytes());
-    frame.extend(80u16.to_be_bytes());
-    frame.extend(tcp);
-    frame
 }
 
 fn record(v6: bool, port: u16, state: u16) -> Record {
@@ -114,22 +97,9 @@ fn known<S: Store>(control: &Control<S>) -> Vec<String> {
     text
 }
 
-fn in_a_namespace(test: impl FnOnce() + Send) {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: no arguments but a flag; the namespace of this new thread, which shares nothing that depends on it.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "this test needs root; `make test` says how");
-            test();
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
-}
-
 #[test]
 fn the_kernel_and_memory_tell_and_learn_the_same() {
-    in_a_namespace(|| {
+    in_namespace(|| {
         let ip =
             "ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up && ip -o link show v0";
         let shown = std::process::Command::new("sh").args(["-c", ip]).output().unwrap();
@@ -154,7 +124,7 @@ fn the_kernel_and_memory_tell_and_learn_the_same() {
                 let packets =
                     [(1000, 2), (1000, 16), (1000, 16), (2000, 16), (1000, 16), (1000, 17), (2000, 17), (2000, 4)];
                 for (port, flags) in packets {
-                    let frame = segment(v6, port, flags);
+                    let frame = segment(v6, [port, 80], flags);
                     let packet = Incoming { frame: &frame, ingress: link, ..Incoming::default() };
                     if xdp {
                         kernel.run_xdp(link, &frame).unwrap();

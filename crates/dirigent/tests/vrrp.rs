@@ -185,13 +185,7 @@ fn a_split_heals_and_a_dead_link_is_a_fault() {
 #[test]
 fn clients_are_served_through_whoever_is_master() {
     let link = Link::up();
-    link.sh(
-        "d",
-        &format!(
-            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
-             ip address add {VIP}/32 dev lo; ip address add {VIP6}/128 dev lo"
-        ),
-    );
+    link.serve_directly();
     let mut server = Command::new("socat");
     link.start("d", server.args(["TCP6-LISTEN:80,fork,reuseaddr,ipv6only=0", "SYSTEM:echo served"]));
     let service = |vip: &str, server: &str| {
@@ -417,17 +411,6 @@ fn keepalived_of_version_3_with_both_families() {
 /// Little memory, and a quick start.
 const SMALL: &str = "[director]\nconnections = 65536\n";
 
-/// The virtual addresses on a server's loopback device, of which it tells nobody.
-fn serve_directly(link: &Link) {
-    link.sh(
-        "d",
-        &format!(
-            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
-             ip address add {VIP}/32 dev lo; ip address add {VIP6}/128 dev lo"
-        ),
-    );
-}
-
 /// Numbers that a client sends a service by UDP, one each millisecond, and those that came to a server.
 struct Numbers {
     ended: Arc<AtomicBool>,
@@ -478,7 +461,7 @@ impl Numbers {
 #[test]
 fn transfers_survive_hand_overs_deaths_and_lost_adverts() {
     let link = Link::up();
-    serve_directly(&link);
+    link.serve_directly();
     let _servers = Servers::start(&link.namespace("d"), &[80]);
     let service = |protocol: &str, vip: &str, port: u16, server: &str, more: &str| {
         format!(

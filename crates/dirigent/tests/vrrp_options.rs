@@ -48,13 +48,7 @@ fn served(link: &Link, vip: &str) -> bool {
 #[test]
 fn a_virtual_mac_moves_with_its_master() {
     let link = Link::up();
-    link.sh(
-        "d",
-        &format!(
-            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
-             ip address add {VIP}/32 dev lo; ip address add {VIP6}/128 dev lo"
-        ),
-    );
+    link.serve_directly();
     serve(&link, "d");
     let service = |vip: &str, server: &str| {
         format!(

@@ -1,7 +1,7 @@
 //! Tools of the tests: frames built by hand ([`packet`]), read field by field
 //! ([`decode`]), the runner of the recordings of the real kernel ([`golden`]), the packet
-//! path's speed ([`bench`]), what a failover costs clients ([`failover`]), and how schedulers
-//! spread load ([`spread`]).
+//! path's speed ([`bench`]), what a failover costs clients ([`failover`]), the hosts of
+//! labs ([`hosts`]), and how schedulers spread load ([`spread`]).
 //!
 //! Unlike the rest of the project this crate may panic: it is never in service.
 
@@ -9,5 +9,6 @@ pub mod bench;
 pub mod decode;
 pub mod failover;
 pub mod golden;
+pub mod hosts;
 pub mod packet;
 pub mod spread;

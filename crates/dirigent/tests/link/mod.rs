@@ -1,9 +1,9 @@
 //! Hosts on a link, with directors and keepalived.
 #![allow(dead_code, missing_docs, reason = "each test program uses a part of it")]
 
-use dirigent_datapath::kernel::{Instance, detach_all};
 use dirigent_net::netns::Namespace;
 use dirigent_net::{Netlink, VethEnd};
+use dirigent_testkit::hosts;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
@@ -172,6 +172,17 @@ impl Link {
         }
     }
 
+    /// The virtual addresses on the server's loopback device, of which it tells nobody.
+    pub fn serve_directly(&self) {
+        self.sh(
+            "d",
+            &format!(
+                "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+                 ip address add {VIP}/32 dev lo; ip address add {VIP6}/128 dev lo"
+            ),
+        );
+    }
+
     /// Resident memory of a host's process, kB.
     pub fn resident(&self, host: &str) -> u64 {
         let children = self.children.lock().unwrap();
@@ -211,16 +222,7 @@ impl Drop for Link {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
-        for (_, mut child) in self.children.get_mut().unwrap().drain(..) {
-            // keepalived ends its child, which SIGKILL would leave.
-            let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-            let begun = Instant::now();
-            while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(3) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        hosts::end(self.children.get_mut().unwrap().iter_mut().map(|(_, child)| child));
         remove(&self.name);
     }
 }
@@ -228,22 +230,7 @@ impl Drop for Link {
 /// Takes a link away, with all that runs there.
 fn remove(name: &str) {
     for host in ["a", "b", "c", "d", "e", "s"] {
-        let namespace = format!("{name}-{host}");
-        let pids = Command::new("ip").args(["netns", "pids", &namespace]).output();
-        for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace()
-        {
-            let _ = Command::new("kill").args(["-9", pid]).status();
-        }
-        let _ = Namespace::delete(&namespace);
-        let instance = format!("{name}{host}");
-        if let Ok(instance) = Instance::new(&instance)
-            && instance.directory().exists()
-        {
-            let _ = detach_all(&instance);
-        }
-        for kind in ["vips", "lock", "sock", "failover.json", "health.json", "sync.json", "runtime.json", "file.json"] {
-            let _ = std::fs::remove_file(format!("/run/dirigent/{instance}.{kind}"));
-        }
+        hosts::remove(&format!("{name}-{host}"), &format!("{name}{host}"));
     }
     let _ = std::fs::remove_dir_all(format!("/run/dirigent-test-{name}"));
 }

@@ -6,7 +6,7 @@
 //!   k1, k2 keepalived ──┘  ├── a, b ───┘  directors
 //! ```
 
-use dirigent_datapath::kernel::{Instance, detach_all};
+use crate::hosts;
 use dirigent_net::netns::Namespace;
 use dirigent_net::{Mac, Netlink, RouteSpec, VethEnd};
 use std::fs;
@@ -452,20 +452,7 @@ impl Drop for Lab {
             let undone = Namespace::open(&self.namespace(host)).and_then(|n| n.spawn(&mut command));
             let _ = undone.map(|mut child| child.wait());
         }
-        for (_, child) in &mut self.children {
-            // keepalived ends its child, which SIGKILL would leave.
-            for signal in ["-CONT", "-TERM"] {
-                let _ = Command::new("kill").args([signal, &child.id().to_string()]).status();
-            }
-        }
-        for (_, child) in &mut self.children {
-            let begun = Instant::now();
-            while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(3) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        hosts::end(self.children.iter_mut().map(|(_, child)| child));
         remove(&self.name);
     }
 }
@@ -473,24 +460,7 @@ impl Drop for Lab {
 /// Takes a lab away, with all that runs there.
 fn remove(name: &str) {
     for host in HOSTS {
-        let namespace = format!("{name}-{host}");
-        let pids = Command::new("ip").args(["netns", "pids", &namespace]).output();
-        for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace()
-        {
-            let _ = Command::new("kill").args(["-9", pid]).status();
-        }
-        let _ = Namespace::delete(&namespace);
-        let instance = format!("{name}{host}");
-        if let Ok(instance) = Instance::new(&instance)
-            && instance.directory().exists()
-        {
-            let _ = detach_all(&instance);
-        }
-        for file in fs::read_dir("/run/dirigent").into_iter().flatten().flatten() {
-            if file.file_name().to_string_lossy().starts_with(&format!("{instance}.")) {
-                let _ = fs::remove_file(file.path());
-            }
-        }
+        hosts::remove(&format!("{name}-{host}"), &format!("{name}{host}"));
     }
     let _ = fs::remove_dir_all(format!("/run/dirigent-bench-{name}"));
 }
