@@ -152,7 +152,7 @@ fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
 #[inline(always)]
 pub fn ethernet<P: Packet, T: Tables>(p: &mut P, t: &T, link: &Link) -> Decision<Payload> {
     mark::take(p, t, link);
-    parse::ethernet(p, |mac| link.takes(mac))
+    parse::ethernet(p, |mac| link.takes(t, mac))
 }
 
 /// Where a packet of no connection and no service of its own may be somebody's yet.

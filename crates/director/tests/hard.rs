@@ -602,7 +602,7 @@ fn a_virtual_mac_is_taken_as_the_interfaces_own() {
             let to = |last: [u8; 2]| [&[0, 0, 0x5e, 0], &last[..], &opening(v6, 6)[6..]].concat();
             let mut m = director(kind::NAT_REQUEST, v6);
             let (word, bit) = virtual_mac(Mac::new([0, 0, 0x5e, 0, kind_of_mac, vrid])).unwrap();
-            m.link.virtual_macs[word] = bit;
+            m.link.virtual_macs[word as usize] = bit;
             let (verdict, frame) = m.run(&to([kind_of_mac, vrid]), CLIENT_LINK);
             let (plain, same) = director(kind::NAT_REQUEST, v6).run(&opening(v6, 6), CLIENT_LINK);
             assert_eq!((verdict, frame), (plain, same), "IPv6 {v6}, {vrid}");

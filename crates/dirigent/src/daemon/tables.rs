@@ -172,7 +172,7 @@ fn record(facts: &LinkFacts) -> Link {
         bit(facts.xdp, link_flag::XDP) | bit(facts.marked, link_flag::MARKED) | bit(facts.probes, link_flag::PROBE);
     let mut link = Link { mac: Mac::new(facts.mac), used: 1, addr4, addr6, flags, ..Link::default() };
     for (word, bit) in facts.virtual_macs.iter().filter_map(|mac| virtual_mac(Mac::new(*mac))) {
-        if let Some(word) = link.virtual_macs.get_mut(word) {
+        if let Some(word) = link.virtual_macs.get_mut(word as usize) {
             *word |= bit;
         }
     }
