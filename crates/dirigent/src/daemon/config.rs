@@ -6,8 +6,8 @@ use dirigent_api::Problem;
 use dirigent_config::import::{Refused, is_keepalived};
 use dirigent_config::{Model, Violation, VipPolicy, file};
 use dirigent_net::links::RouteEntry;
-use dirigent_net::{Snapshot, TableRule, vip};
-use std::collections::BTreeSet;
+use dirigent_net::{Snapshot, TableRule};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -61,16 +61,21 @@ fn named(mut model: Model, instance: Option<String>) -> Result<Model> {
     Ok(model)
 }
 
+/// So many virtual addresses that nobody holds are told one by one.
+const UNHELD_EACH: usize = 8;
+
 /// The addresses of all virtual services, and whether the daemon manages them.
 pub fn virtual_addresses(model: &Model) -> Vec<(IpAddr, bool)> {
     let mut all: Vec<(IpAddr, bool)> = Vec::new();
+    let mut places = HashMap::new();
     for service in model.services() {
         let managed = service.vip == VipPolicy::Manage;
         let Some(address) = service.key.address() else { continue };
-        match all.iter_mut().find(|(ip, _)| *ip == address) {
-            Some((_, already)) => *already |= managed,
-            None => all.push((address, managed)),
-        }
+        let place = *places.entry(address).or_insert_with(|| {
+            all.push((address, false));
+            all.len() - 1
+        });
+        all[place].1 |= managed;
     }
     all
 }
@@ -137,25 +142,52 @@ fn unled(model: &Model, snapshot: &Snapshot) -> Option<Problem> {
 
 /// Virtual addresses that nobody here holds, and that the daemon does not manage.
 fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
-    let held = |ip: IpAddr| vip::holder(snapshot, ip).is_some() || snapshot.is_local(ip);
     // A virtual router's are another host's as well as this one's.
-    let moves = |ip: IpAddr| model.failover().routers.iter().flat_map(|r| r.all_addresses()).any(|a| a.address == ip);
-    let missing = virtual_addresses(model).into_iter().filter(|(ip, managed)| !managed && !held(*ip) && !moves(*ip));
-    let problem = |ip: IpAddr| {
-        let length = if ip.is_ipv4() { 32 } else { 128 };
-        let remedy = format!("add it (`ip address add {ip}/{length} dev lo`), or set vip = \"manage\"");
-        Problem::new(
-            format!("virtual address {ip}"),
-            "nobody on this host holds it, so its packets pass untouched",
-            remedy,
-        )
-    };
-    missing.map(|(ip, _)| problem(ip)).collect()
+    let moving = model.failover().routers.iter().flat_map(|r| r.all_addresses()).map(|a| a.address);
+    let own: HashSet<IpAddr> = snapshot.addresses.iter().map(|a| a.ip).chain(moving).collect();
+    let held = |ip: IpAddr| own.contains(&ip) || snapshot.is_local(ip);
+    let all = virtual_addresses(model).into_iter().filter(|(ip, managed)| !managed && !held(*ip));
+    let missing: Vec<IpAddr> = all.map(|(ip, _)| ip).collect();
+    let command = |ip: &IpAddr| format!("`ip address add {ip}/{} dev lo`", if ip.is_ipv4() { 32 } else { 128 });
+    // A list of thousands would hide what else there is to say.
+    match &missing[..] {
+        [first, second, .., last] if missing.len() > UNHELD_EACH => vec![Problem::new(
+            format!("{} virtual addresses: {first}, {second} … {last}", missing.len()),
+            "nobody on this host holds them, so their packets pass untouched",
+            format!("add each ({} …), or set vip = \"manage\"", command(first)),
+        )],
+        few => few
+            .iter()
+            .map(|ip| {
+                Problem::new(
+                    format!("virtual address {ip}"),
+                    "nobody on this host holds it, so its packets pass untouched",
+                    format!("add it ({}), or set vip = \"manage\"", command(ip)),
+                )
+            })
+            .collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_addresses_that_nobody_holds_are_one_warning() {
+        let unheld = |count: usize| {
+            let service = |n| format!("[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.{n}:80\"\n");
+            let text: String = (1..=count).map(service).collect();
+            let model = file::parse("dirigent.toml", &format!("version = 1\n{text}")).unwrap();
+            warnings(&model, &Snapshot::default())
+        };
+        let few = unheld(UNHELD_EACH);
+        assert_eq!(few.len(), UNHELD_EACH);
+        assert_eq!(few[7].place, "virtual address 192.0.2.8");
+        let [many] = &unheld(200)[..] else { panic!("one warning") };
+        assert_eq!(many.place, "200 virtual addresses: 192.0.2.1, 192.0.2.2 … 192.0.2.200");
+        assert!(many.remedy.contains("ip address add 192.0.2.1/32 dev lo"), "{many}");
+    }
 
     #[test]
     fn keepalived_conf_is_taken_as_it_is() {
