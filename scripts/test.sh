@@ -38,7 +38,7 @@ part "set-up" scripts/setup.sh test
 part "recordings" recordings
 part "build" cargo build --workspace --all-targets
 part "miri" scripts/miri.sh
-part "fuzz, a short run" scripts/fuzz.sh 15
+part "fuzz, a short run" scripts/fuzz.sh 8
 part "kernel 6.1" scripts/old-kernel.sh
 part "the Debian package" package
 # Always the same scenarios: others are for `make live`, whose findings nobody's commit is to blame for.

@@ -605,8 +605,7 @@ fn taking_over_again_and_again_loses_no_packet() {
         let _server =
             Background::start("nsenter", &["-t", &far.to_string(), "-n", "socat", "UDP4-LISTEN:7", "EXEC:cat"]);
 
-        // Emulated, each takes the verifier some seconds.
-        let take_overs = std::env::var("DIRIGENT_TAKEOVERS").map_or(10, |n| n.parse().unwrap());
+        let take_overs = 10;
         let pinned = Pinned::new("traffic");
         pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
         let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
