@@ -123,6 +123,41 @@ fn connections_go_on_by_the_other_director() {
     assert_eq!((&peer["whole"], &peer["lost"]), (&true.into(), &0.into()), "{peer}");
 }
 
+/// What was told before it came it asks for, though it tells nothing itself.
+#[test]
+fn who_is_only_a_backup_learns_all_when_it_joins() {
+    let link = Link::up();
+    for (host, number) in [("a", 1), ("c", 9)] {
+        link.sh(host, &format!("ip address add 10.8.0.{number}/24 dev eth0"));
+    }
+    link.sh("a", "sysctl -qw net.ipv4.ip_forward=1");
+    link.sh("d", "ip route add default via 10.9.0.1");
+    let mut command = Command::new("socat");
+    command.args(["TCP4-LISTEN:8080,fork,reuseaddr", "EXEC:cat"]);
+    link.start("d", &mut command);
+    let director = |role: &str, vip: &str| {
+        format!(
+            "[director]\nconnections = 4096\n[sync]\ninterface = \"eth0\"\nrole = \"{role}\"\n[[service]]\n\
+             protocol = \"tcp\"\naddress = \"10.8.0.100:80\"\n{vip}server = [{{ address = \"10.9.0.3:8080\" }}]\n"
+        )
+    };
+    link.director("a", &director("master", "vip = \"manage\"\n"));
+    let mut echo = Echo::to(&link, "TCP4:10.8.0.100:80");
+    assert!((0..4).all(|n| echo.says(&format!("by a: {n}"))), "{}", link.logs());
+
+    link.director("b", &director("backup", ""));
+    let sync = || -> Value {
+        let status = link.dirigent("b", &["status", "--json"]).unwrap();
+        serde_json::from_str::<Value>(&status).unwrap()["synchronisation"].clone()
+    };
+    link.until("b knows the connection", || {
+        let peer = &sync()["peers"][0];
+        (&peer["whole"], &peer["known"]) == (&true.into(), &1.into())
+    });
+    assert!(link.dirigent("b", &["connection", "list"]).unwrap().contains("ESTABLISHED"));
+    assert_eq!(sync()["sent"], 0);
+}
+
 /// What kernel 6.1's master sent (crates/sync/recordings) is known here as its own table had it. Then somebody sends as
 /// much as he can, of all that is wrong: nothing changes, and what is right is heard again when he stops.
 #[test]

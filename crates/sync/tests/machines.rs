@@ -228,6 +228,28 @@ fn a_bulk_is_paced_and_says_who_asked() {
     assert_eq!(master.metrics().bulks, 1);
 }
 
+/// Until then a node that joins takes nothing from it.
+#[test]
+fn who_joins_is_said_hello_to_at_once() {
+    let mut master = Master::new(MasterConfig::new(A, 7), 0);
+    master.poll(0);
+    assert_eq!(sent(&mut master).len(), 1);
+    let mut greeted = |now_ms: u64, from: Identity, number: u64| {
+        master.on_datagram(now_ms, at(2), &hello(from, number, 1)).unwrap();
+        let due = master.next_poll_ms().unwrap();
+        master.poll(due);
+        let bodies: Vec<_> = sent(&mut master).iter().map(|(_, datagram)| body(datagram)).collect();
+        assert!(matches!(bodies[..], [Body::Hello(_)]), "{bodies:?}");
+        due
+    };
+    assert_eq!(greeted(300, B, 1), 300);
+    // Who is known waits, a new start does not, and many at once get one.
+    assert_eq!(greeted(310, B, 2), 1300);
+    assert_eq!(greeted(1400, Identity { boot: 21, ..B }, 1), 1400);
+    assert_eq!(greeted(1410, Identity { node: 3, ..B }, 1), 1450);
+    assert_eq!(greeted(1450, Identity { node: 4, ..B }, 1), 1500);
+}
+
 #[test]
 fn a_backup_asks_for_what_is_missing_and_applies_in_order() {
     let mut backup = joined();

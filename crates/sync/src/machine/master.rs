@@ -148,6 +148,8 @@ struct Bulk {
 
 /// Peers that a master remembers.
 const MAX_PEERS: usize = 16;
+/// Least time between a hello and the next one that is somebody's answer.
+const GREETING_MS: u64 = 50;
 /// Most records of one page.
 const PAGE: usize = 1024;
 /// Rough bytes of a record, by which a page is sized.
@@ -362,7 +364,11 @@ impl Master {
         }
         match body {
             Body::Hello(hello) => {
+                let met = self.has_met(&stamp);
                 self.peer(now_ms, &stamp, true)?.epoch = hello.epoch;
+                if !met {
+                    self.greet(now_ms);
+                }
                 Ok(())
             }
             Body::Nack { to, ranges } if to == self.config.identity.origin() => {
@@ -398,8 +404,7 @@ impl Master {
         // Who asks has said hello, so that its start is known here and to this node's backup: else a
         // bulk would miss what that still learned from the start before, or tell back what is the
         // peer's own.
-        let known = self.peers.get(&stamp.node).is_some_and(|p| p.boot >= stamp.boot && p.hello > 0);
-        if !hello && !known {
+        if !hello && !self.has_met(stamp) {
             return Err(Reason::Stranger);
         }
         let new = || Peer { boot: stamp.boot, epoch: stamp.boot, heard_ms: now_ms, hello: 0, asked: 0, request: None };
@@ -414,6 +419,18 @@ impl Master {
         *last = stamp.number;
         peer.heard_ms = now_ms;
         Ok(peer)
+    }
+
+    /// Whether that start of a node has said hello.
+    fn has_met(&self, stamp: &Stamp) -> bool {
+        self.peers.get(&stamp.node).is_some_and(|p| p.boot >= stamp.boot && p.hello > 0)
+    }
+
+    /// Who joins hears nothing of this node before its hello, so it comes at once, however many join.
+    fn greet(&mut self, now_ms: u64) {
+        let last_ms = self.hello_due_ms.saturating_sub(self.config.hello_ms);
+        let soonest = last_ms.saturating_add(GREETING_MS).max(now_ms);
+        self.hello_due_ms = self.hello_due_ms.min(soonest);
     }
 
     /// Whether a living peer tells it itself. Who has just started does not know yet who lives.

@@ -9,7 +9,7 @@ use dirigent_net::{Netlink, Snapshot};
 use dirigent_sync::auth::Key;
 use dirigent_sync::backup::Owner;
 use dirigent_sync::machine::{
-    Backup, BackupAction, BackupConfig, Identity, Master, MasterAction, MasterConfig, PeerMetrics, To,
+    Backup, BackupAction, BackupConfig, Identity, Master, MasterAction, MasterConfig, Page, PeerMetrics, To,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,7 +28,8 @@ pub struct Exchange {
     config: Config,
     identity: Identity,
     socket: SyncSocket,
-    master: Option<Master>,
+    /// Of a backup, it has nothing to tell, but says hello: a backup that did not is answered by nobody.
+    master: Master,
     backup: Option<Backup>,
     /// Which peers were whole when we last looked.
     whole: BTreeMap<u32, bool>,
@@ -110,13 +111,18 @@ impl Exchange {
         Ok(Self {
             socket,
             identity,
-            master: (config.role != SyncRole::Backup).then(|| Master::new(master, now_ms)),
+            master: Master::new(master, now_ms),
             backup: (config.role != SyncRole::Master).then(|| Backup::new(backup)),
             config: config.clone(),
             whole: BTreeMap::new(),
             maxlen,
             trouble: None,
         })
+    }
+
+    /// Whether it tells its connections.
+    fn tells(&self) -> bool {
+        self.config.role != SyncRole::Backup
     }
 
     /// Waits until something was sent here.
@@ -129,9 +135,7 @@ impl Exchange {
         let Self { socket, master, backup, .. } = self;
         socket.take(TURN, |from, bytes| {
             // What is refused is counted there.
-            if let Some(master) = master {
-                let _ = master.on_datagram(now_ms, from, bytes);
-            }
+            let _ = master.on_datagram(now_ms, from, bytes);
             if let Some(backup) = backup {
                 let _ = backup.on_datagram(now_ms, from, bytes);
             }
@@ -141,18 +145,18 @@ impl Exchange {
 
     /// Packets said that these have changed.
     pub fn tell(&mut self, news: &[dirigent_datapath::control::Flow], tables: &mut Tables, now_ms: u64) -> Result<()> {
-        let Some(master) = &mut self.master else { return Ok(()) };
+        if !self.tells() {
+            return Ok(());
+        }
         for record in tables.records(news)? {
-            master.send(now_ms, dirigent_sync::machine::Whose::Own, &record);
+            self.master.send(now_ms, dirigent_sync::machine::Whose::Own, &record);
         }
         self.act(tables, now_ms)
     }
 
     /// Time has passed.
     pub fn poll(&mut self, tables: &mut Tables, now_ms: u64) -> Result<()> {
-        if let Some(master) = &mut self.master {
-            master.poll(now_ms);
-        }
+        self.master.poll(now_ms);
         if let Some(backup) = &mut self.backup {
             backup.poll(now_ms);
         }
@@ -161,20 +165,17 @@ impl Exchange {
 
     /// When that is due next.
     pub fn due_ms(&self, now_ms: u64) -> Option<u64> {
-        let master = self.master.as_ref().and_then(Master::next_poll_ms);
         let backup = self.backup.as_ref().and_then(|backup| backup.next_poll_ms(now_ms));
-        master.into_iter().chain(backup).min()
+        self.master.next_poll_ms().into_iter().chain(backup).min()
     }
 
     fn act(&mut self, tables: &mut Tables, now_ms: u64) -> Result<()> {
-        while let Some(action) = self.master.as_mut().and_then(Master::next_action) {
+        while let Some(action) = self.master.next_action() {
             match action {
                 MasterAction::Send { to, datagram } => self.send(to, &datagram),
                 MasterAction::Iterate { cursor, at_most } => {
-                    let page = tables.page(cursor, at_most)?;
-                    if let Some(master) = &mut self.master {
-                        master.page(now_ms, cursor, page);
-                    }
+                    let page = if self.tells() { tables.page(cursor, at_most)? } else { Page::default() };
+                    self.master.page(now_ms, cursor, page);
                 }
             }
         }
@@ -216,9 +217,7 @@ impl Exchange {
     /// How it is, once a second.
     pub fn report(&mut self, tables: &Tables, now_ms: u64) -> Synchronisation {
         let own = tables.own();
-        if let Some(master) = &mut self.master {
-            master.set_connections(own);
-        }
+        self.master.set_connections(if self.tells() { own } else { 0 });
         let peers: Vec<PeerMetrics> = self.backup.iter().flat_map(|backup| backup.peers(now_ms)).collect();
         let mut dropped = BTreeMap::new();
         if let Some(backup) = &mut self.backup {
@@ -264,7 +263,7 @@ impl Exchange {
             maxlen: u16::try_from(self.maxlen).unwrap_or(u16::MAX),
             own,
             kernels: tables.learned_from(Owner::KERNEL),
-            sent: self.master.as_ref().map_or(0, |master| master.metrics().records),
+            sent: self.master.metrics().records,
             received: self.backup.as_ref().map_or(0, |backup| backup.metrics().records),
             applied: done.done,
             dropped,
