@@ -190,6 +190,28 @@ fn wrong_values(api: &Api, schema: &Value) -> Vec<Value> {
     all.filter(|value| !valid.is_valid(value)).collect()
 }
 
+/// Who is refused before his body has come may send the rest, and reads the answer to its end: no reset takes it from him.
+#[test]
+fn an_answer_outlasts_the_rest_of_its_request() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let mut stream = UnixStream::connect(socket(lab.name())).unwrap();
+    let body = vec![b' '; 1 << 16];
+    let head = format!(
+        "POST /v1/drain?generation=x HTTP/1.1\r\nhost: dirigent\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        2 * body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 400");
+    stream.write_all(&body).unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("correct what stands behind the ?"), "{rest}");
+}
+
 /// What is no request is refused in every way that there is to get one wrong, with a word on what helps; and nothing is
 /// changed by it.
 #[test]

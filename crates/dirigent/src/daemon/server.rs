@@ -4,6 +4,7 @@
 
 mod accept;
 mod events;
+mod linger;
 mod listen;
 mod peer;
 mod read;

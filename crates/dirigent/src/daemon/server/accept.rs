@@ -1,5 +1,6 @@
 //! Takes connections, and keeps clients that stall, flood or vanish from keeping others out.
 
+use super::linger::Lingering;
 use super::peer::{Operators, Peer, Who};
 use super::refused;
 use super::tls::{self, Tls};
@@ -185,7 +186,7 @@ impl Service {
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(!full);
-        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), answer);
+        let connection = http.serve_connection(TokioIo::new(Lingering::on(Box::pin(stream))), answer);
         let connection = self.graceful.watch(connection);
         tokio::spawn(async move {
             let _place = place;
