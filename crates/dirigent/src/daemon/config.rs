@@ -1,5 +1,6 @@
 //! The configuration file, and what of it does not fit this host.
 
+use super::mail;
 use crate::failure::{Failure, Result, code};
 use crate::keepalived;
 use dirigent_api::Problem;
@@ -96,6 +97,7 @@ pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
         }
     }
     all.extend(unled(model, snapshot));
+    all.extend(model.failover().mail.iter().flat_map(mail::wrong));
     all.extend(alone(model));
     all
 }

@@ -16,6 +16,7 @@ use super::failover::{Failover, Tracked};
 use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
+use super::mail::Mailer;
 use super::rates::{Rates, Watch};
 use super::resets::Resetter;
 use super::size::Size;
@@ -75,6 +76,7 @@ pub struct Director {
     rates: Rates,
     watch: Option<Watch>,
     events: Events,
+    mailer: Mailer,
     /// As of the start, or the last reload.
     netfilter: Netfilter,
     interfaces: Interfaces,
@@ -144,6 +146,7 @@ impl Director {
             resetter: None,
             rates: Rates::default(),
             watch: None,
+            mailer: Mailer::new(events.clone()),
             events,
             netfilter: Netfilter::read(),
             instance,
@@ -183,6 +186,7 @@ impl Director {
         // Last: without the programs the host itself would answer its packets.
         self.vips.follow(&self.model)?;
         self.announce();
+        self.mailer.follow(&self.model)?;
         self.health.enforce(&self.model, layered, &self.events);
         self.failover.follow(self.model.failover())?;
         self.follow_sync()?;
@@ -446,6 +450,7 @@ impl Director {
         self.set_destinations()?;
         self.follow_network(interfaces_differ)?;
         self.vips.follow(&self.model)?;
+        self.mailer.follow(&self.model)?;
         self.failover.follow(self.model.failover())?;
         self.follow_sync()
     }
@@ -506,6 +511,7 @@ impl Director {
         }));
         problems.extend(self.failover.problem());
         problems.extend(self.sync.problem());
+        problems.extend(self.mailer.problem());
         problems.extend(self.problem.clone());
         if !self.refused.is_empty() {
             let what = "the last reload was refused, and the configuration before it stays in force";

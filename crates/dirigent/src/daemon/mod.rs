@@ -8,6 +8,7 @@ pub mod health;
 mod interfaces;
 mod kept;
 mod lock;
+mod mail;
 mod manager;
 mod naming;
 mod network;

@@ -448,18 +448,9 @@ pub fn undone(failover: &Failover) -> Vec<(String, String)> {
                 r.virtual_mac.as_ref().and_then(|mac| mac_of(mac.mac.as_deref()?)).is_some_and(|mac| !is_standard(mac)),
             ),
             ("announce.extra_interval", !a.extra_interval.is_zero()),
-            ("mail", r.mail == Some(true)),
         ];
         let of = of.into_iter().filter(|(_, there)| *there);
         all.extend(of.map(|(what, _)| (format!("router {}", r.name), format!("not done yet: {what}"))));
-    }
-    for g in &failover.groups {
-        if g.mail == Some(true) {
-            all.push((format!("router_group {}", g.name), "not done yet: mail".to_owned()));
-        }
-    }
-    if failover.mail.is_some() {
-        all.push(("failover".to_owned(), "not done yet: mail of virtual routers".to_owned()));
     }
     all
 }
