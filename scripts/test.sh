@@ -42,6 +42,6 @@ part "fuzz, a short run" scripts/fuzz.sh 8
 part "kernel 6.1" scripts/old-kernel.sh
 part "the Debian package" package
 # Always the same scenarios: others are for `make live`, whose findings nobody's commit is to blame for.
-part "the real kernel beside ours" scripts/live.sh 1 16
+part "the real kernel beside ours" scripts/live.sh 1 8
 part "tests" run_tests "$@"
 echo "== make test: $SECONDS s in all"
