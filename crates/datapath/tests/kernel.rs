@@ -605,7 +605,8 @@ fn taking_over_again_and_again_loses_no_packet() {
         let _server =
             Background::start("nsenter", &["-t", &far.to_string(), "-n", "socat", "UDP4-LISTEN:7", "EXEC:cat"]);
 
-        let take_overs = 10;
+        // Each loads the programs: ten seconds and more on a slow machine.
+        let take_overs = 4;
         let pinned = Pinned::new("traffic");
         pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
         let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
