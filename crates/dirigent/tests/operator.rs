@@ -198,7 +198,7 @@ fn virtual_addresses_that_nobody_holds_are_named_until_they_are_added() {
 fn a_start_that_fails_leaves_nothing() {
     let lab = TestLab::up(&["--servers", "1", "--no-daemon"]);
     let file = format!("{}/{}/dirigent.toml", dirigent_net::lab::DIRECTORY, lab.name());
-    let run = || lab.sh("director", &format!("timeout 10 dirigent run --config {file} 2>&1 || echo exit $?"));
+    let run = || lab.sh("director", &format!("timeout 60 dirigent run --config {file} 2>&1 || echo exit $?"));
     let nothing = || {
         assert!(!lab.pins().exists());
         assert!(!Path::new(&format!("/run/dirigent/{}.sock", lab.name())).exists());
