@@ -7,9 +7,14 @@ use std::path::Path;
 /// Reads a text that came from the file `name`.
 pub fn read(name: &str, text: &str) -> Keepalived {
     // What lines beginning with @ name is the host's, up to its first dot.
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let id = host.trim().split('.').next().unwrap_or_default();
+    let host = host_name();
+    let id = host.split('.').next().unwrap_or_default();
     import::keepalived(name, text, id, &Files)
+}
+
+/// This host's name; empty if it has none.
+pub fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 struct Files;

@@ -2,6 +2,7 @@
 
 use super::events::Events;
 use crate::failure::{Failure, Result};
+use crate::keepalived::host_name;
 use dirigent_api::{Event, Problem};
 use dirigent_config::Model;
 use dirigent_config::failover::Mail;
@@ -9,10 +10,10 @@ use lettre::message::Mailbox;
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{broadcast, watch};
 
 /// Changes within this time are one mail.
 const GATHER: Duration = Duration::from_secs(1);
@@ -22,7 +23,7 @@ const AGAIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 const LINES: usize = 1000;
 
 /// Which changes are mailed, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Rules {
     mail: Mail,
     /// Virtual routers that say it themselves, or whose group does.
@@ -83,72 +84,78 @@ impl Rules {
     }
 }
 
-/// What the thread could not do.
-type Trouble = Arc<Mutex<Option<String>>>;
+/// What the thread goes by, and what it could not do.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    rules: Option<Arc<Rules>>,
+    trouble: Option<String>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn rules(&self) -> Option<Arc<Rules>> {
+        self.state().rules.clone()
+    }
+}
 
 /// Mails, on or off.
 pub struct Mailer {
     events: Events,
-    /// The thread's; it is started with the first configuration that has a server.
-    rules: Option<watch::Sender<Option<Arc<Rules>>>>,
-    trouble: Trouble,
+    shared: Shared,
+    /// The thread runs, since the first configuration that has a server.
+    begun: bool,
 }
 
 impl Mailer {
     /// Nothing yet.
     pub fn new(events: Events) -> Self {
-        Self { events, rules: None, trouble: Trouble::default() }
+        Self { events, shared: Shared::default(), begun: false }
     }
 
     /// From now on what this Model says is mailed.
     pub fn follow(&mut self, model: &Model) -> Result<()> {
         let rules = Rules::of(model).map(Arc::new);
-        match &self.rules {
-            Some(sender) => {
-                sender.send_if_modified(|old| {
-                    let differs = *old != rules;
-                    *old = rules;
-                    differs
-                });
-            }
-            None if rules.is_some() => {
-                let fail = |e| Failure::io("starting to mail", &e);
-                let (sender, receiver) = watch::channel(rules);
-                let (heard, trouble) = (self.events.listen(), self.trouble.clone());
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-                let work = move || runtime.block_on(run(heard, receiver, trouble));
-                std::thread::Builder::new().name("mail".into()).spawn(work).map_err(fail)?;
-                self.rules = Some(sender);
-            }
-            None => {}
+        let wanted = rules.is_some();
+        self.shared.state().rules = rules;
+        if wanted && !self.begun {
+            let fail = |e| Failure::io("starting to mail", &e);
+            let (heard, shared) = (self.events.listen(), self.shared.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+            let work = move || runtime.block_on(run(heard, shared));
+            std::thread::Builder::new().name("mail".into()).spawn(work).map_err(fail)?;
+            self.begun = true;
         }
         Ok(())
     }
 
     /// What is wrong with it.
     pub fn problem(&self) -> Option<Problem> {
-        let rules = self.rules.as_ref()?.borrow().clone()?;
-        let what = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let remedy = format!("see to {}:{}; the next change is mailed again", rules.mail.server, rules.mail.port);
+        let state = self.shared.state();
+        let (mail, what) = (&state.rules.as_ref()?.mail, state.trouble.clone()?);
+        let remedy = format!("see to {}:{}; the next change is mailed again", mail.server, mail.port);
         Some(Problem::new("mail", what, remedy))
     }
 }
 
 /// Mails until all has ended.
-async fn run(mut heard: broadcast::Receiver<Event>, rules: watch::Receiver<Option<Arc<Rules>>>, trouble: Trouble) {
+async fn run(mut heard: broadcast::Receiver<Event>, shared: Shared) {
     loop {
-        let mut all = Vec::new();
-        let mut missed = 0;
-        match heard.recv().await {
-            Ok(event) => all.push(event),
-            Err(RecvError::Lagged(count)) => missed += count,
+        let (first, mut missed) = match heard.recv().await {
+            Ok(event) => (Some(event), 0),
+            Err(RecvError::Lagged(count)) => (None, count),
             Err(RecvError::Closed) => return,
-        }
-        // Those that nobody wants to read need not wait for others.
-        let Some(now) = rules.borrow().clone() else { continue };
-        if missed == 0 && all.iter().all(|event| now.told(event).is_none()) {
+        };
+        // What nobody wants to read need not wait for others.
+        let Some(rules) = shared.rules() else { continue };
+        if first.as_ref().is_some_and(|event| rules.told(event).is_none()) {
             continue;
         }
+        let mut all = Vec::from_iter(first);
         tokio::time::sleep(GATHER).await;
         loop {
             match heard.try_recv() {
@@ -158,15 +165,14 @@ async fn run(mut heard: broadcast::Receiver<Event>, rules: watch::Receiver<Optio
             }
         }
         // A reload may have come meanwhile.
-        let Some(now) = rules.borrow().clone() else { continue };
-        let told: Vec<_> = all.iter().filter_map(|event| now.told(event)).collect();
+        let Some(rules) = shared.rules() else { continue };
+        let told: Vec<_> = all.iter().filter_map(|event| rules.told(event)).collect();
         let Some((subject, body)) = text(&told, missed) else { continue };
-        let sent = send(&now.mail, &subject, &body).await;
+        let sent = send(&rules.mail, &subject, &body).await;
         if let Err(why) = &sent {
             tracing::error!("mail: {subject:?} was not sent: {why}");
         }
-        *trouble.lock().unwrap_or_else(PoisonError::into_inner) =
-            sent.err().map(|why| format!("the last mail was not sent: {why}"));
+        shared.state().trouble = sent.err().map(|why| format!("the last mail was not sent: {why}"));
     }
 }
 
@@ -244,8 +250,7 @@ pub fn wrong(mail: &Mail) -> Vec<Problem> {
 }
 
 fn own_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+    Some(host_name()).filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
 }
 
 #[cfg(test)]
