@@ -62,23 +62,16 @@ fn named(mut model: Model, instance: Option<String>) -> Result<Model> {
     Ok(model)
 }
 
-/// So many virtual addresses that nobody holds are told one by one.
-const UNHELD_EACH: usize = 8;
-
 /// The addresses of all virtual services, and whether the daemon manages them.
 pub fn virtual_addresses(model: &Model) -> Vec<(IpAddr, bool)> {
-    let mut all: Vec<(IpAddr, bool)> = Vec::new();
-    let mut places = HashMap::new();
-    for service in model.services() {
-        let managed = service.vip == VipPolicy::Manage;
-        let Some(address) = service.key.address() else { continue };
-        let place = *places.entry(address).or_insert_with(|| {
-            all.push((address, false));
-            all.len() - 1
-        });
-        all[place].1 |= managed;
+    let services = model.services().iter();
+    let addresses = services.filter_map(|s| Some((s.key.address()?, s.vip == VipPolicy::Manage)));
+    let mut managed = HashMap::new();
+    for (address, one) in addresses.clone() {
+        *managed.entry(address).or_insert(false) |= one;
     }
-    all
+    // Each once, in the services' order.
+    addresses.filter_map(|(address, _)| managed.remove_entry(&address)).collect()
 }
 
 /// The addresses of all real servers, sorry servers among them.
@@ -141,6 +134,9 @@ fn unled(model: &Model, snapshot: &Snapshot) -> Option<Problem> {
     );
     Some(Problem::new(place, what, "give the rule the clients' interface: `ip rule add fwmark MARK iif INTERFACE …`"))
 }
+
+/// So many virtual addresses that nobody holds are told one by one.
+const UNHELD_EACH: usize = 8;
 
 /// Virtual addresses that nobody here holds, and that the daemon does not manage.
 fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
