@@ -37,35 +37,27 @@ strip -o "$job/golden" target/debug/golden
 mkdir "$job/xmit"
 cp "$oracle"/golden/xmit/{xmit-nat-4,xmit-nat-6,ops-nat-4,toobig-nat-4,xmit-dr-4,xmit-tun-6,tunnel-gue-csum-4in6}.json "$job/xmit"
 cat >"$job/old-kernel.sh" <<'GUEST'
-# TEST...: those, one by one; then the recordings if they are here.
+# NAME...: tests, one by one, and "recordings".
 uname -r
-extra() { find /oracle/extra -name "$1" -print -quit; }
-cp "$(extra datapath-tests)" /tmp/ && chmod +x /tmp/datapath-tests
+for name in datapath-tests golden; do
+    cp "/oracle/extra/$name" /tmp/ && chmod +x "/tmp/$name"
+done
 export RUST_BACKTRACE=0
 failed=0
-for test; do
-    begun=$SECONDS
-    /tmp/datapath-tests --exact "$test" >"$OUT/tests.log" 2>&1 </dev/null && said=ok || { said=FAILED failed=1; cat "$OUT/tests.log"; }
-    echo "kernel 6.1: $test ... $said ($((SECONDS - begun)) s)"
+for name; do
+    begun=$SECONDS said=ok
+    case $name in
+        recordings) /tmp/golden /oracle/extra/xmit ;;
+        *) /tmp/datapath-tests --exact "$name" >"$OUT/tests.log" 2>&1 </dev/null || { cat "$OUT/tests.log" && false; } ;;
+    esac || said=FAILED failed=1
+    echo "kernel 6.1: $name ... $said ($((SECONDS - begun)) s)"
 done
-recordings=$(extra xmit-nat-4.json)
-if [ -n "$recordings" ]; then
-    cp "$(extra golden)" /tmp/golden && chmod +x /tmp/golden
-    /tmp/golden "$(dirname "$recordings")" || failed=1
-    echo "kernel 6.1: recordings ($((SECONDS - begun)) s)"
-fi
 exit $failed
 GUEST
 empty_apt_cache "$job"
 "$oracle/run" -b
-guest() { # guest NAME [-a FILE]... -- TEST...
-    local name=$1 files=()
-    shift
-    while [ "$1" != -- ]; do
-        files+=("$1")
-        shift
-    done
-    "$oracle/run" -o "$job/$name" -t 1800 -m 1536 -a "$job/datapath-tests" "${files[@]}" "$job/old-kernel.sh" "${@:2}" >"$job/$name.log" 2>&1
+guest() { # guest LOG NAME...
+    "$oracle/run" -o "$job/$1" -t 1800 -m 1536 -a "$job/datapath-tests" -a "$job/golden" -a "$job/xmit" "$job/old-kernel.sh" "${@:2}" >"$job/$1.log" 2>&1
 }
 # A guest has one CPU: two of them, with every other test each.
 first=() second=()
@@ -73,8 +65,8 @@ for n in "${!tests[@]}"; do
     if [ $((n % 2)) = 0 ]; then first+=("${tests[n]}"); else second+=("${tests[n]}"); fi
 done
 status=0
-guest first -a "$job/golden" -a "$job/xmit" -- "${first[@]}" &
-[ ${#second[@]} = 0 ] || guest second -- "${second[@]}" || status=$?
+guest first "${first[@]}" recordings &
+[ ${#second[@]} = 0 ] || guest second "${second[@]}" || status=$?
 wait $! || status=$?
 cat "$job"/*.log
 exit "$status"
