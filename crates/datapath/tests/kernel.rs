@@ -592,6 +592,7 @@ fn a_new_daemon_takes_over_maps_and_links_without_detaching_them() {
 
 #[test]
 fn taking_over_again_and_again_loses_no_packet() {
+    const TAKE_OVERS: usize = 10;
     in_namespace(|| {
         // The far end in a namespace of its own, held by a process that only waits.
         let holder = Background::start("unshare", &["--net", "sleep", "600"]);
@@ -605,8 +606,6 @@ fn taking_over_again_and_again_loses_no_packet() {
         let _server =
             Background::start("nsenter", &["-t", &far.to_string(), "-n", "socat", "UDP4-LISTEN:7", "EXEC:cat"]);
 
-        // Each loads the programs: ten seconds and more on a slow machine.
-        let take_overs = 4;
         let pinned = Pinned::new("traffic");
         pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
         let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -629,14 +628,14 @@ fn taking_over_again_and_again_loses_no_packet() {
                 }
                 lost
             });
-            for _ in 0..take_overs {
+            for _ in 0..TAKE_OVERS {
                 pinned.load().attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
             }
             stop.store(true, Ordering::Relaxed);
             traffic.join().unwrap()
         });
         let sent = sent.into_inner();
-        println!("{sent} packets there and back during {take_overs} take-overs, {lost} lost");
+        println!("{sent} packets there and back during {TAKE_OVERS} take-overs, {lost} lost");
         assert!(sent > 100, "only {sent} packets went during the take-overs");
         assert_eq!(lost, 0);
     });

@@ -42,6 +42,12 @@ impl Drop for Echo {
     }
 }
 
+/// What a director's status says of it.
+fn synchronisation(link: &Link, host: &str) -> Value {
+    let status = link.dirigent(host, &["status", "--json"]).unwrap();
+    serde_json::from_str::<Value>(&status).unwrap()["synchronisation"].clone()
+}
+
 /// Two directors who tell each other of connections; what a client has begun goes on by whichever is master, and
 /// `stop --detach` leaves nothing of it.
 #[test]
@@ -83,10 +89,7 @@ fn connections_go_on_by_the_other_director() {
     };
     link.director("a", &routers(150));
     link.director("b", &routers(100));
-    let sync = |host: &str| -> Value {
-        let status = link.dirigent(host, &["status", "--json"]).unwrap();
-        serde_json::from_str::<Value>(&status).unwrap()["synchronisation"].clone()
-    };
+    let sync = |host: &str| synchronisation(&link, host);
     let masters = |host: &str| ["web", "web6"].iter().all(|router| link.state(host, router) == "master");
     link.until("a is master", || masters("a") && link.ping("10.8.0.100"));
     link.until("each knows all of the other", || ["a", "b"].iter().all(|host| sync(host)["peers"][0]["whole"] == true));
@@ -146,10 +149,7 @@ fn who_is_only_a_backup_learns_all_when_it_joins() {
     assert!((0..4).all(|n| echo.says(&format!("by a: {n}"))), "{}", link.logs());
 
     link.director("b", &director("backup", ""));
-    let sync = || -> Value {
-        let status = link.dirigent("b", &["status", "--json"]).unwrap();
-        serde_json::from_str::<Value>(&status).unwrap()["synchronisation"].clone()
-    };
+    let sync = || synchronisation(&link, "b");
     link.until("b knows the connection", || {
         let peer = &sync()["peers"][0];
         (&peer["whole"], &peer["known"]) == (&true.into(), &1.into())
@@ -273,18 +273,17 @@ fn a_kernels_connections_are_learned_and_forged_ones_are_not() {
     assert_eq!(established(), before.0);
     let grown = link.resident("a").saturating_sub(before.1);
     assert!(grown < 32 << 10, "{sent} datagrams cost {grown} kB");
-    let status: Value = serde_json::from_str(&link.dirigent("a", &["status", "--json"]).unwrap()).unwrap();
-    let dropped = &status["synchronisation"]["dropped"];
+    let status = synchronisation(&link, "a");
+    let dropped = &status["dropped"];
     assert!(["sync_id", "size", "limit"].iter().any(|reason| dropped[reason].as_u64() > Some(100)), "{dropped}");
     // To a server that nobody has here.
-    let received = status["synchronisation"]["received"].as_u64().unwrap();
+    let received = status["received"].as_u64().unwrap();
     ipvsadm("-C");
     let mut another = right.clone();
     another[18] ^= 0x10; // the client's port in the first record
     send("b", &another);
     link.until("it is heard", || {
-        let status: Value = serde_json::from_str(&link.dirigent("a", &["status", "--json"]).unwrap()).unwrap();
-        let sync = &status["synchronisation"];
+        let sync = synchronisation(&link, "a");
         sync["received"].as_u64() > Some(received) && sync["dropped"]["no_server"].as_u64() > Some(0)
     });
 }

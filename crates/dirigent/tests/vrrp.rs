@@ -582,31 +582,24 @@ fn tshark_finds_nothing_wrong_with_adverts() {
     let fields = ["vrrp.virt_rtr_id", "vrrp.version", "vrrp.prio", "vrrp.checksum.status", "_ws.expert.message"];
     let read = || {
         let mut tshark = Command::new("tshark");
-        tshark.args(["-n", "-r"]).arg(&file).args([
-            "-o",
-            "ip.check_checksum:TRUE",
-            "-T",
-            "fields",
-            "-E",
-            "separator=;",
-        ]);
+        tshark.args(["-n", "-r"]).arg(&file).args("-o ip.check_checksum:TRUE -T fields -E separator=;".split(' '));
         let output = tshark.args(fields.iter().flat_map(|field| ["-e", field])).output().expect("tshark");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let wanted = |said: &str| {
+    let missing = |said: &str| {
         let all = [(1, 2), (2, 2), (3, 3), (4, 3), (5, 3)].into_iter().flat_map(|which| [(which, 200), (which, 0)]);
         let lines = all.map(|((vrid, version), priority)| format!("{vrid};{version};{priority};"));
-        lines.into_iter().filter(|wanted| !said.lines().any(|line| line.starts_with(wanted))).collect::<Vec<_>>()
+        lines.filter(|wanted| !said.lines().any(|line| line.starts_with(wanted))).collect::<Vec<_>>()
     };
     // tcpdump is told of packets a moment after they went by.
     let begun = Instant::now();
-    while !wanted(&read()).is_empty() && begun.elapsed() < PATIENCE {
+    while !missing(&read()).is_empty() && begun.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(200));
     }
     link.signal("c", "-TERM");
     let said = read();
-    assert!(wanted(&said).is_empty(), "{:?}\n{said}{}", wanted(&said), link.logs());
+    assert!(missing(&said).is_empty(), "{:?}\n{said}{}", missing(&said), link.logs());
     for line in said.lines() {
         let words: Vec<_> = line.split(';').collect();
         // Status 1: it is right.
