@@ -4,7 +4,7 @@
 /// The programs that the kernel or user space starts: ELF section (it decides the
 /// program type) and function name.
 pub const PROGRAMS: &[(&str, &str)] = &[
-    ("xdp", "dirigent_xdp"),
+    ("xdp", XDP_PROGRAM),
     ("xdp", "dirigent_expire"),
     ("xdp", "dirigent_learn"),
     ("xdp", "dirigent_pass"),
@@ -15,6 +15,9 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("raw_tp", "dirigent_lost_transmit"),
     ("raw_tp", "dirigent_lost_return"),
 ];
+
+/// The first program of XDP; the names of its later stages begin with it.
+pub const XDP_PROGRAM: &str = "dirigent_xdp";
 
 /// The later stages, in the order of `dirigent_director::direct::Stage`. Each is two
 /// programs, one for each address family.
@@ -72,7 +75,7 @@ const XDP_STAGES: &[&str] = &[
 /// Programs that go on where a first one left off: the map that holds them, the section,
 /// what their names begin with, and which stages there are.
 pub const STAGE_MAPS: &[(&str, &str, &str, &[&str])] = &[
-    ("XDP_STAGES", "xdp", "dirigent_xdp", XDP_STAGES),
+    ("XDP_STAGES", "xdp", XDP_PROGRAM, XDP_STAGES),
     ("INGRESS_STAGES", "classifier", "dirigent_ingress", STAGES),
     ("EGRESS_STAGES", "classifier", "dirigent_egress", &["icmp", "sctp"]),
 ];

@@ -32,10 +32,10 @@ use super::{
     sys,
     testrun::Direction,
 };
+use crate::names::XDP_PROGRAM;
 
 /// The first kernel with tcx links.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
-const XDP_PROGRAM: &str = "dirigent_xdp";
 
 /// Priority of our classic filters: an unlikely one, and in front of the default 49152.
 pub const FILTER_PRIORITY: u16 = 209;
@@ -224,9 +224,13 @@ impl Kernel {
             known.beside = beside(&instance, &known)?;
             facts.push(known);
         }
+        let choices: Vec<_> = facts.iter().zip(wanted).map(|(here, (_, mode))| choose(*mode, here, &facts)).collect();
+        // Before anything is attached: a kernel that refuses them refuses all.
+        if choices.iter().any(|choice| choice.path != PathKind::Tc) {
+            self.load_xdp()?;
+        }
         let mut done = Vec::with_capacity(wanted.len());
-        for (here, (_, mode)) in facts.iter().zip(wanted) {
-            let choice = choose(*mode, here, &facts);
+        for ((here, (_, mode)), choice) in facts.iter().zip(wanted).zip(choices) {
             let attachment = self.attach_one(&instance, here, *mode, choice, tc)?;
             tracing::info!(interface = %attachment.interface, "{}", attachment.reason);
             done.push(attachment);

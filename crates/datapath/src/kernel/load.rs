@@ -2,9 +2,12 @@
 
 use std::{
     fs, io,
+    num::NonZero,
     os::fd::{AsFd as _, OwnedFd},
+    panic::resume_unwind,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use aya::{
@@ -101,6 +104,7 @@ impl Instance {
 #[derive(Clone, Debug)]
 pub struct LoadOptions<'a> {
     /// Where to pin; nothing for programs that are only run on frames and end with the process.
+    /// Those are all loaded at once; of pinned ones, XDP's only when an interface wants them.
     pub instance: Option<&'a Instance>,
     /// The layout version of the records in the maps.
     pub layout: u32,
@@ -115,6 +119,8 @@ pub struct Kernel {
     pub(super) ebpf: Ebpf,
     pub(super) instance: Option<Instance>,
     took_over: bool,
+    /// Whether XDP's half of the programs is loaded and linked.
+    xdp_loaded: bool,
     notes: Vec<String>,
     /// Why lost frames cannot be counted.
     pub(super) uncounted: Option<Error>,
@@ -186,8 +192,15 @@ impl Kernel {
             }
             (Err(error), _) => return Err(error),
         };
-        let kernel =
-            Self { ebpf, instance: options.instance.cloned(), took_over, notes, uncounted, turn: Arc::default() };
+        let kernel = Self {
+            ebpf,
+            instance: options.instance.cloned(),
+            took_over,
+            xdp_loaded: options.instance.is_none(),
+            notes,
+            uncounted,
+            turn: Arc::default(),
+        };
         // Last: a version there says that all maps are.
         Layout::of(kernel.map_fd(LAYOUT_MAP)?)?.write(options.layout)?;
         for note in &kernel.notes {
@@ -198,17 +211,21 @@ impl Kernel {
 
     fn programs_and_maps(loader: &mut EbpfLoader<'_>, object: &[u8], options: &LoadOptions<'_>) -> Result<Ebpf, Error> {
         let mut ebpf = loader.load(object).map_err(|e| Error::load(sizes(options), e))?;
-        for (name, program) in ebpf.programs_mut() {
-            let what = || format!("program {name}");
-            match program {
-                Program::Xdp(xdp) => uninterrupted(|| xdp.load()).map_err(|e| Error::load(what(), e))?,
-                Program::SchedClassifier(tc) => uninterrupted(|| tc.load()).map_err(|e| Error::load(what(), e))?,
-                Program::RawTracePoint(trace) => uninterrupted(|| trace.load()).map_err(|e| Error::load(what(), e))?,
-                _ => return Err(Error::Program { program: name.to_owned(), kind: "XDP or tc" }),
-            }
-        }
-        link_stages(&mut ebpf)?;
+        // XDP's are half of what the verifier has to walk through, and many directors have no use for them.
+        let at_once = |name: &str| options.instance.is_none() || !forwards_by_xdp(name);
+        load_programs(ebpf.programs_mut().filter(|(name, _)| at_once(name)))?;
+        link_stages(&mut ebpf, at_once)?;
         Ok(ebpf)
+    }
+
+    /// Loads what only XDP needs, if it is not loaded yet.
+    pub(super) fn load_xdp(&mut self) -> Result<(), Error> {
+        if !self.xdp_loaded {
+            load_programs(self.ebpf.programs_mut().filter(|(name, _)| forwards_by_xdp(name)))?;
+            link_stages(&mut self.ebpf, forwards_by_xdp)?;
+            self.xdp_loaded = true;
+        }
+        Ok(())
     }
 
     /// Whether pinned maps were there and are now used.
@@ -272,6 +289,33 @@ impl Kernel {
     }
 }
 
+/// Whether a program is XDP's first, or a later stage of it: of no use where tc takes the packets.
+fn forwards_by_xdp(program: &str) -> bool {
+    program.starts_with(names::XDP_PROGRAM)
+}
+
+/// Has the kernel verify and compile programs, on all CPUs: it takes seconds on one. Those that are loaded are left.
+fn load_programs<'a>(programs: impl Iterator<Item = (&'a str, &'a mut Program)>) -> Result<(), Error> {
+    let left = Mutex::new(programs.filter(|(_, program)| program.fd().is_err()).collect::<Vec<_>>());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || std::iter::from_fn(next).try_for_each(|(name, program)| load_program(name, program));
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..cpus).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
+fn load_program(name: &str, program: &mut Program) -> Result<(), Error> {
+    let loaded = match program {
+        Program::Xdp(xdp) => uninterrupted(|| xdp.load()),
+        Program::SchedClassifier(tc) => uninterrupted(|| tc.load()),
+        Program::RawTracePoint(trace) => uninterrupted(|| trace.load()),
+        _ => return Err(Error::Program { program: name.to_owned(), kind: "XDP or tc" }),
+    };
+    loaded.map_err(|e| Error::load(format!("program {name}"), e))
+}
+
 /// A signal to this thread, a stop among them, makes the kernel give up a verification with EAGAIN: it is begun anew, as
 /// often as a host that is stopped again and again may ask for.
 fn uninterrupted(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
@@ -313,27 +357,21 @@ fn verify_object(object: &[u8], whose: &str) -> Result<Vec<Verified>, Error> {
     let mut ebpf = loader.load(object).map_err(|e| Error::load("the BPF object", e))?;
     let mut all = Vec::new();
     for (name, program) in ebpf.programs_mut() {
-        let loaded = match program {
-            Program::Xdp(xdp) => uninterrupted(|| xdp.load()),
-            Program::SchedClassifier(tc) => uninterrupted(|| tc.load()),
-            Program::RawTracePoint(trace) => uninterrupted(|| trace.load()),
-            _ => continue,
-        };
-        let count = loaded.and_then(|()| program.info()).map(|info| info.verified_instruction_count());
-        all.push(Verified {
-            program: format!("{whose}{name}"),
-            result: count.map_err(|e| Error::load(format!("program {name}"), e)),
+        let count = load_program(name, program).and_then(|()| {
+            let info = program.info().map_err(|e| Error::load(format!("the question about program {name}"), e))?;
+            Ok(info.verified_instruction_count())
         });
+        all.push(Verified { program: format!("{whose}{name}"), result: count });
     }
     all.sort_by(|a, b| a.program.cmp(&b.program));
     Ok(all)
 }
 
-/// Puts the programs of later stages into the maps that the first ones call them through.
+/// Puts these programs of later stages into the maps that the first ones call them through.
 /// Where an earlier daemon's are in place, each is replaced in one step: its first
 /// programs then call the new stages, which read the packet anew.
-fn link_stages(ebpf: &mut Ebpf) -> Result<(), Error> {
-    for stage in names::stage_programs() {
+fn link_stages(ebpf: &mut Ebpf, which: impl Fn(&str) -> bool) -> Result<(), Error> {
+    for stage in names::stage_programs().into_iter().filter(|stage| which(&stage.program)) {
         if ebpf.map(stage.map).is_none() {
             continue; // a real server's object, which the build script saw to be without stages
         }
