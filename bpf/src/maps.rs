@@ -23,7 +23,7 @@ use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6, Mac};
 
-use crate::window::repeat;
+use crate::window::{dirigent_forget, repeat};
 
 /// User space maps these arrays into its memory and shares their atomic words.
 const MMAPABLE: usize = 1 << 10;
@@ -112,7 +112,8 @@ static ROOM4: Array<Room<V4>, 1> = Array::new();
 #[btf_map]
 static ROOM6: Array<Room<V6>, 1> = Array::new();
 
-/// Words of the packet under way: one the verifier forgets, two for a later stage, its mark.
+/// Words of the packet under way: two for a later stage (1 and 2), its mark (3). Each has been in its place since
+/// there was a word 0: programs of that time may still run when the map is taken over.
 #[btf_map]
 static SCRATCH: PerCpuArray<u64, 4> = PerCpuArray::new();
 
@@ -268,15 +269,8 @@ impl Tables for KernelTables {
         }
     }
     #[inline(always)]
-    fn forget(&self, value: u32) -> u32 {
-        match SCRATCH.get_ptr_mut(0) {
-            // SAFETY: a per-CPU element; volatile, so that it is read back.
-            Some(word) => unsafe {
-                word.write_volatile(u64::from(value));
-                word.read_volatile() as u32
-            },
-            None => 0,
-        }
+    fn forget_all(&self, value: u64) -> u64 {
+        dirigent_forget(value)
     }
     #[inline(always)]
     fn stash(&self, value: u64) {

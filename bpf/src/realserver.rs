@@ -31,9 +31,6 @@ static DIRECTORS6: HashMap<Addr6, u32, 1024> = HashMap::new();
 /// Packets by [`Outcome`].
 #[btf_map]
 static OUTCOMES: PerCpuArray<u64, 16> = PerCpuArray::new();
-/// A word the verifier forgets.
-#[btf_map]
-static FORGOTTEN: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 struct Tables;
 
@@ -60,14 +57,7 @@ impl EndTables for Tables {
     }
     #[inline(always)]
     fn forget(&self, value: u32) -> u32 {
-        match FORGOTTEN.get_ptr_mut(0) {
-            // SAFETY: a per-CPU element; volatile, so that it is read back.
-            Some(word) => unsafe {
-                word.write_volatile(u64::from(value));
-                word.read_volatile() as u32
-            },
-            None => 0,
-        }
+        window::dirigent_forget(value.into()) as u32
     }
 }
 

@@ -513,6 +513,8 @@ fn copy_state<F: Family, T: Tables>(t: &T, reply: &Tuple<F::Addr>, word: Word) {
 trait Machine {
     /// What a packet says.
     type Event: Copy;
+    /// The same, of [`crate::parse::Transport::flags`].
+    fn event(said: u8) -> Self::Event;
     /// The state in which both sides talk.
     const ESTABLISHED: u8;
     /// The row of `event`, which [`tcp::read`] reads; `secure`: with `secure_tcp`.
@@ -528,6 +530,10 @@ impl Machine for Tcp {
     type Event = Event;
     const ESTABLISHED: u8 = tcp::State::Established as u8;
     #[inline(always)]
+    fn event(said: u8) -> Event {
+        Event::of(said)
+    }
+    #[inline(always)]
     fn row(secure: bool, direction: Direction, event: Event) -> u64 {
         if secure { tcp::secure_row(direction, event) } else { tcp::row_of(direction, event) }
     }
@@ -540,6 +546,10 @@ impl Machine for Tcp {
 impl Machine for Sctp {
     type Event = u8;
     const ESTABLISHED: u8 = sctp::State::Established as u8;
+    #[inline(always)]
+    fn event(said: u8) -> u8 {
+        said
+    }
     #[inline(always)]
     fn row(_: bool, direction: Direction, event: u8) -> u64 {
         sctp::row_of(direction, event)
@@ -555,7 +565,8 @@ impl Machine for Sctp {
 #[inline(always)]
 fn step<T: Tables, M: Machine, A>(t: &T, conn: &Held<'_, A>, direction: Direction, event: M::Event) -> Option<Word> {
     let secure = t.settings().is_some_and(|settings| settings.flags & setting::SECURE_TCP != 0);
-    let row = M::row(secure, direction, event);
+    // Or all that follows is verified for each row.
+    let row = t.forget_all(M::row(secure, direction, event));
     let mut word = conn.word;
     let mut n = 0;
     while n < TRIES {
@@ -626,7 +637,7 @@ fn on_segment<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn
     let state = conn.word.state();
     if direction != Direction::Out {
         if tcp::next(direction, event, state) != state {
-            changed::<F, P, T, Tcp>(t, key, conn, direction, event);
+            changed::<F, P, T, Tcp>(t, key, conn, false, flags);
         }
         return;
     }
@@ -635,7 +646,7 @@ fn on_segment<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn
     }
     let request = partner::<F>(key, conn);
     if let Some(master) = other::<F, T>(t, &request, conn.word) {
-        changed::<F, P, T, Tcp>(t, &request, &master, direction, event);
+        changed::<F, P, T, Tcp>(t, &request, &master, true, flags);
     }
 }
 
@@ -660,7 +671,7 @@ fn note_answer<F: Family, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Held<'_
 fn on_association<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Held<'_, F::Addr>, event: u8) {
     let direction = whence(conn.kind);
     if direction != Direction::Out {
-        changed::<F, P, T, Sctp>(t, key, conn, direction, event);
+        changed::<F, P, T, Sctp>(t, key, conn, false, event);
         return;
     }
     let state = conn.word.state();
@@ -670,22 +681,24 @@ fn on_association<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, 
     }
     let request = partner::<F>(key, conn);
     if let Some(master) = other::<F, T>(t, &request, conn.word) {
-        changed::<F, P, T, Sctp>(t, &request, &master, direction, event);
+        changed::<F, P, T, Sctp>(t, &request, &master, true, event);
     }
 }
 
-/// The rare part of a state change: the swap, and the copy in the reply entry.
+/// The rare part of a state change: the swap, and the copy in the reply entry. Here it is found out anew what the packet
+/// says, or all of this is verified for each thing that it may say.
 #[inline(never)]
 fn changed<F: Family, P: Packet, T: Tables, M: Machine>(
     t: &T,
     request: &Tuple<F::Addr>,
     conn: &Held<'_, F::Addr>,
-    direction: Direction,
-    event: M::Event,
+    by_server: bool,
+    said: u8,
 ) {
     // While the word is the same, so is all else.
     let kind = conn.kind;
-    let Some(word) = step::<T, M, F::Addr>(t, conn, direction, event) else { return };
+    let direction = if by_server { Direction::Out } else { whence(kind) };
+    let Some(word) = step::<T, M, F::Addr>(t, conn, direction, M::event(said)) else { return };
     if !P::EASY && conn.flags & conn_flag::CONTROLLED != 0 && word.state() == M::ESTABLISHED {
         let whose = Whose::of(conn);
         if conn.lasts() {

@@ -117,19 +117,12 @@ pub fn read<T: Tables>(t: &T, line: &Line, len: u32, reply: bool, v6: bool) -> S
     };
     // Verified once, not once for each form.
     let form = t.forget(form);
-    let is = |bit| form & bit != 0;
-    let mut fields = Fields {
-        len,
-        comma: is(form::COMMA),
-        strict: is(form::STRICT),
-        opened: is(form::BRACKET),
-        ..Fields::new(line)
-    };
+    let mut fields = Fields { len, form, ..Fields::new(line) };
     t.walk(LINE as u32, &mut fields);
-    if !fields.found || fields.value == 0 {
+    if !fields.is(form::FOUND) || fields.value == 0 {
         return nothing;
     }
-    let what = match (reply, is(form::COMMA)) {
+    let what = match (reply, fields.is(form::COMMA)) {
         (false, _) => What::Active,
         (true, false) => What::Extended,
         (true, true) => What::Passive,
@@ -137,24 +130,25 @@ pub fn read<T: Tables>(t: &T, line: &Line, len: u32, reply: bool, v6: bool) -> S
     Said { what, port: fields.value as u16, begin: fields.begin, end: fields.end }
 }
 
-/// How a line names a port; see [`Fields`].
+/// How a line names a port, and how far it is read; see [`Fields`].
 mod form {
+    /// Six numbers and a byte that is no digit. Else: three of the delimiter, a number, and the delimiter.
     pub const COMMA: u32 = 1;
+    /// The fields begin with byte 5, and nothing else may come.
     pub const STRICT: u32 = 2;
+    /// An opening bracket is yet to come, and the delimiter is what follows it.
     pub const BRACKET: u32 = 4;
+    /// All is there.
+    pub const FOUND: u32 = 8;
 }
 
-/// The walk over a line. With `comma`: six numbers and a byte that is no digit. Else: three of
-/// the delimiter, a number, and the delimiter.
+/// The walk over a line. All numbers, so that the verifier can forget them.
 struct Fields<'l> {
     line: &'l Line,
     len: u32,
-    comma: bool,
-    /// The fields begin with byte 5, and nothing else may come.
-    strict: bool,
-    /// The delimiter is what follows an opening bracket.
-    opened: bool,
-    delimiter: u8,
+    form: u32,
+    /// 0: not known yet.
+    delimiter: u32,
     /// Separators so far.
     separators: u32,
     /// Digits of the number so far.
@@ -163,27 +157,16 @@ struct Fields<'l> {
     value: u32,
     begin: u32,
     end: u32,
-    found: bool,
 }
 
 impl<'l> Fields<'l> {
     #[inline(always)]
     fn new(line: &'l Line) -> Self {
-        Self {
-            line,
-            len: 0,
-            comma: false,
-            strict: false,
-            opened: false,
-            delimiter: 0,
-            separators: 0,
-            digits: 0,
-            number: 0,
-            value: 0,
-            begin: 0,
-            end: 0,
-            found: false,
-        }
+        Self { line, len: 0, form: 0, delimiter: 0, separators: 0, digits: 0, number: 0, value: 0, begin: 0, end: 0 }
+    }
+    #[inline(always)]
+    fn is(&self, bit: u32) -> bool {
+        self.form & bit != 0
     }
     #[inline(always)]
     fn digit(&mut self, byte: u8) {
@@ -212,8 +195,10 @@ impl<'l> Fields<'l> {
                 self.end = i;
             }
             self.separators += 1;
-            self.found = last;
-        } else if self.strict {
+            if last {
+                self.form |= form::FOUND;
+            }
+        } else if self.is(form::STRICT) {
             return false;
         } else {
             self.separators = 0;
@@ -224,16 +209,20 @@ impl<'l> Fields<'l> {
     #[inline(always)]
     fn number_barred(&mut self, byte: u8) -> bool {
         if self.delimiter == 0 {
-            if self.opened {
-                self.opened = byte != b'(';
+            if self.is(form::BRACKET) {
+                if byte == b'(' {
+                    self.form &= !form::BRACKET;
+                }
             } else {
-                (self.delimiter, self.separators) = (byte, 1);
+                (self.delimiter, self.separators) = (byte.into(), 1);
                 return !byte.is_ascii_digit() && byte > b' ';
             }
             return true;
         }
-        if byte == self.delimiter {
-            self.found = self.separators == 3 && self.sound(5, 65535);
+        if u32::from(byte) == self.delimiter {
+            if self.separators == 3 && self.sound(5, 65535) {
+                self.form |= form::FOUND;
+            }
             self.value = self.number;
             self.separators += 1;
             (self.digits, self.number) = (0, 0);
@@ -251,8 +240,13 @@ impl<'l> Fields<'l> {
 
 impl<T: Tables> Step<T> for Fields<'_> {
     #[inline(always)]
-    fn step(&mut self, _: &T, i: u32) -> bool {
-        let first = if self.strict { 5 } else { 4 };
+    fn step(&mut self, t: &T, i: u32) -> bool {
+        // Or each byte is verified for all that may have been read before it.
+        let Self { form, delimiter, separators, digits, number, value, begin, end, .. } = self;
+        for part in [form, delimiter, separators, digits, number, value, begin, end] {
+            *part = t.forget(*part);
+        }
+        let first = if self.is(form::STRICT) { 5 } else { 4 };
         if i < first {
             return true;
         }
@@ -262,12 +256,12 @@ impl<T: Tables> Step<T> for Fields<'_> {
         let byte = byte(self.line, i);
         if byte == b'\r' || byte == b'\n' {
             // The last number may end with the line.
-            if self.comma {
+            if self.is(form::COMMA) {
                 self.number_six(i, byte);
             }
             return false;
         }
-        if self.comma { self.number_six(i, byte) } else { self.number_barred(byte) }
+        if self.is(form::COMMA) { self.number_six(i, byte) } else { self.number_barred(byte) }
     }
 }
 

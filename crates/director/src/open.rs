@@ -152,7 +152,7 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
     let flags = t.service(index).map_or(0, |service| service.flags);
     let mut wish = Wish::new(index, flags, p.ingress(), key.proto() == proto::UDP, word);
     let stateless = flags & service_flag::STATELESS != 0;
-    wish.whose.flags = ftp::flag(key);
+    wish.whose.flags = t.forget(ftp::flag(key).into()) as u8;
     if key.proto() == proto::TCP {
         let sloppy = settings.flags & setting::SLOPPY_TCP != 0 || stateless;
         if flow.l4.flags & TcpHeader::RST != 0 || !(sloppy || flow.l4.flags & TcpHeader::SYN != 0) {

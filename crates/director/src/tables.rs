@@ -55,6 +55,10 @@ pub trait Tables {
     /// The same number; the BPF verifier forgets what it knew of it, so that it
     /// does not verify what follows once for every value.
     fn forget(&self, value: u32) -> u32 {
+        self.forget_all(value.into()) as u32
+    }
+    /// The same for 64 bits.
+    fn forget_all(&self, value: u64) -> u64 {
         value
     }
     /// Leaves a word for a later stage of the same packet.
