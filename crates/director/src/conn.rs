@@ -594,6 +594,9 @@ fn step<T: Tables, M: Machine, A>(t: &T, conn: &Held<'_, A>, direction: Directio
 /// [`crate::parse::Transport::flags`].
 #[inline(always)]
 pub fn on_packet<F: Family, P: Packet, T: Tables>(t: &T, key: &Tuple<F::Addr>, conn: &Held<'_, F::Addr>, said: u8) {
+    if P::ALONE {
+        return;
+    }
     if P::SCTP {
         on_association::<F, P, T>(t, key, conn, said);
     } else if key.proto() == proto::TCP {

@@ -139,7 +139,7 @@ impl<A: Address> Rewrite<A> {
             let addresses = checksum::add(self.addr.sum(), other.sum());
             return fill_udp_checksum(p, flow.ip.l4, flow.ip.l4_len(), addresses);
         }
-        let l4 = if flow.key.proto() == proto::UDP { L4::Udp } else { L4::Tcp };
+        let l4 = if P::ALONE || flow.key.proto() == proto::UDP { L4::Udp } else { L4::Tcp };
         p.patch_l4(flow.l4.check_at, self.addr_delta, self.port_delta, l4, F::V6)
     }
 }

@@ -482,6 +482,16 @@ pub fn make_way<F: Family, T: Tables>(t: &mut T, w: &mut Work<F>, word: u64) {
     }
 }
 
+/// A packet of a one-packet service: it is UDP, and of no connection whose state it could move.
+pub struct Alone<'p, P>(&'p mut P);
+
+impl<P: Packet> Packet for Alone<'_, P> {
+    const EASY: bool = false;
+    const LAST: bool = P::LAST;
+    const ALONE: bool = true;
+    crate::packet::as_the_one_inside!();
+}
+
 /// [`Stage::OnePacket`]: sends the packet to the server that was chosen; nothing is remembered.
 #[inline(always)]
 pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work<F>) -> Verdict {
@@ -495,7 +505,7 @@ pub fn one_packet<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Wor
     let own = service.flags & service_flag::PERSISTENT == 0 || service.port == flow.key.dport;
     let port = if own { Be16::new(0) } else { flow.key.dport };
     fill_request::<F>(conn, &flow.key, server, port, &Whose::default());
-    let verdict = forward::request(p, t, flow, &Held::own(conn));
+    let verdict = forward::request(&mut Alone(p), t, flow, &Held::own(conn));
     if verdict.action != Action::HandOver {
         t.count_conn(conn.server);
     } else if let Some(service) = t.service(conn.service) {

@@ -29,6 +29,8 @@ pub trait Packet {
     const SCTP: bool = false;
     /// Whether it is known to be a probe's: see [`crate::probe::Probe`].
     const PROBE: bool = false;
+    /// Whether it is known to be of a one-packet service: see [`crate::open::Alone`].
+    const ALONE: bool = false;
 
     /// Bytes from the Ethernet header to the end, fragments of the buffer included.
     fn len(&self) -> u32;
