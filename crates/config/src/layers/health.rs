@@ -9,6 +9,7 @@ use crate::health::{OnFailure, Sorry};
 use crate::model::{Server, Service};
 use dirigent_health::{Edge, Live, Quorum, ServerState, ServiceState};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// What is remembered of a service between changes.
@@ -76,7 +77,8 @@ fn server_of(sorry: &Sorry) -> Server {
 impl Memory {
     /// Puts those that came back behind the others.
     fn arrange(&mut self, service: &Service, servers: &mut [Server]) {
-        let is_there = |id: &(IpAddr, u16)| servers.iter().any(|server| server.identity() == *id);
+        let there: HashSet<_> = servers.iter().map(Server::identity).collect();
+        let is_there = |id: &(IpAddr, u16)| there.contains(id);
         let back: Vec<_> = self.away.iter().filter(|id| is_there(id)).copied().collect();
         self.returned.retain(|id| is_there(id) && !back.contains(id));
         self.returned.extend(back);

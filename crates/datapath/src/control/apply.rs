@@ -29,11 +29,18 @@ use super::trash::Trash;
 use crate::memory::{LocalNet, SourceNet};
 
 /// A real server of a service, by its index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Member {
     pub index: u32,
     pub address: IpAddr,
     pub port: u16,
+}
+
+impl Member {
+    /// Members by address and port: a service may have thousands.
+    pub fn by_identity(members: &[Self]) -> HashMap<(IpAddr, u16), Self> {
+        members.iter().map(|member| ((member.address, member.port), *member)).collect()
+    }
 }
 
 /// A service as the tables have it.
@@ -272,7 +279,8 @@ impl<S: Store> Control<S> {
             return Err(error);
         }
         let Made { members, list, table, ids, .. } = made;
-        let gone: Vec<_> = held.members.iter().filter(|m| !members.contains(m)).copied().collect();
+        let stay: HashSet<_> = members.iter().collect();
+        let gone: Vec<_> = held.members.iter().filter(|m| !stay.contains(m)).copied().collect();
         let list_changed = members != held.members;
 
         let (sources, strangers) = self.write_sources(&held, wanted)?;
@@ -375,10 +383,11 @@ impl<S: Store> Control<S> {
 
     /// Writes what a service is going to refer to, where no packet looks yet.
     fn prepare(&mut self, held: &Held, wanted: &WantedService, restart: bool, made: &mut Made) -> Result<(), Error> {
-        let paced = self.paces.of(wanted);
+        let (paced, there) = (self.paces.of(wanted), Member::by_identity(&held.members));
         for (server, paced) in wanted.servers.iter().zip(&paced).rev() {
-            let member = self.settle_server(held, &wanted.key, server, paced)?;
-            if !held.members.contains(&member) {
+            let there = there.get(&server.identity());
+            let member = self.settle_server(held.index, there, &wanted.key, server, paced)?;
+            if there.is_none() {
                 made.fresh.push(member);
             }
             made.members.push(member);
@@ -423,16 +432,16 @@ impl<S: Store> Control<S> {
         Ok(index)
     }
 
-    /// Writes a server's record; a new one's index comes from the trash or is new.
+    /// Writes a server's record, which may be `there`; a new one's index comes from the trash or is new.
     fn settle_server(
         &mut self,
-        held: &Held,
+        service: u32,
+        there: Option<&Member>,
         key: &ServiceKey,
         wanted: &Wanted,
         paced: &Paced,
     ) -> Result<Member, Error> {
         let (address, port) = wanted.identity();
-        let there = held.members.iter().find(|m| (m.address, m.port) == (address, port)).copied();
         let index = match there {
             Some(member) => member.index,
             None => match self.trash.find(key, address, port) {
@@ -458,7 +467,7 @@ impl<S: Store> Control<S> {
             flags: S32::new(
                 server_flag::AVAILABLE | paced.flags | if address.is_ipv6() { server_flag::IPV6 } else { 0 },
             ),
-            service: held.index,
+            service,
             upper: wanted.upper,
             lower: wanted.lower,
             last_weight: if wanted.weight == 0 { old.last_weight } else { wanted.weight },

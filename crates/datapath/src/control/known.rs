@@ -7,7 +7,7 @@ use dirigent_director::records::Known;
 use dirigent_wire::Be16;
 
 use super::Error;
-use super::apply::{Control, Held};
+use super::apply::{Control, Held, Member};
 use super::store::{Spot, Store, words};
 
 /// Which services have a server at a place: its index, and if the service is one-packet.
@@ -43,9 +43,10 @@ impl<S: Store> Control<S> {
             let place = move |protocol: &Protocol| Spot { address, port, protocol: protocol.number(), mark: false };
             protocols.iter().map(place).chain([Spot::whole(address)])
         };
+        let members = Member::by_identity(&held.members);
         let nat = wanted.servers.iter().filter(|s| s.method == Method::Nat);
         let places: HashMap<Spot, u32> = nat
-            .filter_map(|s| held.members.iter().find(|m| (m.address, m.port) == s.identity()))
+            .filter_map(|s| members.get(&s.identity()))
             .flat_map(|m| places(m.address, m.port).map(|place| (place, m.index)))
             .collect();
         let one_packet = |place: &Spot| wanted.one_packet && *place != Spot::whole(place.address);

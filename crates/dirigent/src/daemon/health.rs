@@ -20,7 +20,7 @@ use crate::failure::Result;
 use checker::{Checker, JobId, Order};
 use dirigent_api::Event;
 use dirigent_config::failover::{BfdSession, Failover};
-use dirigent_config::health::{OnFailureConnections, Script};
+use dirigent_config::health::{Check, OnFailureConnections, Script};
 use dirigent_config::layers::health::{Memory, in_force, matters};
 use dirigent_config::{Model, Server, Service, ServiceKey};
 use dirigent_datapath::kernel::Instance;
@@ -35,6 +35,9 @@ use std::time::{Duration, Instant};
 
 /// What is known is written at once, unless that would take more than this part of the time.
 const WRITING: u32 = 20;
+
+/// News that are put into force together.
+const AT_ONCE: usize = 100_000;
 
 /// What is known of a check.
 struct Known {
@@ -65,6 +68,8 @@ pub struct Health {
     /// The same, for jobs that differ only in when they are made.
     alike: HashMap<Job, JobId>,
     known: HashMap<JobId, Known>,
+    /// The checks of the servers of each service whose checks are made, in the Model's order.
+    checks: HashMap<ServiceKey, Vec<Vec<JobId>>>,
     next: JobId,
     memories: BTreeMap<ServiceKey, Memory>,
     /// Services whose servers' health the tables do not show yet.
@@ -91,6 +96,7 @@ impl Health {
             ids: HashMap::new(),
             alike: HashMap::new(),
             known: HashMap::new(),
+            checks: HashMap::new(),
             next: 0,
             memories: BTreeMap::new(),
             unsettled: BTreeSet::new(),
@@ -115,13 +121,14 @@ impl Health {
         self.view.clone()
     }
 
-    /// What changed about checks.
+    /// What changed about checks: all that is known by now, which is put into force at once.
     pub async fn news(&mut self) -> Vec<News> {
-        match self.checker.news.recv().await {
-            Some(news) => news,
+        let mut news = Vec::new();
+        if self.checker.news.recv_many(&mut news, AT_ONCE).await == 0 {
             // The checker's thread has ended, which it told the log: there will be none.
-            None => std::future::pending().await,
+            return std::future::pending().await;
         }
+        news
     }
 
     fn remember(&mut self, job: Arc<Job>, finding: Finding, sure: bool) -> JobId {
@@ -154,7 +161,8 @@ impl Health {
         }
     }
 
-    fn states(&self, service: &Service) -> Vec<ServerState> {
+    /// The servers of a service, whose checks may not be made yet.
+    fn expected(&self, service: &Service) -> Vec<ServerState> {
         let state = |server: &Server| {
             let jobs = server.health.checks.iter().map(|check| Job::of(service, server, check));
             ServerState::of(server.weight, jobs.map(|job| self.finding(service, server, &job).0))
@@ -162,12 +170,20 @@ impl Health {
         service.servers.iter().map(state).collect()
     }
 
+    /// The same of a service whose checks are made.
+    fn states(&self, service: &Service) -> Vec<ServerState> {
+        let checks = self.checks.get(&service.key).into_iter().flatten();
+        let finding = |id: &JobId| Some(self.known.get(id)?.finding.clone());
+        let state = |(server, ids): (&Server, &Vec<_>)| ServerState::of(server.weight, ids.iter().filter_map(finding));
+        service.servers.iter().zip(checks).map(state).collect()
+    }
+
     /// What is in force of a Model. Changes nothing: [`Self::enforce`] does when it is in force.
     pub fn over(&self, model: &Model) -> Layered {
         let (mut memories, mut edges, mut over) = (BTreeMap::new(), Vec::new(), model.clone());
         for service in model.services().iter().filter(|service| matters(service)) {
             let mut memory = self.memories.get(&service.key).cloned().unwrap_or_default();
-            let (force, edge) = in_force(service, &self.states(service), &mut memory);
+            let (force, edge) = in_force(service, &self.expected(service), &mut memory);
             edges.extend(edge.map(|edge| (service.key, edge)));
             memories.insert(service.key, memory);
             if let Err(error) = over.put_service(force) {
@@ -184,24 +200,13 @@ impl Health {
         for known in self.known.values_mut() {
             known.services.clear();
         }
-        for service in configured.services() {
-            for (server, check) in service.servers.iter().flat_map(|s| s.health.checks.iter().map(move |c| (s, c))) {
-                let job = Job::of(service, server, check);
-                let id = match self.ids.get(&job) {
-                    Some(id) => *id,
-                    None => {
-                        let (finding, sure) = self.finding(service, server, &job);
-                        self.remember(Arc::new(job), finding, sure)
-                    }
-                };
-                let Some(known) = self.known.get_mut(&id) else { continue };
-                known.services.insert(service.key);
-                if !std::mem::replace(&mut known.begun, true) {
-                    // What it is only taken for, the first result decides; but down is down until then.
-                    let was = (known.sure || known.finding.why.is_some()).then(|| told(&known.finding));
-                    self.checker.order(Order::Begin(id, known.job.clone(), was));
-                }
+        self.checks.clear();
+        for service in configured.services().iter().filter(|service| matters(service)) {
+            let mut checks = Vec::with_capacity(service.servers.len());
+            for server in &service.servers {
+                checks.push(server.health.checks.iter().map(|check| self.begin(service, server, check)).collect());
             }
+            self.checks.insert(service.key, checks);
         }
         let sessions: Vec<JobId> = configured.failover().bfd.iter().map(|session| self.track(session)).collect();
         let unused = |(id, k): &(&JobId, &Known)| k.services.is_empty() && !sessions.contains(id);
@@ -228,6 +233,27 @@ impl Health {
                 self.quorum(service, edge, events);
             }
         }
+    }
+
+    /// A check is made from now on, if it is not already.
+    fn begin(&mut self, service: &Service, server: &Server, check: &Check) -> JobId {
+        let job = Job::of(service, server, check);
+        let id = match self.ids.get(&job) {
+            Some(id) => *id,
+            None => {
+                let (finding, sure) = self.finding(service, server, &job);
+                self.remember(Arc::new(job), finding, sure)
+            }
+        };
+        if let Some(known) = self.known.get_mut(&id) {
+            known.services.insert(service.key);
+            if !std::mem::replace(&mut known.begun, true) {
+                // What it is only taken for, the first result decides; but down is down until then.
+                let was = (known.sure || known.finding.why.is_some()).then(|| told(&known.finding));
+                self.checker.order(Order::Begin(id, known.job.clone(), was));
+            }
+        }
+        id
     }
 
     /// A session that virtual routers look at; a service's check of the same neighbour is the same session.
@@ -324,16 +350,15 @@ impl Health {
 
     /// Tells what changed about a service's servers.
     fn look(&mut self, service: &Service, states: &[ServerState], events: &Events) {
-        for (server, state) in service.servers.iter().zip(states) {
-            if server.health.checks.is_empty() {
+        let Some(checks) = self.checks.get(&service.key) else { return };
+        for ((server, state), ids) in service.servers.iter().zip(states).zip(checks) {
+            if ids.is_empty() {
                 continue;
             }
-            let jobs: Vec<_> = server.health.checks.iter().map(|check| Job::of(service, server, check)).collect();
-            let sure = jobs.iter().all(|job| self.of(job).is_some_and(|known| known.sure));
-            let why = state
-                .down
-                .as_ref()
-                .map(|(at, why)| format!("{}: {why}", jobs.get(*at).map_or_else(String::new, Job::name)));
+            let of = |id| self.known.get(id);
+            let sure = ids.iter().all(|id| of(id).is_some_and(|known| known.sure));
+            let name = |at: usize| ids.get(at).and_then(of).map_or_else(String::new, |known| known.job.name());
+            let why = state.down.as_ref().map(|(at, why)| format!("{}: {why}", name(*at)));
             // What is found at the start is no change.
             let Some((was_up, was_sure)) = self.view.put(service.key, server, why.clone(), sure) else { continue };
             if was_up && why.is_some() && service.health.on_failure_connections == OnFailureConnections::Reset {

@@ -54,7 +54,7 @@ pub struct News {
 pub struct Checker {
     orders: mpsc::UnboundedSender<Order>,
     /// What changed.
-    pub news: mpsc::UnboundedReceiver<Vec<News>>,
+    pub news: mpsc::UnboundedReceiver<News>,
 }
 
 impl Checker {
@@ -105,7 +105,8 @@ struct State {
     sessions: Sessions,
     addresses: HashSet<IpAddr>,
     tools: Tools,
-    news: Vec<News>,
+    /// Where news go, each as soon as it is known: what else has come is yet to be looked at, and takes its time.
+    tell: mpsc::UnboundedSender<News>,
 }
 
 impl Entry {
@@ -122,7 +123,7 @@ impl Entry {
     }
 }
 
-async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSender<Vec<News>>, tools: Tools) {
+async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSender<News>, tools: Tools) {
     let (heard, mut packets) = mpsc::channel(1024);
     let mut state = State {
         entries: HashMap::new(),
@@ -131,7 +132,7 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSe
         sessions: Sessions::new(heard),
         addresses: HashSet::new(),
         tools,
-        news: Vec::new(),
+        tell,
     };
     loop {
         let next = state.due.peek().map(|Reverse((at, ..))| *at);
@@ -145,15 +146,12 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::UnboundedSe
             Some(packet) = packets.recv() => state.hear(packet),
             () = tokio::time::sleep_until(next.into()) => state.look(),
         }
-        // What has come meanwhile is one message.
+        // What has come meanwhile, before anything is waited for.
         while let Ok(order) = orders.try_recv() {
             state.obey(order);
         }
         while let Some(done) = state.attempts.try_join_next() {
             state.done(done);
-        }
-        if !state.news.is_empty() && tell.send(std::mem::take(&mut state.news)).is_err() {
-            return;
         }
     }
 }
@@ -295,7 +293,8 @@ impl State {
         }
         if actions.change.is_some() || actions.weighed {
             let known = entry.machine.health() != Health::Unknown;
-            self.news.push(News { id, finding: Finding::from(&entry.machine), known, at: Instant::now() });
+            // Nobody hears it: then the orders end, too.
+            let _ = self.tell.send(News { id, finding: Finding::from(&entry.machine), known, at: Instant::now() });
         }
         if let Some(Attempt { number, part }) = actions.probe {
             let late = Late::default();

@@ -48,6 +48,11 @@ impl View {
         let mut entries = self.entries_mut();
         let servers = entries.entry(key).or_default();
         let before = servers.get(&server.identity());
+        if let Some(entry) = before
+            && (&entry.why, entry.sure, &entry.server) == (&why, sure, server)
+        {
+            return Some((why.is_none(), sure));
+        }
         let was = before.map(|entry| (entry.why.is_none(), entry.sure));
         let since = match before {
             Some(entry) if entry.why.is_none() == why.is_none() => entry.since,
