@@ -475,6 +475,43 @@ pub struct Connections {
     pub more: bool,
 }
 
+/// What would become of a packet now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The packet, like `tcp 198.51.100.7:40000 → 192.0.2.10:80 [SYN]`.
+    pub packet: String,
+    /// The interface it comes in by.
+    pub interface: String,
+    /// `xdp` or `tc`: what sees it first there.
+    pub path: String,
+    /// What is looked at and done, in order.
+    pub steps: Vec<String>,
+    /// Name of the verdict's counter.
+    pub reason: String,
+    /// `forwarded`, `passed`, `answered` or `dropped`.
+    pub kind: String,
+    /// The verdict in a sentence.
+    pub verdict: String,
+    /// What is sent, in order: the packet as it is rewritten, its pieces, or the error that answers it. What goes to this
+    /// host's own stack is here too, without an interface.
+    pub sent: Vec<Sent>,
+}
+
+/// A frame that leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sent {
+    /// The interface; empty: to this host's own stack.
+    pub interface: String,
+    /// Whom the frame is from.
+    pub source_mac: String,
+    /// Whom it is for.
+    pub destination_mac: String,
+    /// What is in it.
+    pub packet: String,
+    /// Its bytes, Ethernet header and all.
+    pub bytes: usize,
+}
+
 /// What became of packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reason {

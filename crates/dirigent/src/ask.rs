@@ -1,11 +1,12 @@
 //! Questions to a director: to its daemon, or, when none runs, to its pinned maps.
 
 use crate::client;
+use crate::explain::Question;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
 use dirigent_api::{
-    Changed, Configuration, Connections, Drained, Event, Guard, IpvsadmDone, IpvsadmLines, Past, ServerName, Service,
-    Stats, Status, path,
+    Changed, Configuration, Connections, Drained, Event, Explanation, Guard, IpvsadmDone, IpvsadmLines, Past,
+    ServerName, Service, Stats, Status, path,
 };
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
@@ -43,6 +44,10 @@ impl Target {
     /// Its connections.
     pub async fn connections(&self, limit: usize) -> Result<Connections> {
         self.read(&format!("{}?limit={limit}", path::CONNECTIONS), |reader| reader.connections(limit)).await
+    }
+    /// What would become of a packet.
+    pub async fn explain(&self, question: &Question) -> Result<Explanation> {
+        self.read(&question.path(), |reader| reader.explain(question)).await
     }
     /// Its counters.
     pub async fn stats(&self) -> Result<Stats> {

@@ -4,8 +4,10 @@ mod edit;
 
 pub use edit::{ServerEdit, ServerRemoval, ServiceEdit, ServiceRemoval};
 
+use crate::explain::Flag;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dirigent_config::Mode;
+use dirigent_config::{Mode, Protocol};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A layer-4 load balancer in the Linux kernel: IPVS remade on XDP and tc.
@@ -125,6 +127,16 @@ Examples:
     },
     /// How the director is doing: interfaces, room, addresses, problems
     Status(ListArgs),
+    /// What would become of a packet now, step by step; nothing is sent
+    #[command(after_help = "\
+Examples:
+  dirigent explain tcp 198.51.100.7:40000 192.0.2.10:80
+  dirigent explain tcp 10.0.0.2:8080 198.51.100.7:40000 --flags syn,ack    a server's answer
+  dirigent explain udp '[2001:db8::7]:4000' '[2001:db8::10]:53' --interface eth0 --json
+
+The packet path itself decides, on a copy of the director's tables; the kernel is asked for the ways to both addresses.
+Schedulers that draw lots may draw another one when a packet really comes.")]
+    Explain(ExplainArgs),
     /// What happens, as it happens: configuration applied, servers up or down, drops
     #[command(after_help = "\
 Examples:
@@ -897,4 +909,36 @@ impl From<Family> for dirigent_net::lab::Family {
             Family::V6 => Self::V6,
         }
     }
+}
+
+/// The packet that `explain` is about.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// tcp, udp or sctp
+    #[arg(value_parser = protocol)]
+    pub protocol: Protocol,
+    /// Its source: address and port
+    pub from: SocketAddr,
+    /// Its destination: address and port
+    pub to: SocketAddr,
+    /// The interface it comes in by [default: by which its source is reached]
+    #[arg(long, value_name = "INTERFACE")]
+    pub interface: Option<String>,
+    /// Flags of TCP
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "syn")]
+    pub flags: Vec<Flag>,
+    /// What netfilter has marked it with
+    #[arg(long, value_name = "MARK", default_value_t = 0)]
+    pub mark: u32,
+    /// Bytes of its payload
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub length: u16,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+fn protocol(name: &str) -> Result<Protocol, String> {
+    let found = Protocol::ALL.into_iter().find(|protocol| protocol.name() == name);
+    found.ok_or_else(|| "it is tcp, udp or sctp".to_owned())
 }

@@ -5,7 +5,7 @@ use crate::cli::{Command, ConnectionCommand, ListArgs, PrintArgs, ServerCommand,
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
 use crate::netfilter::Netfilter;
-use crate::{configure, daemon, drain, edit, events, failover, print, watch};
+use crate::{configure, daemon, drain, edit, events, explain, failover, print, watch};
 use dirigent_api::{Changed, Problem, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
@@ -41,6 +41,10 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
         Command::Stats { rate: true, list, .. } => watched(list, async |as_| rates(&target.stats().await?, as_)).await,
         Command::Stats { drops, list, .. } => watched(list, async |as_| stats(&target, drops, as_).await).await,
         Command::Status(list) => watched(list, async |as_| show(&target.status().await?, as_, print::status)).await,
+        Command::Explain(args) => {
+            let as_ = How::once(args.print);
+            show(&target.explain(&args.into()).await?, as_, explain::text)
+        }
         Command::Events { drops, print: as_ } => events::run(&target, drops, as_.json).await,
         Command::Reload { replace, change: args } => {
             let extra = [("replace", replace.then(|| "true".to_owned()))];

@@ -13,6 +13,7 @@ mod daemon;
 mod drain;
 mod edit;
 mod events;
+mod explain;
 mod failover;
 mod failure;
 mod import;

@@ -4,8 +4,9 @@ use crate::daemon::health::View;
 use crate::daemon::in_use;
 use crate::daemon::rates::Averages;
 use crate::daemon::size::Size;
+use crate::explain::{self, Question};
 use crate::failure::{Failure, Result};
-use dirigent_api::{Connections, Interface, Room, Service, Stats, Status};
+use dirigent_api::{Connections, Explanation, Interface, Room, Service, Stats, Status};
 use dirigent_datapath::control::report::{Growth, Report};
 use dirigent_datapath::control::{self, KernelStore};
 use dirigent_datapath::kernel::{Attached, Hook, Instance};
@@ -59,6 +60,13 @@ impl Reader {
     /// The first `limit` connections.
     pub fn connections(&self, limit: usize) -> Result<Connections> {
         Ok(self.report().connections(limit)?)
+    }
+
+    /// What would become of a packet.
+    pub fn explain(&self, question: &Question) -> Result<Explanation> {
+        let attached = in_use(&self.instance)?;
+        let xdp = attached.iter().filter(|one| one.alive && one.hook == Hook::Xdp).map(|one| one.ifindex).collect();
+        explain::explain(&self.store, &xdp, question)
     }
 
     /// All counters.

@@ -7,7 +7,7 @@ use dirigent_director::records::{Server, kind};
 use dirigent_director::{persist, sctp, tcp};
 
 use super::Error;
-use super::store::{Entry, Store, server_address};
+use super::store::{Entry, Flow, Store, server_address};
 
 /// A connection, or a persistence template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,20 @@ pub fn connections<S: Store>(store: &S, see: &mut dyn FnMut(Connection)) -> Resu
         store.walk(v6, &mut show)?;
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// The connection, or template, that a packet of this tuple belongs to, in either direction.
+pub fn connection_of<S: Store>(store: &S, flow: &Flow) -> Result<Option<Connection>, Error> {
+    let settings = store.settings()?;
+    let request = match store.entry(flow)? {
+        // Of what the server sends: its client's side is the other one.
+        Some(entry) if entry.kind == kind::NAT_REPLY => {
+            store.entry(&Flow { src: flow.dst, sport: flow.dport, dst: entry.address, dport: entry.port, ..*flow })?
+        }
+        entry => entry,
+    };
+    let Some(request) = request else { return Ok(None) };
+    connection(store, &settings, settings.hz.max(1), store.now(), &request)
 }
 
 fn connection<S: Store>(

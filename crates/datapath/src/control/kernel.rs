@@ -428,6 +428,10 @@ impl Store for KernelStore {
     fn put_mark_rules(&mut self, base: u32, rules: &[MarkRule]) -> Result<(), Error> {
         Ok(self.mark_rules.insert_all((base..).zip(rules.iter().copied()))?)
     }
+    fn links(&self) -> Result<Vec<(u32, Link)>, Error> {
+        let all = self.links.entries()?.into_iter().map(|(ifindex, words)| (ifindex, shapes::link(&words)));
+        Ok(all.filter(|(_, link)| link.used != 0).collect())
+    }
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {
         Ok(self.links.insert(ifindex, shapes::link_words(link))?)
     }

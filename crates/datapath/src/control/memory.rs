@@ -265,6 +265,10 @@ impl Store for MemoryTables {
         }
         Ok(())
     }
+    fn links(&self) -> Result<Vec<(u32, Link)>, Error> {
+        let used = self.links.iter().filter(|(_, link)| link.used != 0);
+        Ok(used.map(|(ifindex, link)| (*ifindex, link.clone())).collect())
+    }
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {
         self.links.insert(ifindex, link.clone());
         Ok(())

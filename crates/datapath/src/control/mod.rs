@@ -21,6 +21,7 @@ pub mod report;
 mod resets;
 mod shapes;
 mod slots;
+pub mod snapshot;
 mod store;
 mod sweep;
 pub mod sync;
@@ -31,7 +32,7 @@ mod tests;
 mod trash;
 
 pub use apply::{Control, ServerStatus};
-pub use connections::{Connection, connections};
+pub use connections::{Connection, connection_of, connections};
 pub use error::Error;
 pub use kernel::{KernelStore, Page};
 pub use probes::{Aim, Pinned, Pins, Target};

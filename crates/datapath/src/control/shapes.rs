@@ -440,6 +440,13 @@ pub fn link_words(link: &Link) -> [u32; 24] {
     words
 }
 
+/// An interface of its words.
+pub fn link(words: &[u32; 24]) -> Link {
+    let [ab, cu, de, fg, hi, jk, lm, flags, rest @ ..] = *words;
+    let ((a, b), (c, used), (d, e)) = (half_words(ab), half_words(cu), half_words(de));
+    Link { mac: Mac([a, b, c]), used, addr4: [d, e], addr6: eight([fg, hi, jk, lm]), flags, virtual_macs: rest }
+}
+
 /// Settings of their words.
 pub fn settings(words: &[u32; 64]) -> Settings {
     let [version, flags, hz, clock_offset, rest @ ..] = *words;
@@ -500,6 +507,8 @@ mod tests {
         assert_eq!(server_words(&server(words)), words);
         let words = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
         assert_eq!(hop_words(&next_hop(words)), words);
+        let words: [u32; 24] = std::array::from_fn(|i| 0x0101_0203 * (i as u32 + 1));
+        assert_eq!(link_words(&link(&words)), words);
         let flow = Flow {
             protocol: 6,
             template: 1,

@@ -195,6 +195,8 @@ pub trait Store {
     fn mark_rules(&self, base: u32, len: u32) -> Result<Vec<MarkRule>, Error>;
     /// Writes mark rules where no packet looks.
     fn put_mark_rules(&mut self, base: u32, rules: &[MarkRule]) -> Result<(), Error>;
+    /// The interfaces in use, by number.
+    fn links(&self) -> Result<Vec<(u32, Link)>, Error>;
     /// Writes an interface; the default one is not in use.
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error>;
     /// Adds an IPv4 pin; says whether its key was free.
@@ -286,11 +288,11 @@ impl Spot {
         }
     }
     /// From an IPv4 key.
-    pub(super) fn of4(place: &Place<Addr4>) -> Self {
+    pub(crate) fn of4(place: &Place<Addr4>) -> Self {
         Self::at(IpAddr::from(place.addr.bytes()), place)
     }
     /// From an IPv6 key.
-    pub(super) fn of6(place: &Place<Addr6>) -> Self {
+    pub(crate) fn of6(place: &Place<Addr6>) -> Self {
         Self::at(IpAddr::from(place.addr.bytes()), place)
     }
     fn at<A>(address: IpAddr, place: &Place<A>) -> Self {
@@ -320,11 +322,11 @@ impl Flow {
         Tuple { src, dst, sport: Be16::new(self.sport), dport: Be16::new(self.dport), protocol }
     }
     /// From an IPv4 key.
-    pub(super) fn of4(key: &Tuple<Addr4>) -> Self {
+    pub(crate) fn of4(key: &Tuple<Addr4>) -> Self {
         Self::between(IpAddr::from(key.src.bytes()), IpAddr::from(key.dst.bytes()), key)
     }
     /// From an IPv6 key.
-    pub(super) fn of6(key: &Tuple<Addr6>) -> Self {
+    pub(crate) fn of6(key: &Tuple<Addr6>) -> Self {
         Self::between(IpAddr::from(key.src.bytes()), IpAddr::from(key.dst.bytes()), key)
     }
     fn between<A>(src: IpAddr, dst: IpAddr, key: &Tuple<A>) -> Self {

@@ -4,9 +4,11 @@
 mod frame;
 mod routes;
 mod run;
+mod seen;
 mod tables;
 
 pub use frame::{Buffer, Frame};
 pub use routes::{LocalNet, Routes, SourceNet, Target};
 pub use run::{Incoming, Outcome, Ran, leave, run, run_slow, run_tc, run_xdp};
+pub use seen::Seen;
 pub use tables::{Capacity, MemoryTables};

@@ -8,7 +8,7 @@ use dirigent_director::records::link_flag;
 use dirigent_director::tables::Tables as _;
 use dirigent_director::{Action, Reason, Verdict};
 
-use super::{Frame, MemoryTables};
+use super::{Frame, MemoryTables, Seen};
 
 /// A frame and how it came in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +62,7 @@ fn stages<const LAST: bool>(
     let mut frame = frame.later();
     let mut left = MAX_STAGES;
     while verdict.action == Action::Continue {
+        t.note(Seen::Stage(verdict.ifindex));
         verdict = match left {
             0 => Verdict::drop(Reason::StageMissing),
             _ => stage(&mut frame, t, verdict.ifindex),
@@ -120,6 +121,7 @@ pub fn run(t: &mut MemoryTables, packet: &Incoming<'_>) -> Outcome {
     if out.verdict.action != Action::HandOver {
         return out;
     }
+    t.note(Seen::HandedToTc);
     run_tc(t, &Incoming { frame: &out.frame, ..*packet })
 }
 

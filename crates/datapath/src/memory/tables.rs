@@ -14,6 +14,8 @@ use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
 use super::routes::{LocalNet, Routes, SourceNet};
+use super::seen::{Seen, Watch};
+use crate::control::{Flow, Spot};
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ impl Default for Capacity {
 
 /// The tables of a director in memory, with a clock that only its owner moves. The
 /// fields are open to tests; in service [`crate::control`] fills them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MemoryTables {
     /// Ticks.
     pub now: u32,
@@ -100,6 +102,7 @@ pub struct MemoryTables {
     kept: Cell<u64>,
     led: Cell<u32>,
     random: Cell<u32>,
+    watch: Watch,
 }
 
 impl Default for MemoryTables {
@@ -150,7 +153,25 @@ impl MemoryTables {
             kept: Cell::new(0),
             led: Cell::new(0),
             random: Cell::new(0x2545_f491),
+            watch: Watch::default(),
         }
+    }
+    /// The next lots and the budgets of errors are those of other tables: what no table of a director in service tells.
+    pub fn share_luck(&mut self, with: &Self) {
+        self.random = with.random.clone();
+        self.errors = with.errors.clone();
+    }
+    /// From now on what packets look at is noted.
+    pub fn watch(&mut self) {
+        self.watch.begin();
+    }
+    /// What was noted since; nothing is from now on.
+    pub fn seen(&mut self) -> Vec<Seen> {
+        self.watch.end()
+    }
+    /// Notes what the executor does.
+    pub(super) fn note(&self, seen: Seen) {
+        self.watch.note(|| seen);
     }
     /// Packets of a reason so far.
     #[must_use]
@@ -243,14 +264,20 @@ impl Tables for MemoryTables {
         self.settings.as_ref().filter(|s| s.version != 0)
     }
     fn link(&self, ifindex: u32) -> Option<&Link> {
-        self.links.get(&ifindex).filter(|l| l.used != 0)
+        let link = self.links.get(&ifindex).filter(|l| l.used != 0);
+        self.watch.note(|| Seen::Link(ifindex, link.is_some()));
+        link
     }
 
     fn conn4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
-        self.conns4.get(key)
+        let conn = self.conns4.get(key);
+        self.watch.note(|| Seen::Conn { flow: Flow::of4(key), server: conn.map(|conn| conn.server) });
+        conn
     }
     fn conn6(&self, key: &Tuple<Addr6>) -> Option<&Conn<Addr6>> {
-        self.conns6.get(key)
+        let conn = self.conns6.get(key);
+        self.watch.note(|| Seen::Conn { flow: Flow::of6(key), server: conn.map(|conn| conn.server) });
+        conn
     }
     fn tell4(&self, key: &Tuple<Addr4>) -> bool {
         self.news4.borrow_mut().push(*key);
@@ -261,16 +288,22 @@ impl Tables for MemoryTables {
         true
     }
     fn insert4(&mut self, key: &Tuple<Addr4>, conn: &Conn<Addr4>) -> Insert {
-        insert(&mut self.conns4, self.conn_limit, *key, conn.clone())
+        let done = insert(&mut self.conns4, self.conn_limit, *key, conn.clone());
+        self.watch.note(|| Seen::Insert(Flow::of4(key), done));
+        done
     }
     fn insert6(&mut self, key: &Tuple<Addr6>, conn: &Conn<Addr6>) -> Insert {
-        insert(&mut self.conns6, self.conn_limit, *key, conn.clone())
+        let done = insert(&mut self.conns6, self.conn_limit, *key, conn.clone());
+        self.watch.note(|| Seen::Insert(Flow::of6(key), done));
+        done
     }
     fn remove4(&mut self, key: &Tuple<Addr4>) {
         self.conns4.remove(key);
+        self.watch.note(|| Seen::Remove(Flow::of4(key)));
     }
     fn remove6(&mut self, key: &Tuple<Addr6>) {
         self.conns6.remove(key);
+        self.watch.note(|| Seen::Remove(Flow::of6(key)));
     }
 
     fn pin4(&self, key: &Tuple<Addr4>) -> Option<&Conn<Addr4>> {
@@ -293,43 +326,71 @@ impl Tables for MemoryTables {
     }
 
     fn service4(&self, at: &Place<Addr4>) -> Option<u32> {
-        self.services4.get(at).copied()
+        let index = self.services4.get(at).copied();
+        self.watch.note(|| Seen::Service(Spot::of4(at), index));
+        index
     }
     fn service6(&self, at: &Place<Addr6>) -> Option<u32> {
-        self.services6.get(at).copied()
+        let index = self.services6.get(at).copied();
+        self.watch.note(|| Seen::Service(Spot::of6(at), index));
+        index
     }
     fn local4(&self, addr: &Addr4) -> bool {
-        self.local4.contains(addr) || self.in_local_net(IpAddr::from(addr.bytes()), false)
+        let address = IpAddr::from(addr.bytes());
+        let is = self.local4.contains(addr) || self.in_local_net(address, false);
+        self.watch.note(|| Seen::Local(address, is));
+        is
     }
     fn local6(&self, addr: &Addr6) -> bool {
-        self.local6.contains(addr) || self.in_local_net(IpAddr::from(addr.bytes()), false)
+        let address = IpAddr::from(addr.bytes());
+        let is = self.local6.contains(addr) || self.in_local_net(address, false);
+        self.watch.note(|| Seen::Local(address, is));
+        is
     }
     fn local_by_mark4(&self, addr: &Addr4) -> bool {
-        self.in_local_net(IpAddr::from(addr.bytes()), true)
+        let address = IpAddr::from(addr.bytes());
+        let is = self.in_local_net(address, true);
+        self.watch.note(|| Seen::LocalByMark(address, is));
+        is
     }
     fn local_by_mark6(&self, addr: &Addr6) -> bool {
-        self.in_local_net(IpAddr::from(addr.bytes()), true)
+        let address = IpAddr::from(addr.bytes());
+        let is = self.in_local_net(address, true);
+        self.watch.note(|| Seen::LocalByMark(address, is));
+        is
     }
     fn allows4(&self, service: u32, client: &Addr4) -> bool {
-        self.allows(service, IpAddr::from(client.bytes()))
+        let client = IpAddr::from(client.bytes());
+        let may = self.allows(service, client);
+        self.watch.note(|| Seen::Allows(service, client, may));
+        may
     }
     fn allows6(&self, service: u32, client: &Addr6) -> bool {
-        self.allows(service, IpAddr::from(client.bytes()))
+        let client = IpAddr::from(client.bytes());
+        let may = self.allows(service, client);
+        self.watch.note(|| Seen::Allows(service, client, may));
+        may
     }
     fn known4(&self, at: &Place<Addr4>) -> Option<&Known> {
-        self.known4.get(at)
+        let known = self.known4.get(at);
+        self.watch.note(|| Seen::Known(Spot::of4(at), known.map(|known| known.server)));
+        known
     }
     fn known6(&self, at: &Place<Addr6>) -> Option<&Known> {
-        self.known6.get(at)
+        let known = self.known6.get(at);
+        self.watch.note(|| Seen::Known(Spot::of6(at), known.map(|known| known.server)));
+        known
     }
 
     fn service(&self, index: u32) -> Option<&Service> {
         self.services.get(index as usize)
     }
     fn server(&self, index: u32) -> Option<&Server> {
+        self.watch.note(|| Seen::Server(index));
         self.servers.get(index as usize)
     }
     fn next_hop(&self, server: u32) -> Option<&NextHop> {
+        self.watch.note(|| Seen::NextHop(server));
         self.next_hops.get(server as usize)
     }
     fn slot(&self, index: u32) -> Option<u32> {
@@ -346,6 +407,7 @@ impl Tables for MemoryTables {
         self.notes.borrow_mut().remove(of);
     }
     fn mark_rule(&self, index: u32) -> Option<&MarkRule> {
+        self.watch.note(|| Seen::Rule(index));
         self.mark_rules.get(index as usize)
     }
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
@@ -353,16 +415,23 @@ impl Tables for MemoryTables {
     }
 
     fn route4(&self, _: u32, _: &Addr4, dst: &Addr4, len: u32) -> Route {
-        self.routes.route(IpAddr::from(dst.bytes()), len)
+        let to = IpAddr::from(dst.bytes());
+        let answer = self.routes.route(to, len);
+        self.watch.note(|| Seen::Route(to, len, answer));
+        answer
     }
     fn route6(&self, _: u32, _: &Addr6, dst: &Addr6, len: u32) -> Route {
-        self.routes.route(IpAddr::from(dst.bytes()), len)
+        let to = IpAddr::from(dst.bytes());
+        let answer = self.routes.route(to, len);
+        self.watch.note(|| Seen::Route(to, len, answer));
+        answer
     }
 
     fn count_conn(&self, server: u32) {
         self.change_counters(server, |c| c.conns += 1);
     }
     fn count(&self, server: u32, reply: bool, bytes: u32) {
+        self.watch.note(|| Seen::Count(server, reply));
         self.change_counters(server, |c| {
             let (packets, sum) = match reply {
                 true => (&mut c.out_packets, &mut c.out_bytes),

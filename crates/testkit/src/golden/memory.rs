@@ -2,6 +2,7 @@
 
 use dirigent_api::{Connection, Stats, Timeouts};
 use dirigent_config::{Model, Plan, ServiceKey};
+use dirigent_datapath::control::snapshot::foretell;
 use dirigent_datapath::control::tally::Tally;
 use dirigent_datapath::control::{Control, Flow, Target};
 use dirigent_datapath::memory::{self, Capacity, Incoming, MemoryTables, Outcome};
@@ -29,6 +30,8 @@ pub enum Plays {
     Tc,
     /// tc only, and no packet is taken for easy.
     SlowTc,
+    /// As [`Plays::XdpThenTc`]; what becomes of each packet is foretold, and comes true.
+    Foretold,
 }
 
 /// A director in memory.
@@ -56,6 +59,22 @@ impl Memory {
     fn running(&mut self) -> Result<(&Bed, &mut Control<MemoryTables>), String> {
         self.running.as_mut().map(|(bed, control)| (&*bed, control)).ok_or("no set-up was made".into())
     }
+}
+
+/// Runs a packet, which must fare as a copy of the tables says.
+fn foretold(tables: &mut MemoryTables, incoming: &Incoming<'_>) -> Result<Outcome, String> {
+    let told = foretell(&*tables, incoming, true, |copy| {
+        copy.share_luck(tables);
+        copy.routes = tables.routes.clone();
+        (copy.datagrams4, copy.datagrams6) = (tables.datagrams4.clone(), tables.datagrams6.clone());
+        (copy.pins4, copy.pins6) = (tables.pins4.clone(), tables.pins6.clone());
+    });
+    let told = told.map_err(|e| e.to_string())?;
+    let outcome = memory::run(tables, incoming);
+    if told.outcome == outcome {
+        return Ok(outcome);
+    }
+    Err(format!("foretold was {:?}, and it was {outcome:?}; seen: {:#?}", told.outcome, told.seen))
 }
 
 /// What an outcome means on the bed.
@@ -125,6 +144,7 @@ impl Executor for Memory {
             Plays::XdpThenTc => memory::run(tables, &incoming),
             Plays::Tc => memory::run_tc(tables, &incoming),
             Plays::SlowTc => memory::run_slow(tables, &incoming),
+            Plays::Foretold => foretold(tables, &incoming)?,
         };
         let (does, verdict) = does(bed, tables, outcome)?;
         Ok((does, Some(verdict)))

@@ -3,13 +3,15 @@
 use super::refused::{Named, Parameters, Refused};
 use super::{Answer, Ask, Shared};
 use crate::daemon::naming;
+use crate::explain::{Flag, Question};
 use crate::failure::{Failure, code};
 use axum::Json;
 use axum::extract::State;
 use dirigent_api::{
-    Configuration, Connections, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status,
+    Configuration, Connections, Explanation, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status,
     VirtualRouter, path,
 };
+use dirigent_config::Protocol;
 use dirigent_failover::WhatIf;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -115,6 +117,65 @@ pub struct Limit {
 pub async fn connections(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Connections> {
     let limit = query.limit.unwrap_or(CONNECTIONS).min(MOST_CONNECTIONS);
     shared.read(move |reader| reader.connections(limit)).await.map(Json)
+}
+
+/// The packet that is asked about.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Imaginary {
+    /// `tcp`, `udp` or `sctp`.
+    protocol: String,
+    /// Its source, like `198.51.100.7:40000`.
+    from: String,
+    /// Its destination, like `192.0.2.10:80`.
+    to: String,
+    /// The interface it comes in by; without it the one by which its source is reached.
+    interface: Option<String>,
+    /// Flags of TCP, like `syn,ack`; without it `syn`.
+    flags: Option<String>,
+    /// What netfilter has marked it with.
+    mark: Option<u32>,
+    /// Bytes of its payload.
+    length: Option<u16>,
+}
+
+/// What would become of a packet now, step by step. Nothing is sent.
+#[utoipa::path(
+    get, path = path::EXPLAIN, tag = "director", params(Imaginary),
+    responses((status = 200, body = Explanation), Refused)
+)]
+pub async fn explain(State(shared): State<Shared>, Parameters(query): Parameters<Imaginary>) -> Answer<Explanation> {
+    let question = query.question()?;
+    shared.read(move |reader| reader.explain(&question)).await.map(Json)
+}
+
+impl Imaginary {
+    fn question(self) -> Result<Question, Failure> {
+        let refuse = |place: String, remedy: &str| {
+            let failure = Failure::new(place, "no packet can be made of that", remedy);
+            Failure { code: code::INVALID, ..failure }
+        };
+        let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.name() == self.protocol);
+        let protocol =
+            protocol.ok_or_else(|| refuse(format!("protocol {}", self.protocol), "it is tcp, udp or sctp"))?;
+        let end = |key: &str, text: &str| {
+            text.parse().map_err(|_| refuse(format!("{key} {text}"), "write it like 192.0.2.10:80"))
+        };
+        let flag = |name: &str| {
+            let found = Flag::ALL.into_iter().find(|flag| flag.name() == name);
+            found.ok_or_else(|| refuse(format!("flag {name}"), "it is syn, ack, fin, rst or psh"))
+        };
+        let flags = self.flags.as_deref().unwrap_or("syn").split(',').filter(|name| !name.is_empty()).map(flag);
+        Ok(Question {
+            protocol,
+            from: end("from", &self.from)?,
+            to: end("to", &self.to)?,
+            flags: flags.collect::<Result<_, _>>()?,
+            interface: self.interface,
+            mark: self.mark.unwrap_or(0),
+            length: self.length.unwrap_or(0),
+        })
+    }
 }
 
 /// All counters.
