@@ -85,6 +85,14 @@ impl Operation {
     fn body(&self) -> Option<&Value> {
         Some(&self.what["requestBody"]["content"]["application/json"]["schema"]).filter(|schema| schema.is_object())
     }
+    /// What stands behind the `?`, if it cannot do without: as its description has it for an example.
+    fn needed(&self) -> Option<String> {
+        let all = self.what["parameters"].as_array().cloned().unwrap_or_default();
+        let needed = all.iter().filter(|p| p["in"] == "query" && p["required"] == true);
+        let pairs: Vec<_> =
+            needed.map(|p| format!("{}={}", p["name"].as_str().unwrap(), p["example"].as_str().unwrap())).collect();
+        (!pairs.is_empty()).then(|| format!("?{}", pairs.join("&")))
+    }
     /// A body that it takes.
     fn sample(&self, server: &str) -> Value {
         let spec = json!({ "weight": 2, "method": "nat" });
@@ -126,7 +134,7 @@ fn everything_that_is_described_answers_as_described() {
         }
         let mut body = operation.body().map_or(Value::Null, |_| operation.sample(&server));
         let guarded = operation.parameters("query").iter().any(|(name, _)| name == "dry_run");
-        let dry = if guarded { "?dry_run=true" } else { "" };
+        let dry = if guarded { "?dry_run=true".to_owned() } else { operation.needed().unwrap_or_default() };
         if operation.path == "/v1/config/rollback" {
             // There has to be something to go back to.
             assert_eq!(

@@ -124,10 +124,13 @@ pub async fn connections(State(shared): State<Shared>, Parameters(query): Parame
 #[into_params(parameter_in = Query)]
 pub struct Imaginary {
     /// `tcp`, `udp` or `sctp`.
+    #[param(example = "tcp")]
     protocol: String,
-    /// Its source, like `198.51.100.7:40000`.
+    /// Its source.
+    #[param(example = "198.51.100.7:40000")]
     from: String,
-    /// Its destination, like `192.0.2.10:80`.
+    /// Its destination, of the same family.
+    #[param(example = "192.0.2.10:80")]
     to: String,
     /// The interface it comes in by; without it the one by which its source is reached.
     interface: Option<String>,
