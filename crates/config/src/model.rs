@@ -39,6 +39,14 @@ impl Protocol {
     /// All, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
+    /// The one of that [`Self::name`].
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
+    /// The one of that [`Self::number`].
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.number() == number)
+    }
     /// `tcp`, `udp` or `sctp`.
     pub fn name(self) -> &'static str {
         match self {

@@ -206,6 +206,6 @@ fn ports(text: &str) -> Option<Ports> {
 
 /// A protocol by name or number.
 fn protocol(name: &str) -> Option<u8> {
-    let known = Protocol::ALL.into_iter().find(|p| p.name() == name).map(Protocol::number);
+    let known = Protocol::of_name(name).map(Protocol::number);
     known.or_else(|| crate::mark::protocol(name))
 }

@@ -939,6 +939,5 @@ pub struct ExplainArgs {
 }
 
 fn protocol(name: &str) -> Result<Protocol, String> {
-    let found = Protocol::ALL.into_iter().find(|protocol| protocol.name() == name);
-    found.ok_or_else(|| "it is tcp, udp or sctp".to_owned())
+    Protocol::of_name(name).ok_or_else(|| "it is tcp, udp or sctp".to_owned())
 }

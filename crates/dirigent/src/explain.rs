@@ -5,12 +5,14 @@ mod steps;
 
 use crate::cli::ExplainArgs;
 use crate::failure::{Failure, Result, code};
+use clap::ValueEnum as _;
 use dirigent_api::{Explanation, Sent, path};
 use dirigent_config::Protocol;
+use dirigent_datapath::control::report::kind_name;
 use dirigent_datapath::control::snapshot::foretell;
 use dirigent_datapath::control::{KernelStore, Store as _};
 use dirigent_datapath::memory::{Incoming, MemoryTables, Outcome, Ran, Target};
-use dirigent_director::verdict::{Action, ReasonKind, Verdict};
+use dirigent_director::verdict::{Action, Verdict};
 use dirigent_net::{NextHopState, Resolver, Snapshot};
 use dirigent_wire::Mac;
 pub use packet::Flag;
@@ -49,7 +51,8 @@ impl Question {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("protocol", self.protocol.name());
         query.append_pair("from", &self.from.to_string()).append_pair("to", &self.to.to_string());
-        let flags: Vec<_> = self.flags.iter().map(|flag| flag.name()).collect();
+        let flags = self.flags.iter().filter_map(Flag::to_possible_value).map(|flag| flag.get_name().to_owned());
+        let flags: Vec<_> = flags.collect();
         query.append_pair("flags", &flags.join(",")).append_pair("mark", &self.mark.to_string());
         query.append_pair("length", &self.length.to_string());
         if let Some(interface) = &self.interface {
@@ -86,13 +89,7 @@ pub fn explain(store: &KernelStore, xdp: &BTreeSet<u32>, question: &Question) ->
         .to_owned(),
         steps: steps::tell(&foretold.seen, &names, &foretold.tables),
         reason: reason.name().to_owned(),
-        kind: match reason.kind() {
-            ReasonKind::Forwarded => "forwarded",
-            ReasonKind::Passed => "passed",
-            ReasonKind::Answered => "answered",
-            ReasonKind::Dropped => "dropped",
-        }
-        .to_owned(),
+        kind: kind_name(reason.kind()).to_owned(),
         verdict: reason.text().to_owned(),
         sent: sent(outcome, &names),
     })

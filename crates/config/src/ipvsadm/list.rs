@@ -27,7 +27,7 @@ pub fn key(service: &Service) -> Option<ServiceKey> {
     if let Some(mark) = service.fwmark {
         return Some(ServiceKey::Mark { mark: NonZeroU32::new(mark)?, ipv6: service.family == 6 });
     }
-    let protocol = Protocol::ALL.into_iter().find(|p| p.name() == service.protocol)?;
+    let protocol = Protocol::of_name(&service.protocol)?;
     let place: SocketAddr = service.address.parse().ok()?;
     Some(ServiceKey::Address { protocol, address: place.ip(), port: place.port() })
 }
@@ -90,7 +90,7 @@ pub fn connections(all: &[Connection], engines: bool, names: Option<&dyn Names>)
         false => writeln!(out, "{destination}"),
     };
     for c in all {
-        let protocol = Protocol::ALL.into_iter().find(|p| p.name() == c.protocol);
+        let protocol = Protocol::of_name(&c.protocol);
         let name = protocol.map_or_else(|| "IP".to_owned(), |p| p.name().to_uppercase());
         let place = |text: &str| place(text, protocol.unwrap_or(Protocol::Tcp), names);
         let time = format!("{:02}:{:02}", c.expires_s / 60, c.expires_s % 60);

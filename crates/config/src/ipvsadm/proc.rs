@@ -58,7 +58,7 @@ pub fn table(services: &[Service], size: u64) -> String {
 pub fn connections(all: &[Connection]) -> String {
     let mut out = "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n".to_owned();
     for c in all {
-        let known = Protocol::ALL.into_iter().find(|p| p.name() == c.protocol);
+        let known = Protocol::of_name(&c.protocol);
         let name = known.map_or_else(|| "IP".to_owned(), |p| p.name().to_uppercase());
         let place = |text: &str| {
             let at: Option<SocketAddr> = text.parse().ok();

@@ -31,8 +31,9 @@ pub struct Report<'a, S> {
     rates: Option<&'a dyn Growth>,
 }
 
-fn protocol(number: u8) -> String {
-    let known = dirigent_config::Protocol::ALL.into_iter().find(|p| p.number() == number);
+/// `tcp`, or a number that has no name.
+pub fn protocol(number: u8) -> String {
+    let known = dirigent_config::Protocol::of_number(number);
     known.map_or_else(|| number.to_string(), |p| p.name().to_owned())
 }
 
@@ -255,7 +256,7 @@ impl<'a, S: Store> Report<'a, S> {
 }
 
 /// `02:00:00:00:00:01`.
-fn mac(bytes: [u8; 6]) -> String {
+pub fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
@@ -296,7 +297,8 @@ pub fn tunnel_of(tunnel: dirigent_config::Tunnel) -> Tunnel {
     Tunnel { kind: tunnel.kind.name().to_owned(), port, checksum: tunnel.checksum.name().to_owned() }
 }
 
-fn kind_name(kind: ReasonKind) -> &'static str {
+/// As counters are told.
+pub fn kind_name(kind: ReasonKind) -> &'static str {
     match kind {
         ReasonKind::Forwarded => "forwarded",
         ReasonKind::Passed => "passed",

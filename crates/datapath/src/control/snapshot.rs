@@ -30,7 +30,7 @@ pub struct Foretold {
 const ROUNDS: usize = 32;
 
 /// What would become of a packet that came in now, if nobody else changed anything. `xdp`: the interface has XDP.
-/// `prepare` gets the copy before each attempt: it knows the way to addresses, which no table does.
+/// `prepare` gets the copy before the packet does: it knows the way to addresses, which no table does.
 pub fn foretell<S: Store>(
     store: &S,
     packet: &Incoming<'_>,

@@ -1,6 +1,9 @@
 //! The table operations that [`super::Control`] is made of.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use dirigent_config::{Protocol, ServiceKey};
 
 use dirigent_director::family::{Address as _, V4, V6};
 use dirigent_director::probe::Pin;
@@ -269,8 +272,16 @@ impl Spot {
         let [high, low, ..] = words(self.address).map(u16::from_be);
         self.mark.then(|| (u32::from(high) << 16 | u32::from(low), self.address.is_ipv6()))
     }
-    /// Whether it is such a one.
-    pub(super) fn is_whole(&self) -> bool {
+    /// The virtual service that would be there.
+    pub fn key(&self) -> Option<ServiceKey> {
+        if let Some((mark, ipv6)) = self.to_mark() {
+            return NonZeroU32::new(mark).map(|mark| ServiceKey::Mark { mark, ipv6 });
+        }
+        let protocol = Protocol::of_number(self.protocol)?;
+        Some(ServiceKey::Address { protocol, address: self.address, port: self.port })
+    }
+    /// Whether it stands for an address with all its places.
+    pub fn is_whole(&self) -> bool {
         self.protocol == 0 && !self.mark
     }
     /// As an IPv4 key.

@@ -2,9 +2,8 @@
 //! so that no connection and no count is lost.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 
-use dirigent_config::{Model, Protocol, ServiceKey};
+use dirigent_config::{Model, ServiceKey};
 use dirigent_director::records::{Service, kind, server_flag};
 
 use super::Error;
@@ -12,14 +11,6 @@ use super::apply::{Control, Held, Member};
 use super::slots::Region;
 use super::store::{Entry, Spot, Store, server_address};
 use crate::memory::SourceNet;
-
-fn key(spot: &Spot) -> Option<ServiceKey> {
-    if let Some((mark, ipv6)) = spot.to_mark() {
-        return NonZeroU32::new(mark).map(|mark| ServiceKey::Mark { mark, ipv6 });
-    }
-    let protocol = Protocol::ALL.into_iter().find(|p| p.number() == spot.protocol)?;
-    Some(ServiceKey::Address { protocol, address: spot.address, port: spot.port })
-}
 
 /// The high half (where) and the low half (how many) of a list word.
 fn region(list: u64) -> Region {
@@ -61,7 +52,7 @@ impl<S: Store> Control<S> {
             sources.entry(net.service).or_default().insert(net, may);
         }
         for (spot, index) in self.store.places()? {
-            let Some(key) = key(&spot) else { continue };
+            let Some(key) = spot.key() else { continue };
             let record = self.store.service(index)?;
             let list = region(record.list.load());
             let table = Region { base: record.table_base, len: record.table_size };
@@ -133,7 +124,7 @@ impl<S: Store> Control<S> {
                 0 => Spot { address: flow.dst, port: service.port.get(), protocol: flow.protocol, mark: false },
                 mark => Spot::of_mark(mark, flow.dst.is_ipv6()),
             };
-            if request && let Some(key) = key(&spot) {
+            if request && let Some(key) = spot.key() {
                 keys.insert(entry.service, (key, true));
             }
         };

@@ -3,6 +3,7 @@
 use super::Question;
 use crate::failure::{Failure, Result, code};
 use dirigent_config::Protocol;
+use dirigent_datapath::control::report::mac;
 use etherparse::err::packet::BuildWriteError;
 use etherparse::{
     Icmpv4Slice, Icmpv6Slice, IpHeaders, IpNumber, LaxIpSlice, PacketBuilder, PacketBuilderStep, TcpHeaderSlice,
@@ -86,32 +87,11 @@ pub enum Flag {
     Psh,
 }
 
-impl Flag {
-    /// All.
-    pub const ALL: [Self; 5] = [Self::Syn, Self::Ack, Self::Fin, Self::Rst, Self::Psh];
-
-    /// As the command line has it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Syn => "syn",
-            Self::Ack => "ack",
-            Self::Fin => "fin",
-            Self::Rst => "rst",
-            Self::Psh => "psh",
-        }
-    }
-}
-
-/// A MAC as people write it.
-pub fn mac(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
-}
-
 /// An Ethernet frame: whom it is from, whom it is for, and what is in it.
 pub fn told(frame: &[u8]) -> (String, String, String) {
-    let part = |range| frame.get(range).map(mac).unwrap_or_default();
+    let part = |at: usize| frame.get(at..).and_then(<[u8]>::first_chunk).map_or_else(String::new, |bytes| mac(*bytes));
     let inside = frame.get(14..).map(|packet| ip(packet, 0)).unwrap_or_default();
-    (part(6..12), part(0..6), inside)
+    (part(6), part(0), inside)
 }
 
 /// Tunnels in tunnels that are looked into.

@@ -1,7 +1,7 @@
 //! What a packet looked at, in sentences.
 
 use crate::failure::Result;
-use dirigent_config::Protocol;
+use dirigent_datapath::control::report::{mac, protocol};
 use dirigent_datapath::control::{Flow, Spot, Store, connection_of, server_address};
 use dirigent_datapath::memory::{MemoryTables, Seen};
 use dirigent_director::direct::Stage;
@@ -18,16 +18,8 @@ pub struct Names<'a, S> {
     interfaces: BTreeMap<u32, String>,
 }
 
-fn protocol(number: u8) -> String {
-    let known = Protocol::ALL.into_iter().find(|p| p.number() == number);
-    known.map_or_else(|| format!("protocol {number}"), |p| p.name().to_owned())
-}
-
 fn place(spot: &Spot) -> String {
-    match spot.to_mark() {
-        Some((mark, _)) => format!("fwmark {mark}"),
-        None => format!("{} {}", protocol(spot.protocol), SocketAddr::new(spot.address, spot.port)),
-    }
+    spot.key().map_or_else(|| spot.address.to_string(), |key| key.to_string())
 }
 
 fn flow(flow: &Flow) -> String {
@@ -97,8 +89,8 @@ impl<'a, S: Store> Names<'a, S> {
         let (server, out) = (self.server(index), self.interface(way.ifindex));
         Some(match way.state.load() {
             hop::RESOLVED => {
-                let mac = super::packet::mac(&way.dst.bytes());
-                format!("server {server} is reached by {out}, at {mac}, with packets of up to {} bytes", way.mtu)
+                let at = mac(way.dst.bytes());
+                format!("server {server} is reached by {out}, at {at}, with packets of up to {} bytes", way.mtu)
             }
             hop::NO_NEIGHBOUR => {
                 format!("server {server} is behind {out}, and no neighbour there has answered for it yet")
@@ -139,7 +131,7 @@ fn sentence<S: Store>(seen: &Seen, names: &Names<'_, S>, after: &MemoryTables) -
         }
         Seen::Conn { flow: asked, server: None } => format!("no connection {}", flow(asked)),
         // What stands for a whole address.
-        Seen::Service(spot, _) if spot.protocol == 0 && spot.to_mark().is_none() => return None,
+        Seen::Service(spot, _) if spot.is_whole() => return None,
         Seen::Service(spot, Some(index)) => {
             format!("virtual service {}, scheduler {}", place(spot), names.scheduler(*index))
         }
@@ -178,7 +170,7 @@ fn route<S: Store>(to: &str, answer: &Route, names: &Names<'_, S>) -> String {
     match answer {
         Route::To { ifindex, dst, .. } => {
             let out = names.interface(*ifindex);
-            format!("the way to {to}: by {out}, at {}", super::packet::mac(&dst.bytes()))
+            format!("the way to {to}: by {out}, at {}", mac(dst.bytes()))
         }
         Route::NoNeighbour(ifindex) => {
             format!("the way to {to}: by {}, where the kernel has yet to find the neighbour", names.interface(*ifindex))

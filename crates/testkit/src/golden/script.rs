@@ -186,7 +186,7 @@ impl<'de> Deserialize<'de> for Loads {
 impl Script {
     /// The protocol of the clients' packets.
     pub fn protocol(&self) -> Result<Protocol, NoSetup> {
-        let found = Protocol::ALL.into_iter().find(|protocol| protocol.name() == self.proto);
+        let found = Protocol::of_name(&self.proto);
         found.ok_or_else(|| NoSetup::Wrong(format!("not understood: protocol {}", self.proto)))
     }
     /// The Model of the set-up.

@@ -7,6 +7,7 @@ use crate::explain::{Flag, Question};
 use crate::failure::{Failure, code};
 use axum::Json;
 use axum::extract::State;
+use clap::ValueEnum as _;
 use dirigent_api::{
     Configuration, Connections, Explanation, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status,
     VirtualRouter, path,
@@ -158,15 +159,14 @@ impl Imaginary {
             let failure = Failure::new(place, "no packet can be made of that", remedy);
             Failure { code: code::INVALID, ..failure }
         };
-        let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.name() == self.protocol);
+        let protocol = Protocol::of_name(&self.protocol);
         let protocol =
             protocol.ok_or_else(|| refuse(format!("protocol {}", self.protocol), "it is tcp, udp or sctp"))?;
         let end = |key: &str, text: &str| {
             text.parse().map_err(|_| refuse(format!("{key} {text}"), "write it like 192.0.2.10:80"))
         };
         let flag = |name: &str| {
-            let found = Flag::ALL.into_iter().find(|flag| flag.name() == name);
-            found.ok_or_else(|| refuse(format!("flag {name}"), "it is syn, ack, fin, rst or psh"))
+            Flag::from_str(name, false).map_err(|_| refuse(format!("flag {name}"), "it is syn, ack, fin, rst or psh"))
         };
         let flags = self.flags.as_deref().unwrap_or("syn").split(',').filter(|name| !name.is_empty()).map(flag);
         Ok(Question {
