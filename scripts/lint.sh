@@ -35,6 +35,9 @@ part "set-up" scripts/setup.sh
 part "cargo fmt" cargo fmt --all --check
 part "cargo fmt (bpf)" cargo fmt --manifest-path bpf/Cargo.toml --check
 part "clippy" cargo clippy --workspace --all-targets -- -D warnings
+# Outside the workspace, and some include its sources: a change there can break them unseen.
+part "check (fuzz)" cargo check --quiet --manifest-path fuzz/Cargo.toml --bins
+part "cargo fmt (fuzz)" cargo fmt --manifest-path fuzz/Cargo.toml --check
 part "versions" versions_agree
 part "paths" no_local_paths
 part "shellcheck" shell_scripts

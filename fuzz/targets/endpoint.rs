@@ -8,6 +8,9 @@
 
 #[path = "../../crates/director/tests/support/ends.rs"]
 mod ends;
+#[allow(dead_code, reason = "the executor uses its part")]
+#[path = "../../crates/datapath/src/keys.rs"]
+mod keys;
 /// The executor's own source: as a dependency, its crate would build the BPF object too.
 #[allow(dead_code, unused_imports, reason = "the target uses its part")]
 #[path = "../../crates/datapath/src/memory/mod.rs"]

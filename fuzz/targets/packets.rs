@@ -7,6 +7,9 @@
 //! equal a recount.
 #![no_main]
 
+#[allow(dead_code, reason = "the executor uses its part")]
+#[path = "../../crates/datapath/src/keys.rs"]
+mod keys;
 /// The executor's own source: as a dependency, its crate would build the BPF object too.
 #[allow(dead_code, unused_imports, reason = "the target uses its part")]
 #[path = "../../crates/datapath/src/memory/mod.rs"]

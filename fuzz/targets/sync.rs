@@ -6,18 +6,19 @@
 //! within its bound.
 #![no_main]
 
+use dirigent_sync::Record;
 use dirigent_sync::extension::{self, Seen};
 use dirigent_sync::machine::{
     Backup, BackupAction, BackupConfig, Identity, Master, MasterAction, MasterConfig, Page, Whose,
 };
 use dirigent_sync::message::{Datagram, MAX_BYTES, Packer};
-use dirigent_sync::Record;
 use libfuzzer_sys::fuzz_target;
 use std::net::SocketAddr;
 
 fuzz_target!(|data: &[u8]| {
     let here = Identity { node: 2, boot: 5, epoch: 5 };
-    let config = BackupConfig { hold_datagrams: 16, hold_bytes: 4096, queue_datagrams: 16, ..BackupConfig::new(here, 7) };
+    let config =
+        BackupConfig { hold_datagrams: 16, hold_bytes: 4096, queue_datagrams: 16, ..BackupConfig::new(here, 7) };
     let bound = config.peers * config.hold_bytes + 32 * 65536;
     let mut backup = Backup::new(config);
     let mut master = Master::new(MasterConfig::new(here, 7), 0);
@@ -57,8 +58,11 @@ fn read(bytes: &[u8]) {
     let mut packer = Packer::new(7, MAX_BYTES, 0);
     let mut again: Vec<_> = records.iter().filter_map(|r| packer.push(0, r)).collect();
     again.extend(packer.flush());
-    let read: Vec<Record> =
-        again.iter().flat_map(|d| Datagram::parse(d).expect("its own").records()).map(|r| r.expect("its own")).collect();
+    let read: Vec<Record> = again
+        .iter()
+        .flat_map(|d| Datagram::parse(d).expect("its own").records())
+        .map(|r| r.expect("its own"))
+        .collect();
     for (read, record) in read.iter().zip(&records) {
         let mut record = record.clone();
         // Internal to a kernel, and not sent.

@@ -3,6 +3,7 @@
 
 pub mod control;
 pub mod kernel;
+mod keys;
 pub mod memory;
 pub mod names;
 pub mod object;

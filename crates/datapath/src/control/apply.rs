@@ -23,9 +23,10 @@ use super::marks::Marks;
 use super::pace::{Paced, Paces};
 use super::probes::Targets;
 use super::slots::{Indexes, Region, Slots};
-use super::store::{Spot, Store, words};
+use super::store::Store;
 use super::tally;
 use super::trash::Trash;
+use crate::keys::{Spot, words};
 use crate::memory::{LocalNet, SourceNet};
 
 /// A real server of a service, by its index.

@@ -7,7 +7,8 @@ use dirigent_director::records::{Server, kind};
 use dirigent_director::{persist, sctp, tcp};
 
 use super::Error;
-use super::store::{Entry, Flow, Store, server_address};
+use super::store::{Entry, Store, server_address};
+use crate::keys::Flow;
 
 /// A connection, or a persistence template.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,9 +18,10 @@ use super::Error;
 use super::clock::Clock;
 use super::shapes::{self, Conn4, Conn6, Key4, Key6, Net4, Net6, Place4, Place6, halves, pair, words_of_key};
 use super::shapes::{Source4, Source6};
-use super::store::{Due, Entry, Expired, Flow, Room, Spot, Store};
+use super::store::{Due, Entry, Expired, Room, Store};
 use crate::kernel::sys::Cursor;
 use crate::kernel::{Instance, Kernel, Mapped, PerCpuTable, Step, Table};
+use crate::keys::{Flow, Spot};
 use crate::memory::{LocalNet, SourceNet};
 
 /// Entries of one step of a walk.

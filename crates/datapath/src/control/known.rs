@@ -8,7 +8,8 @@ use dirigent_wire::Be16;
 
 use super::Error;
 use super::apply::{Control, Held, Member};
-use super::store::{Spot, Store, words};
+use super::store::Store;
+use crate::keys::{Spot, words};
 
 /// Which services have a server at a place: its index, and if the service is one-packet.
 type Users = BTreeMap<ServiceKey, (u32, bool)>;

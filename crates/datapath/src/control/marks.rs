@@ -9,7 +9,8 @@ use dirigent_director::records::{MARK_RULES, MarkRule, mark_flag};
 
 use super::Error;
 use super::apply::Control;
-use super::store::{Store, words};
+use super::store::Store;
+use crate::keys::words;
 use crate::memory::LocalNet;
 
 /// A set of rules that was left may still be gone through by a packet for as long.

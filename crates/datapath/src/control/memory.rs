@@ -17,7 +17,8 @@ use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
-use super::store::{self, Due, Entry, Expired, Flow, Spot, Store, address};
+use super::store::{self, Due, Entry, Expired, Store};
+use crate::keys::{Flow, Spot, address};
 use crate::memory::{LocalNet, MemoryTables, SourceNet};
 
 /// Ticks a second, as most kernels have.

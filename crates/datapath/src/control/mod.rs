@@ -31,11 +31,12 @@ pub mod tally;
 mod tests;
 mod trash;
 
+pub use crate::keys::{Flow, Spot, address, words};
 pub use apply::{Control, ServerStatus};
 pub use connections::{Connection, connection_of, connections};
 pub use error::Error;
 pub use kernel::{KernelStore, Page};
 pub use probes::{Aim, Pinned, Pins, Target};
 pub use resets::Resets;
-pub use store::{Due, Entry, Expired, Flow, Room, Spot, Store, address, server_address, words};
+pub use store::{Due, Entry, Expired, Room, Store, server_address};
 pub use sweep::{Census, PAUSE, Sweep, Swept};

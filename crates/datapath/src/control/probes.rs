@@ -16,7 +16,8 @@ use dirigent_wire::{Be16, ip::proto};
 
 use super::Error;
 use super::apply::{Control, kind_of};
-use super::store::{Flow, Store, address, words};
+use super::store::Store;
+use crate::keys::{Flow, address, words};
 
 /// A server as probes reach it: of whatever service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,8 +11,9 @@ use dirigent_director::schedule::Scheduler;
 use dirigent_director::verdict::ReasonKind;
 
 use super::Error;
-use super::store::{Spot, Store, server_address};
+use super::store::{Store, server_address};
 use super::tally::{self, Tally};
+use crate::keys::Spot;
 use crate::memory::SourceNet;
 
 /// How fast counters grow, from whoever looks at them.

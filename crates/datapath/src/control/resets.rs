@@ -14,7 +14,8 @@ use zerocopy::IntoBytes as _;
 
 use super::Error;
 use super::apply::Control;
-use super::store::{Due, Entry, Flow, Store};
+use super::store::{Due, Entry, Store};
+use crate::keys::Flow;
 
 impl<S: Store> Control<S> {
     /// A server failed: its connections may be reset from now on, until it is written anew. Gives its index, if it

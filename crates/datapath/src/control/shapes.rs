@@ -6,7 +6,8 @@ use dirigent_director::records::{Conn, Lesson, Link, NextHop, Server, Settings, 
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::{Addr4, Addr6, Be16, Mac};
 
-use super::store::{Entry, Flow, Spot};
+use super::store::Entry;
+use crate::keys::{Flow, Spot, words};
 use crate::memory::SourceNet;
 
 /// `Tuple<Addr4>`.
@@ -228,7 +229,7 @@ fn wide_key(src: [u16; 8], dst: [u16; 8], flow: &Flow) -> Key6 {
 
 /// The key in a candidate of the expire step: IPv4 addresses in the first two words.
 pub fn words_of_key(flow: &Flow) -> [u64; 5] {
-    long_words(wide_key(super::store::words(flow.src), super::store::words(flow.dst), flow))
+    long_words(wide_key(words(flow.src), words(flow.dst), flow))
 }
 
 fn long_words(key: Key6) -> [u64; 5] {
@@ -244,7 +245,7 @@ fn long_words(key: Key6) -> [u64; 5] {
 /// A tuple, an IPv4 one's addresses in the first two words.
 pub fn wide_tuple(flow: &Flow) -> Tuple<Addr6> {
     let protocol = [flow.protocol, flow.template, 0, 0];
-    let (src, dst) = (Addr6(super::store::words(flow.src)), Addr6(super::store::words(flow.dst)));
+    let (src, dst) = (Addr6(words(flow.src)), Addr6(words(flow.dst)));
     Tuple { src, dst, sport: Be16::new(flow.sport), dport: Be16::new(flow.dport), protocol }
 }
 

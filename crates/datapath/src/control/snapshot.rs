@@ -12,7 +12,8 @@ use dirigent_director::shared::{S32, S64};
 use dirigent_wire::{Be16, checksum};
 
 use super::Error;
-use super::store::{Entry, Spot, Store, words};
+use super::store::{Entry, Store};
+use crate::keys::{Spot, words};
 use crate::memory::{Capacity, Incoming, MemoryTables, Outcome, Seen, run, run_tc};
 
 /// What would become of a packet.

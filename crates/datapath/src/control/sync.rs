@@ -15,7 +15,8 @@ use super::Error;
 use super::apply::Control;
 use super::connections::goes_to;
 use super::shapes;
-use super::store::{Entry, Flow, Spot, Store, server_address};
+use super::store::{Entry, Store, server_address};
+use crate::keys::{Flow, Spot};
 
 /// FTP's port for control connections, whose service's templates have no port.
 const FTP: u16 = 21;

@@ -9,7 +9,8 @@ use dirigent_director::records::{Service, kind, server_flag};
 use super::Error;
 use super::apply::{Control, Held, Member};
 use super::slots::Region;
-use super::store::{Entry, Spot, Store, server_address};
+use super::store::{Entry, Store, server_address};
+use crate::keys::Spot;
 use crate::memory::SourceNet;
 
 /// The high half (where) and the low half (how many) of a list word.

@@ -7,7 +7,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use dirigent_director::records::map;
 
 use super::{Kernel, error::Error};
-use crate::control::Flow;
+use crate::keys::Flow;
 
 /// The ring's reader: there is one.
 pub struct News(RingBuf<MapData>);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dirigent_director::tables::{Insert, Route};
 
-use crate::control::{Flow, Spot};
+use crate::keys::{Flow, Spot};
 
 /// One thing that was looked at, or done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

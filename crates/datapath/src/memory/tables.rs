@@ -15,7 +15,7 @@ use dirigent_wire::{Addr4, Addr6};
 
 use super::routes::{LocalNet, Routes, SourceNet};
 use super::seen::{Seen, Watch};
-use crate::control::{Flow, Spot};
+use crate::keys::{Flow, Spot};
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
