@@ -515,7 +515,7 @@ impl Reader<'_> {
             }
             id
         });
-        let health = health::server(t, &mut self.report);
+        let health = health::server(t, &mut self.report).into();
         Some(Server { address, port, method, weight, upper, lower, server_id, health, draining: false })
     }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Largest weight of a real server.
@@ -442,9 +443,10 @@ pub struct Server {
     /// QUIC: the id in connection ids that it makes; none: see [`Server::quic_id`]. Not
     /// IPVS's: ipvsadm rules leave it.
     pub server_id: Option<ServerId>,
-    /// How it is checked. Not IPVS's: as `server_id`.
+    /// How it is checked. Not IPVS's: as `server_id`. Shared: a service of thousands is copied for each change of a
+    /// server's health.
     #[serde(default)]
-    pub health: ServerHealth,
+    pub health: Arc<ServerHealth>,
     /// It takes no new connections, whatever its weight, and clients' persistence ends: those
     /// it has go on. Neither IPVS's nor the file's, but an operator's while the director runs.
     pub draining: bool,
@@ -461,7 +463,7 @@ impl Server {
             upper: 0,
             lower: 0,
             server_id: None,
-            health: ServerHealth::default(),
+            health: Arc::default(),
             draining: false,
         }
     }

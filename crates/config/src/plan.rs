@@ -14,7 +14,7 @@ use crate::mark::MarkRule;
 use crate::model::{Model, Server, Service, ServiceKey};
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -193,7 +193,7 @@ fn servers(old: &Service, new: &Service, ops: &mut Vec<Op>) {
 
     let (quiesced, edited): (Vec<_>, Vec<_>) = stay
         .iter()
-        .filter(|s| old.server(s.address, s.port) != Some(s))
+        .filter(|s| places.get(&s.identity()).and_then(|at| old.servers.get(*at)) != Some(s))
         .map(|s| Op::EditServer { service, server: s.clone() })
         .partition(|op| matches!(op, Op::EditServer { server, .. } if !server.takes()));
     ops.extend(edited);
@@ -205,7 +205,8 @@ fn servers(old: &Service, new: &Service, ops: &mut Vec<Op>) {
         ops.push(Op::AddServer { service, server: server.clone() });
     }
     ops.extend(quiesced);
-    let gone = old.servers.iter().filter(|s| new.server(s.address, s.port).is_none());
+    let there: HashSet<_> = new.servers.iter().map(Server::identity).collect();
+    let gone = old.servers.iter().filter(|s| !there.contains(&s.identity()));
     ops.extend(gone.map(|s| Op::RemoveServer { service, address: s.address, port: s.port }));
 }
 

@@ -56,7 +56,7 @@ fn server(key: ServiceKey) -> impl Strategy<Value = Server> {
         {
             check.target = Target { real_path: true, ..Target::default() };
         }
-        Server { health, ..server }
+        Server { health: health.into(), ..server }
     })
 }
 

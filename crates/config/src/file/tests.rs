@@ -1,12 +1,15 @@
 use super::{parse, to_toml};
 use crate::failover::*;
-use crate::health::{Check, Http, OnFailure, OnFailureConnections, Probe, Request, Script, Sorry, Target};
+use crate::health::{
+    Check, Http, OnFailure, OnFailureConnections, Probe, Request, Script, ServerHealth, Sorry, Target,
+};
 use crate::mark::*;
 use crate::model::*;
 use crate::settings::*;
 use crate::testing::model;
 use proptest::prelude::*;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Diagnostics of a text, `line:column: message; remedy`.
@@ -559,7 +562,8 @@ fn documented_defaults_are_true() {
     let sorry = Sorry { address: [10, 0, 0, 2].into(), port: 80, method: tun, on_failure: OnFailure::Remove };
     plain.health.sorry = Some(Box::new(sorry));
     let http = Http { requests: vec![Request::default()], ..Http::default() };
-    plain.servers[0].health.checks = vec![Check::new(Probe::Http(http))];
+    plain.servers[0].health =
+        Arc::new(ServerHealth { checks: vec![Check::new(Probe::Http(http))], ..ServerHealth::default() });
     assert_eq!(service, &plain);
     assert!(super::keys::SERVER.keys.iter().any(|k| (k.name, k.default) == ("method", "\"nat\"")));
 }

@@ -510,7 +510,7 @@ proptest::proptest! {
                 Command::SetTimeouts { tcp: 1, tcp_fin: 0, udp: 2_678_400 },
             ];
             for server in &service.servers {
-                let server = Server { server_id: None, health: crate::health::ServerHealth::default(), ..server.clone() };
+                let server = Server { server_id: None, health: Default::default(), ..server.clone() };
                 let (address, port) = server.identity();
                 let rule = ServerRule { service: key, server };
                 commands.extend([Command::AddServer(rule.clone()), Command::EditServer(rule)]);

@@ -9,7 +9,7 @@ use crate::health::{OnFailure, Sorry};
 use crate::model::{Server, Service};
 use dirigent_health::{Edge, Live, Quorum, ServerState, ServiceState};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// What is remembered of a service between changes.
@@ -86,9 +86,8 @@ impl Memory {
         let configured = service.servers.iter().map(Server::identity).chain(sorry);
         self.away = configured.filter(|id| !is_there(id)).collect();
         // Stable: those that never went keep their order, before all that returned.
-        let place =
-            |server: &Server| self.returned.iter().position(|id| *id == server.identity()).map_or(0, |at| at + 1);
-        servers.sort_by_key(place);
+        let places: HashMap<_, _> = self.returned.iter().copied().zip(1..).collect();
+        servers.sort_by_key(|server| places.get(&server.identity()).copied().unwrap_or(0));
     }
 }
 

@@ -56,12 +56,31 @@ pub(super) struct Held {
     pub sources: HashMap<SourceNet, bool>,
     /// In list order: newest first.
     pub members: Vec<Member>,
+    /// What was made of the records of its members, by index, as far as that is known.
+    pub written: HashMap<u32, Written>,
+}
+
+/// What a server's record is made of. One of thousands that changes leaves the others' records alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    method: Method,
+    weight: u32,
+    upper: u32,
+    lower: u32,
+    paced: Paced,
+}
+
+impl Written {
+    fn of(wanted: &Wanted, paced: &Paced) -> Self {
+        Self { method: wanted.method, weight: wanted.weight, upper: wanted.upper, lower: wanted.lower, paced: *paced }
+    }
 }
 
 /// What was prepared for a service.
 #[derive(Debug, Default)]
 struct Made {
     members: Vec<Member>,
+    written: HashMap<u32, Written>,
     /// Those of them that were in no list.
     fresh: Vec<Member>,
     list: Region,
@@ -260,7 +279,10 @@ impl<S: Store> Control<S> {
     /// went or were edited, upon which wrr starts its round at the head.
     pub(super) fn settle(&mut self, key: &ServiceKey, changes: usize) -> Result<(), Error> {
         match self.model.service(key).cloned() {
-            Some(wanted) => self.settle_service(&wanted, changes),
+            Some(wanted) => self.settle_service(&wanted, changes).inspect_err(|_| {
+                // Who knows how far it came.
+                self.held.get_mut(key).into_iter().for_each(|held| held.written.clear());
+            }),
             None => self.remove_service(key),
         }
     }
@@ -279,7 +301,7 @@ impl<S: Store> Control<S> {
             made.regions.into_iter().for_each(|region| self.slots.free(region));
             return Err(error);
         }
-        let Made { members, list, table, ids, .. } = made;
+        let Made { members, written, list, table, ids, .. } = made;
         let stay: HashSet<_> = members.iter().collect();
         let gone: Vec<_> = held.members.iter().filter(|m| !stay.contains(m)).copied().collect();
         let list_changed = members != held.members;
@@ -347,7 +369,8 @@ impl<S: Store> Control<S> {
         if ids != held.ids {
             self.slots.free(held.ids);
         }
-        (held.list, held.table, held.ids, held.members) = (list, table, ids, members);
+        (held.list, held.table, held.ids) = (list, table, ids);
+        (held.members, held.written) = (members, written);
         self.hold(key, held.clone());
         for member in gone {
             self.discard(key, held.index, member)?;
@@ -386,12 +409,16 @@ impl<S: Store> Control<S> {
     fn prepare(&mut self, held: &Held, wanted: &WantedService, restart: bool, made: &mut Made) -> Result<(), Error> {
         let (paced, there) = (self.paces.of(wanted), Member::by_identity(&held.members));
         for (server, paced) in wanted.servers.iter().zip(&paced).rev() {
-            let there = there.get(&server.identity());
-            let member = self.settle_server(held.index, there, &wanted.key, server, paced)?;
+            let (there, writes) = (there.get(&server.identity()), Written::of(server, paced));
+            let member = match there.filter(|member| held.written.get(&member.index) == Some(&writes)) {
+                Some(member) => *member,
+                None => self.settle_server(held.index, there, &wanted.key, server, paced)?,
+            };
             if there.is_none() {
                 made.fresh.push(member);
             }
             made.members.push(member);
+            made.written.insert(member.index, writes);
         }
         let list_changed = made.members != held.members;
         (made.list, made.table) = (held.list, Region::default());
@@ -600,6 +627,16 @@ impl<S: Store> Control<S> {
         tally::retire(&mut self.store, service, servers)
     }
 
+    /// The services of the servers in lists that have these indexes, with their addresses and ports.
+    pub fn members(&self, indexes: &BTreeSet<u32>) -> HashMap<u32, (ServiceKey, IpAddr, u16)> {
+        if indexes.is_empty() {
+            return HashMap::new();
+        }
+        let all = self.held.iter().flat_map(|(key, held)| held.members.iter().map(move |member| (*key, member)));
+        let these = all.filter(|(_, member)| indexes.contains(&member.index));
+        these.map(|(key, member)| (member.index, (key, member.address, member.port))).collect()
+    }
+
     /// Zeroes the counters of this service, of which there is one, and its servers; or all.
     /// Says which service that is.
     pub fn zero(&mut self, service: Option<&ServiceKey>) -> Result<Option<u32>, Error> {
@@ -636,6 +673,15 @@ impl<S: Store> Control<S> {
         let learned = if way(&old) == way(&next) { old.learned.load() } else { 0 };
         next.learned = S32::new(learned);
         self.store.put_next_hop(index, &next)
+    }
+
+    /// Bytes of the largest packet that the way to a server carries, and of the largest of a client's that can be sent
+    /// there in one piece; nothing if it is in no list, or if no way is known.
+    pub fn carries(&self, key: &ServiceKey, address: IpAddr, port: u16) -> Result<Option<(u32, u32)>, Error> {
+        let found = self.held.get(key).and_then(|h| h.members.iter().find(|m| (m.address, m.port) == (address, port)));
+        let Some(member) = found else { return Ok(None) };
+        let next = self.store.next_hop(member.index)?;
+        Ok((next.mtu != 0).then(|| (next.path_mtu(), next.room())))
     }
 
     /// What the tables say of a server.

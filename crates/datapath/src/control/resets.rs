@@ -21,8 +21,10 @@ impl<S: Store> Control<S> {
     /// A server failed: its connections may be reset from now on, until it is written anew. Gives its index, if it
     /// has any.
     pub fn allow_resets(&mut self, key: &ServiceKey, address: IpAddr, port: u16) -> Result<Option<u32>, Error> {
-        let member = self.held.get(key).and_then(|held| {
-            held.members.iter().find(|member| (member.address, member.port) == (address, port)).map(|m| m.index)
+        let member = self.held.get_mut(key).and_then(|held| {
+            let member = held.members.iter().find(|member| (member.address, member.port) == (address, port))?;
+            held.written.remove(&member.index);
+            Some(member.index)
         });
         let Some(index) = member.or_else(|| self.trash.find(key, address, port)) else { return Ok(None) };
         let server = self.store.server(index)?;

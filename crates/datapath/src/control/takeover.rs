@@ -76,7 +76,15 @@ impl<S: Store> Control<S> {
             self.used_services.insert(index);
             self.hold(
                 key,
-                Held { index, list, table, ids, sources: sources.remove(&index).unwrap_or_default(), members },
+                Held {
+                    index,
+                    list,
+                    table,
+                    ids,
+                    sources: sources.remove(&index).unwrap_or_default(),
+                    members,
+                    ..Held::default()
+                },
             );
         }
         Ok(())

@@ -258,6 +258,37 @@ fn what_does_not_fit_is_taken_back() {
     assert_consistent(&control);
 }
 
+/// What was written before the failure is written anew, though the Model is as it was.
+#[test]
+fn an_edit_that_fails_half_way_is_taken_back() {
+    // One table of sh and its list, and no second one.
+    let capacity = Capacity { slots: 300, ..Capacity::default() };
+    let sh = RR.map(|line| line.replace("rr", "sh"));
+    let model = model(&sh.each_ref().map(String::as_str));
+    let mut control = Control::open(MemoryTables::new(&capacity), &model).unwrap();
+    let mut wanted = model.clone();
+    rules(&mut wanted, &["-e -t 192.0.2.1:80 -r 10.0.0.2:80 -m -w 7"]);
+    let error = control.change_to(&wanted).unwrap_err();
+    assert_eq!(error.to_string(), "no room for another list of servers: the table holds 300");
+    assert_eq!(control.model(), &model);
+    assert_consistent(&control);
+}
+
+#[test]
+fn a_change_of_one_server_leaves_the_others_records_alone() {
+    let mut control = open(&model(&RR));
+    let key = control.model().services()[0].key;
+    let index = control.server_status(&key, [10, 0, 0, 1].into(), 80).unwrap().unwrap().index;
+    let mark = Server { upper: 77, ..record(&control, 1) };
+    control.store_mut().put_server(index, &mark).unwrap();
+    for line in ["-e -t 192.0.2.1:80 -r 10.0.0.2:80 -m -w 5", "-d -t 192.0.2.1:80 -r 10.0.0.3:80"] {
+        change(&mut control, &[line]);
+        assert_eq!((record(&control, 1).upper, record(&control, 2).weight.load()), (77, 5));
+    }
+    change(&mut control, &["-e -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 3"]);
+    assert_eq!(record(&control, 1).upper, 0);
+}
+
 /// The tables say what the Model does.
 fn assert_consistent(control: &Control<MemoryTables>) {
     let store = control.store();

@@ -442,7 +442,7 @@ fn real_server(
         // They have been told of.
         health.checks.clear();
     }
-    server.health = health;
+    server.health = health.into();
     ip?;
     Some((server, port?))
 }
