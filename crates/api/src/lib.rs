@@ -13,6 +13,69 @@ use std::collections::BTreeMap;
 use std::fmt;
 use utoipa::{IntoParams, ToSchema};
 
+/// What the doctor found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Diagnosis {
+    /// What is wrong, the worst first.
+    pub findings: Vec<Finding>,
+    /// The ways to servers that were tried.
+    pub paths: Vec<TriedPath>,
+}
+
+/// A way to a server that was tried as clients' packets go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TriedPath {
+    /// The service.
+    pub service: String,
+    /// The server.
+    pub server: String,
+    /// Whether an answer came back as a client's would.
+    pub right: bool,
+    /// What came of it.
+    pub what: String,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// Its name, which stays the same: docs/doctor.md has a row for each.
+    pub name: String,
+    /// `error`: clients suffer, or would; `warning`: they may.
+    pub severity: String,
+    /// What it is about.
+    pub place: String,
+    /// What is wrong, in a sentence.
+    pub what: String,
+    /// What was sent, seen or read.
+    pub evidence: Vec<String>,
+    /// Why that is wrong.
+    pub rule: String,
+    /// What helps.
+    pub remedy: String,
+    /// Commands that do it: on which host, and what.
+    pub commands: Vec<HostCommand>,
+    /// Kernel parameters of this host that `--fix` sets.
+    pub sysctls: Vec<Parameter>,
+}
+
+/// A command for a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostCommand {
+    /// `director`, or a server's address.
+    pub host: String,
+    /// The command.
+    pub command: String,
+}
+
+/// A kernel parameter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Parameter {
+    /// Its name, with slashes: interfaces' names may hold dots.
+    pub name: String,
+    /// What it shall be.
+    pub value: String,
+}
+
 /// Something is wrong: where, what, and what helps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -742,6 +805,20 @@ pub enum Event {
         router: String,
         /// What is wrong, or is over.
         what: String,
+    },
+    /// Connections or other hosts' ARP show that something is wrong, or not any more: nobody asked.
+    Suspected {
+        /// The service, or the virtual address.
+        service: String,
+        /// Its server; empty for a virtual address.
+        server: String,
+        /// `replies_bypass`, `replies_bypass_nearby` (clients in the server's own network), `no_answers`,
+        /// `never_established` or `address_claimed`.
+        cause: String,
+        /// In a sentence; empty when it is over.
+        what: String,
+        /// Whether it is over.
+        over: bool,
     },
     /// Packets were dropped, more than the asker's threshold.
     Drops {

@@ -21,6 +21,9 @@ pub const EVENTS: &str = "/v1/events";
 pub const CONNECTIONS: &str = "/v1/connections";
 /// GET: [`crate::Explanation`]; `?protocol=tcp&from=198.51.100.7:40000&to=192.0.2.10:80`, and more.
 pub const EXPLAIN: &str = "/v1/explain";
+/// POST: tries every way to a server, and looks at what they need; [`crate::Diagnosis`]. `?about=NAME` of a service or
+/// server only.
+pub const DOCTOR: &str = "/v1/doctor";
 /// GET: [`crate::Stats`].
 pub const STATS: &str = "/v1/stats";
 /// POST: zeroes the counters, or those of one service and its servers, `?service=NAME`; [`crate::Changed`].

@@ -53,7 +53,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the configuration is invalid,
 4 the kernel lacks a feature, or this user lacks the rights,
 5 what was waited for did not come in time,
 6 the configuration is another one than the change was meant for,
-7 there is no service or server of that name, 8 it is there already.";
+7 there is no service or server of that name, 8 it is there already,
+9 the doctor found warnings, and no errors.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -137,6 +138,21 @@ Examples:
 The packet path itself decides, on a copy of the director's tables; the kernel is asked for the ways to both addresses.
 Schedulers that draw lots may draw another one when a packet really comes.")]
     Explain(ExplainArgs),
+    /// Try every way to a server, and look at what it needs: what is wrong, why, and what helps
+    #[command(after_help = "\
+Examples:
+  dirigent doctor
+  dirigent doctor tcp:192.0.2.10:80 --json
+  dirigent doctor 10.0.0.2:8080
+  dirigent doctor --fix --dry-run    what it would change on this host
+  dirigent doctor --fix              and do it
+  dirigent doctor --undo             take that back
+
+Connections are made through the packet path to each server as clients make them, and reset at once; who has the virtual
+addresses is asked on the links. Nothing is changed but with --fix, which shows first what it will change, and only on
+this host: what helps on servers is said, host by host.
+Exit code 0: nothing is wrong, 1: an error was found, 9: only warnings.")]
+    Doctor(DoctorArgs),
     /// What happens, as it happens: configuration applied, servers up or down, drops
     #[command(after_help = "\
 Examples:
@@ -909,6 +925,28 @@ impl From<Family> for dirigent_net::lab::Family {
             Family::V6 => Self::V6,
         }
     }
+}
+
+/// Whom the doctor looks at, and what he may do.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Only this service or server, like tcp:192.0.2.10:80 or 10.0.0.2:8080
+    pub about: Option<String>,
+    /// Change what is wrong on this host
+    #[arg(long, conflicts_with = "undo")]
+    pub fix: bool,
+    /// Take back what --fix changed
+    #[arg(long, conflicts_with = "about")]
+    pub undo: bool,
+    /// Only show what would be changed
+    #[arg(long, requires = "fix")]
+    pub dry_run: bool,
+    /// Do it without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
 }
 
 /// The packet that `explain` is about.

@@ -54,6 +54,7 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
         Command::Config(command) => configure::run(&target, &command).await,
         Command::Stop(stop) => show(&detach(&target).await?, How::once(stop.print), told),
         Command::Guard | Command::Run(_) | Command::Lab(_) | Command::Realserver(_) | Command::Import(_) => Ok(()),
+        Command::Doctor(_) => Ok(()),
         Command::Ipvsadm { .. } | Command::Proc { .. } | Command::Sysctl { .. } => Ok(()),
         Command::Completions { .. } | Command::Man { .. } | Command::Openapi | Command::Prepare { .. } => Ok(()),
     }

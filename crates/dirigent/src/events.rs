@@ -42,6 +42,13 @@ fn line(event: &Event) -> String {
         }
         Event::Role { role, why } => format!("role      {role}: {why}"),
         Event::Alarm { router, what } => format!("alarm     virtual router {router}: {what}"),
+        Event::Suspected { service, server, cause, what, over } => {
+            let about = if server.is_empty() { service.clone() } else { format!("{server} of {service}") };
+            match over {
+                true => format!("suspected {about}: no longer {}", cause.replace('_', " ")),
+                false => format!("suspected {about}: {what}"),
+            }
+        }
         Event::Drops { reason, text, per_second } => format!("drops     {per_second}/s {reason}: {text}"),
         Event::Missed { events } => {
             format!("missed    {}: this command was too slow", print::count(*events as usize, "event"))

@@ -22,6 +22,8 @@ pub mod code {
     pub const ABSENT: u8 = 7;
     /// The service or server that was to be added is there already.
     pub const EXISTS: u8 = 8;
+    /// The doctor found warnings, and no errors.
+    pub const WARNINGS: u8 = 9;
 }
 
 /// A failed command.

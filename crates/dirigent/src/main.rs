@@ -5,11 +5,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod ask;
+mod changes;
 mod cli;
 mod client;
 mod commands;
 mod configure;
 mod daemon;
+mod doctor;
 mod drain;
 mod edit;
 mod events;
@@ -137,6 +139,7 @@ async fn dispatch(cli: Cli, room: Option<Room>) -> Result<ExitCode> {
         Command::Lab(command) => return lab::run(command).await,
         Command::Realserver(command) => return realserver::run(command),
         Command::Import(command) => return import::run(&command),
+        Command::Doctor(args) => return doctor::run(&Target::new(instance, socket), &args).await,
         Command::Ipvsadm { args } => return Ok(ipvsadm::run(&Target::new(instance, socket), &args).await.into()),
         Command::Completions { shell } => manual::completions(shell)?,
         Command::Openapi => print::json(&daemon::openapi())?,

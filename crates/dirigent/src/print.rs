@@ -40,7 +40,7 @@ pub fn problems(problems: &[Problem]) {
 }
 
 /// A word in colour, where a terminal shows it.
-fn coloured(word: &str, colour: u8) -> String {
+pub fn coloured(word: &str, colour: u8) -> String {
     if std::io::stdout().is_terminal() { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() }
 }
 

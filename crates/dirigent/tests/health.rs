@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::TestLab;
+use common::{TestLab, until, with_checks};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write};
@@ -16,16 +16,6 @@ use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Waits until that is so.
-fn until(lab: &TestLab, what: &str, limit: Duration, mut so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !so() {
-        let servers = lab.dirigent(&["server", "list"]).0;
-        assert!(begun.elapsed() < limit, "{what}\n{servers}\n{}", lab.log());
-        std::thread::sleep(Duration::from_millis(30));
-    }
-}
-
 fn servers(lab: &TestLab) -> Vec<Value> {
     lab.json(&["server", "list", "--json"]).as_array().unwrap().clone()
 }
@@ -36,26 +26,6 @@ fn server(lab: &TestLab, service: &str, address: &str) -> Value {
 }
 
 const WEB: &str = "tcp 192.0.2.10:80";
-
-/// The lab's configuration with a check of each web server, and these keys of their services' health.
-fn with_checks(lab: &TestLab, service: &str, check: &str) -> String {
-    let config = lab.config();
-    let (head, services) = config.split_once("[[service]]").unwrap();
-    let mut out = head.to_owned();
-    for block in services.split("[[service]]") {
-        out += "[[service]]";
-        if !block.contains(":80\"") {
-            out += block;
-            continue;
-        }
-        let mut servers = block.split("[[service.server]]");
-        out += &format!("{}[service.health]\n{service}\n", servers.next().unwrap());
-        for server in servers {
-            out += &format!("[[service.server]]{server}\n[[service.server.check]]\n{check}\n");
-        }
-    }
-    out
-}
 
 const QUICK: &str = "interval = \"100ms\"\ntimeout = \"300ms\"\nretry_interval = \"50ms\"\nwarmup = \"0ms\"";
 

@@ -79,7 +79,12 @@ pub fn explain(by: Forwarding, got: &Got, own: Own) -> Why {
         }
         (Nat, Got::Refused, Own::Takes) => "it, or a firewall before it, refuses what comes from clients",
         (_, Got::Refused, Own::Refuses) => "nothing listens there",
-        (Direct | Tunnel, Got::Refused, _) => {
+        // By GUE a closed port of the tunnel's own is refused the same way (RFC 792: port unreachable).
+        (Tunnel, Got::Refused, _) => {
+            "it does not take packets out of the tunnel, or has the virtual address and nothing listens there on it: the \
+             program is bound to another address, or to another port"
+        }
+        (Direct, Got::Refused, _) => {
             "it has the virtual address, and nothing listens there on it: the program is bound to another address, or to \
              another port"
         }

@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod ask;
 pub mod choose;
 pub mod claims;
 pub mod clsact;

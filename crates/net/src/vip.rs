@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const BROADCAST: Mac = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
-const ARP_REQUEST: u8 = 1;
+pub(crate) const ARP_REQUEST: u8 = 1;
 const ARP_REPLY: u8 = 2;
 const ICMPV6: u8 = 58;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
@@ -78,6 +78,11 @@ fn host_prefix(ip: IpAddr) -> u8 {
 
 /// An ARP frame that says "`ip` is at `mac`" to everyone (RFC 5227 section 3, RFC 826).
 pub(crate) fn gratuitous_arp(mac: Mac, ip: Ipv4Addr, operation: u8) -> Vec<u8> {
+    arp(mac, ip, ip, operation)
+}
+
+/// An ARP frame to everyone about `ip`, from whoever has `mac` and `from`.
+pub(crate) fn arp(mac: Mac, from: Ipv4Addr, ip: Ipv4Addr, operation: u8) -> Vec<u8> {
     let target = if operation == ARP_REQUEST { [0; 6] } else { mac };
     let mut frame = Vec::with_capacity(42);
     frame.extend(BROADCAST);
@@ -85,7 +90,7 @@ pub(crate) fn gratuitous_arp(mac: Mac, ip: Ipv4Addr, operation: u8) -> Vec<u8> {
     frame.extend([0x08, 0x06]); // ARP
     frame.extend([0, 1, 0x08, 0, 6, 4, 0, operation]); // Ethernet, IPv4, their address lengths
     frame.extend(mac);
-    frame.extend(ip.octets());
+    frame.extend(from.octets());
     frame.extend(target);
     frame.extend(ip.octets());
     frame
@@ -115,7 +120,7 @@ pub(crate) fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr, router: bool) ->
 }
 
 /// The ICMPv6 checksum with its pseudo-header, over a message of even length.
-fn checksum_v6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+pub(crate) fn checksum_v6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let addresses = source.segments().into_iter().chain(destination.segments());
     let words = message.chunks_exact(2).map(|pair| match pair {
         [high, low] => u16::from_be_bytes([*high, *low]),

@@ -16,6 +16,7 @@ mod marks;
 mod memory;
 mod notes;
 mod pace;
+pub mod paths;
 mod probes;
 pub mod report;
 mod resets;

@@ -8,6 +8,7 @@ use dirigent_director::{reset, sctp, tcp};
 use dirigent_wire::ip::proto;
 
 use super::Error;
+use super::paths::{Networks, Paths};
 use super::store::{Due, Entry, Expired, Store};
 
 /// How long the daemon pauses after each few thousand entries of a sweep.
@@ -52,6 +53,8 @@ impl Census {
 pub struct Sweep {
     drops: Drops,
     census: Census,
+    paths: Paths,
+    networks: Networks,
 }
 
 impl Sweep {
@@ -63,9 +66,10 @@ impl Sweep {
         let now = store.now();
         let drops = &mut self.drops;
         drops.begin(&settings, now);
-        let mut census = Census::default();
+        let (mut census, mut paths) = (Census::default(), Paths::begin(&settings, now));
         let mut due = |store: &S, entry: &Entry| {
             census.add(entry);
+            paths.look(store, entry, &self.networks)?;
             let age = conn::age(now, entry.last_seen);
             if reset::is_marked(entry.flow.protocol, Word(entry.word)) && entry.kind != kind::NAT_REPLY {
                 // Who resets it ends it, unless it ended before.
@@ -92,8 +96,18 @@ impl Sweep {
             Ok(if gone { Due::AtOnce } else { Due::Not })
         };
         let swept = store.sweep(&mut due, pause)?;
-        self.census = census;
+        (self.census, self.paths) = (census, paths);
         Ok(swept)
+    }
+
+    /// The networks that the director is in: servers and clients may be in one.
+    pub fn set_networks(&mut self, networks: Networks) {
+        self.networks = networks;
+    }
+
+    /// What the last sweep saw of the ways between clients and servers.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// What the last sweep counted.

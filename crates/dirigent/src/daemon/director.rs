@@ -20,8 +20,9 @@ use super::mail::Mailer;
 use super::rates::{Rates, Watch};
 use super::resets::Resetter;
 use super::size::Size;
+use super::suspicion::{About, Suspicions, judge};
 use super::sync::Sync;
-use super::tables::{Counted, Sweeper, Tables};
+use super::tables::{Seen, Sweeper, Tables};
 use super::vip::{self, Vips};
 use super::{naming, network, remove, snapshot};
 use crate::failure::{Failure, Result};
@@ -29,14 +30,17 @@ use crate::netfilter::Netfilter;
 use crate::print::count;
 use crate::report::{self, Reader};
 use dirigent_api::{Changed, Daemon, Problem, Status};
-use dirigent_config::{Model, Plan, ServiceKey, Settings};
+use dirigent_config::{Model, Plan, Server, ServiceKey, Settings};
 use dirigent_datapath::control::KernelStore;
+use dirigent_datapath::control::paths::Networks;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
+use dirigent_net::links::Address;
 use dirigent_net::mark_device::{self, MarkDevice};
 use dirigent_net::probe::Room;
-use dirigent_net::{Change, HopKeeper, Update};
-use std::net::SocketAddr;
+use dirigent_net::{Change, HopKeeper, NextHopState, Snapshot, Update};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -63,7 +67,7 @@ pub struct Director {
     pub health: Health,
     failover: Failover,
     sync: Sync,
-    counted: Counted,
+    seen: Seen,
     /// Goes up with each change.
     generation: u64,
     kept: Kept,
@@ -77,6 +81,7 @@ pub struct Director {
     watch: Option<Watch>,
     events: Events,
     mailer: Mailer,
+    suspicions: Suspicions,
     /// As of the start, or the last reload.
     netfilter: Netfilter,
     interfaces: Interfaces,
@@ -113,7 +118,7 @@ impl Director {
         }
         let mut kernel = Kernel::load(&options)?;
         if let Err(error) = kernel.count_losses() {
-            tracing::warn!("frames that XDP loses after the verdict are not counted: {error}");
+            tracing::warn!("frames that XDP loses after the verdict are not seen: {error}");
         }
         let actual = kept.unwrap_or(size);
         tracing::info!("{}", actual.sentence(settings.connections == Some(actual.connections)));
@@ -125,8 +130,8 @@ impl Director {
         let health = Health::start(&instance, kernel.took_over())?;
         let layered = health.over(&begun.model);
         let vips = Vips::open(instance.name())?;
-        let counted = Counted::default();
-        let sync = Sync::new(instance.name(), kernel.took_over(), counted.clone());
+        let seen = Seen::default();
+        let sync = Sync::new(instance.name(), kernel.took_over(), seen.clone());
         let mut director = Self {
             network: HopKeeper::start()?,
             path: path.map(Path::to_owned),
@@ -141,12 +146,13 @@ impl Director {
             health,
             failover,
             sync,
-            counted,
+            seen,
             sweeper: None,
             resetter: None,
             rates: Rates::default(),
             watch: None,
             mailer: Mailer::new(events.clone()),
+            suspicions: Suspicions::new(events.clone()),
             events,
             netfilter: Netfilter::read(),
             instance,
@@ -192,7 +198,7 @@ impl Director {
         self.follow_sync()?;
         self.tell_tracked();
         self.failover.ready()?;
-        let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?, self.counted.clone());
+        let sweeper = Sweeper::start(KernelStore::new(&self.kernel)?, self.seen.clone());
         self.sweeper = Some(sweeper.map_err(|e| Failure::io("starting the sweep", &e))?);
         let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events(), self.health.doubts());
         self.watch = Some(watch.map_err(|e| Failure::io("starting to look at counters", &e))?);
@@ -205,6 +211,30 @@ impl Director {
     /// The name.
     pub fn instance(&self) -> &Instance {
         &self.instance
+    }
+
+    /// What is configured.
+    pub fn configured(&self) -> &Model {
+        &self.model
+    }
+
+    /// Bytes of the largest packet on the way to a server, and of the largest of a client's, if that is known.
+    pub fn carries(&self, key: &ServiceKey, server: &Server) -> Option<(u32, u32)> {
+        self.tables.carries(key, server.address, server.port).ok().flatten()
+    }
+
+    /// This host's address on the way to a server.
+    pub fn source_towards(&self, server: IpAddr) -> Option<IpAddr> {
+        self.tables.source_towards(server)
+    }
+
+    /// The interfaces in use, those apart that the director made.
+    pub fn clients_interfaces(&self) -> Vec<u32> {
+        let inside = self.model.settings().mark_device_inside();
+        let own = self.interfaces.own(inside.as_deref());
+        let own = [own.marked, own.probes];
+        let all = self.interfaces.all();
+        all.filter(|(_, used)| !own.contains(&Some(&used.attachment.interface))).map(|(index, _)| *index).collect()
     }
 
     /// How fast its counters grow.
@@ -371,6 +401,7 @@ impl Director {
         let taken = taken.collect();
         self.tables.set_links(links)?;
         self.failover.taken(taken);
+        self.inform_suspicions(&snapshot);
         self.settle_sources()?;
         self.show_ways(&self.model);
         if strictly { self.release_mark_device() } else { Ok(()) }
@@ -432,6 +463,49 @@ impl Director {
         if let Err(failure) = self.tables.pace() {
             tracing::error!("weights of servers that start slowly: {failure}");
         }
+        if let Err(failure) = self.suspect() {
+            tracing::error!("looking for what connections show: {failure}");
+        }
+    }
+
+    /// What connections and other hosts' ARP show. Of what is known to be down nothing more need be said.
+    fn suspect(&mut self) -> Result<()> {
+        let shown = self.seen.suspected();
+        let members = self.tables.members(&shown.iter().map(|(path, _)| path.server).collect());
+        let (networks, view) = (self.seen.networks(), self.health.view());
+        let mut all = Vec::new();
+        for (path, witness) in shown {
+            let Some((key, address, port)) = members.get(&path.server) else { continue };
+            let found = self.model.service(key).and_then(|service| service.server(*address, *port));
+            let Some(server) = found.filter(|server| !view.is_down(key, server)) else { continue };
+            let leads = |state| matches!(state, NextHopState::Resolved | NextHopState::Local);
+            if !self.network.hops().any(|(ip, hop)| ip == address && leads(hop.state)) {
+                continue;
+            }
+            let network = path.near.then(|| networks.shared(*address, witness.example.src)).flatten();
+            let director = self.tables.source_towards(*address);
+            all.push(judge(&About { service: *key, server, director, network }, &witness));
+        }
+        self.suspicions.hear(&snapshot(self.network.watcher())?, &config::servers(&self.model));
+        self.suspicions.follow(all);
+        Ok(())
+    }
+
+    /// Nobody else answers for these virtual addresses.
+    pub fn unclaimed(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.suspicions.unclaimed(addresses);
+    }
+
+    /// What suspicions need to know of the network.
+    fn inform_suspicions(&mut self, snapshot: &Snapshot) {
+        let on_link = |a: &&Address| a.prefix < if a.ip.is_ipv6() { 128 } else { 32 } && !a.ip.is_loopback();
+        let networks = snapshot.addresses.iter().filter(on_link).map(|a| (a.ip, a.prefix)).collect();
+        self.seen.set_networks(Networks(networks));
+        // Of those that virtual routers have these hear, who know about more than one master.
+        let routers = self.model.failover().routers.iter();
+        let theirs: BTreeSet<_> = routers.flat_map(|r| r.all_addresses()).map(|address| address.address).collect();
+        let all = config::virtual_addresses(&self.model).into_iter().map(|(ip, _)| ip);
+        self.suspicions.listen(&self.interfaces.indexes(), &all.filter(|ip| !theirs.contains(ip)).collect());
     }
 
     /// New virtual addresses are announced on all interfaces in use.
@@ -500,7 +574,7 @@ impl Director {
         let mut problems = config::warnings(&self.model, &snapshot);
         problems.extend(self.netfilter.warnings(&self.model));
         for (ip, hop) in self.network.hops() {
-            if hop.state == dirigent_net::NextHopState::NoRoute {
+            if hop.state == NextHopState::NoRoute {
                 let remedy = "add a route to it, or remove it from the configuration";
                 problems.push(Problem::new(format!("server {ip}"), "no route leads to it", remedy));
             }
@@ -509,6 +583,7 @@ impl Director {
             let remedy = "see to the server; it gets connections again when its checks pass";
             Problem::new(format!("server {server} of {service}"), format!("it is down: {why}"), remedy)
         }));
+        problems.extend(self.suspicions.problems());
         problems.extend(self.failover.problem());
         problems.extend(self.sync.problem());
         problems.extend(self.mailer.problem());

@@ -11,7 +11,7 @@ mod view;
 mod ways;
 
 pub use checker::News;
-pub use job::Along;
+pub use job::{Along, Job};
 pub use view::View;
 pub use ways::{Way, Ways};
 
@@ -24,14 +24,14 @@ use dirigent_config::health::{Check, OnFailureConnections, Script};
 use dirigent_config::layers::health::{Memory, in_force, matters};
 use dirigent_config::{Model, Server, Service, ServiceKey};
 use dirigent_datapath::kernel::Instance;
-use dirigent_health::{Edge, Finding, ServerState, Weight, Why};
-use job::Job;
+use dirigent_health::{Edge, Finding, Outcome, ServerState, Weight, Why};
 use kept::Kept;
 use scripts::Scripts;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
 
 /// What is known is written at once, unless that would take more than this part of the time.
 const WRITING: u32 = 20;
@@ -448,14 +448,32 @@ impl Health {
         self.ways.set(path, to);
     }
 
+    /// Tries single checks.
+    pub fn trier(&self) -> Trier {
+        Trier(self.checker.orders())
+    }
+
     /// Casts doubt on servers.
     pub fn doubts(&self) -> Doubts {
         Doubts(self.checker.orders())
     }
 }
 
+/// Tries checks that no service has.
+pub struct Trier(mpsc::UnboundedSender<Order>);
+
+impl Trier {
+    /// Once, now.
+    pub async fn attempt(&self, job: Job) -> Outcome {
+        let ended = || Why::of("health checks have ended");
+        let (tell, told) = oneshot::channel();
+        self.0.send(Order::Once(job, tell)).map_err(|_| ended())?;
+        told.await.map_err(|_| ended())?
+    }
+}
+
 /// Casts doubt on servers: those that stop to answer are checked at once.
-pub struct Doubts(tokio::sync::mpsc::UnboundedSender<Order>);
+pub struct Doubts(mpsc::UnboundedSender<Order>);
 
 impl Doubts {
     /// On this one.

@@ -2,6 +2,7 @@
 
 pub mod config;
 mod director;
+mod doctor;
 mod events;
 pub mod failover;
 pub mod health;
@@ -16,6 +17,7 @@ pub mod rates;
 mod resets;
 mod server;
 pub mod size;
+mod suspicion;
 mod sync;
 mod tables;
 pub mod vip;
@@ -251,6 +253,10 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
         Ask::Rehearse { router, what_if, to } => {
             let _ = to.send(director.rehearse(router.as_deref(), what_if));
         }
+        Ask::Examine(about, to) => {
+            let _ = to.send(director.begin_examination(about.as_deref()));
+        }
+        Ask::Examined(unclaimed) => director.end_examination(&unclaimed),
         Ask::Detach(to) => {
             let done = director.detach();
             let ended = done.is_ok();

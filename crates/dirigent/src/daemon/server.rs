@@ -18,6 +18,7 @@ pub use peer::Operators;
 pub use tls::Tls;
 
 use super::director::{Asked, Edit};
+use super::doctor::Subject;
 use super::events::Events;
 use super::health::View;
 use super::rates::Rates;
@@ -32,10 +33,12 @@ use dirigent_api::{
 };
 use dirigent_datapath::kernel::Instance;
 use dirigent_failover::WhatIf;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
@@ -94,6 +97,10 @@ pub enum Ask {
         /// The answer.
         to: oneshot::Sender<Result<Vec<Rehearsal>>>,
     },
+    /// Make the way for an examination, of everything or of what is called so.
+    Examine(Option<String>, oneshot::Sender<Result<Subject>>),
+    /// It is over, and nobody else answers for these virtual addresses.
+    Examined(BTreeSet<IpAddr>),
     /// Remove everything, and end.
     Detach(oneshot::Sender<Result<Changed>>),
 }
@@ -141,6 +148,8 @@ struct Shared {
     health: View,
     operators: Operators,
     readers: Arc<Semaphore>,
+    /// One examination at a time.
+    doctor: Arc<Mutex<()>>,
 }
 
 /// What answers need.
@@ -208,6 +217,7 @@ fn described() -> (Router<Shared>, OpenApi) {
         .routes(routes!(read::server, write::put_server, write::patch_server, write::remove_server))
         .routes(routes!(read::connections))
         .routes(routes!(read::explain))
+        .routes(routes!(write::doctor))
         .routes(routes!(read::stats))
         .routes(routes!(write::zero))
         .routes(routes!(read::configuration))
@@ -242,6 +252,7 @@ pub fn serve(listeners: Listeners, served: Served) -> Running {
         health,
         operators: operators.clone(),
         readers: Arc::new(Semaphore::new(READERS)),
+        doctor: Arc::default(),
     };
     let (routes, description) = described();
     let known = Arc::new(refused::Known::of(&description));

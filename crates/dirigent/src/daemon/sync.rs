@@ -8,7 +8,7 @@ mod view;
 
 pub use origins::forget;
 
-use super::tables::Counted;
+use super::tables::Seen;
 use crate::failure::{Failure, Result};
 use dirigent_api::{Problem, Synchronisation};
 use dirigent_config::failover::Sync as Config;
@@ -25,7 +25,7 @@ pub struct Sync {
     instance: String,
     /// The tables were there before this daemon.
     took_over: bool,
-    counted: Counted,
+    seen: Seen,
     view: View,
     /// The thread; none as long as there is nothing to do.
     orders: Option<mpsc::UnboundedSender<Order>>,
@@ -34,9 +34,9 @@ pub struct Sync {
 
 impl Sync {
     /// Nothing yet.
-    pub fn new(instance: &str, took_over: bool, counted: Counted) -> Self {
+    pub fn new(instance: &str, took_over: bool, seen: Seen) -> Self {
         let (instance, view) = (instance.to_owned(), View::default());
-        Self { instance, took_over, counted, view, orders: None, config: None }
+        Self { instance, took_over, seen, view, orders: None, config: None }
     }
 
     /// It becomes what this says.
@@ -63,10 +63,10 @@ impl Sync {
         let origins = origins::Origins::open(&self.instance, self.took_over, boot)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
         let (orders, ordered) = mpsc::unbounded_channel();
-        let (view, counted) = (self.view.clone(), self.counted.clone());
+        let (view, seen) = (self.view.clone(), self.seen.clone());
         let work = move || {
             runtime.block_on(async move {
-                match Runner::new(news, Tables::new(store, origins, counted), boot, view) {
+                match Runner::new(news, Tables::new(store, origins, seen), boot, view) {
                     Ok(runner) => runner.run(ordered).await,
                     Err(failure) => tracing::error!("synchronisation: {failure}"),
                 }

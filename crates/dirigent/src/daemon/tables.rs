@@ -5,6 +5,7 @@ use super::rates::Rates;
 use super::size;
 use crate::failure::Result;
 use dirigent_config::{Model, Plan, ServiceKey};
+use dirigent_datapath::control::paths::{Networks, Path, Witness};
 use dirigent_datapath::control::words;
 use dirigent_datapath::control::{Aim, Census, Control, KernelStore, PAUSE, Store, Sweep, Target};
 use dirigent_datapath::kernel::Kernel;
@@ -16,7 +17,7 @@ use dirigent_wire::{Addr4, Addr6, Mac};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two sweeps.
@@ -94,6 +95,16 @@ impl Tables {
     /// What pins to such a server need to know.
     pub fn aim(&self, target: &Target) -> Option<Aim> {
         self.control.aim(target)
+    }
+
+    /// The services of the servers that have these indexes, with their addresses and ports.
+    pub fn members(&self, indexes: &BTreeSet<u32>) -> HashMap<u32, (ServiceKey, IpAddr, u16)> {
+        self.control.members(indexes)
+    }
+
+    /// Bytes of the largest packet on the way to a server, and of the largest of a client's.
+    pub fn carries(&self, key: &ServiceKey, address: IpAddr, port: u16) -> Result<Option<(u32, u32)>> {
+        Ok(self.control.carries(key, address, port)?)
     }
 
     /// This host's address on the way to a server.
@@ -179,17 +190,41 @@ fn record(facts: &LinkFacts) -> Link {
     link
 }
 
-/// How many connections there are, as of the last sweep.
+/// What the last sweep saw, and what the next one is to know.
 #[derive(Clone, Debug, Default)]
-pub struct Counted(Arc<Mutex<Census>>);
+pub struct Seen(Arc<Mutex<Shared>>);
 
-impl Counted {
-    /// That.
-    pub fn get(&self) -> Census {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+#[derive(Debug, Default)]
+struct Shared {
+    census: Census,
+    suspected: Vec<(Path, Witness)>,
+    networks: Networks,
+}
+
+impl Seen {
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn set(&self, census: &Census) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = census.clone();
+    /// How many connections there are.
+    pub fn census(&self) -> Census {
+        self.shared().census.clone()
+    }
+    /// The ways on which clients ask in vain.
+    pub fn suspected(&self) -> Vec<(Path, Witness)> {
+        self.shared().suspected.clone()
+    }
+    /// The networks that the director is in.
+    pub fn networks(&self) -> Networks {
+        self.shared().networks.clone()
+    }
+    /// They are these.
+    pub fn set_networks(&self, networks: Networks) {
+        self.shared().networks = networks;
+    }
+    fn set(&self, sweep: &Sweep) {
+        let (census, suspected) = (sweep.census().clone(), sweep.paths().suspected().collect());
+        let mut shared = self.shared();
+        (shared.census, shared.suspected) = (census, suspected);
     }
 }
 
@@ -198,18 +233,19 @@ pub struct Sweeper(Arc<AtomicBool>);
 
 impl Sweeper {
     /// Walks the tables round and round, a chunk at a time, on a thread of its own: the daemon's task never waits for it.
-    pub fn start(mut store: KernelStore, counted: Counted) -> std::io::Result<Self> {
+    pub fn start(mut store: KernelStore, seen: Seen) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         std::thread::Builder::new().name("sweep".into()).spawn(move || {
             let mut sweep = Sweep::default();
             while !stopped.load(Ordering::Relaxed) {
+                sweep.set_networks(seen.networks());
                 match sweep.run(&mut store, &mut || std::thread::sleep(PAUSE)) {
                     Ok(swept) if swept.gone > 0 => tracing::debug!("{} connections expired", swept.gone),
                     Ok(_) => {}
                     Err(error) => tracing::error!("expiring connections: {error}"),
                 }
-                counted.set(sweep.census());
+                seen.set(&sweep);
                 std::thread::sleep(ROUND);
             }
         })?;

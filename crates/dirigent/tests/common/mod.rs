@@ -39,6 +39,36 @@ pub struct TestLab {
     lab: LabGuard,
 }
 
+/// Waits until that is so.
+pub fn until(lab: &TestLab, what: &str, limit: Duration, mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        let servers = lab.dirigent(&["server", "list"]).0;
+        assert!(begun.elapsed() < limit, "{what}\n{servers}\n{}", lab.log());
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+/// The lab's configuration with a check of each web server, and these keys of their services' health.
+pub fn with_checks(lab: &TestLab, service: &str, check: &str) -> String {
+    let config = lab.config();
+    let (head, services) = config.split_once("[[service]]").unwrap();
+    let mut out = head.to_owned();
+    for block in services.split("[[service]]") {
+        out += "[[service]]";
+        if !block.contains(":80\"") {
+            out += block;
+            continue;
+        }
+        let mut servers = block.split("[[service.server]]");
+        out += &format!("{}[service.health]\n{service}\n", servers.next().unwrap());
+        for server in servers {
+            out += &format!("[[service.server]]{server}\n[[service.server.check]]\n{check}\n");
+        }
+    }
+    out
+}
+
 /// Removes the pins of labs whose test was killed; the labs themselves are the guard's matter.
 fn clean_stale() {
     Lab::clean_stale().unwrap();

@@ -19,6 +19,8 @@ const UDP: u8 = 17;
 #[derive(Default)]
 pub struct Probed {
     targets: HashSet<Target>,
+    /// Those that the doctor looks at, until he has done.
+    examined: HashSet<(Along, bool)>,
     /// What NAT servers are probed from; empty: the usual ones.
     sources: BTreeSet<IpAddr>,
     /// Where probes will be, if that was made before the right to make it was given up.
@@ -100,7 +102,7 @@ impl From<Along> for Target {
 impl Director {
     /// The servers that this Model has checked along the real path are probed.
     pub(super) fn probe(&mut self, model: &Model) -> Result<()> {
-        let targets: HashSet<Target> = Health::along(model).into_iter().map(|(along, _)| along.into()).collect();
+        let targets: HashSet<Target> = self.along(model).into_iter().map(|(along, _)| along.into()).collect();
         if targets != self.probed.targets {
             self.set_probed(targets, BTreeSet::new())?;
         }
@@ -110,9 +112,20 @@ impl Director {
 
     /// Tells the checks how they get there: neighbours and addresses of this host may have changed.
     pub(super) fn show_ways(&self, model: &Model) {
-        let along = Health::along(model).into_iter();
+        let along = self.along(model).into_iter();
         let way = |(along, ipv6): (Along, bool)| Some(((along, ipv6), self.way_of_probes(&along.into(), ipv6)?));
         self.health.set_ways(self.clients_path(), along.filter_map(way).collect());
+    }
+
+    /// The servers that are probed: those that checks go to, and those that the doctor looks at.
+    fn along(&self, model: &Model) -> HashSet<(Along, bool)> {
+        Health::along(model).union(&self.probed.examined).copied().collect()
+    }
+
+    /// The doctor looks at these servers; at none: he has done.
+    pub fn set_examined(&mut self, servers: HashSet<(Along, bool)>) -> Result<()> {
+        self.probed.examined = servers;
+        self.probe(&self.model.clone())
     }
 
     /// Says which servers are probed along the clients' path, in lists or not, and what NAT servers are probed from

@@ -10,13 +10,13 @@ use super::scripts::Scripts;
 use super::ways::Ways;
 use crate::failure::{Failure, Result};
 use dirigent_config::health::Probe;
-use dirigent_health::{Actions, Attempt, Finding, Health, Machine, Outcome, Settings};
+use dirigent_health::{Actions, Attempt, Finding, Health, Machine, Outcome, Settings, Why};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 /// Names a job between director and checker.
@@ -33,6 +33,8 @@ pub enum Order {
     End(JobId),
     /// This host's addresses.
     Addresses(HashSet<IpAddr>),
+    /// This is tried once, now, whatever is made else; not scripts and the like.
+    Once(Job, oneshot::Sender<Outcome>),
     /// Something passive casts doubt on a server: what checks it does so at once.
     Suspect(IpAddr),
 }
@@ -192,6 +194,15 @@ impl State {
                 for id in self.entries.keys().copied().collect::<Vec<_>>() {
                     self.rest_or_go_on(id, now);
                 }
+            }
+            Order::Once(job, told) => {
+                let late = Late::default();
+                let tools = self.tools.with(late.clone());
+                tokio::spawn(async move {
+                    let made = tokio::time::timeout(job.check.pace.timeout, attempt::make(&job, None, &tools)).await;
+                    // Nobody waits any more: then it was for nothing.
+                    let _ = told.send(made.unwrap_or_else(|_| Err(late.take().unwrap_or(Why::TIMEOUT))));
+                });
             }
             Order::Suspect(server) => {
                 let those = self.entries.iter().filter(|(_, entry)| entry.job.server() == server);

@@ -4,14 +4,18 @@ use super::peer::Peer;
 use super::refused::{Body, Named, Parameters, Refused};
 use super::{Answer, Ask, Change, Shared};
 use crate::daemon::director::{Asked, Do, Edit};
+use crate::daemon::doctor::examine;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use dirigent_api::{
-    Changed, Document, Drained, Guard, IpvsadmDone, IpvsadmLines, ServerName, ServerSpec, ServiceSpec, path,
+    Changed, Diagnosis, Document, Drained, Guard, IpvsadmDone, IpvsadmLines, ServerName, ServerSpec, ServiceSpec, path,
 };
 use dirigent_config::file::json::Object;
 use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
 /// Who asks for a change, and on which terms.
@@ -175,6 +179,40 @@ pub async fn remove_server(
 pub struct Which {
     /// Those of this service and its servers; without it all.
     service: Option<String>,
+}
+
+/// Whom the doctor looks at.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct About {
+    /// The service or server of this name; without it everything.
+    about: Option<String>,
+}
+
+/// Tries every way to a server as clients' packets go, and looks at what it needs: what is wrong, why, and what helps.
+/// Nothing is changed.
+#[utoipa::path(
+    post, path = path::DOCTOR, tag = "director", params(About), responses((status = 200, body = Diagnosis), Refused)
+)]
+pub async fn doctor(State(shared): State<Shared>, Parameters(About { about }): Parameters<About>) -> Answer<Diagnosis> {
+    let _turn = shared.doctor.lock().await;
+    let subject = shared.ask(|to| Ask::Examine(about, to)).await?;
+    // Whether the asker waits for the end or not.
+    let mut over = Over(shared.asks.clone(), BTreeSet::new());
+    let (diagnosis, unclaimed) = examine(&subject).await;
+    over.1 = unclaimed;
+    Ok(Json(diagnosis))
+}
+
+/// Takes the doctor's way back.
+struct Over(mpsc::Sender<Ask>, BTreeSet<IpAddr>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let (asks, unclaimed) = (self.0.clone(), std::mem::take(&mut self.1));
+        // If the daemon is ending, it takes it back by itself.
+        tokio::spawn(async move { _ = asks.send(Ask::Examined(unclaimed)).await });
+    }
 }
 
 /// Zeroes counters.

@@ -1,7 +1,7 @@
 //! The director's tables, as synchronisation reads and writes them.
 
 use super::origins::Origins;
-use crate::daemon::tables::Counted;
+use crate::daemon::tables::Seen;
 use crate::failure::Result;
 use dirigent_datapath::control::sync::{Moment, Shared, Source, forget_entry, learned};
 use dirigent_datapath::control::{Entry, Flow, KernelStore, Page, Store as _};
@@ -43,7 +43,7 @@ pub struct Heard<'r> {
 pub struct Tables {
     store: KernelStore,
     origins: Origins,
-    counted: Counted,
+    seen: Seen,
     waiting: Vec<Lesson>,
     page: Option<(u64, Page)>,
     /// Of persistent services only templates are told.
@@ -52,9 +52,9 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub fn new(store: KernelStore, origins: Origins, counted: Counted) -> Self {
+    pub fn new(store: KernelStore, origins: Origins, seen: Seen) -> Self {
         let (waiting, done) = (Vec::new(), Done::default());
-        Self { store, origins, counted, waiting, page: None, templates_only: false, done }
+        Self { store, origins, seen, waiting, page: None, templates_only: false, done }
     }
 
     /// When they were last empty.
@@ -75,12 +75,12 @@ impl Tables {
 
     /// How many are this director's own.
     pub fn own(&self) -> u64 {
-        self.counted.get().of(0)
+        self.seen.census().of(0)
     }
 
     /// How many were learned from a node, whichever start of it.
     pub fn learned_from(&self, node: u32) -> u64 {
-        let census = self.counted.get();
+        let census = self.seen.census();
         let numbers = (1..=u8::MAX).filter(|number| self.origins.origin(*number).is_some_and(|o| o.node == node));
         numbers.map(|number| census.of(number)).sum()
     }
@@ -152,8 +152,8 @@ impl Tables {
         if let Decision::Ignore(reason) = decision {
             return Ok(Some(reason));
         }
-        let counted = &self.counted;
-        let Some(origin) = self.origins.number(heard.origin, |number| counted.get().of(number) == 0) else {
+        let seen = &self.seen;
+        let Some(origin) = self.origins.number(heard.origin, |number| seen.census().of(number) == 0) else {
             return Ok(Some(Reason::Sources));
         };
         let source = Source { origin, mark: heard.mark, idle_ms: heard.idle_ms };

@@ -1,21 +1,17 @@
 //! `dirigent realserver`: a real server's side of direct routing and tunnelling, on a
 //! machine without a director.
 
-mod change;
-mod state;
-
+use crate::changes::{self, Change, Shown, State, Terms, Tunnels, interface, make, segments, source_route};
 use crate::cli::{
     RealserverCheck, RealserverCommand, RealserverMode, RealserverSetup, RealserverTarget, RealserverUndo,
 };
 use crate::failure::{Failure, Result};
 use crate::print;
-use change::{Change, Terms, interface, segments, source_route};
 use dirigent_datapath::kernel::{Instance, detach_all, endpoint_counts};
 use dirigent_director::endpoint::Outcome;
 use dirigent_net::{Namespace, Snapshot, sysctl, vip};
 use serde::Serialize;
-use state::State;
-use std::io::{BufRead as _, IsTerminal as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs a command.
@@ -25,14 +21,6 @@ pub fn run(command: RealserverCommand) -> Result<ExitCode> {
         RealserverCommand::Check(args) => check(&args),
         RealserverCommand::Undo(args) => undo(&args),
     }
-}
-
-/// A change as it is shown.
-#[derive(Debug, Serialize)]
-struct Shown {
-    what: String,
-    why: String,
-    done: bool,
 }
 
 /// All changes that a real server needs, done or not.
@@ -112,7 +100,7 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
             changes.push(Change::Programs {
                 interface: link.name.clone(),
                 instance: format!("rs-{namespace}-{}", link.index),
-                terms: Terms {
+                terms: Tunnels {
                     tunnels: tunnels.clone(),
                     port: target.port,
                     vips: target.vip.clone(),
@@ -130,72 +118,20 @@ fn wanted(target: &RealserverTarget, network: &Snapshot) -> Result<Vec<Change>> 
     Ok(changes)
 }
 
-fn shown(change: &Change, done: bool) -> Shown {
-    let (what, why) = change.describe();
-    Shown { what, why, done }
-}
-
 fn setup(args: &RealserverSetup) -> Result<ExitCode> {
     let network = Snapshot::take()?;
-    let mut state = State::read(&args.state.state)?;
     let mut todo = Vec::new();
     for change in wanted(&args.target, &network)? {
         if !change.is_done(&network)? {
             todo.push(change);
         }
     }
-    let list: Vec<_> = todo.iter().map(|change| shown(change, false)).collect();
-    if args.print.json && (args.dry_run || todo.is_empty()) {
-        print::json(&list)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if todo.is_empty() {
-        print::text("nothing to do: this real server is set up\n")?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if !args.print.json {
-        print::text("This will change:\n")?;
-        for change in &list {
-            print::text(&format!("  {}\n      {}\n", change.what, change.why))?;
-        }
-        print::text(&format!(
-            "It is noted in {}; `dirigent realserver undo` takes exactly this back.\n",
-            args.state.state.display()
-        ))?;
-    }
-    if args.dry_run || !agreed(args.yes)? {
-        return Ok(ExitCode::SUCCESS);
-    }
-    for (done, change) in todo.iter_mut().enumerate() {
-        change.note(state.changes.iter().find(|old| old.same_thing(change)))?;
-        // Of what is changed again (programs that are renewed; all, after the machine started anew) there is one record.
-        state.changes.retain(|old| !old.same_thing(change));
-        state.changes.push(change.clone());
-        state.write(&args.state.state)?;
-        if let Err(failure) = change.apply() {
-            let back = take_back(&mut state, done + 1, &args.state.state);
-            let mut failure = failure;
-            failure.problems.extend(back.err().into_iter().flat_map(|f| f.problems));
-            return Err(failure);
-        }
-    }
-    match args.print.json {
-        true => print::json(&todo.iter().map(|change| shown(change, true)).collect::<Vec<_>>())?,
-        false => print::text("done\n")?,
-    }
+    make(todo, &terms(&args.state.state, args.yes, args.print.json), args.dry_run)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Undoes the last `count` changes.
-fn take_back(state: &mut State, count: usize, path: &std::path::Path) -> Result<Vec<String>> {
-    let mut said = Vec::new();
-    for _ in 0..count {
-        let Some(change) = state.changes.last() else { break };
-        said.push(change.undo()?);
-        state.changes.pop();
-        state.write(path)?;
-    }
-    Ok(said)
+fn terms(record: &Path, yes: bool, json: bool) -> Terms<'_> {
+    Terms { record, yes, json, nothing: "this real server is set up", undo: "dirigent realserver undo" }
 }
 
 /// Takes the programs of a record off, whatever became of the rest: its machine goes.
@@ -210,20 +146,6 @@ pub fn forget(record: &std::path::Path, namespace: Option<&Namespace>) -> Result
         }
     }
     Ok(())
-}
-
-/// Whether the operator wants it.
-fn agreed(yes: bool) -> Result<bool> {
-    if yes {
-        return Ok(true);
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::new("", "nobody is here to agree to this", "say --yes, or look first with --dry-run"));
-    }
-    print::text("Do it? [y/N] ")?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).map_err(|e| Failure::io("stdin", &e))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The answer of `check`.
@@ -243,7 +165,7 @@ fn check(args: &RealserverCheck) -> Result<ExitCode> {
         if let (Change::Programs { instance, .. }, true) = (&change, done) {
             packets = endpoint_counts(&Instance::new(instance)?)?;
         }
-        points.push(shown(&change, done));
+        points.push(Shown::of(&change, done));
     }
     let right = points.iter().all(|point| point.done);
     let checked = Checked { right, points, packets };
@@ -269,29 +191,6 @@ fn check(args: &RealserverCheck) -> Result<ExitCode> {
 }
 
 fn undo(args: &RealserverUndo) -> Result<ExitCode> {
-    let mut state = State::read(&args.state.state)?;
-    let count = state.changes.len();
-    if count == 0 {
-        let nothing = format!("nothing to undo: {} records no change\n", args.state.state.display());
-        match args.print.json {
-            true => print::json::<Vec<String>>(&Vec::new())?,
-            false => print::text(&nothing)?,
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    if !args.print.json {
-        print::text("This will be taken back:\n")?;
-        for change in state.changes.iter().rev() {
-            print::text(&format!("  {}\n", change.describe().0))?;
-        }
-    }
-    if !agreed(args.yes)? {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let said = take_back(&mut state, count, &args.state.state)?;
-    match args.print.json {
-        true => print::json(&said)?,
-        false => said.iter().try_for_each(|line| print::text(&format!("{line}\n")))?,
-    }
+    changes::undo(&terms(&args.state.state, args.yes, args.print.json))?;
     Ok(ExitCode::SUCCESS)
 }

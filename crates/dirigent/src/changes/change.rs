@@ -1,5 +1,4 @@
-//! The single changes of a real server's network set-up: what is, what shall be, why, and
-//! the way back.
+//! The single changes: what is, what shall be, why, and the way back.
 
 use crate::failure::{Failure, Result};
 use dirigent_datapath::kernel::{Endpoint, Hook, Instance, TcKind, attached, detach_all, has_tcx};
@@ -54,7 +53,7 @@ pub enum Change {
         /// The instance that holds their pins.
         instance: String,
         /// What they do.
-        terms: Terms,
+        terms: Tunnels,
         /// The interface had a place for classic filters before, which kernels before tcx need.
         clsact_before: Option<bool>,
     },
@@ -62,7 +61,7 @@ pub enum Change {
 
 /// What the programs are to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct Tunnels {
     /// `ipip`, `gre` or `gue`.
     pub tunnels: Vec<String>,
     /// GUE: UDP port.
@@ -78,9 +77,9 @@ pub struct Terms {
 }
 
 /// The kinds of tunnels: name and number of `dirigent_director::records::tunnel`.
-pub const TUNNELS: [(&str, u32); 3] = [("ipip", 1), ("gre", 2), ("gue", 3)];
+const TUNNELS: [(&str, u32); 3] = [("ipip", 1), ("gre", 2), ("gue", 3)];
 
-impl Terms {
+impl Tunnels {
     fn endpoint(&self) -> Endpoint {
         let bit = |name: &String| TUNNELS.iter().find(|(n, _)| n == name).map_or(0, |(_, kind)| 1 << kind);
         let (mss4, mss6) = self.mss;

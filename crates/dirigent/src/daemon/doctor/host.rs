@@ -1,0 +1,111 @@
+//! What this host must be.
+
+use super::{ERROR, Subject, WARNING};
+use dirigent_api::{Finding, HostCommand, Parameter};
+use dirigent_config::Method;
+use dirigent_net::sysctl;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Part of the connection table that may be in use, percent.
+const FULL: u64 = 80;
+/// Smallest MTU that each link must have: RFC 8200 section 5, RFC 791.
+const LEAST: [(bool, u32); 2] = [(false, 576), (true, 1280)];
+
+/// All of that.
+pub fn look(subject: &Subject) -> Vec<Finding> {
+    let mut all = redirects(subject);
+    all.extend(table(subject));
+    all.extend(tunnels(subject));
+    all
+}
+
+fn set(name: String, value: &str) -> (Vec<HostCommand>, Vec<Parameter>) {
+    let command =
+        HostCommand { host: "director".into(), command: format!("sysctl -w {}={value}", name.replace('/', ".")) };
+    (vec![command], vec![Parameter { name, value: value.into() }])
+}
+
+/// Where clients and NAT servers are behind one interface, this host's redirects teach servers the way around it.
+fn redirects(subject: &Subject) -> Vec<Finding> {
+    let servers = subject.model.services().iter().flat_map(|s| &s.servers).filter(|s| s.method == Method::Nat);
+    let mut links: BTreeSet<u32> = servers
+        .filter(|server| server.address.is_ipv4())
+        .filter_map(|server| subject.hops.get(&server.address).map(|hop| hop.ifindex))
+        .collect();
+    let default = |r: &dirigent_net::links::RouteEntry| r.destination == (IpAddr::from([0, 0, 0, 0]), 0);
+    let outward: BTreeSet<u32> =
+        subject.host.routes.iter().filter(|r| default(r)).flat_map(|r| r.hops.iter().map(|hop| hop.ifindex)).collect();
+    links.retain(|link| outward.contains(link));
+    let mut all = Vec::new();
+    for link in links.iter().filter_map(|index| subject.host.links.get(index)) {
+        let names = ["all", &link.name].map(|of| format!("net/ipv4/conf/{of}/send_redirects"));
+        // The kernel sends them if either is set.
+        let on: Vec<_> = names.into_iter().filter(|name| sysctl::get(name).is_ok_and(|value| value == "1")).collect();
+        if on.is_empty() {
+            continue;
+        }
+        let (commands, sysctls): (Vec<_>, Vec<_>) = on.iter().map(|name| set(name.clone(), "0")).unzip();
+        all.push(Finding {
+            name: "redirects".into(),
+            severity: WARNING.into(),
+            place: format!("interface {}", link.name),
+            what: "this host sends redirects there, which teach NAT servers the way around the director".into(),
+            evidence: on.iter().map(|name| format!("{} = 1", name.replace('/', "."))).collect(),
+            rule: "servers and clients are behind one interface: a redirect (RFC 792) for a server's other packets to a client \
+                   holds for its answers, too"
+                .into(),
+            remedy: "send none".into(),
+            commands: commands.into_iter().flatten().collect(),
+            sysctls: sysctls.into_iter().flatten().collect(),
+        });
+    }
+    all
+}
+
+fn table(subject: &Subject) -> Option<Finding> {
+    let room = &subject.status.connections;
+    (room.connections > 0 && room.used * 100 >= room.connections * FULL).then(|| Finding {
+        name: "table_nearly_full".into(),
+        severity: WARNING.into(),
+        place: "connections".into(),
+        what: format!("{} of {} connections that there is room for are in use", room.used, room.connections),
+        evidence: vec![format!("{} connections in the tables", room.used)],
+        rule: "when the table is full, no new connection gets through".into(),
+        remedy: "set `connections` in [director] higher and start the director anew, or shorten timeouts".into(),
+        ..Finding::default()
+    })
+}
+
+/// What a tunnel leaves of the MTU.
+fn tunnels(subject: &Subject) -> Vec<Finding> {
+    let (mut all, mut told) = (Vec::new(), BTreeSet::new());
+    for way in subject.ways.iter().filter(|way| matches!(way.server.method, Method::Tun(_))) {
+        let Some((mtu, left)) = way.carries else { continue };
+        let ipv6 = way.service.is_ipv6();
+        let least = LEAST.iter().find(|(of, _)| *of == ipv6).map_or(0, |(_, least)| *least);
+        if left >= least || !told.insert((way.server.address, ipv6)) {
+            continue;
+        }
+        let need = least + (mtu - left);
+        all.push(Finding {
+            name: "tunnel_mtu".into(),
+            severity: ERROR.into(),
+            place: way.place(),
+            what: format!(
+                "the tunnel carries packets of {left} bytes, and IPv{} needs {least}",
+                if ipv6 { 6 } else { 4 }
+            ),
+            evidence: vec![format!(
+                "the way to {} carries {} bytes, and the tunnel's headers take {}",
+                way.server.address,
+                mtu,
+                mtu - left
+            )],
+            rule: "each link must carry 1280 bytes of IPv6 (RFC 8200 section 5), 576 of IPv4 (RFC 791)".into(),
+            remedy: format!("raise the MTU on the way to the server to {need} or more"),
+            ..Finding::default()
+        });
+    }
+    all
+}
