@@ -16,6 +16,8 @@ mod events;
 mod explain;
 mod failover;
 mod failure;
+mod frame;
+mod imagine;
 mod import;
 mod ipvsadm;
 mod keepalived;

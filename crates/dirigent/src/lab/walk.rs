@@ -32,9 +32,9 @@ pub struct Walked {
 
 impl Walked {
     /// The kind of tunnel, if there was one.
-    pub fn tunnel(&self) -> Option<&str> {
+    pub fn tunnel(&self) -> Option<String> {
         let mut packets = self.seen.iter().flat_map(|place| &place.packets);
-        packets.find_map(|p| p.outer.as_deref()).and_then(|outer| outer.rsplit(' ').next())
+        packets.find_map(|p| p.outer.as_ref()).map(|outer| outer.kind.to_uppercase())
     }
 }
 
@@ -86,7 +86,7 @@ pub fn walk(lab: &Lab, spec: &LabSpec, path: &str) -> Result<Walked> {
     if !spec.one_arm {
         places.push(("router".to_owned(), "servers0".to_owned()));
     }
-    let filter = format!("({FILTER}) or proto 4 or proto 41 or proto 47 or udp port {}", super::files::GUE_PORT);
+    let filter = format!("({FILTER}) or proto 4 or proto 41 or proto 47 or udp port {}", crate::frame::GUE_PORT);
     let capture = Capture::start(lab, &places, if spec.mode == Mode::Tun { &filter } else { FILTER })?;
     let answer = request(lab, b, path)?;
     let seen = capture.finish()?;
