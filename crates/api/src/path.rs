@@ -21,6 +21,8 @@ pub const EVENTS: &str = "/v1/events";
 pub const CONNECTIONS: &str = "/v1/connections";
 /// GET: [`crate::Explanation`]; `?protocol=tcp&from=198.51.100.7:40000&to=192.0.2.10:80`, and more.
 pub const EXPLAIN: &str = "/v1/explain";
+/// GET: [`crate::Walk`]; `?service=tcp:192.0.2.10:80`, and more.
+pub const WALK: &str = "/v1/walk";
 /// GET: [`crate::Stats`].
 pub const STATS: &str = "/v1/stats";
 /// POST: zeroes the counters, or those of one service and its servers, `?service=NAME`; [`crate::Changed`].

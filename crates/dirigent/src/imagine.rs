@@ -5,7 +5,7 @@ use crate::explain::{Coming, NOBODY, Names, Question, TTL};
 use crate::failure::{Failure, Result, code};
 use dirigent_datapath::control::snapshot::{Foretold, foretell};
 use dirigent_datapath::control::{KernelStore, Store as _};
-use dirigent_datapath::memory::{Incoming, MemoryTables, Target};
+use dirigent_datapath::memory::{Incoming, MemoryTables, Outcome, Target, run, run_tc};
 use dirigent_net::{NextHop, NextHopState, Resolver, Snapshot};
 use dirigent_wire::Mac;
 use std::collections::BTreeSet;
@@ -81,6 +81,11 @@ impl<'a> Imagination<'a> {
             change(tables);
         })?;
         ways.map(|()| foretold)
+    }
+
+    /// What becomes of another frame, on tables that one has gone through already.
+    pub fn run(&self, tables: &mut MemoryTables, incoming: &Incoming<'_>) -> Outcome {
+        if self.has_xdp(incoming.ingress) { run(tables, incoming) } else { run_tc(tables, incoming) }
     }
 
     /// What the kernel's routing table says of both ends: answers go to the one, errors to the other.

@@ -28,7 +28,9 @@ mod print;
 mod privileges;
 mod realserver;
 mod report;
+mod walk;
 mod watch;
+mod why;
 
 use ask::Target;
 use clap::Parser;

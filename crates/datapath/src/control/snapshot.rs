@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use dirigent_director::family::Address;
 use dirigent_director::open::addr_delta;
-use dirigent_director::records::{Conn, MARK_RULES, Tuple, kind, server_flag, service_flag};
+use dirigent_director::records::{Conn, MARK_RULES, Tuple, kind, server_flag};
 use dirigent_director::schedule::Scheduler;
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::{Be16, checksum};
@@ -67,8 +67,8 @@ pub fn foretell<S: Store>(
     }
 }
 
-/// Has the service of this index only the server of that index, which takes connections, and no persistence: in a copy, for
-/// packets that are to get to this server.
+/// Has the service of this index only the server of that index, which takes connections: in a copy, for packets that are to
+/// get to this server. (Clients that persistence has sent to another one still go there.)
 pub fn leave_only(tables: &mut MemoryTables, service: u32, server: u32) {
     let place = tables.slots.len() as u64;
     tables.slots.push(server);
@@ -76,7 +76,6 @@ pub fn leave_only(tables: &mut MemoryTables, service: u32, server: u32) {
         record.list.store(place << 32 | 1);
         record.cursor.store(0);
         record.scheduler = Scheduler::Rr as u32;
-        record.flags &= !service_flag::PERSISTENT;
     }
     if let Some(record) = tables.servers.get_mut(server as usize) {
         record.weight.store(record.weight.load().max(1));

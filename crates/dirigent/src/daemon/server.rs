@@ -208,6 +208,7 @@ fn described() -> (Router<Shared>, OpenApi) {
         .routes(routes!(read::server, write::put_server, write::patch_server, write::remove_server))
         .routes(routes!(read::connections))
         .routes(routes!(read::explain))
+        .routes(routes!(read::walk))
         .routes(routes!(read::stats))
         .routes(routes!(write::zero))
         .routes(routes!(read::configuration))
