@@ -9,7 +9,7 @@ use dirigent_config::{Prefix, Protocol, ServiceKey};
 use dirigent_datapath::control::snapshot::{Foretold, leave_only};
 use dirigent_datapath::control::{Flow, Spot, Store as _, address, server_address};
 use dirigent_datapath::memory::{Incoming, Seen};
-use dirigent_director::records::{MarkRule, mark_flag};
+use dirigent_director::records::{MarkRule, link_flag, mark_flag};
 use dirigent_director::verdict::ReasonKind;
 use dirigent_net::{NextHop, NextHopState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -64,6 +64,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Netfilter's mark has led the packet to the device that is there for it.
+    pub fn is_led(&self) -> bool {
+        self.question.mark != 0
+    }
+
     /// The client is on a link of the director's.
     pub fn is_near(&self) -> bool {
         self.client.neighbour == Some(self.question.from.ip())
@@ -123,12 +128,10 @@ impl<'n, 's> Asker<'n, 's> {
         let ingress = self.now.ingress(&question)?;
         let near = way.neighbour == Some(client);
         let known = way.state == NextHopState::Resolved && way.ifindex == ingress;
-        let coming = Coming {
-            source: if known { way.mac } else { NOBODY },
-            // A router took one off.
-            ttl: if near { TTL } else { TTL - 1 },
-            ..self.now.coming(ingress)?
-        };
+        // A router took one off, and the host's stack where it led the packet on.
+        let gone = u8::from(!near) + u8::from(asked.mark != 0);
+        let source = if known { way.mac } else { NOBODY };
+        let coming = Coming { source, ttl: TTL - gone, ..self.now.coming(ingress)? };
         let frame = frame(&question, coming)?;
         let incoming = Incoming { frame: &frame, ingress, mark: question.mark, ..Incoming::default() };
         let service = self.service;
@@ -201,9 +204,12 @@ fn asked(now: &Imagination<'_>, key: ServiceKey, question: &Question) -> Result<
         }
         ServiceKey::Mark { mark, ipv6 } => match to {
             // Marked by the director's rules, or else by netfilter.
-            Some(to) => Ok([0, mark.get()].map(|mark| Asked { mark, ..plain(to) }).into()),
+            Some(to) => {
+                let led = mark_device(now)?.map(|name| Asked { mark: mark.get(), interface: Some(name), ..plain(to) });
+                Ok(std::iter::once(plain(to)).chain(led).collect())
+            }
             None => {
-                let found = by_rules(now, ipv6)?;
+                let found = by_rules(now, mark.get(), ipv6)?;
                 if found.is_empty() {
                     let what = "no mark rule of the director says which packets these are; netfilter's rules may";
                     let remedy = "name one that is marked so, like --to tcp:192.0.2.10:80";
@@ -235,10 +241,18 @@ fn port_without_a_service(now: &Imagination<'_>, protocol: Protocol, address: Ip
     Err(Failure::new(address.to_string(), "each of its ports has a service of its own", "name one of those services"))
 }
 
-/// Packets that the director's mark rules speak of.
-fn by_rules(now: &Imagination<'_>, ipv6: bool) -> Result<Vec<Asked>> {
+/// The device that netfilter's marks lead packets to.
+fn mark_device(now: &Imagination<'_>) -> Result<Option<String>> {
+    let links = now.store.links()?;
+    let device = links.into_iter().find(|(_, link)| link.flags & link_flag::MARKED != 0).map(|(index, _)| index);
+    Ok(device.and_then(|index| now.host.links.get(&index)).map(|link| link.name.clone()))
+}
+
+/// Packets that the director's mark rules speak of, first those of rules that set this very mark.
+fn by_rules(now: &Imagination<'_>, mark: u32, ipv6: bool) -> Result<Vec<Asked>> {
     let word = now.store.settings()?.mark_rules;
-    let rules = now.store.mark_rules(word >> 16, word & 0xffff)?;
+    let mut rules = now.store.mark_rules(word >> 16, word & 0xffff)?;
+    rules.sort_by_key(|rule| rule.value != mark);
     let link = |index: u32| now.host.links.get(&index).map(|link| link.name.clone());
     Ok(rules.iter().flat_map(|rule| of_rule(rule, ipv6, &link)).collect())
 }

@@ -203,17 +203,22 @@ impl Drawer<'_, '_> {
 
     fn there(&mut self) -> Result<There> {
         let (mut hops, ingress) = (Hops::default(), self.request.ingress);
-        let came = self.read(&self.request.frame)?;
-        let macs = [self.clients_mac(ingress), self.own_mac(ingress)?];
-        let interface = self.interface(ingress);
+        let led = self.request.is_led();
+        let by = if led { self.request.client.ifindex } else { ingress };
+        let macs = [self.clients_mac(by), self.own_mac(by)?];
+        let interface = self.interface(by);
+        let first = frame(&self.request.question, Coming { source: NOBODY, destination: NOBODY, ttl: TTL })?;
+        let first = self.read(&first)?;
         if self.request.is_near() {
-            hops.add(Between { from: "client", to: "director", interface, macs }, &came, 0);
+            hops.add(Between { from: "client", to: "director", interface, macs }, &first, 0);
         } else {
-            // As it was before the router took one off.
-            let first = explain::Question { interface: None, ..self.request.question.clone() };
-            let first = frame(&first, Coming { source: NOBODY, destination: NOBODY, ttl: TTL })?;
-            hops.add(Between::elsewhere("client", "router"), &self.read(&first)?, 0);
-            hops.add(Between { from: "router", to: "director", interface, macs }, &came, 0);
+            hops.add(Between::elsewhere("client", "router"), &first, 0);
+            hops.add(Between { from: "router", to: "director", interface, macs }, &first, 1);
+        }
+        if led {
+            let (interface, own) = (self.interface(ingress), self.own_mac(ingress)?);
+            let came = self.read(&self.request.frame)?;
+            hops.add(Between { from: "director", to: "director", interface, macs: [own.clone(), own] }, &came, 0);
         }
         let outcome = &self.request.foretold.outcome;
         let sent = self.read(&outcome.frame)?;
@@ -479,7 +484,10 @@ fn notes(server: &Server, mark: u32) -> Vec<String> {
         ));
     }
     if mark != 0 {
-        all.push(format!("Netfilter on the director is taken to mark the request with {mark}."));
+        all.push(format!(
+            "Netfilter on the director is taken to mark the request with {mark}, and `ip rule` to lead it to the device where the \
+             director looks at marks (mark_device)."
+        ));
     }
     all.push(format!(
         "Client and server begin with TTL {TTL}, as Linux does. A router is drawn where there is one; there may be more, and each \
