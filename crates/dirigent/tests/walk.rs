@@ -205,8 +205,10 @@ fn a_server_on_the_director() {
         .replace("\"[fd00::2]:8080\"", "\"[fd00::1]:8080\"");
     lab.write_config(&text);
     lab.dirigent(&["reload"]);
-    let answer = "SYSTEM:'read a; printf \"HTTP/1.0 200 OK\\r\\n\\r\\nhere\"'";
-    let mut server = lab.start("director", &["socat", "TCP6-LISTEN:8080,fork,reuseaddr,ipv6only=0", answer]);
+    let file = lab.file("answer");
+    std::fs::write(&file, "read request; printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhere'\n").unwrap();
+    let answer = format!("SYSTEM:sh {}", file.display());
+    let mut server = lab.start("director", &["socat", "TCP6-LISTEN:8080,fork,reuseaddr,ipv6only=0", &answer]);
     let listens = "for i in $(seq 100); do ss -Hltn 'sport = 8080' | grep -q . && exit; sleep 0.1; done; exit 1";
     lab.sh("director", listens);
     for ((family, service), inside) in SERVICES.into_iter().zip(["10.0.0.1:8080", "[fd00::1]:8080"]) {
@@ -328,6 +330,9 @@ fn each_method_and_protocol_has_a_picture() {
     for title in ["NAT", "Direct routing", "Tunnelling (GUE)", "Tunnelling (IPIP)", "Local server"] {
         assert!(text.lines().any(|line| line == format!("tcp 192.0.2.10:80: {title}")), "{title} is not in\n{text}");
     }
+    // Colours are for people.
+    let seen = lab.sh("director", "socat -u EXEC:'dirigent walk tcp:192.0.2.10:80',pty STDOUT");
+    assert!(seen.contains("\x1b[33m10.0.0.2:8080\x1b[0m*"), "{seen}");
     // With a name it is that one, whatever its weight.
     let one = walked(&lab, &["tcp:192.0.2.10:80", "--server", "10.99.0.1"]);
     assert!(way(&one)["notes"].to_string().contains("it gets no new connections"), "{one:#}");
