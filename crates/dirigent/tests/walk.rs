@@ -261,8 +261,9 @@ fn a_mark_of_netfilters_comes_true() {
     let service = "[[service]]\nfwmark = 8\n\n[[service.server]]\naddress = \"10.0.0.2\"\n";
     lab.write_config(&format!("{head}{service}\n[[service]]{rest}"));
     lab.dirigent(&["reload"]);
-    let rules = "nft 'table ip marks { chain prerouting { type filter hook prerouting priority mangle;
-                     iifname c0 ip daddr 192.0.2.10 tcp dport 80 meta mark set 8; } }'
+    let rules = "nft add table ip marks
+                 nft 'add chain ip marks prerouting { type filter hook prerouting priority mangle; }'
+                 nft add rule ip marks prerouting iifname c0 ip daddr 192.0.2.10 tcp dport 80 meta mark set 8
                  ip rule add pref 5 lookup local; ip rule del pref 0
                  ip rule add pref 1 fwmark 8 iif c0 lookup 107; ip route add default dev td-walk table 107";
     lab.sh("director", rules);
@@ -331,7 +332,9 @@ fn each_method_and_protocol_has_a_picture() {
         assert!(text.lines().any(|line| line == format!("tcp 192.0.2.10:80: {title}")), "{title} is not in\n{text}");
     }
     // Colours are for people.
-    let seen = lab.sh("director", "socat -u EXEC:'dirigent walk tcp:192.0.2.10:80',pty STDOUT");
+    let file = lab.file("walk");
+    std::fs::write(&file, "dirigent walk tcp:192.0.2.10:80").unwrap();
+    let seen = lab.sh("director", &format!("socat -u EXEC:'sh {}',pty STDOUT", file.display()));
     assert!(seen.contains("\x1b[33m10.0.0.2:8080\x1b[0m*"), "{seen}");
     // With a name it is that one, whatever its weight.
     let one = walked(&lab, &["tcp:192.0.2.10:80", "--server", "10.99.0.1"]);

@@ -39,6 +39,13 @@ struct Asked {
     interface: Option<String>,
 }
 
+/// A request that does not get to the server.
+struct Miss {
+    /// It is a packet of the service.
+    reached: bool,
+    failure: Failure,
+}
+
 /// Makes requests for a service, one for each server.
 pub struct Asker<'n, 's> {
     /// The director and its host.
@@ -46,6 +53,8 @@ pub struct Asker<'n, 's> {
     service: u32,
     key: ServiceKey,
     asked: Vec<Asked>,
+    /// What is asked follows from mark rules.
+    guessed: bool,
     clients: Vec<(IpAddr, Option<u16>)>,
 }
 
@@ -91,7 +100,8 @@ impl<'n, 's> Asker<'n, 's> {
         let v6 = service.family == 6;
         let asked = asked(now, key, question)?;
         let clients = clients(now, v6, service, question.client.as_deref())?;
-        Ok(Self { now, service: index, key, asked, clients })
+        let guessed = matches!(key, ServiceKey::Mark { .. }) && question.to.is_none();
+        Ok(Self { now, service: index, key, asked, guessed, clients })
     }
 
     /// The first request that gets to the server of this index.
@@ -102,12 +112,16 @@ impl<'n, 's> Asker<'n, 's> {
                 let request = self.imagine(&asked, client, server)?;
                 match self.misses(&request, server)? {
                     None => return Ok(request),
-                    Some(failure) => refused = refused.or(Some(failure)),
+                    // What was guessed from rules may be another service's.
+                    Some(Miss { reached: false, .. }) if self.guessed => {}
+                    Some(Miss { failure, .. }) => refused = refused.or(Some(failure)),
                 }
             }
         }
-        Err(refused
-            .unwrap_or_else(|| Failure::new(self.key.to_string(), "no request can be imagined", "name it: --to")))
+        Err(refused.unwrap_or_else(|| {
+            let what = "no mark rule of the director says which packets these are; netfilter's rules may";
+            Failure::new(self.key.to_string(), what, "name one that is marked so, like --to tcp:192.0.2.10:80")
+        }))
     }
 
     fn imagine(&mut self, asked: &Asked, (client, port): (IpAddr, Option<u16>), server: u32) -> Result<Request> {
@@ -152,7 +166,7 @@ impl<'n, 's> Asker<'n, 's> {
     }
 
     /// Why a request does not get to the service, or to the server of this index.
-    fn misses(&self, request: &Request, server: u32) -> Result<Option<Failure>> {
+    fn misses(&self, request: &Request, server: u32) -> Result<Option<Miss>> {
         let Foretold { outcome, seen, .. } = &request.foretold;
         let reason = outcome.verdict.reason;
         let found = seen.iter().any(|seen| matches!(seen, Seen::Service(_, Some(index)) if *index == self.service));
@@ -167,11 +181,11 @@ impl<'n, 's> Asker<'n, 's> {
             false => format!("is no packet of {}: {} ({})", self.key, reason.text(), reason.name()),
         };
         let remedy = format!("`dirigent explain {} {from} {to}{by_mark}` shows each step", protocol.name());
-        Ok(Some(Failure::new(packet, what, remedy)))
+        Ok(Some(Miss { reached: found, failure: Failure::new(packet, what, remedy) }))
     }
 
     /// Persistence has the client go to another server.
-    fn elsewhere(&self, request: &Request, server: u32) -> Result<Option<Failure>> {
+    fn elsewhere(&self, request: &Request, server: u32) -> Result<Option<Miss>> {
         let explain::Question { protocol, from, to, .. } = &request.question;
         let (protocol, sport, dport) = (protocol.number(), from.port(), to.port());
         let flow = Flow { protocol, template: 0, src: from.ip(), sport, dst: to.ip(), dport };
@@ -181,7 +195,7 @@ impl<'n, 's> Asker<'n, 's> {
         let other = SocketAddr::new(server_address(&record), record.port.get());
         let what = format!("persistence has this client go to {other}");
         let remedy = "name that one with --server, or another client with --client";
-        Ok(Some(Failure::new(from.ip().to_string(), what, remedy)))
+        Ok(Some(Miss { reached: true, failure: Failure::new(from.ip().to_string(), what, remedy) }))
     }
 }
 
@@ -208,15 +222,7 @@ fn asked(now: &Imagination<'_>, key: ServiceKey, question: &Question) -> Result<
                 let led = mark_device(now)?.map(|name| Asked { mark: mark.get(), interface: Some(name), ..plain(to) });
                 Ok(std::iter::once(plain(to)).chain(led).collect())
             }
-            None => {
-                let found = by_rules(now, mark.get(), ipv6)?;
-                if found.is_empty() {
-                    let what = "no mark rule of the director says which packets these are; netfilter's rules may";
-                    let remedy = "name one that is marked so, like --to tcp:192.0.2.10:80";
-                    return Err(Failure::new(key.to_string(), what, remedy));
-                }
-                Ok(found)
-            }
+            None => by_rules(now, mark.get(), ipv6),
         },
     }
 }

@@ -11,7 +11,6 @@ const WIDTH: usize = 80;
 const BOLD: u8 = 1;
 const RED: u8 = 31;
 const YELLOW: u8 = 33;
-const LEGEND: &str = "  * changed by who sends it   ? cannot be known here";
 
 /// A word in a colour, where that is wanted.
 type Paint<'p> = &'p dyn Fn(&str, u8) -> String;
@@ -50,14 +49,15 @@ fn draw_way(out: &mut String, service: &str, way: &Way, paint: Paint<'_>) {
         let _ = writeln!(out, "\n{}", paint("it does not arrive so", RED));
         let _ = writeln!(out, "{}", print::wrapped(broken, WIDTH));
     }
-    let _ = writeln!(out, "\n{LEGEND}");
+    let _ = writeln!(out, "\n  * changed by who sends it");
     for (reason, where_) in unknowns(way) {
-        let _ = writeln!(out, "{}", print::wrapped(&format!("? {reason}: {}", where_.join(", ")), WIDTH));
+        let _ =
+            writeln!(out, "{}", print::wrapped(&format!("? not known here, {reason}: {}", where_.join(", ")), WIDTH));
     }
     let why = if way.needs.len() > 1 { "why so" } else { "how" };
-    for (title, lines) in
-        [(why, &way.needs), ("who carries what", &vec![way.traffic.text.clone()]), ("taken for granted", &way.notes)]
-    {
+    let traffic = vec![way.traffic.text.clone()];
+    let parts = [(why, &way.needs), ("who carries what", &traffic), ("taken for granted", &way.notes)];
+    for (title, lines) in parts.into_iter().filter(|(_, lines)| !lines.is_empty()) {
         let _ = writeln!(out, "\n{}", paint(title, BOLD));
         for line in lines {
             let _ = writeln!(out, "{}", print::wrapped(line, WIDTH));
@@ -117,7 +117,7 @@ fn draw_hop(out: &mut String, hop: &Hop, width: usize, paint: Paint<'_>) {
     let by = match hop.interface.as_str() {
         _ if within => ", without a frame".to_owned(),
         "" => String::new(),
-        interface if hop.from == "director" => format!(", out of {interface}"),
+        interface if hop.from == "director" && hop.to != "director" => format!(", out of {interface}"),
         interface => format!(", into {interface}"),
     };
     let _ = writeln!(out, "    ▼ TTL {}{by}", marked(&hop.ttl.to_string(), changes("ttl"), 0));
@@ -208,7 +208,8 @@ mod tests {
             "    ▼ TTL 63*, out of r0",
             "    │ from [2001:db8:1111:2222:3333:4444:5555:6666]:40000* ?",
             "it does not arrive so",
-            "    ? somewhere else: client → director, director → server, server → client",
+            "    ? not known here, somewhere else: client → director, director → server,",
+            "      server → client",
             "None left.",
         ] {
             assert!(text.lines().any(|other| other == line), "{line:?} is not in\n{text}");

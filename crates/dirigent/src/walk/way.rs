@@ -19,7 +19,7 @@ use dirigent_net::{Mac, NextHopState, mac_text};
 use std::net::SocketAddr;
 
 const ELSEWHERE: &str = "on a link that the director is not on";
-const SERVERS_ROUTE: &str = "whom the server sends its answer to, its own routes say";
+const SERVERS_ROUTE: &str = "since the server sends its answer by its own routes";
 const WITHIN: &str = "no frame: the server is the director itself";
 
 /// The hops of a packet, in order.
@@ -109,6 +109,7 @@ pub fn of(asker: &mut Asker<'_, '_>, service: &Service, server: &Server, index: 
     let method = Method::of(&server.method, is_local(server));
     let fits = fits(&next, *protocol, to);
     let (client, asked) = (from.to_string(), to.to_string());
+    let routed = there.hops.0.iter().chain(&back.0).any(|hop| hop.to == "router");
     let answers = there.hops.0.last().map_or_else(|| server.address.clone(), |hop| hop.destination.clone());
     let names = Names { client: &client, asked: &asked, server: &answers };
     Ok(Way {
@@ -124,7 +125,7 @@ pub fn of(asker: &mut Asker<'_, '_>, service: &Service, server: &Server, index: 
         broken,
         fits,
         traffic: traffic(service, server, method),
-        notes: notes(server, *mark),
+        notes: notes(server, *mark, routed),
         client,
         asked,
     })
@@ -475,7 +476,7 @@ fn traffic(service: &Service, server: &Server, method: Method) -> Traffic {
     Traffic { both, counters, rates, text }
 }
 
-fn notes(server: &Server, mark: u32) -> Vec<String> {
+fn notes(server: &Server, mark: u32, routed: bool) -> Vec<String> {
     let mut all = Vec::new();
     if !["available", "starting"].contains(&server.state.as_str()) {
         all.push(format!(
@@ -489,10 +490,9 @@ fn notes(server: &Server, mark: u32) -> Vec<String> {
              director looks at marks (mark_device)."
         ));
     }
-    all.push(format!(
-        "Client and server begin with TTL {TTL}, as Linux does. A router is drawn where there is one; there may be more, and each \
-         takes one off."
-    ));
+    let routers =
+        if routed { " A router is drawn where there is one; there may be more, and each takes one off." } else { "" };
+    all.push(format!("Client and server begin with TTL {TTL}, as Linux does.{routers}"));
     all
 }
 
