@@ -5,8 +5,10 @@
 
 pub mod path;
 mod spec;
+mod walk;
 
 pub use spec::{PersistenceSpec, ScriptSpec, ServerSpec, ServiceSpec};
+pub use walk::{Fits, Hop, MacAddress, OuterPacket, Traffic, Walk, Way};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -24,6 +24,8 @@ pub const EXPLAIN: &str = "/v1/explain";
 /// POST: tries every way to a server, and looks at what they need; [`crate::Diagnosis`]. `?about=NAME` of a service or
 /// server only.
 pub const DOCTOR: &str = "/v1/doctor";
+/// GET: [`crate::Walk`]; `?service=tcp:192.0.2.10:80`, and more.
+pub const WALK: &str = "/v1/walk";
 /// GET: [`crate::Stats`].
 pub const STATS: &str = "/v1/stats";
 /// POST: zeroes the counters, or those of one service and its servers, `?service=NAME`; [`crate::Changed`].

@@ -4,9 +4,10 @@ use crate::client;
 use crate::explain::Question;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
+use crate::walk;
 use dirigent_api::{
     Changed, Configuration, Connections, Drained, Event, Explanation, Guard, IpvsadmDone, IpvsadmLines, Past,
-    ServerName, Service, Stats, Status, path,
+    ServerName, Service, Stats, Status, Walk, path,
 };
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
@@ -48,6 +49,10 @@ impl Target {
     /// What would become of a packet.
     pub async fn explain(&self, question: &Question) -> Result<Explanation> {
         self.read(&question.path(), |reader| reader.explain(question)).await
+    }
+    /// The way of a service's requests and answers.
+    pub async fn walk(&self, question: &walk::Question) -> Result<Walk> {
+        self.read(&question.path(), |reader| reader.walk(question)).await
     }
     /// Its counters.
     pub async fn stats(&self) -> Result<Stats> {

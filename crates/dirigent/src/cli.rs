@@ -153,6 +153,17 @@ addresses is asked on the links. Nothing is changed but with --fix, which shows 
 this host: what helps on servers is said, host by host.
 Exit code 0: nothing is wrong, 1: an error was found, 9: only warnings.")]
     Doctor(DoctorArgs),
+    /// The way of a service's request and of its answer, hop by hop; nothing is sent
+    #[command(after_help = "\
+Examples:
+  dirigent walk tcp:192.0.2.10:80
+  dirigent walk 192.0.2.10:80 --server 10.0.0.2 --client 198.51.100.7
+  dirigent walk fwmark:7 --to tcp:192.0.2.200:8080 --json
+
+Addresses, MACs and TTL at each hop, there and back, who changes what, what must be so for it to work, and who carries which
+traffic. The director's part is decided by the packet path itself, on a copy of its tables; of links that it is not on the
+MACs cannot be known.")]
+    Walk(WalkArgs),
     /// What happens, as it happens: configuration applied, servers up or down, drops
     #[command(after_help = "\
 Examples:
@@ -825,8 +836,11 @@ Examples:
         #[arg(long, value_enum)]
         family: Option<Family>,
         /// Then have server 1 answer around the director, and show who refuses that
-        #[arg(long)]
+        #[arg(long, conflicts_with = "json")]
         around: bool,
+        /// How to print: as JSON all that was captured, by host and interface.
+        #[command(flatten)]
+        print: PrintArgs,
     },
     /// Show one request and its reply in several labs next to each other, and the bytes on each side of the director
     #[command(after_help = "\
@@ -971,6 +985,25 @@ pub struct ExplainArgs {
     /// Bytes of its payload
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub length: u16,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// Whose way `walk` shows.
+#[derive(Args, Clone, Debug)]
+pub struct WalkArgs {
+    /// [PROTOCOL:]ADDRESS:PORT, or fwmark:MARK[:6]
+    pub service: String,
+    /// One of its servers: ADDRESS[:PORT] [default: one of each forwarding method]
+    #[arg(long, value_name = "SERVER")]
+    pub server: Option<String>,
+    /// The client: ADDRESS[:PORT] [default: an example that the default route leads to]
+    #[arg(long, value_name = "CLIENT")]
+    pub client: Option<String>,
+    /// What is asked, where the service does not say it: PROTOCOL:ADDRESS:PORT
+    #[arg(long, value_name = "DESTINATION")]
+    pub to: Option<String>,
     /// How to print.
     #[command(flatten)]
     pub print: PrintArgs,

@@ -5,7 +5,7 @@ use crate::cli::{Command, ConnectionCommand, ListArgs, PrintArgs, ServerCommand,
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
 use crate::netfilter::Netfilter;
-use crate::{configure, daemon, drain, edit, events, explain, failover, print, watch};
+use crate::{configure, daemon, drain, edit, events, explain, failover, print, walk, watch};
 use dirigent_api::{Changed, Problem, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
@@ -44,6 +44,10 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
         Command::Explain(args) => {
             let as_ = How::once(args.print);
             show(&target.explain(&args.into()).await?, as_, explain::text)
+        }
+        Command::Walk(args) => {
+            let as_ = How::once(args.print);
+            show(&target.walk(&args.into()).await?, as_, walk::text)
         }
         Command::Events { drops, print: as_ } => events::run(&target, drops, as_.json).await,
         Command::Reload { replace, change: args } => {

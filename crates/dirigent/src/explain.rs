@@ -4,20 +4,21 @@ mod packet;
 mod steps;
 
 use crate::cli::ExplainArgs;
-use crate::failure::{Failure, Result, code};
+use crate::failure::Result;
+use crate::frame::Frame;
+use crate::imagine::Imagination;
 use clap::ValueEnum as _;
 use dirigent_api::{Explanation, Sent, path};
 use dirigent_config::Protocol;
+use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::control::report::kind_name;
-use dirigent_datapath::control::snapshot::foretell;
-use dirigent_datapath::control::{KernelStore, Store as _};
-use dirigent_datapath::memory::{Incoming, MemoryTables, Outcome, Ran, Target};
+use dirigent_datapath::memory::{Incoming, Outcome, Ran};
 use dirigent_director::verdict::{Action, Verdict};
-use dirigent_net::{NextHopState, Resolver, Snapshot};
-use dirigent_wire::Mac;
-pub use packet::Flag;
+use dirigent_net::{Mac, mac_text};
+pub use packet::{Coming, Flag, NOBODY, TTL, frame};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+pub use steps::Names;
 
 /// The packet that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,26 +65,20 @@ impl Question {
 
 /// The answer. `xdp`: the interfaces that have it.
 pub fn explain(store: &KernelStore, xdp: &BTreeSet<u32>, question: &Question) -> Result<Explanation> {
-    let host = Snapshot::take()?;
-    let mut resolver = Resolver::new()?;
-    let ingress = ingress(question, &host, &mut resolver)?;
-    let mac = store.links()?.into_iter().find(|(index, _)| *index == ingress).map(|(_, link)| link.mac);
-    let frame = packet::frame(question, mac.unwrap_or(Mac::new([0; 6])).bytes())?;
+    let mut now = Imagination::new(store, xdp)?;
+    let ingress = now.ingress(question)?;
+    let frame = packet::frame(question, now.coming(ingress)?)?;
     let incoming = Incoming { frame: &frame, ingress, mark: question.mark, ..Incoming::default() };
-    let has_xdp = xdp.contains(&ingress);
-    let mut ways = Ok(());
-    let foretold = foretell(store, &incoming, has_xdp, |tables| ways = find_ways(tables, question, &mut resolver))?;
-    ways?;
-    let names = host.links.values().map(|link| (link.index, link.name.clone())).collect();
-    let names = steps::Names::of(store, names)?;
+    let foretold = now.foretell(question, &incoming, |_| ())?;
+    let names = now.names()?;
     let outcome = &foretold.outcome;
     let reason = outcome.verdict.reason;
     Ok(Explanation {
-        packet: packet::told(&frame).2,
+        packet: told(&frame),
         interface: names.interface(ingress),
         path: match outcome.by {
             Ran::Xdp => "xdp",
-            Ran::Tc if has_xdp => "xdp, then tc",
+            Ran::Tc if now.has_xdp(ingress) => "xdp, then tc",
             Ran::Tc => "tc",
         }
         .to_owned(),
@@ -95,37 +90,9 @@ pub fn explain(store: &KernelStore, xdp: &BTreeSet<u32>, question: &Question) ->
     })
 }
 
-/// The interface that is named, or the one that leads to the source.
-fn ingress(question: &Question, host: &Snapshot, resolver: &mut Resolver) -> Result<u32> {
-    if let Some(name) = &question.interface {
-        let found = host.links.values().find(|link| link.name == *name).map(|link| link.index);
-        let missing = || Failure::new(name, "there is no such interface", "`ip link` names them");
-        return found.ok_or_else(|| Failure { code: code::INVALID, ..missing() });
-    }
-    let way = resolver.resolve(question.from.ip())?;
-    if way.state == NextHopState::NoRoute {
-        let what = "no route leads there: by which interface would its packets come in?";
-        return Err(Failure {
-            code: code::INVALID,
-            ..Failure::new(question.from.to_string(), what, "say so: --interface")
-        });
-    }
-    Ok(way.ifindex)
-}
-
-/// What the kernel's routing table says of both ends: answers go to the one, errors to the other.
-fn find_ways(tables: &mut MemoryTables, question: &Question, resolver: &mut Resolver) -> Result<()> {
-    let family = if question.from.is_ipv6() { "ipv6/conf/all/forwarding" } else { "ipv4/ip_forward" };
-    let forwards = std::fs::read_to_string(format!("/proc/sys/net/{family}"));
-    tables.routes.not_forwarding = forwards.is_ok_and(|value| value.trim() == "0");
-    for end in [question.from.ip(), question.to.ip()] {
-        let way = resolver.resolve(end)?;
-        let dst = (way.state == NextHopState::Resolved).then(|| Mac::new(way.mac));
-        let target = Target { ifindex: way.ifindex, mtu: way.mtu, src: Mac::new(way.source_mac), dst };
-        let leads = matches!(way.state, NextHopState::Resolved | NextHopState::NoNeighbour);
-        tables.routes.set(end, if end.is_ipv6() { 128 } else { 32 }, leads.then_some(target));
-    }
-    Ok(())
+/// What is in a frame.
+fn told(frame: &[u8]) -> String {
+    Frame::read(frame).map_or_else(|| format!("{} bytes", frame.len()), |frame| frame.to_string())
 }
 
 /// The frames that leave.
@@ -141,14 +108,13 @@ fn one(verdict: Verdict, frame: &[u8], names: &steps::Names<'_, KernelStore>) ->
         Action::Pass | Action::HandOver | Action::Deliver | Action::Forward => String::new(),
         Action::Transmit | Action::Resolve => names.interface(verdict.ifindex),
     };
-    let (source_mac, destination_mac, packet) = packet::told(frame);
-    let known = verdict.action == Action::Transmit;
-    let mac = |mac| if known { mac } else { String::new() };
+    let read = Frame::read(frame).filter(|_| verdict.action == Action::Transmit);
+    let mac = |of: fn(&Frame<'_>) -> Mac| read.as_ref().map(|frame| mac_text(of(frame))).unwrap_or_default();
     Some(Sent {
         interface,
-        source_mac: mac(source_mac),
-        destination_mac: mac(destination_mac),
-        packet,
+        source_mac: mac(|frame| frame.source),
+        destination_mac: mac(|frame| frame.destination),
+        packet: told(frame),
         bytes: frame.len(),
     })
 }

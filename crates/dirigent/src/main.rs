@@ -18,6 +18,8 @@ mod events;
 mod explain;
 mod failover;
 mod failure;
+mod frame;
+mod imagine;
 mod import;
 mod ipvsadm;
 mod keepalived;
@@ -28,7 +30,9 @@ mod print;
 mod privileges;
 mod realserver;
 mod report;
+mod walk;
 mod watch;
+mod why;
 
 use ask::Target;
 use clap::Parser;

@@ -280,13 +280,15 @@ pub fn stats(stats: &Stats) -> String {
 /// Reasons for an interface that are printed.
 const REASONS: usize = 4;
 
-/// A text in lines of at most a hundred columns, those after the first further in.
-fn wrapped(text: &str) -> String {
-    const MOST: usize = 100;
+/// Columns of the longest lines of sentences.
+const SENTENCES: usize = 100;
+
+/// A text in lines of at most so many columns, those after the first further in.
+pub fn wrapped(text: &str, most: usize) -> String {
     let (mut out, mut column) = (String::from("   "), 3);
     for word in text.split(' ') {
         let width = word.chars().count();
-        if column + 1 + width > MOST && column > 6 {
+        if column + 1 + width > most && column > 6 {
             out.push_str("\n     ");
             column = 5;
         }
@@ -314,13 +316,13 @@ pub fn status(s: &Status) -> String {
         // The last one says why XDP or tc; before it there is one for each server.
         let (path, why) = i.reasons.split_last().map_or((None, [].as_slice()), |(path, why)| (Some(path), why));
         for reason in why.iter().take(REASONS) {
-            let _ = writeln!(out, "{}", wrapped(reason));
+            let _ = writeln!(out, "{}", wrapped(reason, SENTENCES));
         }
         if why.len() > REASONS {
             let _ = writeln!(out, "    and {} more; `dirigent status --json` has all", why.len() - REASONS);
         }
         if let Some(reason) = path {
-            let _ = writeln!(out, "{}", wrapped(reason));
+            let _ = writeln!(out, "{}", wrapped(reason, SENTENCES));
         }
     }
     let room = &s.connections;
@@ -339,7 +341,7 @@ pub fn status(s: &Status) -> String {
     for r in &s.virtual_routers {
         let _ =
             writeln!(out, "  virtual router {}: {} for {} s, {}", r.name, role(&r.state), r.for_s, router_details(r));
-        let _ = writeln!(out, "{}", wrapped(&r.why));
+        let _ = writeln!(out, "{}", wrapped(&r.why, SENTENCES));
     }
     if let Some(sync) = &s.synchronisation {
         out.push_str(&synchronisation(sync));
@@ -466,9 +468,9 @@ mod tests {
 
     #[test]
     fn long_texts_are_wrapped_between_words() {
-        assert_eq!(wrapped("a short one"), "    a short one");
+        assert_eq!(wrapped("a short one", SENTENCES), "    a short one");
         let long = "word ".repeat(40);
-        let text = wrapped(long.trim_end());
+        let text = wrapped(long.trim_end(), SENTENCES);
         assert!(text.lines().count() == 3 && text.lines().all(|line| line.len() <= 100), "{text}");
         assert!(text.lines().skip(1).all(|line| line.starts_with("      word")), "{text}");
     }

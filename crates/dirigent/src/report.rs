@@ -1,12 +1,13 @@
 //! The tables as the API tells them: read from the pinned maps, with or without a daemon.
 
 use crate::daemon::health::View;
-use crate::daemon::in_use;
 use crate::daemon::rates::Averages;
 use crate::daemon::size::Size;
+use crate::daemon::{in_use, with_xdp};
 use crate::explain::{self, Question};
 use crate::failure::{Failure, Result};
-use dirigent_api::{Connections, Explanation, Interface, Room, Service, Stats, Status};
+use crate::walk;
+use dirigent_api::{Connections, Explanation, Interface, Room, Service, Stats, Status, Walk};
 use dirigent_datapath::control::report::{Growth, Report};
 use dirigent_datapath::control::{self, KernelStore};
 use dirigent_datapath::kernel::{Attached, Hook, Instance};
@@ -64,9 +65,12 @@ impl Reader {
 
     /// What would become of a packet.
     pub fn explain(&self, question: &Question) -> Result<Explanation> {
-        let attached = in_use(&self.instance)?;
-        let xdp = attached.iter().filter(|one| one.alive && one.hook == Hook::Xdp).map(|one| one.ifindex).collect();
-        explain::explain(&self.store, &xdp, question)
+        explain::explain(&self.store, &with_xdp(&self.instance)?, question)
+    }
+
+    /// The way of a service's requests and answers.
+    pub fn walk(&self, question: &walk::Question) -> Result<Walk> {
+        walk::walk(&self.services()?, &self.store, &with_xdp(&self.instance)?, question)
     }
 
     /// All counters.

@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use dirigent_director::family::Address;
 use dirigent_director::open::addr_delta;
-use dirigent_director::records::{Conn, MARK_RULES, Tuple, kind};
+use dirigent_director::records::{Conn, MARK_RULES, Tuple, kind, server_flag};
+use dirigent_director::schedule::Scheduler;
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::{Be16, checksum};
 
@@ -63,6 +64,24 @@ pub fn foretell<S: Store>(
         if !more || left == 0 {
             return Ok(Foretold { outcome, seen, tables });
         }
+    }
+}
+
+/// Has the service of this index only the server of that index, which takes connections: in a copy, for packets that are to
+/// get to this server. (Clients that persistence has sent to another one still go there.)
+pub fn leave_only(tables: &mut MemoryTables, service: u32, server: u32) {
+    let place = tables.slots.len() as u64;
+    tables.slots.push(server);
+    if let Some(record) = tables.services.get_mut(service as usize) {
+        record.list.store(place << 32 | 1);
+        record.cursor.store(0);
+        record.scheduler = Scheduler::Rr as u32;
+    }
+    if let Some(record) = tables.servers.get_mut(server as usize) {
+        record.weight.store(record.weight.load().max(1));
+        let flags = record.flags.load() & !(server_flag::DRAINING | server_flag::RESETTING);
+        record.flags.store(flags | server_flag::AVAILABLE);
+        record.full.store(0);
     }
 }
 

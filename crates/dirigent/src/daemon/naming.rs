@@ -10,12 +10,21 @@ const NAMED: usize = 20;
 
 /// The service that is meant.
 pub fn service<'m>(model: &'m Model, name: &str) -> Result<&'m Service> {
-    let all = |services: &[&Service]| some(services.iter().map(|s| s.key.to_string()));
-    let services: Vec<_> = model.services().iter().filter(|s| s.key.is_called(name)).collect();
-    match services.as_slice() {
+    one_service(model.services(), |service| Some(service.key), name)
+}
+
+/// The service of a list that is meant.
+pub fn listed_service<'l>(list: &'l [dirigent_api::Service], name: &str) -> Result<&'l dirigent_api::Service> {
+    one_service(list, listed_key, name)
+}
+
+fn one_service<'s, T>(services: &'s [T], key: impl Fn(&T) -> Option<ServiceKey>, name: &str) -> Result<&'s T> {
+    let all = |services: &[&T]| some(services.iter().filter_map(|s| key(s)).map(|key| key.to_string()).collect());
+    let found: Vec<_> = services.iter().filter(|s| key(s).is_some_and(|key| key.is_called(name))).collect();
+    match found.as_slice() {
         [service] => Ok(*service),
         [] => {
-            let there: Vec<_> = model.services().iter().collect();
+            let there: Vec<_> = services.iter().collect();
             let remedy = format!("`dirigent service list` names them: {}", all(&there));
             Err(absent(Failure::new(name, "there is no such service", remedy)))
         }
@@ -31,31 +40,50 @@ fn absent(failure: Failure) -> Failure {
 }
 
 /// Names for a message: a few of them.
-fn some(mut names: impl ExactSizeIterator<Item = String>) -> String {
-    let mut text = names.by_ref().take(NAMED).collect::<Vec<_>>().join(", ");
-    if names.len() > 0 {
-        text += &format!(" and {} more", names.len());
-    }
-    text
+fn some(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let text = names.join(", ");
+    if more > 0 { format!("{text} and {more} more") } else { text }
 }
 
 /// The server that is meant.
 pub fn find(model: &Model, name: &ServerName) -> Result<(ServiceKey, Server)> {
     let service = service(model, &name.service)?;
-    let word = name.server.trim();
+    let server = one_server(&service.servers, |s| Some(s.identity()), &service.key.to_string(), &name.server)?;
+    Ok((service.key, server.clone()))
+}
+
+/// The server of a service in a list that is meant.
+pub fn listed_server<'l>(service: &'l dirigent_api::Service, name: &str) -> Result<&'l dirigent_api::Server> {
+    one_server(&service.servers, listed_identity, &service.name(), name)
+}
+
+/// Address and port of a server in a list.
+pub fn listed_identity(server: &dirigent_api::Server) -> Option<(IpAddr, u16)> {
+    server.address.parse().ok().map(|at: SocketAddr| (at.ip(), at.port()))
+}
+
+fn one_server<'s, T>(
+    servers: &'s [T],
+    identity: impl Fn(&T) -> Option<(IpAddr, u16)>,
+    service: &str,
+    name: &str,
+) -> Result<&'s T> {
+    let word = name.trim();
     let whole: Option<SocketAddr> = word.parse().ok();
     let bare: Option<IpAddr> = word.trim_start_matches('[').trim_end_matches(']').parse().ok();
-    let meant = |s: &&Server| {
-        whole.is_some_and(|whole| s.identity() == (whole.ip(), whole.port())) || bare.is_some_and(|ip| s.address == ip)
-    };
-    let servers: Vec<_> = service.servers.iter().filter(meant).collect();
-    let names = |servers: &[&Server]| some(servers.iter().map(|s| s.name()));
-    match servers.as_slice() {
-        [server] => Ok((service.key, (*server).clone())),
+    let meant =
+        |s: &&T| identity(s).is_some_and(|(ip, port)| whole == Some(SocketAddr::new(ip, port)) || bare == Some(ip));
+    let found: Vec<_> = servers.iter().filter(meant).collect();
+    let at = |s: &&T| identity(s).map(|(ip, port)| SocketAddr::new(ip, port).to_string());
+    let names = |servers: &[&T]| some(servers.iter().filter_map(at).collect());
+    match found.as_slice() {
+        [server] => Ok(*server),
         [] => {
-            let there: Vec<_> = service.servers.iter().collect();
+            let there: Vec<_> = servers.iter().collect();
             let remedy = format!("name one of these: {}", names(&there));
-            Err(absent(Failure::new(word, format!("{} has no such real server", service.key), remedy)))
+            Err(absent(Failure::new(word, format!("{service} has no such real server"), remedy)))
         }
         several => Err(Failure::new(word, format!("that may be any of {}", names(several)), "name its port too")),
     }

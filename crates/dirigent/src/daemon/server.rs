@@ -218,6 +218,7 @@ fn described() -> (Router<Shared>, OpenApi) {
         .routes(routes!(read::connections))
         .routes(routes!(read::explain))
         .routes(routes!(write::doctor))
+        .routes(routes!(read::walk))
         .routes(routes!(read::stats))
         .routes(routes!(write::zero))
         .routes(routes!(read::configuration))

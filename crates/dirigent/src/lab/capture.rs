@@ -3,6 +3,7 @@
 use super::packet::{Tcp, read_pcap};
 use crate::failure::{Failure, Result};
 use dirigent_net::lab::{DIRECTORY, Lab};
+use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -97,6 +98,7 @@ impl Drop for Capture<'_> {
 }
 
 /// What was seen at one place.
+#[derive(Serialize)]
 pub struct Seen {
     /// The host.
     pub host: String,

@@ -1,6 +1,7 @@
 //! The files of a lab: the daemon's configuration, and nginx's on each server.
 
 use crate::failure::{Failure, Result};
+use crate::frame::GUE_PORT;
 use dirigent_config::{Mode, Settings};
 use dirigent_net::lab::{DIRECTORY, Family, LabSpec, Mode as Method, spec};
 use std::fmt::Write as _;
@@ -75,9 +76,6 @@ fn made(lab: &LabSpec, mode: Mode, tunnel: Tunnel<'_>) -> String {
     }
     out
 }
-
-/// The UDP port of GUE, which has none of its own registered for this use.
-pub const GUE_PORT: u16 = 6080;
 
 /// An address as URLs and `address:port` want it: IPv6 in brackets.
 pub fn host(ip: IpAddr) -> String {

@@ -34,10 +34,10 @@ pub async fn run(command: LabCommand) -> Result<ExitCode> {
         LabCommand::Down(lab) => down(&lab.name)?,
         LabCommand::Status { lab, print } => status(&lab.name, print.json)?,
         LabCommand::Exec { lab, host, command } => return exec(&lab.name, &host, &command),
-        LabCommand::Walk { lab, family, around } => {
+        LabCommand::Walk { lab, family, around, print } => {
             let lab = Lab::open(&lab.name)?;
             let family = family.map_or(lab.spec().family, Into::into);
-            walk::run(&lab, family, around)?;
+            walk::run(&lab, family, around, print.json)?;
         }
         LabCommand::Compare { labs, family } => {
             let labs: Vec<_> = labs.iter().map(|name| Lab::open(name)).collect::<Result<_, _>>()?;

@@ -1,12 +1,13 @@
 //! Captured frames: the pcap file format, and of each frame what a reader of a walk wants to know.
 
+use crate::frame::{Frame, Kind, flag_names};
 use dirigent_net::mac_text;
-use dirigent_wire::TcpHeader;
+use serde::Serialize;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// A TCP packet as it was on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tcp {
     /// When, microseconds.
     pub at: u64,
@@ -28,8 +29,27 @@ pub struct Tcp {
     pub payload: usize,
     /// Its first line, if it is text.
     pub text: String,
-    /// The packet it is inside of, if it is: `10.0.0.1 → 10.0.0.2 IPIP`.
-    pub outer: Option<String>,
+    /// The packet it is inside of, if it is.
+    pub outer: Option<Outer>,
+}
+
+/// The packet of a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outer {
+    /// `ipip`, `gre` or `gue`.
+    pub kind: String,
+    /// Source.
+    pub from: IpAddr,
+    /// Destination.
+    pub to: IpAddr,
+    /// TTL or hop limit.
+    pub ttl: u8,
+}
+
+impl fmt::Display for Outer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} → {} {}", self.from, self.to, self.kind.to_uppercase())
+    }
 }
 
 impl Tcp {
@@ -39,14 +59,7 @@ impl Tcp {
     }
     /// Names of the flags, and the payload.
     pub fn what(&self) -> String {
-        let names = [
-            (TcpHeader::SYN, "SYN"),
-            (TcpHeader::RST, "RST"),
-            (TcpHeader::FIN, "FIN"),
-            (TcpHeader::PSH, "PSH"),
-            (TcpHeader::ACK, "ACK"),
-        ];
-        let set: Vec<_> = names.into_iter().filter(|(bit, _)| self.has(*bit)).map(|(_, name)| name).collect();
+        let set = flag_names(self.flags);
         match self.payload {
             0 => set.join("+"),
             n if self.text.is_empty() => format!("{} {n} bytes", set.join("+")),
@@ -79,79 +92,34 @@ pub fn read_pcap(bytes: &[u8]) -> Vec<Tcp> {
     out
 }
 
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
-}
-
 /// `whole`: how long the frame was; the file may have only its beginning.
-fn parse(at: u64, frame: &[u8], whole: u64) -> Option<Tcp> {
-    let part = whole > frame.len() as u64;
-    let mac = |at: usize| frame.get(at..)?.first_chunk().copied().map(mac_text);
-    let mut ip = Ip::read(frame.get(14..)?, part)?;
-    let mut outer = None;
-    if let Some((kind, inside)) = ip.inside() {
-        outer = Some(format!("{} → {} {kind}", ip.from, ip.to));
-        ip = Ip::read(inside, part)?;
+fn parse(at: u64, bytes: &[u8], whole: u64) -> Option<Tcp> {
+    let frame = Frame::read(bytes)?;
+    if frame.is_incomplete() && whole <= bytes.len() as u64 {
+        return None;
     }
-    let Ip { from, to, ttl, protocol: 6, length, rest } = ip else { return None };
-    let header = usize::from(rest.get(12)? >> 4) * 4;
-    let payload = rest.get(header..)?;
-    let line = payload.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
+    let packet = frame.packet()?;
+    let Kind::Tcp(flags) = packet.kind else { return None };
+    let line = packet.payload.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
     let text = std::str::from_utf8(line).ok().filter(|t| t.len() < 80).unwrap_or_default().to_owned();
     Some(Tcp {
         at,
-        from_mac: mac(6)?,
-        to_mac: mac(0)?,
-        ttl,
-        from: SocketAddr::new(from, be16(rest, 0)?),
-        to: SocketAddr::new(to, be16(rest, 2)?),
-        flags: *rest.get(13)?,
+        from_mac: mac_text(frame.source),
+        to_mac: mac_text(frame.destination),
+        ttl: packet.ttl,
+        from: packet.source(),
+        to: packet.destination(),
+        flags,
         frame: whole,
-        payload: length.checked_sub(header)?,
+        payload: packet.payload_length,
         text,
-        outer,
+        outer: frame.outer().map(|outer| Outer {
+            kind: outer.kind.name(),
+            from: outer.from,
+            to: outer.to,
+            ttl: outer.ttl,
+        }),
     })
-}
-
-/// An IP header, and what follows it.
-struct Ip<'p> {
-    from: IpAddr,
-    to: IpAddr,
-    ttl: u8,
-    protocol: u8,
-    /// Bytes behind it, as it says.
-    length: usize,
-    rest: &'p [u8],
-}
-
-impl<'p> Ip<'p> {
-    /// `part`: not all of it may be there.
-    fn read(packet: &'p [u8], part: bool) -> Option<Self> {
-        let v4 = packet.first()? >> 4 == 4;
-        let (header, end) = match v4 {
-            true => (usize::from(packet.first()? & 15) * 4, usize::from(be16(packet, 2)?)),
-            false => (40, 40 + usize::from(be16(packet, 4)?)),
-        };
-        let there = if part { end.min(packet.len()) } else { end };
-        let (length, rest) = (end.checked_sub(header)?, packet.get(header..there)?);
-        if v4 {
-            let ip = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|b| IpAddr::from(Ipv4Addr::from(*b)));
-            let (ttl, protocol) = (*packet.get(8)?, *packet.get(9)?);
-            return Some(Self { from: ip(12)?, to: ip(16)?, ttl, protocol, length, rest });
-        }
-        let ip = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|b| IpAddr::from(Ipv6Addr::from(*b)));
-        let (ttl, protocol) = (*packet.get(7)?, *packet.get(6)?);
-        Some(Self { from: ip(8)?, to: ip(24)?, ttl, protocol, length, rest })
-    }
-    /// The packet inside, if this is a tunnel's.
-    fn inside(&self) -> Option<(&'static str, &'p [u8])> {
-        match self.protocol {
-            4 | 41 => Some(("IPIP", self.rest)),
-            47 => Some(("GRE", self.rest.get(4..)?)),
-            17 if be16(self.rest, 2)? == super::files::GUE_PORT => Some(("GUE", self.rest.get(12..)?)),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::capture::{Capture, Seen};
 use super::files::host;
 use super::packet::Tcp;
 use crate::failure::{Failure, Result};
+use crate::{print, why};
 use dirigent_net::lab::{Family, Lab, LabSpec, Mode};
 use dirigent_wire::TcpHeader;
 use std::net::IpAddr;
@@ -12,11 +13,8 @@ use std::net::IpAddr;
 /// Client ports of the walk; the first that is free is taken.
 const PORTS: &str = "40000-40199";
 const FILTER: &str = "tcp and portrange 40000-40199";
-const WHY: &str = "\
-Why: the client asked B, so an answer from C belongs to no connection of its own and is refused with
-RST; to the router's firewall, which saw the request go to B, the answer from C is just as unknown,
-and it drops it. With NAT every answer must come back through the director, which makes it B's
-again: that is why the director is the servers' default route.";
+/// Columns of what is said about it.
+const COLUMNS: usize = 100;
 
 /// One request and its reply, as captured.
 pub struct Walked {
@@ -32,9 +30,9 @@ pub struct Walked {
 
 impl Walked {
     /// The kind of tunnel, if there was one.
-    pub fn tunnel(&self) -> Option<&str> {
+    pub fn tunnel(&self) -> Option<String> {
         let mut packets = self.seen.iter().flat_map(|place| &place.packets);
-        packets.find_map(|p| p.outer.as_deref()).and_then(|outer| outer.rsplit(' ').next())
+        packets.find_map(|p| p.outer.as_ref()).map(|outer| outer.kind.to_uppercase())
     }
 }
 
@@ -44,9 +42,12 @@ struct Stage {
     packets: Vec<(String, Tcp)>,
 }
 
-/// Walks, and if asked shows the way around.
-pub fn run(lab: &Lab, family: Family, around: bool) -> Result<()> {
+/// Walks, and if asked shows the way around; or tells as JSON what was captured.
+pub fn run(lab: &Lab, family: Family, around: bool, json: bool) -> Result<()> {
     let spec = LabSpec { family, ..lab.spec().clone() };
+    if json {
+        return print::json(&observe(lab, &spec, "/")?);
+    }
     if spec.mode != Mode::Nat {
         if around {
             let remedy = "leave --around out: with direct routing and tunnels it is how answers go";
@@ -80,19 +81,27 @@ fn places(spec: &LabSpec) -> Vec<(String, String)> {
 }
 
 /// Asks for what is at `path`, and captures everything everywhere meanwhile.
-pub fn walk(lab: &Lab, spec: &LabSpec, path: &str) -> Result<Walked> {
-    let (a, b) = (spec.client(), spec.vip());
+pub fn observe(lab: &Lab, spec: &LabSpec, path: &str) -> Result<Vec<Seen>> {
+    let b = spec.vip();
     let mut places = places(spec);
     if !spec.one_arm {
+        places.extend(["servers0", "outside0"].map(|interface| ("router".to_owned(), interface.to_owned())));
+    } else {
         places.push(("router".to_owned(), "servers0".to_owned()));
     }
-    let filter = format!("({FILTER}) or proto 4 or proto 41 or proto 47 or udp port {}", super::files::GUE_PORT);
+    let filter = format!("({FILTER}) or proto 4 or proto 41 or proto 47 or udp port {}", crate::frame::GUE_PORT);
     let capture = Capture::start(lab, &places, if spec.mode == Mode::Tun { &filter } else { FILTER })?;
     let answer = request(lab, b, path)?;
     let seen = capture.finish()?;
     if answer.is_none() {
         return Err(Failure::new(b.to_string(), "no answer to an HTTP request", "see `dirigent stats --drops`"));
     }
+    Ok(seen)
+}
+
+/// The same, told apart by who sent what to whom.
+pub fn walk(lab: &Lab, spec: &LabSpec, path: &str) -> Result<Walked> {
+    let (a, seen) = (spec.client(), observe(lab, spec, path)?);
     let lacks = || Failure::new("", "the capture lacks a hop of the request or its reply", "try again; is it tc mode?");
     // Who answered saw the answer first.
     let answered = |place: &Seen| place.packets.iter().find(|p| p.payload > 0 && p.to.ip() == a).map(|p| p.at);
@@ -213,7 +222,9 @@ fn go_around(lab: &Lab, spec: &LabSpec) -> Result<()> {
     println!("  with `ct state invalid drop` on the router, the answer does not even arrive:");
     story(&seen, spec);
     println!("    router: {} packets dropped as invalid (nftables counter)\n", lab.invalid_drops_on_router()?);
-    println!("{WHY}");
+    let names = why::Names { client: "A", asked: "B", server: "C" };
+    println!("Why:\n{}", print::wrapped(&why::nat_answer(names), COLUMNS));
+    println!("{}", print::wrapped(&why::nat_around(names, true), COLUMNS));
     Ok(())
 }
 

@@ -5,12 +5,13 @@ use super::{Answer, Ask, Shared};
 use crate::daemon::naming;
 use crate::explain::{Flag, Question};
 use crate::failure::{Failure, code};
+use crate::walk;
 use axum::Json;
 use axum::extract::State;
 use clap::ValueEnum as _;
 use dirigent_api::{
     Configuration, Connections, Explanation, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status,
-    VirtualRouter, path,
+    VirtualRouter, Walk, path,
 };
 use dirigent_config::Protocol;
 use dirigent_failover::WhatIf;
@@ -88,18 +89,7 @@ pub async fn server(State(shared): State<Shared>, Named((service, server)): Name
 
 /// The one that is called so.
 fn find(services: Vec<Service>, name: &str) -> Result<Service, Failure> {
-    let mut found: Vec<_> =
-        services.into_iter().filter(|service| naming::listed_key(service).is_some_and(|k| k.is_called(name))).collect();
-    match (found.pop(), found.len()) {
-        (Some(service), 0) => Ok(service),
-        (Some(_), _) => {
-            Err(Failure::new(name, "several are called so", "put its protocol in front, like tcp:192.0.2.10:80"))
-        }
-        (None, _) => {
-            let failure = Failure::new(name, "there is no such service", "`dirigent service list` names them");
-            Err(Failure { code: code::ABSENT, ..failure })
-        }
-    }
+    naming::listed_service(&services, name).cloned()
 }
 
 /// How much is told.
@@ -179,6 +169,32 @@ impl Imaginary {
             length: self.length.unwrap_or(0),
         })
     }
+}
+
+/// Whose way is asked for.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Walked {
+    /// The service, like `tcp:192.0.2.10:80` or `fwmark:7`.
+    #[param(example = "tcp:192.0.2.10:80")]
+    service: String,
+    /// One of its servers, like `10.0.0.2:8080`; without it one of each forwarding method.
+    server: Option<String>,
+    /// The client, like `198.51.100.7` or `198.51.100.7:40000`; without it an example that the default route leads to.
+    client: Option<String>,
+    /// What is asked, where the service does not say it, like `tcp:192.0.2.200:8080`.
+    to: Option<String>,
+}
+
+/// The way of a service's request and its answer, hop by hop. Nothing is sent.
+#[utoipa::path(
+    get, path = path::WALK, tag = "director", params(Walked),
+    responses((status = 200, body = Walk), Refused)
+)]
+pub async fn walk(State(shared): State<Shared>, Parameters(query): Parameters<Walked>) -> Answer<Walk> {
+    let Walked { service, server, client, to } = query;
+    let question = walk::Question { service, server, client, to };
+    shared.read(move |reader| reader.walk(&question)).await.map(Json)
 }
 
 /// All counters.
