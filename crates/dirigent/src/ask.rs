@@ -5,14 +5,36 @@ use crate::explain::Question;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
 use dirigent_api::{
-    Changed, Configuration, Connections, Drained, Event, Explanation, Guard, IpvsadmDone, IpvsadmLines, Past,
-    ServerName, Service, Stats, Status, path,
+    Changed, Configuration, Connections, ConnectionsOf, Drained, Event, Explanation, Guard, IpvsadmDone, IpvsadmLines,
+    Past, ServerName, Service, Stats, StatsOf, Status, path,
 };
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
+
+/// Where the daemon tells these connections.
+pub fn connections_path(of: &ConnectionsOf) -> String {
+    let limit = of.limit.map(|limit| limit.to_string());
+    let parameters = [("limit", &limit), ("service", &of.service), ("server", &of.server)];
+    path_with(path::CONNECTIONS, parameters)
+}
+
+/// Where the daemon tells these counters.
+pub fn stats_path(of: &StatsOf) -> String {
+    let services = of.services.map(|wanted| wanted.to_string());
+    path_with(path::STATS, [("services", &services), ("service", &of.service)])
+}
+
+/// With the parameters that have a value.
+fn path_with<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str, &'a Option<String>)>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in parameters {
+        value.iter().for_each(|value| _ = query.append_pair(name, value));
+    }
+    format!("{path}?{}", query.finish())
+}
 
 /// Which director.
 pub struct Target {
@@ -41,9 +63,9 @@ impl Target {
     pub async fn services(&self) -> Result<Vec<Service>> {
         self.read(path::SERVICES, |reader| reader.services()).await
     }
-    /// Its connections.
-    pub async fn connections(&self, limit: usize) -> Result<Connections> {
-        self.read(&format!("{}?limit={limit}", path::CONNECTIONS), |reader| reader.connections(limit)).await
+    /// Its connections, or some of them.
+    pub async fn connections(&self, of: &ConnectionsOf) -> Result<Connections> {
+        self.read(&connections_path(of), |reader| reader.connections(of)).await
     }
     /// What would become of a packet.
     pub async fn explain(&self, question: &Question) -> Result<Explanation> {
@@ -51,7 +73,7 @@ impl Target {
     }
     /// Its counters.
     pub async fn stats(&self) -> Result<Stats> {
-        self.read(path::STATS, |reader| reader.stats()).await
+        self.read(path::STATS, |reader| reader.stats(&StatsOf::default())).await
     }
     /// Zeroes its counters, or those of one service.
     pub async fn zero(&self, service: Option<&str>) -> Result<Changed> {

@@ -26,6 +26,7 @@ mod print;
 mod privileges;
 mod realserver;
 mod report;
+mod top;
 mod watch;
 
 use ask::Target;

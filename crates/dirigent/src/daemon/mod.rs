@@ -10,7 +10,7 @@ mod kept;
 mod lock;
 mod mail;
 mod manager;
-mod naming;
+pub mod naming;
 mod network;
 pub mod rates;
 mod resets;

@@ -43,10 +43,10 @@ fn some(mut names: impl ExactSizeIterator<Item = String>) -> String {
 pub fn find(model: &Model, name: &ServerName) -> Result<(ServiceKey, Server)> {
     let service = service(model, &name.service)?;
     let word = name.server.trim();
-    let whole: Option<SocketAddr> = word.parse().ok();
-    let bare: Option<IpAddr> = word.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    // What is no address is nobody's.
+    let at = server_at(word).ok();
     let meant = |s: &&Server| {
-        whole.is_some_and(|whole| s.identity() == (whole.ip(), whole.port())) || bare.is_some_and(|ip| s.address == ip)
+        at.is_some_and(|(ip, port)| s.address == ip && port.is_none_or(|port| s.identity() == (ip, port)))
     };
     let servers: Vec<_> = service.servers.iter().filter(meant).collect();
     let names = |servers: &[&Server]| some(servers.iter().map(|s| s.name()));
@@ -59,6 +59,34 @@ pub fn find(model: &Model, name: &ServerName) -> Result<(ServiceKey, Server)> {
         }
         several => Err(Failure::new(word, format!("that may be any of {}", names(several)), "name its port too")),
     }
+}
+
+/// The one of the services in a list, whatever each is listed as, that is called so.
+pub fn one_of<T>(listed: impl Iterator<Item = (ServiceKey, T)>, name: &str) -> Result<T> {
+    let mut found: Vec<T> = listed.filter(|(key, _)| key.is_called(name)).map(|(_, one)| one).collect();
+    match (found.pop(), found.len()) {
+        (Some(one), 0) => Ok(one),
+        (Some(_), _) => {
+            Err(Failure::new(name, "several are called so", "put its protocol in front, like tcp:192.0.2.10:80"))
+        }
+        (None, _) => Err(absent(Failure::new(name, "there is no such service", "`dirigent service list` names them"))),
+    }
+}
+
+/// The service in a list that is called so.
+pub fn in_list(services: Vec<dirigent_api::Service>, name: &str) -> Result<dirigent_api::Service> {
+    one_of(services.into_iter().filter_map(|service| Some((listed_key(&service)?, service))), name)
+}
+
+/// A server's address, and its port if it is said.
+pub fn server_at(name: &str) -> Result<(IpAddr, Option<u16>)> {
+    let word = name.trim();
+    let whole = word.parse().ok().map(|at: SocketAddr| (at.ip(), Some(at.port())));
+    let bare = || word.trim_start_matches('[').trim_end_matches(']').parse().ok().map(|ip| (ip, None));
+    whole.or_else(bare).ok_or_else(|| {
+        let failure = Failure::new(name, "that is no server", "write it like 10.0.0.2:8080, or without its port");
+        Failure { code: code::INVALID, ..failure }
+    })
 }
 
 /// The names of a server and its service in lists.

@@ -9,8 +9,8 @@ use axum::Json;
 use axum::extract::State;
 use clap::ValueEnum as _;
 use dirigent_api::{
-    Configuration, Connections, Explanation, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status,
-    VirtualRouter, path,
+    Configuration, Connections, ConnectionsOf, Explanation, Past, Rehearsal, Server, ServerName, Service, ServiceSpec,
+    Stats, StatsOf, Status, VirtualRouter, path,
 };
 use dirigent_config::Protocol;
 use dirigent_failover::WhatIf;
@@ -43,7 +43,7 @@ pub async fn services(State(shared): State<Shared>) -> Answer<Vec<Service>> {
     responses((status = 200, body = Service), Refused)
 )]
 pub async fn service(State(shared): State<Shared>, Named(service): Named<String>) -> Answer<Service> {
-    shared.read(move |reader| find(reader.services()?, &service)).await.map(Json)
+    shared.read(move |reader| naming::in_list(reader.services()?, &service)).await.map(Json)
 }
 
 /// What a virtual service is configured with.
@@ -63,7 +63,7 @@ pub async fn spec(State(shared): State<Shared>, Named(service): Named<String>) -
     responses((status = 200, body = Vec<Server>), Refused)
 )]
 pub async fn servers(State(shared): State<Shared>, Named(service): Named<String>) -> Answer<Vec<Server>> {
-    shared.read(move |reader| Ok(find(reader.services()?, &service)?.servers)).await.map(Json)
+    shared.read(move |reader| Ok(naming::in_list(reader.services()?, &service)?.servers)).await.map(Json)
 }
 
 /// One real server of a virtual service.
@@ -86,22 +86,6 @@ pub async fn server(State(shared): State<Shared>, Named((service, server)): Name
     shared.read(read).await.map(Json)
 }
 
-/// The one that is called so.
-fn find(services: Vec<Service>, name: &str) -> Result<Service, Failure> {
-    let mut found: Vec<_> =
-        services.into_iter().filter(|service| naming::listed_key(service).is_some_and(|k| k.is_called(name))).collect();
-    match (found.pop(), found.len()) {
-        (Some(service), 0) => Ok(service),
-        (Some(_), _) => {
-            Err(Failure::new(name, "several are called so", "put its protocol in front, like tcp:192.0.2.10:80"))
-        }
-        (None, _) => {
-            let failure = Failure::new(name, "there is no such service", "`dirigent service list` names them");
-            Err(Failure { code: code::ABSENT, ..failure })
-        }
-    }
-}
-
 /// How much is told.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -112,12 +96,15 @@ pub struct Limit {
 
 /// Connections: the first 10,000, or as many as are asked for, up to a million.
 #[utoipa::path(
-    get, path = path::CONNECTIONS, tag = "connections", params(Limit),
+    get, path = path::CONNECTIONS, tag = "connections", params(ConnectionsOf),
     responses((status = 200, body = Connections), Refused)
 )]
-pub async fn connections(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Connections> {
-    let limit = query.limit.unwrap_or(CONNECTIONS).min(MOST_CONNECTIONS);
-    shared.read(move |reader| reader.connections(limit)).await.map(Json)
+pub async fn connections(
+    State(shared): State<Shared>,
+    Parameters(of): Parameters<ConnectionsOf>,
+) -> Answer<Connections> {
+    let of = ConnectionsOf { limit: Some(of.limit.unwrap_or(CONNECTIONS).min(MOST_CONNECTIONS)), ..of };
+    shared.read(move |reader| reader.connections(&of)).await.map(Json)
 }
 
 /// The packet that is asked about.
@@ -181,10 +168,12 @@ impl Imaginary {
     }
 }
 
-/// All counters.
-#[utoipa::path(get, path = path::STATS, tag = "stats", responses((status = 200, body = Stats), Refused))]
-pub async fn stats(State(shared): State<Shared>) -> Answer<Stats> {
-    shared.read(|reader| reader.stats()).await.map(Json)
+/// All counters, or only those of one service, or of none, beside those of everything.
+#[utoipa::path(
+    get, path = path::STATS, tag = "stats", params(StatsOf), responses((status = 200, body = Stats), Refused)
+)]
+pub async fn stats(State(shared): State<Shared>, Parameters(of): Parameters<StatsOf>) -> Answer<Stats> {
+    shared.read(move |reader| reader.stats(&of)).await.map(Json)
 }
 
 /// Which part of the configuration.
