@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup deb demo test lint golden live races spread bench bench-failover fuzz random lab
+.PHONY: help setup deb demo test lint golden live races spread bench bench-failover fuzz random lab shots
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -43,6 +43,9 @@ races: ## PACKETS=10000000 on two CPUs while connections come and go (as root)
 
 spread: ## draw docs/schedulers.svg anew: how each scheduler spreads load, from real runs
 	@cargo run --quiet --release -p dirigent-testkit --bin spread -- docs/schedulers.svg
+
+shots: ## draw docs/top.svg anew: dirigent top in a lab with traffic (as root)
+	@scripts/shots.sh
 
 deb: ## a Debian package of a release build: target/deb/dirigent_VERSION_ARCH.deb
 	@scripts/deb.sh

@@ -46,6 +46,7 @@ Examples:
   dirigent server add 192.0.2.10:80 10.0.0.4    one more, at runtime
   dirigent server drain 192.0.2.10:80 10.0.0.2  take a server out, without breaking a connection
   dirigent stats --drops                        packets lost, and why
+  dirigent top                                  services, servers and connections as they change
   dirigent stop --detach                        the only way to stop forwarding
   dirigent lab up --servers 3                   a network to try it in
 

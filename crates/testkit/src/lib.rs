@@ -1,7 +1,8 @@
 //! Tools of the tests: frames built by hand ([`packet`]), read field by field
 //! ([`decode`]), the runner of the recordings of the real kernel ([`golden`]), the packet
 //! path's speed ([`bench`]), what a failover costs clients ([`failover`]), the hosts of
-//! labs ([`hosts`]), and how schedulers spread load ([`spread`]).
+//! labs ([`hosts`]), how schedulers spread load ([`spread`]), and screens of terminals, drawn
+//! ([`shot`]).
 //!
 //! Unlike the rest of the project this crate may panic: it is never in service.
 
@@ -11,4 +12,5 @@ pub mod failover;
 pub mod golden;
 pub mod hosts;
 pub mod packet;
+pub mod shot;
 pub mod spread;

@@ -31,9 +31,14 @@ fn director(state: &State, known: &Known, now: Instant) -> Vec<Part> {
         parts.push(("  forwarding".to_owned(), Tone::Good));
         parts.push(plain(format!(", up {}, generation {}", words::span(daemon.uptime_s), daemon.generation)));
     }
-    parts.push(match state.paused {
-        true => ("  PAUSED".to_owned(), Tone::Odd),
-        false => (format!("  every {}", words::interval(state.interval)), Tone::Faint),
+    let pause = known.pause(state.interval);
+    parts.push(match pause > state.interval {
+        _ if state.paused => ("  PAUSED".to_owned(), Tone::Odd),
+        true => {
+            let (pause, took) = (words::interval(pause), words::interval(known.took));
+            (format!("  every {pause} (an answer takes {took})"), Tone::Odd)
+        }
+        false => (format!("  every {}", words::interval(pause)), Tone::Faint),
     });
     parts
 }

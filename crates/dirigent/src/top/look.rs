@@ -3,13 +3,15 @@
 use super::rates::Rates;
 use crate::ask::{Target, connections_path, stats_path};
 use crate::events;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use dirigent_api::{Connections, ConnectionsOf, Event, Service, Stats, StatsOf, Status, path};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Connections that are asked for: more rows than anybody scrolls through.
 pub const CONNECTIONS: usize = 1000;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Events that are remembered.
 const EVENTS: usize = 500;
 
@@ -34,8 +36,15 @@ pub struct Look {
 }
 
 impl Look {
-    /// Asks.
+    /// Asks. A daemon that hangs does not answer, and that is said.
     pub async fn at(target: &Target, want: &Want) -> Result<Self> {
+        let late = || {
+            let (place, what) = (target.socket.display().to_string(), "the daemon takes too long to answer");
+            Failure::new(place, what, "see its log, and what the host is busy with")
+        };
+        tokio::time::timeout(PATIENCE, Self::asked(target, want)).await.unwrap_or_else(|_| Err(late()))
+    }
+    async fn asked(target: &Target, want: &Want) -> Result<Self> {
         let status = target.get(path::STATUS).await?;
         let stats = target.get(&stats_path(&want.stats)).await?;
         let connections = match &want.connections {
@@ -55,6 +64,8 @@ impl Look {
 pub struct Known {
     /// The newest look.
     pub look: Look,
+    /// How long the daemon took for it.
+    pub took: Duration,
     /// How fast it counts.
     pub rates: Rates,
     /// What happened, the latest first, and when it was heard.
@@ -64,14 +75,34 @@ pub struct Known {
 }
 
 impl Known {
-    /// After another look.
-    pub fn seen(&mut self, at: Instant, want: &Want, look: Look) {
-        self.rates.look(at, &look.stats, want.stats == StatsOf::default());
-        self.look = look;
-        self.trouble = None;
+    /// After another look, whose answer `took` so long.
+    pub fn seen(&mut self, at: Instant, took: Duration, want: &Want, mut look: Look) {
+        let whole = want.stats == StatsOf::default();
+        self.rates.look(at, &look.stats, whole);
+        if !whole {
+            // What was not asked for is shown as it was, until it is: that is when one comes back to it.
+            let new = std::mem::replace(&mut look.stats.services, std::mem::take(&mut self.look.stats.services));
+            for service in new {
+                match look.stats.services.iter_mut().find(|old| old.name() == service.name()) {
+                    Some(old) => *old = service,
+                    None => look.stats.services.push(service),
+                }
+            }
+        }
+        (self.look, self.took, self.trouble) = (look, took, None);
+    }
+    /// Something else will be asked for: whose connections these are, they are not what is looked at.
+    pub fn turned(&mut self) {
+        self.look.connections = None;
+    }
+    /// From one look to the next: the daemon shall not spend more than a tenth of its time on answers.
+    pub fn pause(&self, interval: Duration) -> Duration {
+        interval.max(self.took.saturating_mul(10))
     }
     /// After a look that failed.
     pub fn failed(&mut self, at: Instant, why: String) {
+        // It is asked as often as an operator wants to know whether it is back.
+        self.took = Duration::ZERO;
         let since = self.trouble.as_ref().map_or(at, |(since, _)| *since);
         self.trouble = Some((since, why));
     }
@@ -82,20 +113,42 @@ impl Known {
     }
 }
 
-/// When to look again after an answer that took so long: the daemon shall not spend more than a tenth of its time on it.
-pub fn pause(interval: Duration, took: Duration) -> Duration {
-    interval.max(took.saturating_mul(10))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_slow_daemon_is_asked_less_often() {
-        let (short, long) = (Duration::from_millis(20), Duration::from_secs(3));
-        assert_eq!(pause(Duration::from_secs(2), short), Duration::from_secs(2));
-        assert_eq!(pause(Duration::from_secs(2), long), Duration::from_secs(30));
+        let (mut known, interval) = (Known::default(), Duration::from_secs(2));
+        for (took_ms, pause_s) in [(20, 2), (200, 2), (3000, 30)] {
+            known.seen(Instant::now(), Duration::from_millis(took_ms), &Want::default(), Look::default());
+            assert_eq!(known.pause(interval), Duration::from_secs(pause_s));
+        }
+        known.failed(Instant::now(), "no answer".into());
+        assert_eq!(known.pause(interval), interval);
+    }
+
+    #[test]
+    fn what_was_not_asked_for_stays_as_it_was() {
+        let service = |address: &str, scheduler: &str| Service {
+            address: address.into(),
+            scheduler: scheduler.into(),
+            ..Service::default()
+        };
+        let look = |services| Look { stats: Stats { services, ..Stats::default() }, ..Look::default() };
+        let schedulers = |known: &Known| -> Vec<String> {
+            known.look.stats.services.iter().map(|service| service.scheduler.clone()).collect()
+        };
+        let (mut known, now) = (Known::default(), Instant::now());
+        known.seen(now, Duration::ZERO, &Want::default(), look(vec![service("a", "rr"), service("b", "rr")]));
+        let stats = StatsOf { service: Some("b".into()), services: None };
+        known.seen(now, Duration::ZERO, &Want { stats, connections: None }, look(vec![service("b", "wrr")]));
+        assert_eq!(schedulers(&known), ["rr", "wrr"]);
+        let stats = StatsOf { service: None, services: Some(false) };
+        known.seen(now, Duration::ZERO, &Want { stats, connections: None }, look(Vec::new()));
+        assert_eq!(schedulers(&known), ["rr", "wrr"]);
+        known.seen(now, Duration::ZERO, &Want::default(), look(vec![service("b", "wlc")]));
+        assert_eq!(schedulers(&known), ["wlc"]);
     }
 
     #[test]
@@ -104,7 +157,7 @@ mod tests {
         known.failed(begun, "no daemon".into());
         known.failed(begun + Duration::from_secs(2), "no answer".into());
         assert_eq!(known.trouble, Some((begun, "no answer".into())));
-        known.seen(begun + Duration::from_secs(4), &Want::default(), Look::default());
+        known.seen(begun + Duration::from_secs(4), Duration::ZERO, &Want::default(), Look::default());
         assert_eq!(known.trouble, None);
     }
 

@@ -38,12 +38,13 @@ const REOPEN: Duration = Duration::from_secs(2);
 pub async fn run(target: Target, args: &TopArgs) -> Result<()> {
     let stats = StatsOf { service: args.service.clone(), services: None };
     let want = Want { stats, connections: None };
+    let asked = Instant::now();
     let look = Look::at(&target, &want).await?;
     // As lists call it.
     let service = args.service.is_some().then(|| look.stats.services.first().map(|service| service.name())).flatten();
     let state = State::new(args.interval, service);
     let mut known = Known::default();
-    known.seen(Instant::now(), &want, look);
+    known.seen(Instant::now(), asked.elapsed(), &want, look);
     let skin = Skin::of(|name| std::env::var(name).ok());
     if !args.once {
         return Session::begin(target, state, known, skin)?.run().await;
@@ -72,7 +73,7 @@ impl Drop for Asked {
 /// What can happen.
 enum Happens {
     Input(Input),
-    Answer(Result<Look>),
+    Answer(Box<Result<Look>>),
     Due,
     Event(Event),
     End,
@@ -90,8 +91,9 @@ struct Session {
     listener: JoinHandle<()>,
     ends: [Signal; 3],
     asked: Option<Asked>,
-    /// When was last asked, and how long the answer took.
-    last: (Instant, Duration),
+    /// What was asked for last, and when: of what failed, when it did.
+    wanted: Want,
+    last: Instant,
 }
 
 impl Drop for Session {
@@ -109,9 +111,22 @@ impl Session {
         let seat = Seat::take()?;
         let (tell, heard) = unbounded_channel();
         let listener = tokio::spawn(listen(Arc::clone(&target), tell));
-        let last = (Instant::now(), Duration::ZERO);
+        let last = Instant::now();
         let input = EventStream::new();
-        Ok(Self { target, state, known, skin, seat, input, heard, listener, ends, asked: None, last })
+        Ok(Self {
+            target,
+            state,
+            known,
+            skin,
+            seat,
+            input,
+            heard,
+            listener,
+            ends,
+            asked: None,
+            wanted: Want::default(),
+            last,
+        })
     }
 
     async fn run(mut self) -> Result<()> {
@@ -138,11 +153,12 @@ impl Session {
                     self.known.heard(Instant::now(), &event);
                     Effect::Draw
                 }
-                Happens::Answer(answer) => self.answered(answer),
+                Happens::Answer(answer) => self.answered(*answer),
             };
             match effect {
                 Effect::Draw => {}
                 Effect::Ask => self.ask(),
+                Effect::Hold => self.asked = None,
                 Effect::Clear => self.seat.clear()?,
                 Effect::Suspend => self.seat.suspend()?,
                 Effect::Quit => return Ok(()),
@@ -152,8 +168,8 @@ impl Session {
 
     /// What happens next.
     async fn next(&mut self) -> Happens {
-        let Self { input, heard, ends: [terminate, interrupt, hangup], asked, state, last, .. } = self;
-        let due = last.0 + look::pause(state.interval, last.1);
+        let Self { input, heard, ends: [terminate, interrupt, hangup], asked, state, known, last, .. } = self;
+        let due = *last + known.pause(state.interval);
         let waits = !state.paused && asked.is_none();
         let answer = async {
             match asked {
@@ -167,10 +183,9 @@ impl Session {
                 Some(Ok(key)) => Happens::Input(key),
                 Some(Err(_)) | None => Happens::End,
             },
-            answer = answer => Happens::Answer(match answer {
-                Ok(answer) => answer,
-                Err(e) => Err(Failure::new("", format!("asking the daemon: {e}"), "please report this")),
-            }),
+            answer = answer => Happens::Answer(Box::new(answer.unwrap_or_else(|e| {
+                Err(Failure::new("", format!("asking the daemon: {e}"), "please report this"))
+            }))),
             Some(event) = heard.recv() => Happens::Event(event),
             () = tokio::time::sleep_until(due.into()), if waits => Happens::Due,
             _ = terminate.recv() => Happens::End,
@@ -182,6 +197,10 @@ impl Session {
     /// Asks for what is shown now, and for nothing else any more.
     fn ask(&mut self) {
         let (target, want) = (Arc::clone(&self.target), self.state.want());
+        if want != self.wanted {
+            self.known.turned();
+            self.wanted = want.clone();
+        }
         let of = want.clone();
         let answer = tokio::spawn(async move { Look::at(&target, &of).await });
         self.asked = Some(Asked { want, at: Instant::now(), answer });
@@ -190,9 +209,9 @@ impl Session {
     fn answered(&mut self, answer: Result<Look>) -> Effect {
         let Some(asked) = self.asked.take() else { return Effect::Draw };
         let now = Instant::now();
-        self.last = (asked.at, now.saturating_duration_since(asked.at));
+        self.last = if answer.is_ok() { asked.at } else { now };
         match answer {
-            Ok(look) => self.known.seen(now, &asked.want, look),
+            Ok(look) => self.known.seen(now, now.saturating_duration_since(asked.at), &asked.want, look),
             // What is shown has gone, and the daemon has not.
             Err(failure) if failure.code == code::ABSENT => {
                 self.state.gone(failure.to_string());

@@ -103,7 +103,8 @@ pub fn table(place: &Place, known: &Known, now: Instant) -> Table {
         Place::Connections { .. } => {
             let all = known.look.connections.as_ref();
             let rows = all.into_iter().flat_map(|all| &all.connections).enumerate().map(connection).collect();
-            (rows, "it has no connections", all.is_some_and(|all| all.more))
+            let nothing = if all.is_some() { "it has no connections" } else { "asking the daemon" };
+            (rows, nothing, all.is_some_and(|all| all.more))
         }
         Place::Drops => (drops(known), "no packet was dropped or answered with an error", false),
         Place::Events => (events(known, now), "nothing has happened since this command began", false),

@@ -97,6 +97,8 @@ pub enum Effect {
     Draw,
     /// The daemon has to be asked, now.
     Ask,
+    /// What it was asked for is not wanted any more.
+    Hold,
     /// The whole screen is drawn anew.
     Clear,
     /// To the shell, for a while.
@@ -267,7 +269,7 @@ impl State {
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.help = true,
             KeyCode::Char('p' | ' ') => {
                 self.paused = !self.paused;
-                return if self.paused { Effect::Draw } else { Effect::Ask };
+                return if self.paused { Effect::Hold } else { Effect::Ask };
             }
             KeyCode::Char('+') => self.step(|now, one| one > now, false),
             KeyCode::Char('-') => self.step(|now, one| one < now, true),
@@ -519,7 +521,7 @@ mod tests {
         desk.state.interval = Duration::from_millis(1500);
         desk.letters("-");
         assert_eq!(desk.state.interval, Duration::from_secs(1), "one that was asked for is between two");
-        assert_eq!((desk.press(KeyCode::Char('p')), desk.state.paused), (Effect::Draw, true));
+        assert_eq!((desk.press(KeyCode::Char('p')), desk.state.paused), (Effect::Hold, true));
         assert_eq!((desk.press(KeyCode::Char(' ')), desk.state.paused), (Effect::Ask, false));
         desk.letters("?");
         assert!(desk.state.help);

@@ -48,7 +48,7 @@ pub fn interval(interval: Duration) -> String {
     match interval.as_millis() {
         ms @ 0..1000 => format!("{ms} ms"),
         ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
-        ms => format!("{} s", ms as f64 / 1000.0),
+        ms => format!("{:.1} s", ms as f64 / 1000.0),
     }
 }
 
