@@ -182,3 +182,17 @@ impl Target {
         Failure { code: crate::failure::code::KERNEL, ..Failure::new(self.socket.display().to_string(), what, remedy) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_those_that_are_given_and_names_are_written_as_urls_want_them() {
+        let of = ConnectionsOf { limit: Some(5), service: Some("tcp [2001:db8::10]:80".into()), server: None };
+        assert_eq!(connections_path(&of), "/v1/connections?limit=5&service=tcp+%5B2001%3Adb8%3A%3A10%5D%3A80");
+        assert_eq!(stats_path(&StatsOf::default()), "/v1/stats?");
+        let of = StatsOf { services: Some(false), service: Some("FWM  7".into()) };
+        assert_eq!(stats_path(&of), "/v1/stats?services=false&service=FWM++7");
+    }
+}

@@ -129,7 +129,8 @@ impl Screen<'_> {
     fn parts(&self, to: &mut Buffer, y: u16, parts: &[Part]) {
         let mut x = to.area().x;
         for (text, tone) in parts {
-            x = put(to, x, y, text, self.skin.style(*tone));
+            let room = to.area().right().saturating_sub(x);
+            x = put(to, x, y, &cut(text, room.into()), self.skin.style(*tone));
         }
     }
 
@@ -275,8 +276,8 @@ fn put_in(to: &mut Buffer, x: u16, y: u16, field: &Field, text: &str, style: Sty
 
 /// No more than so many characters; what is cut off leaves a mark.
 fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
+    if text.chars().count() <= width || width == 0 {
+        return text.chars().take(width).collect();
     }
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
