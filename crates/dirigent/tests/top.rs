@@ -217,13 +217,12 @@ fn requests(lab: &TestLab) -> Ended {
 #[test]
 fn the_screen_says_what_the_director_says() {
     let lab = lab();
-    lab.publish("large", 64 << 20);
     for _ in 0..7 {
         lab.curl("http://192.0.2.10/");
     }
     lab.sh("client", "echo hello | socat -t1 - UDP4:192.0.2.10:7");
-    // Open, and after the first buffers silent: the client does not read on.
-    let _open = Ended(lab.start("client", &["sh", "-c", "exec curl -s http://192.0.2.10/large | sleep 300"]));
+    // Open, and silent.
+    let _open = Ended(lab.start("client", &["socat", "-T", "300", "PIPE", "TCP4:192.0.2.10:80"]));
     let terminal = Terminal::new(80, 24, &[]);
     terminal.top(&lab, "");
     let screen = terminal.until_it_says("1/2");
@@ -279,21 +278,20 @@ fn rates_are_those_of_the_traffic_and_rows_are_sorted_and_filtered() {
     let _traffic = requests(&lab);
     let terminal = Terminal::new(120, 40, &[]);
     terminal.top(&lab, "");
-    // Over some seconds, by the counters.
+    // Over some seconds, by the counters; each rate on the screen is that of the time before it.
+    let shown =
+        |screen: &str| rows(screen).iter().find(|row| row[1] == "192.0.2.10:80").unwrap()[5].parse::<f64>().unwrap();
+    terminal.until("traffic", |screen| shown(screen) > 1.0);
     let counted = || services(&lab)[0].counters.connections;
-    let (begun, before) = (Instant::now(), counted());
-    let mut shown = Vec::new();
-    while begun.elapsed() < Duration::from_secs(6) {
-        let screen = terminal.screen();
-        shown.extend(
-            rows(&screen).iter().find(|row| row[1] == "192.0.2.10:80").map(|row| row[5].parse::<f64>().unwrap()),
-        );
+    let (begun, before, mut all) = (Instant::now(), counted(), Vec::new());
+    while begun.elapsed() < Duration::from_secs(10) {
+        all.push(shown(&terminal.screen()));
         std::thread::sleep(Duration::from_millis(250));
     }
     let rate = (counted() - before) as f64 / begun.elapsed().as_secs_f64();
-    let average = shown.iter().sum::<f64>() / shown.len() as f64;
-    assert!(rate > 2.0, "{rate} requests a second: {}", lab.log());
-    assert!(average > rate * 0.7 && average < rate * 1.4, "{average} is shown, {rate} is counted: {shown:?}");
+    let average = all.iter().sum::<f64>() / all.len() as f64;
+    assert!(rate > 1.0, "{rate} requests a second: {}", lab.log());
+    assert!(average > rate * 0.6 && average < rate * 1.6, "{average} is shown, {rate} is counted: {all:?}");
 
     // By connections a second: the only service with traffic is first, or last.
     terminal.press(&["s", "s", "s", "s"]);

@@ -34,10 +34,7 @@ fn director(state: &State, known: &Known, now: Instant) -> Vec<Part> {
     let pause = known.pause(state.interval);
     parts.push(match pause > state.interval {
         _ if state.paused => ("  PAUSED".to_owned(), Tone::Odd),
-        true => {
-            let (pause, took) = (words::interval(pause), words::interval(known.took));
-            (format!("  every {pause} (an answer takes {took})"), Tone::Odd)
-        }
+        true => (format!("  every {}: it is slow", words::interval(pause)), Tone::Odd),
         false => (format!("  every {}", words::interval(pause)), Tone::Faint),
     });
     parts

@@ -95,9 +95,9 @@ impl Known {
     pub fn turned(&mut self) {
         self.look.connections = None;
     }
-    /// From one look to the next: the daemon shall not spend more than a tenth of its time on answers.
+    /// From one look to the next: the daemon shall not spend more than a quarter of its time on answers.
     pub fn pause(&self, interval: Duration) -> Duration {
-        interval.max(self.took.saturating_mul(10))
+        interval.max(self.took.saturating_mul(3))
     }
     /// After a look that failed.
     pub fn failed(&mut self, at: Instant, why: String) {
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_slow_daemon_is_asked_less_often() {
         let (mut known, interval) = (Known::default(), Duration::from_secs(2));
-        for (took_ms, pause_s) in [(20, 2), (200, 2), (3000, 30)] {
+        for (took_ms, pause_s) in [(20, 2), (600, 2), (3000, 9)] {
             known.seen(Instant::now(), Duration::from_millis(took_ms), &Want::default(), Look::default());
             assert_eq!(known.pause(interval), Duration::from_secs(pause_s));
         }

@@ -50,7 +50,7 @@ const SERVICES: [Column; 10] = [
 ];
 
 const SERVERS: [Column; 12] = [
-    Column::words("SERVER", 16, 0),
+    Column::words("SERVER", 14, 0),
     Column::numbers("WEIGHT", 6, 0),
     Column::words("STATE", 9, 0),
     Column::words("HEALTH", 7, 1),
@@ -140,7 +140,7 @@ fn services(known: &Known) -> Vec<Row> {
 fn service(place: usize, service: &Service, known: &Known) -> Row {
     let name = service.name();
     let speed = known.rates.service(&name);
-    let sum = |of: fn(&Server) -> u32| service.servers.iter().map(|s| f64::from(of(s))).sum::<f64>();
+    let sum = |of: fn(&Server) -> u32| service.servers.iter().map(|s| u64::from(of(s))).sum::<u64>() as f64;
     let all = service.servers.iter().filter(|server| server.state != "removed").count();
     let alive = service.servers.iter().filter(|server| up(server)).count();
     let tone = match alive {
@@ -191,7 +191,7 @@ fn server(place: usize, server: &Server, known: &Known) -> Row {
     let health = server.health.as_ref().map_or_else(
         || Cell::text("-").meant(Tone::Faint),
         |health| {
-            let text = format!("{} {}", health.state, words::span(health.for_s));
+            let text = format!("{} {}", health.state, words::roughly(health.for_s));
             Cell::text(text).meant(health_tone(health))
         },
     );

@@ -249,7 +249,7 @@ fn all_sizes_are_drawn() {
             Kind::Drops => &[KeyCode::Char('d')],
             Kind::Events => &[KeyCode::Char('e')],
         });
-        for (width, height) in (40..200).step_by(7).flat_map(|width| (14..50).step_by(5).map(move |h| (width, h))) {
+        for (width, height) in (40..200).step_by(13).flat_map(|width| (14..50).step_by(11).map(move |h| (width, h))) {
             let buffer = desk.buffer(width, height);
             let cursor = buffer.content.chunks(width.into());
             let cursor = cursor.filter(|line| line.iter().all(|cell| cell.modifier.contains(Modifier::REVERSED)));
@@ -278,7 +278,7 @@ fn a_director_that_is_away_and_a_pause_are_told_above_all() {
     assert!(desk.screen(80, 24).starts_with("dirigent main  forwarding, up 3 h 12 min, generation 4  PAUSED\n"));
     desk.letters("p");
     desk.known.took = Duration::from_millis(2500);
-    assert!(desk.screen(80, 24).contains("generation 4  every 25 s (an answer takes 2.5 s)\n"));
+    assert!(desk.screen(80, 24).contains("generation 4  every 7.5 s: it is slow\n"));
     desk.known.failed(desk.now - Duration::from_secs(12), "no daemon listens, which this needs".into());
     let screen = desk.screen(80, 24);
     let said = "dirigent main  not answering for 12 s: no daemon listens, which this needs\n";
@@ -328,25 +328,195 @@ fn one_look_as_text_is_as_wide_as_it_needs_or_may_be() {
 }
 
 const SERVICES_80: &str = "
+dirigent main  forwarding, up 3 h 12 min, generation 4  every 2 s
+interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
+9042 conn/s  in 90420 p/s 7.2 MB/s  out 180.8 k p/s 217.0 MB/s  drops 5.0/s
+routers  web master  db backup
+problem: 192.0.2.99: nobody here holds it; add it
+services  (3)  by SERVICE ↑
+SERVICE                           UP  ACTIVE  INACT  CONN/S    IN B/S   OUT B/S
+tcp 192.0.2.10:80                1/2     126      6      42   33.6 kB    1.0 MB
+tcp [2001:db8:1:2:3:4:5:10]:443  1/1   27000      3    9000    7.2 MB  216.0 MB
+udp 192.0.2.10:53                0/0       0      0       0       0 B       0 B
+
+
+
+
+
+
+
+
+
+
+tcp 192.0.2.10:80: scheduler wrr, 126 connections so far; not up: 10.0.0.3:8080
+
+35 s ago  health    10.0.0.3:8080 of tcp 192.0.2.10:80 is down: http: GET /heal…
+Enter open  Esc back  / filter  s sort  d drops  e events  ? help  q quit
 ";
 
 const SERVICES_120: &str = "
+dirigent main  forwarding, up 3 h 12 min, generation 4  every 2 s
+interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
+9042 conn/s  in 90420 p/s 7.2 MB/s  out 180.8 k p/s 217.0 MB/s  drops 5.0/s
+routers  web master  db backup
+problem: 192.0.2.99: nobody here holds it; add it
+services  (3)  by SERVICE ↑
+SERVICE                           UP  ACTIVE  INACT  CONN/S  IN P/S  OUT P/S    IN B/S   OUT B/S  SCHEDULER
+tcp 192.0.2.10:80                1/2     126      6      42     420      840   33.6 kB    1.0 MB  wrr
+tcp [2001:db8:1:2:3:4:5:10]:443  1/1   27000      3    9000   90000  180.0 k    7.2 MB  216.0 MB  wrr
+udp 192.0.2.10:53                0/0       0      0       0       0        0       0 B       0 B  wrr
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+tcp 192.0.2.10:80: scheduler wrr, 126 connections so far; not up: 10.0.0.3:8080
+
+35 s ago  health    10.0.0.3:8080 of tcp 192.0.2.10:80 is down: http: GET /healthy: 503 is not 200
+Enter open  Esc back  / filter  s sort  d drops  e events  ? help  q quit
 ";
 
 const SERVERS_80: &str = "
+dirigent main  forwarding, up 3 h 12 min, generation 4  every 2 s
+interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
+9042 conn/s  in 90420 p/s 7.2 MB/s  out 180.8 k p/s 217.0 MB/s  drops 5.0/s
+routers  web master  db backup
+problem: 192.0.2.99: nobody here holds it; add it
+services > tcp 192.0.2.10:80  (2)  by SERVER ↑
+SERVER           WEIGHT STATE     HEALTH    ACTIVE CONN/S   IN B/S  OUT B/S
+10.0.0.2:8080         2 available up 3 h       120     40  32.0 kB 960.0 kB
+10.0.0.3:8080         2 down      down 35 s      6    2.0   1.6 kB  48.0 kB
+
+
+
+
+
+
+
+
+
+
+
+10.0.0.3:8080: nat, down; next hop resolved 02:00:00:00:03:01; checks (http)
+down for 35 s: http: GET /healthy: 503 is not 200; 6 connections so far
+35 s ago  health    10.0.0.3:8080 of tcp 192.0.2.10:80 is down: http: GET /heal…
+Enter open  Esc back  / filter  s sort  d drops  e events  ? help  q quit
 ";
 
 const SERVERS_120: &str = "
 ";
 
 const CONNECTIONS_80: &str = "
+dirigent main  forwarding, up 3 h 12 min, generation 4  every 2 s
+interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
+9042 conn/s  in 90420 p/s 7.2 MB/s  out 180.8 k p/s 217.0 MB/s  drops 5.0/s
+routers  web master  db backup
+problem: 192.0.2.99: nobody here holds it; add it
+services > tcp 192.0.2.10:80 > 10.0.0.2:8080  (2 or more)  by CLIENT ↑
+CLIENT               STATE       EXPIRES IN PACKETS OUT PACKETS VIRTUAL
+198.51.100.7:40000   ESTABLISHED   900 s      1.2 M           7 192.0.2.10:80
+198.51.100.9:51234   TIME_WAIT      12 s          6           7 192.0.2.10:80
+
+
+
+
+
+
+
+
+
+
+
+tcp 198.51.100.7:40000 to 192.0.2.10:80, by 10.0.0.2:8080: ESTABLISHED, gone in
+900 s without a packet
+35 s ago  health    10.0.0.3:8080 of tcp 192.0.2.10:80 is down: http: GET /heal…
+Enter open  Esc back  / filter  s sort  d drops  e events  ? help  q quit
 ";
 
 const DROPS_80: &str = "
+dirigent main  forwarding, up 3 h 12 min, generation 4  every 2 s
+interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
+9042 conn/s  in 90420 p/s 7.2 MB/s  out 180.8 k p/s 217.0 MB/s  drops 5.0/s
+routers  web master  db backup
+problem: 192.0.2.99: nobody here holds it; add it
+services > drops  (2)  by PACKETS/S ↓
+REASON              VERDICT   PACKETS/S   PACKETS  MEANING
+bad_checksum        dropped         5.0        15  A checksum is wrong.
+no_server           answered          0         3  The service has no server th…
+
+
+
+
+
+
+
+
+
+
+
+bad_checksum: A checksum is wrong. What to do: docs/drops.md.
+
+35 s ago  health    10.0.0.3:8080 of tcp 192.0.2.10:80 is down: http: GET /heal…
+Enter open  Esc back  / filter  s sort  d drops  e events  ? help  q quit
 ";
 
 const EVENTS_80: &str = "
+dirigent main  forwarding, up 3 h 12 min, generation 4  every 2 s
+interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
+9042 conn/s  in 90420 p/s 7.2 MB/s  out 180.8 k p/s 217.0 MB/s  drops 5.0/s
+routers  web master  db backup
+problem: 192.0.2.99: nobody here holds it; add it
+services > events  (2)  by AGO ↑
+     AGO  EVENT
+    35 s  health    10.0.0.3:8080 of tcp 192.0.2.10:80 is down: http: GET /heal…
+    36 s  quorum    tcp 192.0.2.10:80 has its quorum again
+
+
+
+
+
+
+
+
+
+
+
+health    10.0.0.3:8080 of tcp 192.0.2.10:80 is down: http: GET /healthy: 503 is
+not 200
+
+Enter open  Esc back  / filter  s sort  d drops  e events  ? help  q quit
 ";
 
 const ONCE: &str = "
+dirigent main  forwarding, up 3 h 12 min, generation 4  every 2 s
+interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
+9042 conn/s  in 90420 p/s 7.2 MB/s  out 180.8 k p/s 217.0 MB/s  drops 5.0/s
+routers  web master  db backup
+problem: 192.0.2.99: nobody here holds it; add it
+services  (3)  by SERVICE ↑
+SERVICE                           UP  ACTIVE  INACT  CONN/S  IN P/S  OUT P/S    IN B/S   OUT B/S  SCHEDULER
+tcp 192.0.2.10:80                1/2     126      6      42     420      840   33.6 kB    1.0 MB  wrr
+tcp [2001:db8:1:2:3:4:5:10]:443  1/1   27000      3    9000   90000  180.0 k    7.2 MB  216.0 MB  wrr
+udp 192.0.2.10:53                0/0       0      0       0       0        0       0 B       0 B  wrr
 ";

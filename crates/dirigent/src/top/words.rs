@@ -38,6 +38,12 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// The same in its largest unit only: `3 h`.
+pub fn roughly(seconds: u64) -> String {
+    let span = span(seconds);
+    span.match_indices(' ').nth(1).and_then(|(end, _)| span.get(..end)).map_or(span.clone(), str::to_owned)
+}
+
 /// The time since then.
 pub fn age(now: Instant, then: Instant) -> String {
     span(now.saturating_duration_since(then).as_secs())
@@ -70,6 +76,7 @@ mod tests {
             [0, 59, 60, 3599, 3600, 11_520, 86_400, 442_800].map(span),
             ["0 s", "59 s", "1 min", "59 min", "1 h 0 min", "3 h 12 min", "1 d 0 h", "5 d 3 h"]
         );
+        assert_eq!([59, 3599, 11_520, 442_800].map(roughly), ["59 s", "59 min", "3 h", "5 d"]);
         let then = Instant::now();
         assert_eq!((age(then + Duration::from_secs(61), then), age(then, then)), ("1 min".into(), "0 s".into()));
         assert_eq!([100, 1000, 1500].map(|ms| interval(Duration::from_millis(ms))), ["100 ms", "1 s", "1.5 s"]);
