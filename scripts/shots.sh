@@ -2,6 +2,7 @@
 # make shots: the pictures below docs/, drawn from programs at work in a lab with traffic.
 #   docs/top.svg    dirigent top on a terminal of 100 columns and 30 rows
 # Their sizes are always the same; what they show are the numbers of the day. Leaves nothing behind but them.
+#   scripts/shots.sh [DIRECTORY]   with programs that are built already, in that directory
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
@@ -9,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need_root "make shots" "make shots"
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" LC_ALL=C.UTF-8
 
-lab=shots-$$
+lab=shots
 work=$(mktemp -d)
 traffic=()
 
@@ -27,7 +28,11 @@ clean() {
 # A terminal of our own, which nobody has configured.
 terminal() { tmux -u -L "$lab" "$@"; }
 
-on_client() { "$dirigent" lab exec --name "$lab" client -- "$@"; }
+# In the background, until all is over.
+on_client() {
+    "$dirigent" lab exec --name "$lab" client -- "$@" </dev/null >/dev/null 2>&1 &
+    traffic+=($!)
+}
 
 # The lab of the demo, with a server that fails its checks and one that is drained.
 build_lab() {
@@ -69,15 +74,12 @@ EOF
 make_traffic() {
     local url
     for url in http://192.0.2.10/ 'http://[2001:db8::10]/' http://192.0.2.10:8443/; do
-        on_client sh -c "while :; do curl -s -g -o /dev/null --max-time 2 '$url' || true; sleep 0.0$((RANDOM % 5 + 2)); done" &
-        traffic+=($!)
+        on_client sh -c "while :; do curl -s -g -o /dev/null --max-time 2 '$url' || true; sleep 0.0$((RANDOM % 5 + 2)); done"
     done
-    on_client sh -c 'while :; do echo hello | socat -t0.1 - UDP4:192.0.2.10:7 >/dev/null 2>&1; sleep 0.1; done' &
-    traffic+=($!)
+    on_client sh -c 'while :; do echo hello | socat -t0.1 - UDP4:192.0.2.10:7; sleep 0.1; done'
     # Connections that stay: their clients take what comes slowly.
     dd if=/dev/zero of="/run/dirigent/lab/$lab/www/large" bs=1M count=64 status=none
-    on_client sh -c 'for i in 1 2 3 4 5; do curl -s --limit-rate 200k -o /dev/null http://192.0.2.10/large & done; wait' &
-    traffic+=($!)
+    for _ in 1 2 3 4 5; do on_client curl -s --limit-rate 200k -o /dev/null http://192.0.2.10/large; done
 }
 
 # Waits until the terminal shows a text.
@@ -107,14 +109,18 @@ shot_top() {
     echo "shots: docs/top.svg"
 }
 
-scripts/setup.sh test
-echo "shots: building (the first time takes minutes)"
-cargo build --quiet --release -p dirigent -p dirigent-testkit --bin dirigent --bin shot
-target=$(realpath "${CARGO_TARGET_DIR:-target}/release")
-dirigent=$target/dirigent shot=$target/shot
+if [ $# = 0 ]; then
+    scripts/setup.sh test
+    echo "shots: building (the first time takes minutes)"
+    cargo build --quiet --release -p dirigent -p dirigent-testkit --bin dirigent --bin shot
+fi
+programs=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release}")
+dirigent=$programs/dirigent shot=$programs/shot
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+# Of a run that was killed.
+"$dirigent" lab down --name "$lab" >/dev/null
 build_lab
 make_traffic
 shot_top

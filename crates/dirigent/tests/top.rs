@@ -316,10 +316,10 @@ fn rates_are_those_of_the_traffic_and_rows_are_sorted_and_filtered() {
     lab.dirigent(&["server", "edit", "udp:192.0.2.10:7", "10.0.0.2:7", "--weight", "0"]);
     lab.sh("client", "for i in 1 2 3; do echo x | socat -t0.1 - UDP4:192.0.2.10:7 2>/dev/null || true; done");
     terminal.press(&["d"]);
-    let screen = terminal.until("drops", |s| s.contains("> drops  (") && !rows(s).is_empty());
+    let screen = terminal.until_it_says("What to do: docs/drops.md.");
     let shown = rows(&screen)[0].iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
     assert!(lab.count(&shown[0]) > 0, "{screen}");
-    assert!(screen.contains("What to do: docs/drops.md."), "{screen}");
+    assert!(screen.contains("services > drops  ("), "{screen}");
     terminal.press(&["e"]);
     let screen = terminal.until_it_says("applied   generation");
     assert!(screen.contains("> events  ("), "{screen}");

@@ -404,9 +404,9 @@ interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
 routers  web master  db backup
 problem: 192.0.2.99: nobody here holds it; add it
 services > tcp 192.0.2.10:80  (2)  by SERVER ↑
-SERVER           WEIGHT STATE     HEALTH    ACTIVE CONN/S   IN B/S  OUT B/S
-10.0.0.2:8080         2 available up 3 h       120     40  32.0 kB 960.0 kB
-10.0.0.3:8080         2 down      down 35 s      6    2.0   1.6 kB  48.0 kB
+SERVER         WEIGHT STATE     HEALTH    ACTIVE INACT CONN/S   IN B/S  OUT B/S
+10.0.0.2:8080       2 available up 3 h       120     3     40  32.0 kB 960.0 kB
+10.0.0.3:8080       2 down      down 35 s      6     3    2.0   1.6 kB  48.0 kB
 
 
 
