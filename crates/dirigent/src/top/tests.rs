@@ -425,6 +425,46 @@ Enter open  Esc back  / filter  s sort  d drops  e events  ? help  q quit
 ";
 
 const SERVERS_120: &str = "
+dirigent main  forwarding, up 3 h 12 min, generation 4  every 2 s
+interfaces eth0 xdp, eth1 tc  connections 123.5 k of 1.0 M
+9042 conn/s  in 90420 p/s 7.2 MB/s  out 180.8 k p/s 217.0 MB/s  drops 5.0/s
+routers  web master  db backup
+problem: 192.0.2.99: nobody here holds it; add it
+services > tcp 192.0.2.10:80  (2)  by SERVER ↑
+SERVER          WEIGHT  STATE      HEALTH     ACTIVE  INACT  CONN/S  IN P/S  OUT P/S    IN B/S   OUT B/S  METHOD
+10.0.0.2:8080        2  available  up 3 h        120      3      40     400      800   32.0 kB  960.0 kB  nat
+10.0.0.3:8080        2  down       down 35 s       6      3     2.0      20       40    1.6 kB   48.0 kB  nat
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+10.0.0.3:8080: nat, down; next hop resolved 02:00:00:00:03:01; checks (http) down for 35 s: http: GET /healthy: 503 is
+not 200; 6 connections so far
+35 s ago  health    10.0.0.3:8080 of tcp 192.0.2.10:80 is down: http: GET /healthy: 503 is not 200
+Enter open  Esc back  / filter  s sort  d drops  e events  ? help  q quit
 ";
 
 const CONNECTIONS_80: &str = "
