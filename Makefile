@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup deb demo test lint golden live races spread bench bench-failover fuzz random stories lab
+.PHONY: help setup deb demo test lint golden live races spread bench bench-failover fuzz random stories lab shots
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -46,6 +46,8 @@ spread: ## draw docs/schedulers.svg anew: how each scheduler spreads load, from 
 
 stories: ## docs/why-replies-must-return.md anew: what its commands print now (as root)
 	@scripts/stories.sh
+shots: ## draw docs/top.svg anew: dirigent top in a lab with traffic (as root)
+	@scripts/shots.sh
 
 deb: ## a Debian package of a release build: target/deb/dirigent_VERSION_ARCH.deb
 	@scripts/deb.sh

@@ -540,6 +540,24 @@ pub struct Connections {
     pub more: bool,
 }
 
+/// Which connections are told: parameters of the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ConnectionsOf {
+    /// No more than this many.
+    pub limit: Option<usize>,
+    /// Only those of this service, like `tcp:192.0.2.10:80` or `fwmark:7`.
+    pub service: Option<String>,
+    /// Only those of this server, like `10.0.0.2:8080`; without a port of all that have the address.
+    pub server: Option<String>,
+}
+
+impl ConnectionsOf {
+    /// As many as are told at once.
+    pub const EVERY: Self = Self { limit: Some(usize::MAX), service: None, server: None };
+}
+
 /// What would become of a packet now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
@@ -590,6 +608,13 @@ pub struct Reason {
     pub count: u64,
 }
 
+impl Reason {
+    /// Whether the packet did not get where it was sent: it was dropped, or answered with an error.
+    pub fn is_loss(&self) -> bool {
+        matches!(self.kind.as_str(), "dropped" | "answered")
+    }
+}
+
 /// All counters, sums over all CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
@@ -601,6 +626,17 @@ pub struct Stats {
     pub services: Vec<Service>,
     /// By verdict.
     pub reasons: Vec<Reason>,
+}
+
+/// Which of the services' counters are told beside those of everything: parameters of the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct StatsOf {
+    /// Those of services at all (default), or `false`: none.
+    pub services: Option<bool>,
+    /// Only those of this service, like `tcp:192.0.2.10:80` or `fwmark:7`.
+    pub service: Option<String>,
 }
 
 /// A real server of a virtual service. Asked for in any form that the command line takes;

@@ -17,7 +17,7 @@ pub const SERVER: &str = "/v1/services/{service}/servers/{server}";
 pub const OPENAPI: &str = "/v1/openapi.json";
 /// GET: a stream of [`crate::Event`] as server-sent events, from now on.
 pub const EVENTS: &str = "/v1/events";
-/// GET: [`crate::Connections`]; `?limit=N`.
+/// GET: [`crate::Connections`]; [`crate::ConnectionsOf`] says which.
 pub const CONNECTIONS: &str = "/v1/connections";
 /// GET: [`crate::Explanation`]; `?protocol=tcp&from=198.51.100.7:40000&to=192.0.2.10:80`, and more.
 pub const EXPLAIN: &str = "/v1/explain";
@@ -26,7 +26,7 @@ pub const EXPLAIN: &str = "/v1/explain";
 pub const DOCTOR: &str = "/v1/doctor";
 /// GET: [`crate::Walk`]; `?service=tcp:192.0.2.10:80`, and more.
 pub const WALK: &str = "/v1/walk";
-/// GET: [`crate::Stats`].
+/// GET: [`crate::Stats`]; [`crate::StatsOf`] says of which services.
 pub const STATS: &str = "/v1/stats";
 /// POST: zeroes the counters, or those of one service and its servers, `?service=NAME`; [`crate::Changed`].
 pub const ZERO: &str = "/v1/stats/zero";

@@ -6,14 +6,36 @@ use crate::failure::{Failure, Result};
 use crate::report::Reader;
 use crate::walk;
 use dirigent_api::{
-    Changed, Configuration, Connections, Drained, Event, Explanation, Guard, IpvsadmDone, IpvsadmLines, Past,
-    ServerName, Service, Stats, Status, Walk, path,
+    Changed, Configuration, Connections, ConnectionsOf, Drained, Event, Explanation, Guard, IpvsadmDone, IpvsadmLines,
+    Past, ServerName, Service, Stats, StatsOf, Status, Walk, path,
 };
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
+
+/// Where the daemon tells these connections.
+pub fn connections_path(of: &ConnectionsOf) -> String {
+    let limit = of.limit.map(|limit| limit.to_string());
+    let parameters = [("limit", &limit), ("service", &of.service), ("server", &of.server)];
+    path_with(path::CONNECTIONS, parameters)
+}
+
+/// Where the daemon tells these counters.
+pub fn stats_path(of: &StatsOf) -> String {
+    let services = of.services.map(|wanted| wanted.to_string());
+    path_with(path::STATS, [("services", &services), ("service", &of.service)])
+}
+
+/// With the parameters that have a value.
+fn path_with<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str, &'a Option<String>)>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in parameters {
+        value.iter().for_each(|value| _ = query.append_pair(name, value));
+    }
+    format!("{path}?{}", query.finish())
+}
 
 /// Which director.
 pub struct Target {
@@ -42,9 +64,9 @@ impl Target {
     pub async fn services(&self) -> Result<Vec<Service>> {
         self.read(path::SERVICES, |reader| reader.services()).await
     }
-    /// Its connections.
-    pub async fn connections(&self, limit: usize) -> Result<Connections> {
-        self.read(&format!("{}?limit={limit}", path::CONNECTIONS), |reader| reader.connections(limit)).await
+    /// Its connections, or some of them.
+    pub async fn connections(&self, of: &ConnectionsOf) -> Result<Connections> {
+        self.read(&connections_path(of), |reader| reader.connections(of)).await
     }
     /// What would become of a packet.
     pub async fn explain(&self, question: &Question) -> Result<Explanation> {
@@ -56,7 +78,7 @@ impl Target {
     }
     /// Its counters.
     pub async fn stats(&self) -> Result<Stats> {
-        self.read(path::STATS, |reader| reader.stats()).await
+        self.read(path::STATS, |reader| reader.stats(&StatsOf::default())).await
     }
     /// Zeroes its counters, or those of one service.
     pub async fn zero(&self, service: Option<&str>) -> Result<Changed> {
@@ -163,5 +185,19 @@ impl Target {
         let remedy = "run it as root: without a daemon only root sees the pinned maps";
         let what = format!("no daemon of {} listens", self.instance);
         Failure { code: crate::failure::code::KERNEL, ..Failure::new(self.socket.display().to_string(), what, remedy) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_those_that_are_given_and_names_are_written_as_urls_want_them() {
+        let of = ConnectionsOf { limit: Some(5), service: Some("tcp [2001:db8::10]:80".into()), server: None };
+        assert_eq!(connections_path(&of), "/v1/connections?limit=5&service=tcp+%5B2001%3Adb8%3A%3A10%5D%3A80");
+        assert_eq!(stats_path(&StatsOf::default()), "/v1/stats?");
+        let of = StatsOf { services: Some(false), service: Some("FWM  7".into()) };
+        assert_eq!(stats_path(&of), "/v1/stats?services=false&service=FWM++7");
     }
 }

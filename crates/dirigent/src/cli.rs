@@ -46,6 +46,7 @@ Examples:
   dirigent server add 192.0.2.10:80 10.0.0.4    one more, at runtime
   dirigent server drain 192.0.2.10:80 10.0.0.2  take a server out, without breaking a connection
   dirigent stats --drops                        packets lost, and why
+  dirigent top                                  services, servers and connections as they change
   dirigent stop --detach                        the only way to stop forwarding
   dirigent lab up --servers 3                   a network to try it in
 
@@ -128,6 +129,17 @@ Examples:
     },
     /// How the director is doing: interfaces, room, addresses, problems
     Status(ListArgs),
+    /// Services, servers and connections with their rates, as they change: a screen for people
+    #[command(after_help = "\
+Examples:
+  dirigent top
+  dirigent top --service 192.0.2.10:80 --interval 500ms
+  dirigent top --once | head
+  ssh -t director dirigent top
+
+? explains the keys. Rates are what was counted between two looks; of the first look the daemon's averages. What shows them
+to programs is `dirigent stats --json`.")]
+    Top(TopArgs),
     /// What would become of a packet now, step by step; nothing is sent
     #[command(after_help = "\
 Examples:
@@ -653,6 +665,20 @@ fn period(word: &str) -> Result<std::time::Duration, String> {
     if found < std::time::Duration::from_millis(100) { Err("that is less than 100ms".to_owned()) } else { Ok(found) }
 }
 
+/// How to look.
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// Between two looks
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = period)]
+    pub interval: std::time::Duration,
+    /// Begin at the servers of one: [PROTOCOL:]ADDRESS:PORT, or fwmark:MARK[:6]
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Print one look as text, and end; as wide as the terminal, or COLUMNS, or as it needs
+    #[arg(long)]
+    pub once: bool,
+}
+
 /// Commands on virtual services.
 #[derive(Debug, Subcommand)]
 pub enum ServiceCommand {
@@ -769,10 +795,20 @@ fn duration(word: &str) -> Result<std::time::Duration, String> {
 #[derive(Debug, Subcommand)]
 pub enum ConnectionCommand {
     /// List them
+    #[command(after_help = "\
+Examples:
+  dirigent connection list --service tcp:192.0.2.10:80
+  dirigent connection list --server 10.0.0.2 --limit 100 --json")]
     List {
         /// No more than this many
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         limit: usize,
+        /// Only those of a service: [PROTOCOL:]ADDRESS:PORT, or fwmark:MARK[:6]
+        #[arg(long)]
+        service: Option<String>,
+        /// Only those of a server: ADDRESS[:PORT]
+        #[arg(long)]
+        server: Option<String>,
         /// How to print.
         #[command(flatten)]
         list: ListArgs,

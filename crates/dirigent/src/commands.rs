@@ -5,8 +5,8 @@ use crate::cli::{Command, ConnectionCommand, ListArgs, PrintArgs, ServerCommand,
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
 use crate::netfilter::Netfilter;
-use crate::{configure, daemon, drain, edit, events, explain, failover, print, walk, watch};
-use dirigent_api::{Changed, Problem, Stats, path};
+use crate::{configure, daemon, drain, edit, events, explain, failover, print, top, walk, watch};
+use dirigent_api::{Changed, ConnectionsOf, Problem, Reason, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
 use serde::Serialize;
@@ -32,8 +32,9 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
         }
         Command::Server(ServerCommand::List(list)) => watched(list, async |as_| servers(&target, as_).await).await,
         Command::Server(command) => edit::server(&target, &command).await.map(|_| ()),
-        Command::Connection(ConnectionCommand::List { limit, list }) => {
-            watched(list, async |as_| connections(&target, limit, as_).await).await
+        Command::Connection(ConnectionCommand::List { limit, service, server, list }) => {
+            let of = ConnectionsOf { limit: Some(limit), service, server };
+            watched(list, async |as_| connections(&target, limit, &of, as_).await).await
         }
         Command::Stats { zero: Some(service), list, .. } => {
             show(&target.zero(service.as_deref()).await?, How::once(list.print), told)
@@ -41,6 +42,7 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
         Command::Stats { rate: true, list, .. } => watched(list, async |as_| rates(&target.stats().await?, as_)).await,
         Command::Stats { drops, list, .. } => watched(list, async |as_| stats(&target, drops, as_).await).await,
         Command::Status(list) => watched(list, async |as_| show(&target.status().await?, as_, print::status)).await,
+        Command::Top(args) => top::run(target, &args).await,
         Command::Explain(args) => {
             let as_ = How::once(args.print);
             show(&target.explain(&args.into()).await?, as_, explain::text)
@@ -102,8 +104,8 @@ async fn servers(target: &Target, as_: How) -> Result<()> {
     print::text(&print::servers(&services))
 }
 
-async fn connections(target: &Target, limit: usize, as_: How) -> Result<()> {
-    let connections = target.connections(limit).await?;
+async fn connections(target: &Target, limit: usize, of: &ConnectionsOf, as_: How) -> Result<()> {
+    let connections = target.connections(of).await?;
     show(&connections, as_, print::connections)?;
     if connections.more {
         eprintln!("there are more than {limit}; ask for them with --limit");
@@ -133,7 +135,7 @@ async fn stats(target: &Target, drops: bool, as_: How) -> Result<()> {
     if !drops {
         return show(&stats, as_, print::stats);
     }
-    stats.reasons.retain(|r| matches!(r.kind.as_str(), "dropped" | "answered"));
+    stats.reasons.retain(Reason::is_loss);
     if as_.json {
         return as_.json(&stats.reasons);
     }

@@ -28,7 +28,7 @@ pub async fn run(target: &Target, drops: u64, json: bool) -> Result<()> {
 }
 
 /// One event, for people.
-fn line(event: &Event) -> String {
+pub fn line(event: &Event) -> String {
     match event {
         Event::Applied { generation, by, what, operations } => {
             format!("applied   generation {generation}: {what} ({}), by {by}", print::count(*operations, "operation"))

@@ -6,7 +6,7 @@ pub mod proc;
 use crate::ask::Target;
 use crate::failure::{Failure, code};
 use crate::print;
-use dirigent_api::{Connection, Service, Synchronisation, Timeouts};
+use dirigent_api::{Connection, ConnectionsOf, Service, Synchronisation, Timeouts};
 use dirigent_config::ipvsadm::console::{self, Absent, Director};
 use dirigent_config::{Command, ServiceKey};
 pub use names::SystemNames;
@@ -36,7 +36,7 @@ impl Director for Target {
         self.services().await.map_err(absent)
     }
     async fn connections(&self) -> Result<Vec<Connection>, Absent> {
-        self.connections(usize::MAX).await.map(|all| all.connections).map_err(absent)
+        self.connections(&ConnectionsOf::EVERY).await.map(|all| all.connections).map_err(absent)
     }
     async fn size(&self) -> Result<u64, Absent> {
         self.status().await.map(|status| status.connections.connections).map_err(absent)

@@ -30,6 +30,7 @@ mod print;
 mod privileges;
 mod realserver;
 mod report;
+mod top;
 mod walk;
 mod watch;
 mod why;

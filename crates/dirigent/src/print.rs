@@ -115,7 +115,7 @@ fn counters(c: &Counters) -> [String; 5] {
 }
 
 /// The configured weight, and behind it the effective one where that differs.
-fn weight(server: &dirigent_api::Server) -> String {
+pub fn weight(server: &dirigent_api::Server) -> String {
     let effective = server.effective_weight;
     match server.state.as_str() {
         "draining" => format!("{} (0)", server.weight),
@@ -126,25 +126,30 @@ fn weight(server: &dirigent_api::Server) -> String {
     }
 }
 
+/// A service's scheduler with its flags, and persistence.
+pub fn scheduler(service: &Service) -> String {
+    let mut scheduler = service.scheduler.clone();
+    if !service.flags.is_empty() {
+        let _ = write!(scheduler, " ({})", service.flags.join(","));
+    }
+    if let Some(p) = &service.persistence {
+        let _ = write!(scheduler, " persistent {}", p.timeout_s);
+        if !["255.255.255.255", "/128"].contains(&p.mask.as_str()) {
+            let _ = write!(scheduler, " mask {}", p.mask);
+        }
+    }
+    scheduler
+}
+
 /// Virtual services, each with its servers below it.
 pub fn services(services: &[Service]) -> String {
     let mut rows = Vec::new();
     for service in services {
         let active: u64 = service.servers.iter().map(|s| u64::from(s.active)).sum();
         let inactive: u64 = service.servers.iter().map(|s| u64::from(s.inactive)).sum();
-        let mut scheduler = service.scheduler.clone();
-        if !service.flags.is_empty() {
-            let _ = write!(scheduler, " ({})", service.flags.join(","));
-        }
-        if let Some(p) = &service.persistence {
-            let _ = write!(scheduler, " persistent {}", p.timeout_s);
-            if !["255.255.255.255", "/128"].contains(&p.mask.as_str()) {
-                let _ = write!(scheduler, " mask {}", p.mask);
-            }
-        }
         rows.push(vec![
             service.name(),
-            scheduler,
+            scheduler(service),
             String::new(),
             String::new(),
             active.to_string(),

@@ -3,13 +3,13 @@
 use crate::daemon::health::View;
 use crate::daemon::rates::Averages;
 use crate::daemon::size::Size;
-use crate::daemon::{in_use, with_xdp};
+use crate::daemon::{in_use, naming, with_xdp};
 use crate::explain::{self, Question};
 use crate::failure::{Failure, Result};
 use crate::walk;
-use dirigent_api::{Connections, Explanation, Interface, Room, Service, Stats, Status, Walk};
-use dirigent_datapath::control::report::{Growth, Report};
-use dirigent_datapath::control::{self, KernelStore};
+use dirigent_api::{Connections, ConnectionsOf, Explanation, Interface, Room, Service, Stats, StatsOf, Status, Walk};
+use dirigent_datapath::control::report::{Growth, Report, Whose};
+use dirigent_datapath::control::{self, KernelStore, Store as _};
 use dirigent_datapath::kernel::{Attached, Hook, Instance};
 use dirigent_director::records::{self, map};
 use dirigent_net::Snapshot;
@@ -58,9 +58,15 @@ impl Reader {
         Ok(services)
     }
 
-    /// The first `limit` connections.
-    pub fn connections(&self, limit: usize) -> Result<Connections> {
-        Ok(self.report().connections(limit)?)
+    /// The first of the connections that are wanted: without a limit all.
+    pub fn connections(&self, of: &ConnectionsOf) -> Result<Connections> {
+        let services = |name: &str| {
+            let keys = self.store.places()?.into_iter().filter_map(|(spot, _)| spot.key());
+            naming::one_of(keys.map(|key| (key, key)), name)
+        };
+        let service = of.service.as_deref().map(services).transpose()?;
+        let server = of.server.as_deref().map(naming::server_at).transpose()?;
+        Ok(self.report().connections(of.limit.unwrap_or(usize::MAX), &Whose { service, server })?)
     }
 
     /// What would become of a packet.
@@ -73,13 +79,14 @@ impl Reader {
         walk::walk(&self.services()?, &self.store, &with_xdp(&self.instance)?, question)
     }
 
-    /// All counters.
-    pub fn stats(&self) -> Result<Stats> {
-        let mut stats = self.report().stats()?;
-        if let Some(health) = &self.health {
-            health.add_to(&mut stats.services);
-        }
-        Ok(stats)
+    /// The counters of everything, and of the services that are wanted.
+    pub fn stats(&self, of: &StatsOf) -> Result<Stats> {
+        let services = match &of.service {
+            _ if of.services == Some(false) => Vec::new(),
+            None => self.services()?,
+            Some(name) => vec![naming::listed_service(&self.services()?, name)?.clone()],
+        };
+        Ok(Stats { services, ..self.report().totals()? })
     }
 
     /// What can be told without the daemon.

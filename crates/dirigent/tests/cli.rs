@@ -209,7 +209,15 @@ fn a_missing_file_is_1_and_says_which() {
 
 #[test]
 fn without_a_director_commands_say_so() {
-    for args in [&["status"][..], &["service", "list"], &["stats", "--drops"], &["reload"], &["stop", "--detach"]] {
+    for args in [
+        &["status"][..],
+        &["service", "list"],
+        &["top"],
+        &["top", "--once"],
+        &["stats", "--drops"],
+        &["reload"],
+        &["stop", "--detach"],
+    ] {
         let output = dirigent(&[args, &["--instance", "nosuch", "--socket", "/nonexistent/x.sock"]].concat());
         assert!(matches!(code(&output), 1 | 4), "{args:?}: {}", err(&output));
         assert!(err(&output).contains("nosuch"), "{args:?}: {}", err(&output));
@@ -344,6 +352,13 @@ fn broken_command_lines_are_told_why() {
         "connection list --limit",
         "connection list --limit many",
         "connection list --limit -5",
+        "connection list --server",
+        "top it",
+        "top --interval",
+        "top --interval soon",
+        "top --interval 1ms",
+        "top --service",
+        "top --once=yes",
         "stats --drops --rate",
         "stats --zero --drops",
         "stats --zero a b",

@@ -3,6 +3,8 @@
 //! path's speed ([`bench`]), what a failover costs clients ([`failover`]), the hosts of
 //! labs ([`hosts`]), how schedulers spread load ([`spread`]), and documents that tell what
 //! commands print ([`story`]).
+//! labs ([`hosts`]), how schedulers spread load ([`spread`]), and screens of terminals, drawn
+//! ([`shot`]).
 //!
 //! Unlike the rest of the project this crate may panic: it is never in service.
 
@@ -12,5 +14,6 @@ pub mod failover;
 pub mod golden;
 pub mod hosts;
 pub mod packet;
+pub mod shot;
 pub mod spread;
 pub mod story;

@@ -45,15 +45,29 @@ pub(super) fn goes_to(entry: &Entry, server: &Server) -> (IpAddr, u16) {
 
 /// Shows all connections, IPv4 first.
 pub fn connections<S: Store>(store: &S, see: &mut dyn FnMut(Connection)) -> Result<(), Error> {
+    connections_of(store, &|_| true, see)
+}
+
+/// Shows the connections of those servers whose index is `wanted`, IPv4 first.
+pub fn connections_of<S: Store>(
+    store: &S,
+    wanted: &dyn Fn(u32) -> bool,
+    see: &mut dyn FnMut(Connection),
+) -> Result<(), Error> {
     let settings = store.settings()?;
     let hz = settings.hz.max(1);
     let mut failed = None;
     for v6 in [false, true] {
         let now = store.now();
-        let mut show = |entry: Entry| match connection(store, &settings, hz, now, &entry) {
-            Ok(Some(connection)) => see(connection),
-            Ok(None) => {}
-            Err(e) => _ = failed.get_or_insert(e),
+        let mut show = |entry: Entry| {
+            if !wanted(entry.server) {
+                return;
+            }
+            match connection(store, &settings, hz, now, &entry) {
+                Ok(Some(connection)) => see(connection),
+                Ok(None) => {}
+                Err(e) => _ = failed.get_or_insert(e),
+            }
         };
         store.walk(v6, &mut show)?;
     }

@@ -1,11 +1,12 @@
 //! The tables as the API tells them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dirigent_api::{
     Connection, Connections, Counters, NextHop, Persistence, Reason, Server, Service, Stats, Timeouts, Tunnel,
 };
+use dirigent_config::ServiceKey;
 use dirigent_director::records::{self, hop, kind, server_flag, service_flag};
 use dirigent_director::schedule::Scheduler;
 use dirigent_director::verdict::ReasonKind;
@@ -24,6 +25,15 @@ pub trait Growth {
     fn service(&self, index: u32) -> records::Counters;
     /// Of a server, by its index.
     fn server(&self, index: u32) -> records::Counters;
+}
+
+/// Whose connections are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whose {
+    /// Of this service; none: of all.
+    pub service: Option<ServiceKey>,
+    /// Of the servers of this address and, if one is said, this port; none: of all.
+    pub server: Option<(IpAddr, Option<u16>)>,
 }
 
 /// Tells what is in tables.
@@ -206,10 +216,32 @@ impl<'a, S: Store> Report<'a, S> {
         })
     }
 
-    /// The first `limit` connections.
-    pub fn connections(&self, limit: usize) -> Result<Connections, Error> {
+    /// The indexes of the servers that are meant, removed ones too.
+    fn servers_of(&self, whose: &Whose) -> Result<BTreeSet<u32>, Error> {
+        let places = self.store.places()?;
+        let service = whose.service.map(|key| {
+            let spot = super::apply::spot(&key);
+            places.iter().find(|(place, _)| *place == spot).map(|(_, index)| *index)
+        });
+        let mut found = BTreeSet::new();
+        for index in self.store.used_servers()? {
+            let record = self.store.server(index)?;
+            let at = |(ip, port): (IpAddr, Option<u16>)| {
+                server_address(&record) == ip && port.is_none_or(|port| port == record.port.get())
+            };
+            if service.is_none_or(|service| service == Some(record.service)) && whose.server.is_none_or(at) {
+                found.insert(index);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The first `limit` connections of those that are wanted.
+    pub fn connections(&self, limit: usize, whose: &Whose) -> Result<Connections, Error> {
         let mut out = Connections::default();
-        super::connections::connections(self.store, &mut |c| {
+        let of = if *whose == Whose::default() { None } else { Some(self.servers_of(whose)?) };
+        let wanted = |server| of.as_ref().is_none_or(|of| of.contains(&server));
+        super::connections::connections_of(self.store, &wanted, &mut |c| {
             if out.connections.len() >= limit {
                 out.more = true;
                 return;
@@ -228,8 +260,8 @@ impl<'a, S: Store> Report<'a, S> {
         Ok(out)
     }
 
-    /// All counters.
-    pub fn stats(&self) -> Result<Stats, Error> {
+    /// The counters of everything, without those of services.
+    pub fn totals(&self) -> Result<Stats, Error> {
         let counts = self.store.reasons()?;
         let all = dirigent_director::verdict::Reason::ALL.iter().zip(counts);
         let reason = |(reason, count): (&dirigent_director::verdict::Reason, u64)| Reason {
@@ -241,9 +273,14 @@ impl<'a, S: Store> Report<'a, S> {
         Ok(Stats {
             total: counters(&self.tally()?.total),
             rates: self.rates.map(|rates| counters(&rates.total())),
-            services: self.services()?,
+            services: Vec::new(),
             reasons: all.map(reason).collect(),
         })
+    }
+
+    /// All counters.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        Ok(Stats { services: self.services()?, ..self.totals()? })
     }
 
     /// The timeouts that ipvsadm knows.

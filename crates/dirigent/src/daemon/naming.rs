@@ -71,10 +71,10 @@ fn one_server<'s, T>(
     name: &str,
 ) -> Result<&'s T> {
     let word = name.trim();
-    let whole: Option<SocketAddr> = word.parse().ok();
-    let bare: Option<IpAddr> = word.trim_start_matches('[').trim_end_matches(']').parse().ok();
-    let meant =
-        |s: &&T| identity(s).is_some_and(|(ip, port)| whole == Some(SocketAddr::new(ip, port)) || bare == Some(ip));
+    // What is no address is nobody's.
+    let at = server_at(word).ok();
+    let is = |of: (IpAddr, u16)| at.is_some_and(|(ip, port)| ip == of.0 && port.is_none_or(|port| port == of.1));
+    let meant = |s: &&T| identity(s).is_some_and(is);
     let found: Vec<_> = servers.iter().filter(meant).collect();
     let at = |s: &&T| identity(s).map(|(ip, port)| SocketAddr::new(ip, port).to_string());
     let names = |servers: &[&T]| some(servers.iter().filter_map(at).collect());
@@ -87,6 +87,23 @@ fn one_server<'s, T>(
         }
         several => Err(Failure::new(word, format!("that may be any of {}", names(several)), "name its port too")),
     }
+}
+
+/// The one of the services in a list, whatever each is listed as, that is called so.
+pub fn one_of<T: Clone>(listed: impl Iterator<Item = (ServiceKey, T)>, name: &str) -> Result<T> {
+    let all: Vec<_> = listed.collect();
+    one_service(&all, |(key, _)| Some(*key), name).map(|(_, one)| one.clone())
+}
+
+/// A server's address, and its port if it is said.
+pub fn server_at(name: &str) -> Result<(IpAddr, Option<u16>)> {
+    let word = name.trim();
+    let whole = word.parse().ok().map(|at: SocketAddr| (at.ip(), Some(at.port())));
+    let bare = || word.trim_start_matches('[').trim_end_matches(']').parse().ok().map(|ip| (ip, None));
+    whole.or_else(bare).ok_or_else(|| {
+        let failure = Failure::new(name, "that is no server", "write it like 10.0.0.2:8080, or without its port");
+        Failure { code: code::INVALID, ..failure }
+    })
 }
 
 /// The names of a server and its service in lists.

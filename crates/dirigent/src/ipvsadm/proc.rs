@@ -3,6 +3,7 @@
 use crate::ask::Target;
 use crate::failure::{Failure, Result};
 use crate::print;
+use dirigent_api::ConnectionsOf;
 use dirigent_config::ipvsadm::proc;
 
 /// Prints a file of /proc/net.
@@ -13,10 +14,12 @@ pub async fn show(target: &Target, name: &str) -> Result<()> {
             let size = target.status().await?.connections.connections;
             proc::table(&target.services().await?, size)
         }
-        "ip_vs_conn" => proc::connections(&target.connections(usize::MAX).await?.connections),
+        "ip_vs_conn" => proc::connections(&target.connections(&ConnectionsOf::EVERY).await?.connections),
         "ip_vs_stats" => proc::stats(&target.stats().await?),
         "ip_vs_stats_percpu" => proc::stats_by_cpu(&target.stats().await?),
-        "ip_vs_app" => proc::apps(&target.services().await?, &target.connections(usize::MAX).await?.connections),
+        "ip_vs_app" => {
+            proc::apps(&target.services().await?, &target.connections(&ConnectionsOf::EVERY).await?.connections)
+        }
         _ => {
             let remedy = "there are ip_vs, ip_vs_app, ip_vs_conn, ip_vs_stats and ip_vs_stats_percpu";
             return Err(Failure::new(name, "IPVS has no such file in /proc/net", remedy));

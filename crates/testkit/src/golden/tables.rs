@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use dirigent_api::{Stats, Timeouts};
 use dirigent_config::{Model, Op, Plan, ServiceKey};
-use dirigent_datapath::control::report::{Growth, Report};
+use dirigent_datapath::control::report::{Growth, Report, Whose};
 use dirigent_datapath::control::tally::{self, Tally};
 use dirigent_datapath::control::{Connection, Control, Error, Flow, Resets, Store, Sweep, Target, connections};
 use dirigent_director::family::Address as _;
@@ -173,7 +173,10 @@ pub fn stats<S: Store>(control: &Control<S>, rates: &dyn Growth) -> Result<Stats
 
 /// The connections, as the API tells them.
 pub fn connections_told<S: Store>(control: &Control<S>) -> Result<Vec<dirigent_api::Connection>, String> {
-    Report::of(control.store(), None).connections(usize::MAX).map(|all| all.connections).map_err(text)
+    Report::of(control.store(), None)
+        .connections(usize::MAX, &Whose::default())
+        .map(|all| all.connections)
+        .map_err(text)
 }
 
 /// The timeouts that ipvsadm knows.

@@ -10,8 +10,8 @@ use axum::Json;
 use axum::extract::State;
 use clap::ValueEnum as _;
 use dirigent_api::{
-    Configuration, Connections, Explanation, Past, Rehearsal, Server, ServerName, Service, ServiceSpec, Stats, Status,
-    VirtualRouter, Walk, path,
+    Configuration, Connections, ConnectionsOf, Explanation, Past, Rehearsal, Server, ServerName, Service, ServiceSpec,
+    Stats, StatsOf, Status, VirtualRouter, Walk, path,
 };
 use dirigent_config::Protocol;
 use dirigent_failover::WhatIf;
@@ -102,12 +102,15 @@ pub struct Limit {
 
 /// Connections: the first 10,000, or as many as are asked for, up to a million.
 #[utoipa::path(
-    get, path = path::CONNECTIONS, tag = "connections", params(Limit),
+    get, path = path::CONNECTIONS, tag = "connections", params(ConnectionsOf),
     responses((status = 200, body = Connections), Refused)
 )]
-pub async fn connections(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Connections> {
-    let limit = query.limit.unwrap_or(CONNECTIONS).min(MOST_CONNECTIONS);
-    shared.read(move |reader| reader.connections(limit)).await.map(Json)
+pub async fn connections(
+    State(shared): State<Shared>,
+    Parameters(of): Parameters<ConnectionsOf>,
+) -> Answer<Connections> {
+    let of = ConnectionsOf { limit: Some(of.limit.unwrap_or(CONNECTIONS).min(MOST_CONNECTIONS)), ..of };
+    shared.read(move |reader| reader.connections(&of)).await.map(Json)
 }
 
 /// The packet that is asked about.
@@ -197,10 +200,12 @@ pub async fn walk(State(shared): State<Shared>, Parameters(query): Parameters<Wa
     shared.read(move |reader| reader.walk(&question)).await.map(Json)
 }
 
-/// All counters.
-#[utoipa::path(get, path = path::STATS, tag = "stats", responses((status = 200, body = Stats), Refused))]
-pub async fn stats(State(shared): State<Shared>) -> Answer<Stats> {
-    shared.read(|reader| reader.stats()).await.map(Json)
+/// All counters, or only those of one service, or of none, beside those of everything.
+#[utoipa::path(
+    get, path = path::STATS, tag = "stats", params(StatsOf), responses((status = 200, body = Stats), Refused)
+)]
+pub async fn stats(State(shared): State<Shared>, Parameters(of): Parameters<StatsOf>) -> Answer<Stats> {
+    shared.read(move |reader| reader.stats(&of)).await.map(Json)
 }
 
 /// Which part of the configuration.
