@@ -23,6 +23,8 @@ pub const CONNECTIONS: &str = "/v1/connections";
 pub const EXPLAIN: &str = "/v1/explain";
 /// GET: [`crate::Stats`].
 pub const STATS: &str = "/v1/stats";
+/// GET: [`crate::metrics::ALL`] as Prometheus scrapes them, by its text format or OpenMetrics.
+pub const METRICS: &str = "/metrics";
 /// POST: zeroes the counters, or those of one service and its servers, `?service=NAME`; [`crate::Changed`].
 pub const ZERO: &str = "/v1/stats/zero";
 /// POST: reads the file again; [`crate::Changed`]. `?replace=true` drops what was changed at runtime. As every change it

@@ -8,7 +8,7 @@ use crate::explain::{self, Question};
 use crate::failure::{Failure, Result};
 use dirigent_api::{Connections, Explanation, Interface, Room, Service, Stats, Status};
 use dirigent_datapath::control::report::{Growth, Report};
-use dirigent_datapath::control::{self, KernelStore};
+use dirigent_datapath::control::{self, KernelStore, Store};
 use dirigent_datapath::kernel::{Attached, Hook, Instance};
 use dirigent_director::records::{self, map};
 use dirigent_net::Snapshot;
@@ -78,6 +78,21 @@ impl Reader {
         Ok(stats)
     }
 
+    /// Whose tables these are.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// How many services and servers there is room for.
+    pub fn room(&self) -> control::Room {
+        self.store.room()
+    }
+
+    /// Where the packet path is attached.
+    pub fn interfaces(&self) -> Result<Vec<Interface>> {
+        Ok(interfaces(&in_use(&self.instance)?))
+    }
+
     /// What can be told without the daemon.
     pub fn status(&self) -> Result<Status> {
         let services = self.services()?;
@@ -89,7 +104,7 @@ impl Reader {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.name().to_owned(),
-            interfaces: interfaces(&in_use(&self.instance)?),
+            interfaces: self.interfaces()?,
             connections: room,
             timeouts: self.report().timeouts()?,
             ..Status::default()

@@ -17,6 +17,7 @@ use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
 use super::mail::Mailer;
+use super::metrics::{Shown, Sources};
 use super::rates::{Rates, Watch};
 use super::resets::Resetter;
 use super::size::Size;
@@ -76,6 +77,8 @@ pub struct Director {
     rates: Rates,
     watch: Option<Watch>,
     events: Events,
+    /// For metrics.
+    shown: Shown,
     mailer: Mailer,
     /// As of the start, or the last reload.
     netfilter: Netfilter,
@@ -148,6 +151,7 @@ impl Director {
             watch: None,
             mailer: Mailer::new(events.clone()),
             events,
+            shown: Shown::new(),
             netfilter: Netfilter::read(),
             instance,
             kernel,
@@ -220,6 +224,11 @@ impl Director {
     /// What lists say of servers' health.
     pub fn view(&self) -> View {
         self.health.view()
+    }
+
+    /// What metrics tell beside tables.
+    pub fn metrics(&self) -> Sources {
+        Sources { shown: self.shown.clone(), routers: self.failover.view(), sync: self.sync.view() }
     }
 
     /// What changed about checks comes into force.

@@ -227,6 +227,7 @@ impl Health {
         for service in configured.services().iter().filter(|service| matters(service)) {
             let states = self.states(service);
             self.look(service, &states, events);
+            self.view.put_quorum(service.key, self.has_quorum(service));
         }
         for (key, edge) in edges {
             if let Some(service) = configured.service(&key) {
@@ -300,6 +301,7 @@ impl Health {
             let (force, edge) = in_force(service, &states, self.memories.entry(service.key).or_default());
             self.look(service, &states, events);
             if let Some(edge) = edge {
+                self.view.put_quorum(service.key, edge == Edge::Up);
                 self.quorum(service, edge, events);
             }
             all.push(force);

@@ -10,6 +10,7 @@ mod kept;
 mod lock;
 mod mail;
 mod manager;
+mod metrics;
 mod naming;
 mod network;
 pub mod rates;
@@ -34,6 +35,7 @@ use dirigent_net::{Watcher, mark_device};
 pub use interfaces::in_use;
 pub use server::openapi;
 use server::{Ask, Change, Listeners, Operators, Served, Tls};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,9 +75,9 @@ pub async fn run(
     // Before anything is attached: a socket that cannot be is a reason not to start. Who asks meanwhile waits.
     let tls = api.map(Tls::of).transpose()?;
     let local = server::listen(&socket, group)?;
-    let end = match remote(tls).await {
-        Ok(remote) => {
-            let listeners = Listeners { socket: local, remote };
+    let end = match ports(tls, model.settings().metrics.listen).await {
+        Ok((remote, scraped)) => {
+            let listeners = Listeners { socket: local, remote, scraped };
             direct(Director::start(file, instance, model, room).await, listeners, operators, &socket, &mut signals)
                 .await
         }
@@ -89,10 +91,20 @@ pub async fn run(
     end
 }
 
-/// The port that TLS is served on.
-async fn remote(tls: Option<Tls>) -> Result<Option<(TcpListener, Tls)>> {
-    let Some(tls) = tls else { return Ok(None) };
-    Ok(Some((tls.listen().await?, tls)))
+/// The port that TLS is served on, and that of metrics without.
+async fn ports(
+    tls: Option<Tls>,
+    metrics: Option<SocketAddr>,
+) -> Result<(Option<(TcpListener, Tls)>, Option<TcpListener>)> {
+    let remote = match tls {
+        Some(tls) => Some((tls.listen().await?, tls)),
+        None => None,
+    };
+    let scraped = match metrics {
+        Some(listen) => Some(server::port("[director.metrics]", listen).await?),
+        None => None,
+    };
+    Ok((remote, scraped))
 }
 
 /// The director's life, from its start on.
@@ -106,7 +118,8 @@ async fn direct(
     let mut director = started?;
     let (asks, mut asked) = mpsc::channel(16);
     let (instance, rates, events) = (director.instance().clone(), director.rates(), director.events());
-    let served = Served { asks, instance, rates, events, health: director.view(), operators };
+    let (health, metrics) = (director.view(), director.metrics());
+    let served = Served { asks, instance, rates, events, health, metrics, operators };
     let server = server::serve(listeners, served);
     tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
     manager::ready(&director.summary());

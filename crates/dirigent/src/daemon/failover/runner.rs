@@ -108,6 +108,9 @@ const CLAIMS_AT_ONCE: usize = 32;
 /// How long none are read after so many.
 const CLAIMS_REST: Duration = Duration::from_millis(50);
 
+/// All roles.
+pub const ROLES: [Role; 4] = [Role::Initialize, Role::Backup, Role::Master, Role::Fault];
+
 /// A role for people and scripts.
 pub fn role_name(role: Role) -> &'static str {
     match role {
@@ -798,6 +801,7 @@ impl Runner {
                 } else {
                     tracing::info!("virtual router {name} is {role}: {why}");
                 }
+                self.view.came(&name, role);
                 self.events.tell(Told::Role { role: format!("{role} {name}"), why: why.clone() });
                 if to != Role::Initialize {
                     let (word, script) = state_notice(to, notify);
@@ -1067,6 +1071,8 @@ fn seen(machine: &Machine) -> Vec<Seen> {
             contended: router.is_contended(),
             claimed: router.claimed().map(|(ip, mac)| format!("{ip} by {}", dirigent_net::mac_text(mac.bytes()))),
             gave_way: router.has_yielded(),
+            // The view's to know.
+            transitions: BTreeMap::new(),
         };
         Seen { router, since: member.since, heard: master.map(|heard| heard.at) }
     };
