@@ -3,6 +3,7 @@
 //! Addresses with ports are text as people write them (`192.0.2.10:80`, `[2001:db8::10]:80`). Fields may be added in
 //! later versions; readers ignore what they do not know.
 
+pub mod log;
 pub mod metrics;
 pub mod path;
 mod spec;

@@ -368,7 +368,7 @@ impl Health {
             }
             match &why {
                 Some(why) if !was_up && !was_sure && sure => {
-                    tracing::warn!("server {} of {} is down: {why}", server.name(), service.key);
+                    said(service, &server.name(), Some(why));
                 }
                 _ if was_up != why.is_none() => self.tell(service, server, why, events),
                 _ => {}
@@ -378,10 +378,7 @@ impl Health {
 
     fn tell(&self, service: &Service, server: &Server, why: Option<String>, events: &Events) {
         let (name, up) = (server.name(), why.is_none());
-        match &why {
-            None => tracing::info!("server {name} of {} is up", service.key),
-            Some(why) => tracing::warn!("server {name} of {} is down: {why}", service.key),
-        }
+        said(service, &name, why.as_deref());
         let script = if up { &server.health.notify_up } else { &server.health.notify_down };
         self.notify(script.as_deref(), || format!("server {name} of {}", service.key));
         events.tell(Event::Health { service: service.key.to_string(), server: name, up, why: why.unwrap_or_default() });
@@ -396,9 +393,9 @@ impl Health {
             (false, None) => "has lost its quorum".to_owned(),
         };
         if up {
-            tracing::info!("service {} {what}", service.key);
+            tracing::info!(event = "quorum", service = %service.key, up, "service {} {what}", service.key);
         } else {
-            tracing::warn!("service {} {what}", service.key);
+            tracing::warn!(event = "quorum", service = %service.key, up, "service {} {what}", service.key);
         }
         let script = if up { &service.health.quorum_up } else { &service.health.quorum_down };
         self.notify(script.as_deref(), || format!("service {}", service.key));
@@ -471,6 +468,19 @@ impl Doubts {
 /// Forgets what a director of that name knew.
 pub fn forget(instance: &str) -> Result<()> {
     Kept::of(instance).forget()
+}
+
+/// A server went up, or down.
+fn said(service: &Service, server: &str, why: Option<&str>) {
+    let key = service.key;
+    match why {
+        None => tracing::info!(
+            event = "health", service = %key, server, up = true, why = "", "server {server} of {key} is up"
+        ),
+        Some(why) => tracing::warn!(
+            event = "health", service = %key, server, up = false, why, "server {server} of {key} is down: {why}"
+        ),
+    }
 }
 
 /// A finding as a result.

@@ -28,7 +28,7 @@ use crate::failure::{Failure, Result};
 use crate::print::count;
 use director::{Asked, Director};
 pub use director::{ClientsPath, Leave};
-use dirigent_api::{Changed, Event, Guard};
+use dirigent_api::{Changed, Event, Guard, Problem};
 use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::probe::{self, Room};
 use dirigent_net::{Watcher, mark_device};
@@ -121,7 +121,7 @@ async fn direct(
     let (health, metrics) = (director.view(), director.metrics());
     let served = Served { asks, instance, rates, events, health, metrics, operators };
     let server = server::serve(listeners, served);
-    tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
+    director.say_ready(socket);
     manager::ready(&director.summary());
     let end = serve(&mut director, signals, &mut asked).await;
     let why = match &end {
@@ -197,6 +197,9 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
             }
             () = signals.end.asked() => {
                 tracing::info!(
+                    event = "role",
+                    role = "ended",
+                    why = "the daemon was told to end",
                     "the daemon ends, and forwarding goes on: programs and maps of {} stay in the kernel, and a new daemon \
                      takes them over, and what virtual routers hold, if it comes in time; `dirigent stop --detach` removes them",
                     director.instance().name()
@@ -269,7 +272,12 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
             let ended = done.is_ok();
             let _ = to.send(done);
             if ended {
-                tracing::info!("detached: nothing of this director is left in the kernel, and the daemon ends");
+                let name = director.instance().name();
+                tracing::info!(
+                    event = "detached",
+                    director = name,
+                    "detached: nothing of this director is left in the kernel, and the daemon ends"
+                );
                 return ControlFlow::Break(());
             }
         }
@@ -290,7 +298,10 @@ fn told(outcome: Result<Changed>, did: &str) -> Result<Changed> {
         }
         Err(failure) => {
             tracing::error!("{did}: refused, and the old one stays in force:");
-            failure.problems.iter().for_each(|problem| tracing::error!("{problem}"));
+            for problem in &failure.problems {
+                let Problem { place, what, remedy } = problem;
+                tracing::error!(event = "refused", place, what, remedy, "{problem}");
+            }
         }
     }
     for note in outcome.iter().flat_map(|changed| &changed.notes) {

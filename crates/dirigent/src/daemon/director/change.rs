@@ -361,6 +361,15 @@ impl Director {
         self.announce();
         if !told.is_empty() {
             let (by, operations) = (asked.by.clone(), told.len());
+            let counted = count(operations, "operation");
+            tracing::info!(
+                event = "applied",
+                generation,
+                by,
+                what,
+                operations,
+                "generation {generation}: {what} ({counted}), by {by}"
+            );
             self.events.tell(Event::Applied { generation, by, what: what.clone(), operations });
             self.remember(&asked.by, &what, told.clone(), Some(Overlay::between(&self.model, &old)));
         }

@@ -40,11 +40,15 @@ impl Tls {
             self.read = now;
             match acceptor(&self.api) {
                 Ok(acceptor) => {
-                    tracing::info!("read the control API's certificates again");
+                    tracing::info!(event = "certificates", ok = true, "read the control API's certificates again");
                     self.acceptor = acceptor;
                 }
                 Err(failure) => {
-                    tracing::error!("the control API's certificates, of which the old ones hold: {failure}")
+                    tracing::error!(
+                        event = "certificates",
+                        ok = false,
+                        "the control API's certificates, of which the old ones hold: {failure}"
+                    );
                 }
             }
         }
