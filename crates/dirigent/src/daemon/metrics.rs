@@ -92,8 +92,12 @@ pub struct Sources {
 
 /// All metrics as text.
 pub fn scrape(reader: &Reader, sources: &Sources, format: Format) -> Result<String> {
+    write(Scrape::of(reader, sources)?, format)
+}
+
+fn write(scrape: Scrape, format: Format) -> Result<String> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape::of(reader, sources)?));
+    registry.register_collector(Box::new(scrape));
     let mut out = String::new();
     let written = match format {
         Format::Prometheus => prometheus_text::encode(&mut out, &registry),
@@ -290,5 +294,145 @@ impl Collector for Scrape {
         self.synchronisation(&mut to)?;
         self.process.tell(&mut to)?;
         if self.configured.ipvs_names { ipvs::tell(&self.stats, &mut to) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dirigent_api::metrics::{ALL, Kind};
+    use dirigent_api::{Counters, Health, NextHop, SyncPeer};
+    use std::collections::BTreeMap;
+
+    /// Names as nobody should give them: they stand between quotes.
+    const ODD: &str = "a\"b\\c\nd";
+    const ESCAPED: &str = "a\\\"b\\\\c\\nd";
+
+    /// One of everything.
+    fn everything() -> Scrape {
+        let counters = Counters { connections: u64::MAX, in_packets: 2, in_bytes: 3, out_packets: 4, out_bytes: 5 };
+        let server = |address: &str, method: &str| Server {
+            address: address.to_owned(),
+            method: method.to_owned(),
+            state: "available".to_owned(),
+            effective_weight: 0.25,
+            active: 3,
+            inactive: 2,
+            templates: 1,
+            next_hop: NextHop { state: "resolved".to_owned(), ..NextHop::default() },
+            health: Some(Health { state: "up".to_owned(), since_s: 1_700_000_000, ..Health::default() }),
+            counters,
+            ..Server::default()
+        };
+        let service = Service {
+            protocol: "tcp".to_owned(),
+            address: "192.0.2.10:80".to_owned(),
+            family: 4,
+            quorum: Some(true),
+            servers: vec![server("10.0.0.2:80", "nat"), server("10.0.0.3:80", "dr")],
+            counters,
+            ..Service::default()
+        };
+        // Removed, with connections that are left.
+        let removed = Service {
+            protocol: "tcp".to_owned(),
+            address: "removed".to_owned(),
+            family: 6,
+            servers: vec![server("[fd00::2]:80", "nat")],
+            ..Service::default()
+        };
+        let reasons = ["forwarded", "passed", "answered", "dropped"];
+        let reasons =
+            reasons.map(|kind| Reason { name: "why".to_owned(), kind: kind.to_owned(), count: 9, ..Reason::default() });
+        let router = VirtualRouter {
+            name: ODD.to_owned(),
+            state: "master".to_owned(),
+            transitions: BTreeMap::from([("master".to_owned(), 7)]),
+            ..VirtualRouter::default()
+        };
+        let sync = Synchronisation {
+            dropped: BTreeMap::from([("late".to_owned(), 1)]),
+            peers: vec![SyncPeer { node: "10.0.0.1".to_owned(), lag_ms: 1500, ..SyncPeer::default() }],
+            ..Synchronisation::default()
+        };
+        let stats =
+            Stats { total: counters, services: vec![service, removed], reasons: reasons.to_vec(), ..Stats::default() };
+        Scrape {
+            director: ODD.to_owned(),
+            names: vec![Some("tcp 192.0.2.10:80".to_owned()), None],
+            stats,
+            interfaces: vec![Interface { name: "eth0".to_owned(), path: "xdp".to_owned(), ..Interface::default() }],
+            size: Some(crate::daemon::size::Size { connections: 50 }),
+            room: Room { services: 10, servers: 20, slots: 30 },
+            configured: Configured {
+                generation: 17,
+                runtime_changes: 2,
+                taken: false,
+                taken_at: UNIX_EPOCH + std::time::Duration::from_millis(1500),
+                ipvs_names: true,
+            },
+            routers: vec![router],
+            sync: Some(sync),
+            process: Process::look(),
+        }
+    }
+
+    fn written(format: Format) -> String {
+        write(everything(), format).unwrap()
+    }
+
+    /// Each with its help and type, and the labels of the table in its order.
+    #[test]
+    fn every_metric_of_the_table_is_told() {
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let text = written(format);
+            for row in ALL {
+                // OpenMetrics names counters without their suffix, but for the samples.
+                let name = match (format, row.kind) {
+                    (Format::OpenMetrics, Kind::Counter) => row.name.trim_end_matches("_total"),
+                    _ => row.name,
+                };
+                assert!(text.contains(&format!("# HELP {name} {}\n", row.help)), "{name} in\n{text}");
+                assert!(text.contains(&format!("# TYPE {name} {}\n", row.kind.name())), "{name} in\n{text}");
+                let open = if row.labels.is_empty() { " " } else { "{" };
+                let samples: Vec<_> =
+                    text.lines().filter_map(|line| line.strip_prefix(row.name)?.strip_prefix(open)).collect();
+                assert!(!samples.is_empty(), "{} in\n{text}", row.name);
+                for sample in samples {
+                    let mut rest = sample;
+                    for label in row.labels {
+                        let (before, after) = rest.split_once(&format!("{label}=\"")).unwrap();
+                        assert!(before.is_empty() || before.ends_with(','), "{} {sample}", row.name);
+                        rest = after;
+                    }
+                }
+            }
+            assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE ")).count(), ALL.len());
+        }
+    }
+
+    #[test]
+    fn values_are_whole_and_labels_escaped() {
+        let text = written(Format::Prometheus);
+        for line in [
+            format!("dirigent_build_info{{version=\"{}\",director=\"{ESCAPED}\"}} 1", env!("CARGO_PKG_VERSION")),
+            format!("dirigent_virtual_router_state{{router=\"{ESCAPED}\",state=\"master\"}} 1"),
+            format!("dirigent_virtual_router_state{{router=\"{ESCAPED}\",state=\"backup\"}} 0"),
+            format!("dirigent_virtual_router_transitions_total{{router=\"{ESCAPED}\",state=\"master\"}} 7"),
+            "dirigent_connections_total 18446744073709551615".to_owned(),
+            "dirigent_server_effective_weight{service=\"tcp 192.0.2.10:80\",server=\"10.0.0.2:80\"} 0.25".to_owned(),
+            "dirigent_sync_peer_lag_seconds{node=\"10.0.0.1\"} 1.5".to_owned(),
+            "dirigent_config_last_reload_success_timestamp_seconds 1.5".to_owned(),
+            "dirigent_config_last_reload_successful 0".to_owned(),
+            // NAT has two entries for each of 5 connections, and all have one for their template; so has what was removed.
+            "dirigent_connection_table_entries{family=\"ipv4\"} 17".to_owned(),
+            "dirigent_connection_table_entries{family=\"ipv6\"} 11".to_owned(),
+            "dirigent_connection_table_entries_limit{family=\"ipv6\"} 100".to_owned(),
+            "dirigent_services 1".to_owned(),
+            "dirigent_servers 2".to_owned(),
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("removed"), "{text}");
     }
 }
