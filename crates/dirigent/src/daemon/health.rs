@@ -224,11 +224,13 @@ impl Health {
         self.unsettled.clear();
         self.stale = true;
         self.view.begin(configured);
+        let mut quorums = HashMap::new();
         for service in configured.services().iter().filter(|service| matters(service)) {
             let states = self.states(service);
             self.look(service, &states, events);
-            self.view.put_quorum(service.key, self.has_quorum(service));
+            quorums.insert(service.key, self.has_quorum(service));
         }
+        self.view.set_quorums(quorums);
         for (key, edge) in edges {
             if let Some(service) = configured.service(&key) {
                 self.quorum(service, edge, events);

@@ -42,9 +42,7 @@ impl View {
 
     /// Forgets all that this Model does not have, or does not check.
     pub fn begin(&self, model: &Model) {
-        let mut all = self.all_mut();
-        all.quorums.clear();
-        all.servers.retain(|key, servers| {
+        self.all_mut().servers.retain(|key, servers| {
             let Some(service) = model.service(key) else { return false };
             servers.retain(|(address, port), _| {
                 service.server(*address, *port).is_some_and(|server| !server.health.checks.is_empty())
@@ -75,6 +73,10 @@ impl View {
     /// Whether a service has its quorum is this.
     pub fn put_quorum(&self, key: ServiceKey, up: bool) {
         self.all_mut().quorums.insert(key, up);
+    }
+    /// The same of all whose servers' health matters.
+    pub fn set_quorums(&self, quorums: HashMap<ServiceKey, bool>) {
+        self.all_mut().quorums = quorums;
     }
 
     /// Whether a server is known to be down.
