@@ -50,6 +50,7 @@ for file in /usr/bin/dirigent /usr/lib/dirigent/ipvsadm /usr/lib/systemd/system/
     /usr/share/man/man8/dirigent.8.gz /usr/share/man/man8/dirigent-service-list.8.gz \
     /usr/share/bash-completion/completions/dirigent /usr/share/zsh/vendor-completions/_dirigent \
     /etc/dirigent/dirigent.toml /usr/share/dirigent/sysctl.d/60-dirigent.conf \
+    /usr/share/dirigent/grafana/dirigent.json /usr/share/dirigent/prometheus/dirigent.rules.yml \
     /usr/lib/systemd/system/dirigent-realserver.service /usr/share/doc/dirigent/copyright; do
     [ -s "$file" ] || fail "$file is not there"
 done

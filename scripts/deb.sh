@@ -33,6 +33,8 @@ ln -s ../../bin/dirigent "$root/usr/lib/dirigent/ipvsadm"
 put 644 packaging/dirigent.service usr/lib/systemd/system/dirigent.service
 put 644 packaging/dirigent-realserver.service usr/lib/systemd/system/dirigent-realserver.service
 put 644 packaging/dirigent.toml etc/dirigent/dirigent.toml
+put 644 packaging/grafana/dirigent.json usr/share/dirigent/grafana/dirigent.json
+put 644 packaging/prometheus/dirigent.rules.yml usr/share/dirigent/prometheus/dirigent.rules.yml
 put 644 packaging/60-dirigent.conf usr/share/dirigent/sysctl.d/60-dirigent.conf
 
 "$binary" man "$root/usr/share/man/man8"

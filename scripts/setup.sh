@@ -235,7 +235,36 @@ test_programs() {
         die "tests and demo need these programs, and there is no apt-get to install them: ${commands[*]}" \
             "install them with your distribution's package manager, then run this again"
     fi
+    prometheus_checker
     cargo_fuzz
+}
+
+# Of Prometheus only the tool that checks metrics and rules: the package would bring a server and have it start.
+prometheus_checker() {
+    local tools=$cache/../tools/bin work log
+    if have promtool || [ -x "$tools/promtool" ]; then
+        return 0
+    fi
+    have apt-get || die "the tests of metrics need promtool, and there is no apt-get to fetch it" \
+        "take it from https://prometheus.io/download and put it into PATH"
+    say "taking promtool out of Debian's package $PROMTOOL_PACKAGE (19 MB to download) into $cache/../tools; nothing is installed"
+    work=$(mktemp -d)
+    log=$work/log
+    # apt gives up root's rights for downloads.
+    chmod 755 "$work"
+    fetch() { (cd "$work" && apt-get -q download "$PROMTOOL_PACKAGE") >>"$log" 2>&1; }
+    if ! fetch && ! { [ "$(id -u)" = 0 ] && apt-get -q update >>"$log" 2>&1 && fetch; }; then
+        tail -n 20 "$log" >&2
+        rm -rf "$work"
+        die "promtool was not to be had; apt-get's last lines are above" "if it knows no such package: apt-get update, as root"
+    fi
+    dpkg-deb --fsys-tarfile "$work/$PROMTOOL_PACKAGE"_*.deb | tar -x -C "$work" ./usr/bin/promtool
+    mkdir -p "$tools"
+    install -m 755 "$work/usr/bin/promtool" "$tools/promtool.$$"
+    # In place at once: two set-ups may run.
+    mv "$tools/promtool.$$" "$tools/promtool"
+    rm -rf "$work"
+    "$tools/promtool" --version >/dev/null 2>&1 || die "promtool was taken out of its package but does not start" "see $tools/promtool"
 }
 
 has_nightly() { have rustup && rustup toolchain list 2>/dev/null | grep -q '^nightly'; }

@@ -3,6 +3,8 @@
 //! Addresses with ports are text as people write them (`192.0.2.10:80`, `[2001:db8::10]:80`). Fields may be added in
 //! later versions; readers ignore what they do not know.
 
+pub mod log;
+pub mod metrics;
 pub mod path;
 mod spec;
 mod walk;
@@ -257,6 +259,9 @@ pub struct VirtualRouter {
     pub claimed: Option<String>,
     /// It gave way when an operator asked, and takes over from nobody that lives.
     pub gave_way: bool,
+    /// Times that it came into each state, since the daemon began; states that it never came into are not here.
+    #[serde(default)]
+    pub transitions: BTreeMap<String, u64>,
 }
 
 /// A master of a virtual router, on another host.
@@ -396,6 +401,9 @@ pub struct Service {
     /// Prefixes of the clients that may not, but for those of a longer prefix in `allow`.
     #[serde(default)]
     pub deny: Vec<String>,
+    /// Whether it has its quorum of servers that pass their checks; none: nothing is checked, or there is no daemon.
+    #[serde(default)]
+    pub quorum: Option<bool>,
     /// Its servers, oldest first.
     pub servers: Vec<Server>,
     /// Its traffic, that of servers that it had too.

@@ -28,6 +28,8 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const WALK: &str = "/v1/walk";
 /// GET: [`crate::Stats`]; [`crate::StatsOf`] says of which services.
 pub const STATS: &str = "/v1/stats";
+/// GET: [`crate::metrics::ALL`] as Prometheus scrapes them, by its text format or OpenMetrics.
+pub const METRICS: &str = "/metrics";
 /// POST: zeroes the counters, or those of one service and its servers, `?service=NAME`; [`crate::Changed`].
 pub const ZERO: &str = "/v1/stats/zero";
 /// POST: reads the file again; [`crate::Changed`]. `?replace=true` drops what was changed at runtime. As every change it

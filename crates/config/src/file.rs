@@ -18,7 +18,8 @@ use crate::model::{
     SchedulerFlags, Server, ServerId, Service, ServiceKey, Sources, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use crate::settings::{
-    Api, Defence, ErrorLimits, MAX_CONNECTIONS, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts, VipDefault,
+    Api, Defence, ErrorLimits, MAX_CONNECTIONS, Metrics, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts,
+    VipDefault,
 };
 use reader::{Report, Table, kind, one_of};
 use std::collections::HashMap;
@@ -134,6 +135,8 @@ impl Reader<'_> {
         let Some(t) = root.table("director", keys::DIRECTOR, &mut self.report) else { return default };
         let api_table = t.table("api", keys::API, &mut self.report);
         let api = api_table.as_ref().and_then(|t| self.api(t));
+        let metrics_table = t.table("metrics", keys::METRICS, &mut self.report);
+        let metrics = metrics_table.as_ref().map_or_else(Metrics::default, |t| self.metrics(t));
         let report = &mut self.report;
         let timeouts = t.table("timeouts", keys::TIMEOUTS, report);
         let errors = t.table("errors", keys::ERRORS, report);
@@ -164,6 +167,7 @@ impl Reader<'_> {
             group: text("group", report),
             operators: text("operators", report),
             api,
+            metrics,
         };
         for violation in settings.violations() {
             let has = |table: &keys::Table| table.keys.iter().any(|k| k.name == violation.key());
@@ -187,17 +191,29 @@ impl Reader<'_> {
         let certificate = file("certificate", "/etc/dirigent/tls/director.pem");
         let key = file("key", "/etc/dirigent/tls/director.key");
         let clients = file("clients", "/etc/dirigent/tls/clients.pem");
-        let listen = file("listen", "192.0.2.2:9443").and_then(|text| {
-            let listen = text.parse().ok();
-            if listen.is_none() {
-                let remedy = "write ADDRESS:PORT in numbers, like \"192.0.2.2:9443\" or \"[::1]:9443\"";
-                self.report.add(t.place("listen"), format!("{text:?} is no address and port"), remedy);
-            }
-            listen
-        });
+        let listen = file("listen", "192.0.2.2:9443").and_then(|text| self.listen(t, &text));
         let operators = t.strings("operator_names", &mut self.report).unwrap_or_default();
         let operators = operators.into_iter().map(|(name, _)| name.to_owned()).collect();
         Some(Api { listen: listen?, certificate: certificate?, key: key?, clients: clients?, operators })
+    }
+
+    /// What metrics there are, and where.
+    fn metrics(&mut self, t: &Table) -> Metrics {
+        let listen = t.string("listen", &mut self.report).map(|(text, _)| text);
+        Metrics {
+            listen: listen.and_then(|text| self.listen(t, text)),
+            ipvs_names: t.boolean("ipvs_names", &mut self.report).unwrap_or_default(),
+        }
+    }
+
+    /// The value of `listen`.
+    fn listen(&mut self, t: &Table, text: &str) -> Option<SocketAddr> {
+        let listen = text.parse().ok();
+        if listen.is_none() {
+            let remedy = "write ADDRESS:PORT in numbers, like \"192.0.2.2:9443\" or \"[::1]:9443\"";
+            self.report.add(t.place("listen"), format!("{text:?} is no address and port"), remedy);
+        }
+        listen
     }
 
     /// The services, and where each says who holds its address.

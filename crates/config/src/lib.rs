@@ -36,5 +36,5 @@ pub use model::{
 };
 pub use plan::{Op, Plan};
 pub use settings::{
-    Api, Defence, ErrorLimits, Mode, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts, VipDefault,
+    Api, Defence, ErrorLimits, Metrics, Mode, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts, VipDefault,
 };

@@ -274,6 +274,9 @@ fn describe_settings(s: &Settings) -> String {
     note(s.socket != d.socket, "socket", s.socket_path());
     note(s.group != d.group, "group", s.group.clone().unwrap_or_default());
     note(s.api != d.api, "api", s.api.as_ref().map_or_else(String::new, |api| api.listen.to_string()));
+    let listen = s.metrics.listen.map_or_else(|| "nowhere".to_owned(), |listen| listen.to_string());
+    note(s.metrics.listen != d.metrics.listen, "metrics.listen", listen);
+    note(s.metrics.ipvs_names != d.metrics.ipvs_names, "metrics.ipvs_names", s.metrics.ipvs_names.to_string());
     note(s.operators != d.operators, "operators", s.operators.clone().unwrap_or_default());
     if out.is_empty() { "all settings to their defaults".into() } else { out.join(", ") }
 }

@@ -292,6 +292,16 @@ impl Api {
     }
 }
 
+/// What Prometheus scrapes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metrics {
+    /// Address and port of an HTTP server for scrapers that can do without TLS; None: metrics come by the control API only.
+    pub listen: Option<SocketAddr>,
+    /// The names of node_exporter's ipvs collector are there too; off.
+    pub ipvs_names: bool,
+}
+
 /// Settings of one director.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -346,6 +356,9 @@ pub struct Settings {
     pub operators: Option<String>,
     /// The control API over TCP; None: only the socket.
     pub api: Option<Api>,
+    /// Metrics.
+    #[serde(default)]
+    pub metrics: Metrics,
 }
 
 impl Default for Settings {
@@ -374,6 +387,7 @@ impl Default for Settings {
             group: None,
             operators: None,
             api: None,
+            metrics: Metrics::default(),
         }
     }
 }
@@ -555,6 +569,9 @@ impl Settings {
             if api.operators.iter().any(String::is_empty) {
                 bad("operator_names", "holds an empty name".into(), "name what stands in clients' certificates");
             }
+        }
+        if self.metrics.listen.is_some_and(|listen| listen.port() == 0) {
+            bad("metrics", "listens on port 0".into(), "name a port, like 9103");
         }
         for (key, group) in [("group", &self.group), ("operators", &self.operators)] {
             if let Some(group) = group.as_ref().filter(|g| g.is_empty() || g.contains([':', '\0', '\n', ' '])) {

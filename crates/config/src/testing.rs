@@ -302,6 +302,9 @@ fn settings() -> impl Strategy<Value = Settings> {
     let api = prop::option::of(api.prop_map(|(ip, port, [certificate, key, clients], operators)| {
         crate::settings::Api { listen: (ip, port).into(), certificate, key, clients, operators }
     }));
+    let metrics = (prop::option::of((any::<std::net::IpAddr>(), 1..=u16::MAX)), any::<bool>());
+    let metrics = metrics
+        .prop_map(|(listen, ipvs_names)| crate::settings::Metrics { listen: listen.map(Into::into), ipvs_names });
     let mark_device = prop::option::of("[A-Z][a-z0-9._-]{0,11}");
     let rest = (
         (prop::sample::select(&Mode::ALL[..]), prop::sample::select(&VipDefault::ALL[..])),
@@ -312,47 +315,49 @@ fn settings() -> impl Strategy<Value = Settings> {
     );
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
-    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)], api).prop_map(
-        |(
-            instance,
-            interfaces,
-            ((mode, vip_default), mark_device, connections, switches, defence),
-            timeouts,
-            errors,
-            socket,
-            [group, operators],
-            api,
-        )| {
-            let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc, others @ ..] = switches;
-            let [expire_nodest_conn, expire_quiescent_template, sloppy_tcp, sloppy_sctp, cache_bypass] = others;
-            let ([conn_reuse_mode, drop_entry, drop_packet, secure_tcp], amemthresh, am_droprate) = defence;
-            Settings {
+    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)], (api, metrics))
+        .prop_map(
+            |(
                 instance,
                 interfaces,
-                mode,
-                vip_default,
-                mark_device,
-                connections,
-                schedule_icmp,
-                nat_icmp_send,
-                snat_reroute,
-                pmtu_disc,
-                expire_nodest_conn,
-                expire_quiescent_template,
-                sloppy_tcp,
-                sloppy_sctp,
-                cache_bypass,
-                conn_reuse_mode,
-                defence: Defence { drop_entry, drop_packet, secure_tcp, amemthresh, am_droprate },
+                ((mode, vip_default), mark_device, connections, switches, defence),
                 timeouts,
                 errors,
                 socket,
-                group,
-                operators,
-                api,
-            }
-        },
-    )
+                [group, operators],
+                (api, metrics),
+            )| {
+                let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc, others @ ..] = switches;
+                let [expire_nodest_conn, expire_quiescent_template, sloppy_tcp, sloppy_sctp, cache_bypass] = others;
+                let ([conn_reuse_mode, drop_entry, drop_packet, secure_tcp], amemthresh, am_droprate) = defence;
+                Settings {
+                    instance,
+                    interfaces,
+                    mode,
+                    vip_default,
+                    mark_device,
+                    connections,
+                    schedule_icmp,
+                    nat_icmp_send,
+                    snat_reroute,
+                    pmtu_disc,
+                    expire_nodest_conn,
+                    expire_quiescent_template,
+                    sloppy_tcp,
+                    sloppy_sctp,
+                    cache_bypass,
+                    conn_reuse_mode,
+                    defence: Defence { drop_entry, drop_packet, secure_tcp, amemthresh, am_droprate },
+                    timeouts,
+                    errors,
+                    socket,
+                    group,
+                    operators,
+                    api,
+                    metrics,
+                }
+            },
+        )
 }
 
 fn test<T: std::fmt::Debug>(of: impl Strategy<Value = T>) -> impl Strategy<Value = Option<Test<T>>> {

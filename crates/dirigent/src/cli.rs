@@ -68,7 +68,8 @@ Examples:
   dirigent run --config /etc/dirigent/dirigent.toml --user dirigent
   dirigent run --empty
 
-SIGHUP reads the configuration again. SIGTERM ends the daemon and leaves forwarding in place; a new daemon takes it over.")]
+SIGHUP reads the configuration again. SIGTERM ends the daemon and leaves forwarding in place; a new daemon takes it over.
+The log goes to stderr: RUST_LOG says how much, DIRIGENT_LOG_FORMAT=json makes an object of each line.")]
     Run(RunArgs),
     /// As root, make what a daemon of another user needs: its directories, and what one before it left
     #[command(after_help = "\

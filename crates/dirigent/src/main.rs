@@ -24,6 +24,7 @@ mod import;
 mod ipvsadm;
 mod keepalived;
 mod lab;
+mod log;
 mod manual;
 mod netfilter;
 mod print;
@@ -40,13 +41,8 @@ use clap::Parser;
 use cli::{Cli, Command, RunArgs};
 use dirigent_net::probe::Room;
 use failure::{Failure, Result};
-use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use tracing::{Event, Level};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -57,7 +53,10 @@ fn main() -> ExitCode {
     } else {
         Cli::parse()
     };
-    log(matches!(cli.command, Command::Run(_) | Command::Guard));
+    if let Err(failure) = log::begin(matches!(cli.command, Command::Run(_) | Command::Guard)) {
+        print::problems(&failure.problems);
+        return ExitCode::from(failure.code);
+    }
     // Before there are threads.
     let room = match give_up_rights(&cli) {
         Ok(room) => room,
@@ -99,41 +98,6 @@ fn give_up_rights(cli: &Cli) -> Result<Option<Room>> {
     let room = privileges::room();
     privileges::become_user(user, room.as_ref())?;
     Ok(room)
-}
-
-/// Logs go to stderr: the daemon tells what it does, commands only what is wrong. RUST_LOG says otherwise.
-fn log(daemon: bool) {
-    use tracing_subscriber::EnvFilter;
-    let default = if daemon { "info" } else { "warn" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    // Its manager (systemd) adds the time where that is wanted.
-    let format = tracing_subscriber::fmt::format().with_target(false).without_time();
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => builder.with_ansi(false).event_format(Prioritised(format.with_level(false))).init(),
-        None => builder.with_ansi(std::io::stderr().is_terminal()).event_format(format).init(),
-    }
-}
-
-/// With the priority in front by which the journal files a line (sd-daemon(3)).
-struct Prioritised<F>(F);
-
-impl<S, N, F> FormatEvent<S, N> for Prioritised<F>
-where
-    F: FormatEvent<S, N>,
-    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, all: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> std::fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
-        };
-        write!(to, "<{priority}>")?;
-        self.0.format_event(all, to, event)
-    }
 }
 
 async fn dispatch(cli: Cli, room: Option<Room>) -> Result<ExitCode> {

@@ -89,6 +89,21 @@ impl Reader {
         Ok(Stats { services, ..self.report().totals()? })
     }
 
+    /// Whose tables these are.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// How many services and servers there is room for.
+    pub fn room(&self) -> control::Room {
+        self.store.room()
+    }
+
+    /// Where the packet path is attached.
+    pub fn interfaces(&self) -> Result<Vec<Interface>> {
+        Ok(interfaces(&in_use(&self.instance)?))
+    }
+
     /// What can be told without the daemon.
     pub fn status(&self) -> Result<Status> {
         let services = self.services()?;
@@ -100,7 +115,7 @@ impl Reader {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.name().to_owned(),
-            interfaces: interfaces(&in_use(&self.instance)?),
+            interfaces: self.interfaces()?,
             connections: room,
             timeouts: self.report().timeouts()?,
             ..Status::default()

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::http::{get, socket};
 use common::{BIN, TestLab, until, with_checks};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
@@ -82,6 +83,10 @@ fn replies_around_the_director_are_found() {
         (&Value::from("tcp 192.0.2.10:80"), &Value::from("10.0.0.2:8080"))
     );
     assert_eq!(begun["what"], told["what"]);
+    let metric =
+        "dirigent_suspected{service=\"tcp 192.0.2.10:80\",server=\"10.0.0.2:8080\",cause=\"replies_bypass\"} 1";
+    let metrics = || get(&socket(lab.name()), "/metrics", "text/plain").text;
+    assert!(metrics().contains(metric), "{}", metrics());
     vain.into_iter().for_each(end);
 
     lab.sh("server1", "ip route replace default via 10.0.0.1; ip -6 route replace default via fd00::1");

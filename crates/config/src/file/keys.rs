@@ -78,6 +78,7 @@ pub const DIRECTOR: Table = Table {
         key("timeouts", "table", "none"),
         key("errors", "table", "none"),
         key("api", "table", "none"),
+        key("metrics", "table", "none"),
     ],
 };
 
@@ -137,6 +138,12 @@ pub const API: Table = Table {
         key("clients", "string", "required"),
         key("operator_names", "list of strings", "[]"),
     ],
+};
+
+/// `[director.metrics]`.
+pub const METRICS: Table = Table {
+    header: "[director.metrics]",
+    keys: &[key("listen", "string", "none"), key("ipvs_names", "boolean", "false")],
 };
 
 /// `[[mark]]`.
@@ -606,12 +613,13 @@ pub const SYNC: Table = Table {
 };
 
 /// All tables.
-pub const TABLES: [Table; 35] = [
+pub const TABLES: [Table; 36] = [
     ROOT,
     DIRECTOR,
     TIMEOUTS,
     ERRORS,
     API,
+    METRICS,
     MARK,
     SERVICE,
     PERSISTENCE,

@@ -104,11 +104,19 @@ fn settings(s: &Settings, out: &mut String) {
             line(&mut api, "operator_names", list(&s.operators));
         }
     }
+    let mut metrics = String::new();
+    if let Some(listen) = s.metrics.listen {
+        line(&mut metrics, "listen", quoted(&listen.to_string()));
+    }
+    if s.metrics.ipvs_names != d.metrics.ipvs_names {
+        line(&mut metrics, "ipvs_names", s.metrics.ipvs_names);
+    }
     let tables = [
         ("[director]", director),
         ("[director.timeouts]", timeouts),
         ("[director.errors]", errors),
         ("[director.api]", api),
+        ("[director.metrics]", metrics),
     ];
     for (header, text) in tables {
         if !text.is_empty() {

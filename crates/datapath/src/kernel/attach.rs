@@ -232,7 +232,8 @@ impl Kernel {
         let mut done = Vec::with_capacity(wanted.len());
         for ((here, (_, mode)), choice) in facts.iter().zip(wanted).zip(choices) {
             let attachment = self.attach_one(&instance, here, *mode, choice, tc)?;
-            tracing::info!(interface = %attachment.interface, "{}", attachment.reason);
+            let Attachment { interface, path, reason, .. } = &attachment;
+            tracing::info!(event = "interface_attached", interface, %path, "{reason}");
             done.push(attachment);
         }
         Ok(done)

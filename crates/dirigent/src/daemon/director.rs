@@ -17,6 +17,7 @@ use super::health::{Health, Layered, News, View};
 use super::interfaces::{Interfaces, with_xdp};
 use super::kept::Kept;
 use super::mail::Mailer;
+use super::metrics::{Shown, Sources};
 use super::rates::{Rates, Watch};
 use super::resets::Resetter;
 use super::size::Size;
@@ -29,7 +30,7 @@ use crate::failure::{Failure, Result};
 use crate::netfilter::Netfilter;
 use crate::print::count;
 use crate::report::{self, Reader};
-use dirigent_api::{Changed, Daemon, Problem, Status};
+use dirigent_api::{Changed, Daemon, Event, Problem, Status};
 use dirigent_config::{Model, Plan, Server, ServiceKey, Settings};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::control::paths::Networks;
@@ -80,6 +81,8 @@ pub struct Director {
     rates: Rates,
     watch: Option<Watch>,
     events: Events,
+    /// For metrics.
+    shown: Shown,
     mailer: Mailer,
     suspicions: Suspicions,
     /// As of the start, or the last reload.
@@ -123,7 +126,12 @@ impl Director {
         let actual = kept.unwrap_or(size);
         tracing::info!("{}", actual.sentence(settings.connections == Some(actual.connections)));
         if kernel.took_over() {
-            tracing::info!("took over the programs and maps of {}, with their connections", instance.name());
+            let director = instance.name();
+            tracing::info!(
+                event = "took_over",
+                director,
+                "took over the programs and maps of {director}, with their connections"
+            );
         }
         let kept = Kept::of(instance.name());
         let begun = change::Begun::from(&kept, &file, kernel.took_over())?;
@@ -154,6 +162,7 @@ impl Director {
             mailer: Mailer::new(events.clone()),
             suspicions: Suspicions::new(events.clone()),
             events,
+            shown: Shown::new(),
             netfilter: Netfilter::read(),
             instance,
             kernel,
@@ -203,7 +212,8 @@ impl Director {
         let watch = Watch::start(KernelStore::new(&self.kernel)?, self.rates(), self.events(), self.health.doubts());
         self.watch = Some(watch.map_err(|e| Failure::io("starting to look at counters", &e))?);
         for problem in self.problems()? {
-            tracing::warn!("{problem}");
+            let Problem { place, what, remedy } = &problem;
+            tracing::warn!(event = "problem", place, what, remedy, "{problem}");
         }
         Ok(())
     }
@@ -250,6 +260,11 @@ impl Director {
     /// What lists say of servers' health.
     pub fn view(&self) -> View {
         self.health.view()
+    }
+
+    /// What metrics tell beside tables.
+    pub fn metrics(&self) -> Sources {
+        Sources { shown: self.shown.clone(), routers: self.failover.view(), sync: self.sync.view() }
     }
 
     /// What changed about checks comes into force.
@@ -323,7 +338,21 @@ impl Director {
         Ok(Changed { generation: self.generation, operations: vec![format!("zeroed {what}")], notes: Vec::new() })
     }
 
-    /// What it does, for the log.
+    /// Says that it is ready.
+    pub fn say_ready(&self, socket: &Path) {
+        let services = self.model.services();
+        tracing::info!(
+            event = "ready",
+            generation = self.generation,
+            services = services.len(),
+            servers = services.iter().map(|service| service.servers.len()).sum::<usize>(),
+            "ready: {}; control socket {}",
+            self.summary(),
+            socket.display()
+        );
+    }
+
+    /// What it does, for people.
     pub fn summary(&self) -> String {
         let services = self.model.services();
         let servers = count(services.iter().map(|s| s.servers.len()).sum(), "server");
@@ -359,8 +388,12 @@ impl Director {
 
     fn carry(&mut self, update: &Update) -> Result<()> {
         for (ip, hop) in &update.hops {
-            tracing::info!("the next hop of {ip}: {:?} by interface {}", hop.state, hop.ifindex);
-            self.events.tell(network::reached(*ip, hop));
+            let (up, why) = network::reached(hop);
+            tracing::info!(
+                event = "server", address = %ip, up, why,
+                "the next hop of {ip}: {:?} by interface {}", hop.state, hop.ifindex
+            );
+            self.events.tell(Event::Server { address: ip.to_string(), up, why: why.to_owned() });
             self.tables.set_hop(*ip, hop)?;
         }
         let beyond = |change: &Change| !matches!(change, Change::Neighbour(..));
@@ -488,6 +521,7 @@ impl Director {
         }
         self.suspicions.hear(&snapshot(self.network.watcher())?, &config::servers(&self.model));
         self.suspicions.follow(all);
+        self.shown.change(|shown| shown.suspected = self.suspicions.names());
         Ok(())
     }
 

@@ -25,12 +25,14 @@ use dirigent_net::Mac;
 use kept::Kept;
 use locals::{Left, Locals};
 use runner::{Order, Runner};
+pub use runner::{ROLES, role_name};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as answers};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use view::View;
+pub use view::View as RouterView;
 
 /// Which virtual MACs the packet path takes on which interface. Before it does, the host's own programs would answer with
 /// resets what is for services, so that addresses are put on after that.
@@ -112,6 +114,11 @@ impl Failover {
         self.config = config.clone();
         self.order(Order::Follow(Box::new(config.clone())));
         Ok(())
+    }
+
+    /// What it shows.
+    pub fn view(&self) -> RouterView {
+        self.view.clone()
     }
 
     /// Which addresses are this host's for the packet path though the kernel, whose are `held`, says otherwise.

@@ -224,10 +224,13 @@ impl Health {
         self.unsettled.clear();
         self.stale = true;
         self.view.begin(configured);
+        let mut quorums = HashMap::new();
         for service in configured.services().iter().filter(|service| matters(service)) {
             let states = self.states(service);
             self.look(service, &states, events);
+            quorums.insert(service.key, self.has_quorum(service));
         }
+        self.view.set_quorums(quorums);
         for (key, edge) in edges {
             if let Some(service) = configured.service(&key) {
                 self.quorum(service, edge, events);
@@ -300,6 +303,7 @@ impl Health {
             let (force, edge) = in_force(service, &states, self.memories.entry(service.key).or_default());
             self.look(service, &states, events);
             if let Some(edge) = edge {
+                self.view.put_quorum(service.key, edge == Edge::Up);
                 self.quorum(service, edge, events);
             }
             all.push(force);
@@ -366,7 +370,7 @@ impl Health {
             }
             match &why {
                 Some(why) if !was_up && !was_sure && sure => {
-                    tracing::warn!("server {} of {} is down: {why}", server.name(), service.key);
+                    said(service, &server.name(), Some(why));
                 }
                 _ if was_up != why.is_none() => self.tell(service, server, why, events),
                 _ => {}
@@ -376,10 +380,7 @@ impl Health {
 
     fn tell(&self, service: &Service, server: &Server, why: Option<String>, events: &Events) {
         let (name, up) = (server.name(), why.is_none());
-        match &why {
-            None => tracing::info!("server {name} of {} is up", service.key),
-            Some(why) => tracing::warn!("server {name} of {} is down: {why}", service.key),
-        }
+        said(service, &name, why.as_deref());
         let script = if up { &server.health.notify_up } else { &server.health.notify_down };
         self.notify(script.as_deref(), || format!("server {name} of {}", service.key));
         events.tell(Event::Health { service: service.key.to_string(), server: name, up, why: why.unwrap_or_default() });
@@ -394,9 +395,9 @@ impl Health {
             (false, None) => "has lost its quorum".to_owned(),
         };
         if up {
-            tracing::info!("service {} {what}", service.key);
+            tracing::info!(event = "quorum", service = %service.key, up, "service {} {what}", service.key);
         } else {
-            tracing::warn!("service {} {what}", service.key);
+            tracing::warn!(event = "quorum", service = %service.key, up, "service {} {what}", service.key);
         }
         let script = if up { &service.health.quorum_up } else { &service.health.quorum_down };
         self.notify(script.as_deref(), || format!("service {}", service.key));
@@ -487,6 +488,19 @@ impl Doubts {
 /// Forgets what a director of that name knew.
 pub fn forget(instance: &str) -> Result<()> {
     Kept::of(instance).forget()
+}
+
+/// A server went up, or down.
+fn said(service: &Service, server: &str, why: Option<&str>) {
+    let key = service.key;
+    match why {
+        None => tracing::info!(
+            event = "health", service = %key, server, up = true, why = "", "server {server} of {key} is up"
+        ),
+        Some(why) => tracing::warn!(
+            event = "health", service = %key, server, up = false, why, "server {server} of {key} is down: {why}"
+        ),
+    }
 }
 
 /// A finding as a result.

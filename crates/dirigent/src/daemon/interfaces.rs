@@ -56,6 +56,8 @@ impl Interfaces {
             if model.settings().interfaces.is_some() {
                 kernel.detach(index)?;
                 tracing::info!(
+                    event = "interface_detached",
+                    interface = link.name,
                     "detached from {}, which an earlier daemon used and the configuration does not name",
                     link.name
                 );
@@ -87,7 +89,8 @@ impl Interfaces {
         self.used.retain(|index, used| {
             let stays = snapshot.links.contains_key(index);
             if !stays {
-                tracing::warn!("interface {} is gone", used.attachment.interface);
+                let interface = &used.attachment.interface;
+                tracing::warn!(event = "interface_gone", interface, "interface {interface} is gone");
             }
             stays
         });
@@ -111,8 +114,13 @@ impl Interfaces {
         let found: BTreeSet<u32> = in_use(instance)?.iter().filter(|a| a.alive).map(|a| a.ifindex).collect();
         for index in found.difference(stay) {
             kernel.detach(*index)?;
-            self.used.remove(index);
-            tracing::info!("detached from interface number {index}, which is not wanted any more");
+            let interface = self.used.remove(index).map(|used| used.attachment.interface);
+            let interface = interface.unwrap_or_else(|| format!("number {index}"));
+            tracing::info!(
+                event = "interface_detached",
+                interface,
+                "detached from interface {interface}, which is not wanted any more"
+            );
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ async fn run(mut heard: broadcast::Receiver<Event>, shared: Shared) {
         let Some((subject, body)) = text(&told, missed) else { continue };
         let sent = send(&rules.mail, &subject, &body).await;
         if let Err(why) = &sent {
-            tracing::error!("mail: {subject:?} was not sent: {why}");
+            tracing::error!(event = "mail_failed", subject, why, "mail: {subject:?} was not sent: {why}");
         }
         shared.state().trouble = sent.err().map(|why| format!("the last mail was not sent: {why}"));
     }

@@ -11,6 +11,7 @@ mod kept;
 mod lock;
 mod mail;
 mod manager;
+mod metrics;
 pub mod naming;
 mod network;
 pub mod rates;
@@ -29,13 +30,14 @@ use crate::failure::{Failure, Result};
 use crate::print::count;
 use director::{Asked, Director};
 pub use director::{ClientsPath, Leave};
-use dirigent_api::{Changed, Event, Guard};
+use dirigent_api::{Changed, Event, Guard, Problem};
 use dirigent_datapath::kernel::{self, Instance};
 use dirigent_net::probe::{self, Room};
 use dirigent_net::{Watcher, mark_device};
 pub use interfaces::{in_use, with_xdp};
 pub use server::openapi;
 use server::{Ask, Change, Listeners, Operators, Served, Tls};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -75,9 +77,9 @@ pub async fn run(
     // Before anything is attached: a socket that cannot be is a reason not to start. Who asks meanwhile waits.
     let tls = api.map(Tls::of).transpose()?;
     let local = server::listen(&socket, group)?;
-    let end = match remote(tls).await {
-        Ok(remote) => {
-            let listeners = Listeners { socket: local, remote };
+    let end = match ports(tls, model.settings().metrics.listen).await {
+        Ok((remote, scraped)) => {
+            let listeners = Listeners { socket: local, remote, scraped };
             direct(Director::start(file, instance, model, room).await, listeners, operators, &socket, &mut signals)
                 .await
         }
@@ -91,10 +93,20 @@ pub async fn run(
     end
 }
 
-/// The port that TLS is served on.
-async fn remote(tls: Option<Tls>) -> Result<Option<(TcpListener, Tls)>> {
-    let Some(tls) = tls else { return Ok(None) };
-    Ok(Some((tls.listen().await?, tls)))
+/// The port that TLS is served on, and that of metrics without.
+async fn ports(
+    tls: Option<Tls>,
+    metrics: Option<SocketAddr>,
+) -> Result<(Option<(TcpListener, Tls)>, Option<TcpListener>)> {
+    let remote = match tls {
+        Some(tls) => Some((tls.listen().await?, tls)),
+        None => None,
+    };
+    let scraped = match metrics {
+        Some(listen) => Some(server::port("[director.metrics]", listen).await?),
+        None => None,
+    };
+    Ok((remote, scraped))
 }
 
 /// The director's life, from its start on.
@@ -108,9 +120,10 @@ async fn direct(
     let mut director = started?;
     let (asks, mut asked) = mpsc::channel(16);
     let (instance, rates, events) = (director.instance().clone(), director.rates(), director.events());
-    let served = Served { asks, instance, rates, events, health: director.view(), operators };
+    let (health, metrics) = (director.view(), director.metrics());
+    let served = Served { asks, instance, rates, events, health, metrics, operators };
     let server = server::serve(listeners, served);
-    tracing::info!("ready: {}; control socket {}", director.summary(), socket.display());
+    director.say_ready(socket);
     manager::ready(&director.summary());
     let end = serve(&mut director, signals, &mut asked).await;
     let why = match &end {
@@ -186,6 +199,9 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
             }
             () = signals.end.asked() => {
                 tracing::info!(
+                    event = "role",
+                    role = "ended",
+                    why = "the daemon was told to end",
                     "the daemon ends, and forwarding goes on: programs and maps of {} stay in the kernel, and a new daemon \
                      takes them over, and what virtual routers hold, if it comes in time; `dirigent stop --detach` removes them",
                     director.instance().name()
@@ -262,7 +278,12 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
             let ended = done.is_ok();
             let _ = to.send(done);
             if ended {
-                tracing::info!("detached: nothing of this director is left in the kernel, and the daemon ends");
+                let name = director.instance().name();
+                tracing::info!(
+                    event = "detached",
+                    director = name,
+                    "detached: nothing of this director is left in the kernel, and the daemon ends"
+                );
                 return ControlFlow::Break(());
             }
         }
@@ -283,7 +304,10 @@ fn told(outcome: Result<Changed>, did: &str) -> Result<Changed> {
         }
         Err(failure) => {
             tracing::error!("{did}: refused, and the old one stays in force:");
-            failure.problems.iter().for_each(|problem| tracing::error!("{problem}"));
+            for problem in &failure.problems {
+                let Problem { place, what, remedy } = problem;
+                tracing::error!(event = "refused", place, what, remedy, "{problem}");
+            }
         }
     }
     for note in outcome.iter().flat_map(|changed| &changed.notes) {

@@ -1,6 +1,5 @@
 //! What the tables must know of the network: this host's addresses, and the interfaces in use.
 
-use dirigent_api::Event;
 use dirigent_net::{Link, Mac, NextHop, NextHopState, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,15 +32,14 @@ pub struct Own<'a> {
     pub probes: Option<&'a str>,
 }
 
-/// A server's next hop as an event.
-pub fn reached(ip: IpAddr, hop: &NextHop) -> Event {
-    let (up, why) = match hop.state {
+/// Whether a server is reached by its next hop, and how or why not.
+pub fn reached(hop: &NextHop) -> (bool, &'static str) {
+    match hop.state {
         NextHopState::Resolved => (true, "resolved"),
         NextHopState::Local => (true, "local"),
         NextHopState::NoNeighbour => (false, "no neighbour"),
         NextHopState::NoRoute => (false, "no route"),
-    };
-    Event::Server { address: ip.to_string(), up, why: why.to_owned() }
+    }
 }
 
 /// These interfaces, as far as they are there; on those of `xdp` our XDP program is attached.

@@ -117,6 +117,9 @@ impl Work {
         if last || (silent == 0 && self.round > 0) {
             let reset = of.end(store, &mut pause)?;
             tracing::info!(
+                event = "connections_reset",
+                servers = names,
+                connections = reset,
                 "the connections of {names} are over: {reset} were reset, and {} ended without, in {} ms; {} segments asked \
                  for an answer, and {silent} ends gave none",
                 self.ended,

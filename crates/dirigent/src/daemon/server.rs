@@ -6,6 +6,7 @@ mod accept;
 mod events;
 mod linger;
 mod listen;
+mod metrics;
 mod peer;
 mod read;
 mod refused;
@@ -13,7 +14,7 @@ mod tls;
 mod write;
 
 pub use accept::Listeners;
-pub use listen::{group, listen};
+pub use listen::{group, listen, port};
 pub use peer::Operators;
 pub use tls::Tls;
 
@@ -21,6 +22,7 @@ use super::director::{Asked, Edit};
 use super::doctor::Subject;
 use super::events::Events;
 use super::health::View;
+use super::metrics::Sources;
 use super::rates::Rates;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
@@ -146,10 +148,13 @@ struct Shared {
     rates: Rates,
     events: Events,
     health: View,
+    metrics: Sources,
     operators: Operators,
     readers: Arc<Semaphore>,
     /// One examination at a time.
     doctor: Arc<Mutex<()>>,
+    /// One scrape at a time: whoever may do nothing but scrape takes no more than one reader's place.
+    scrapes: Arc<Semaphore>,
 }
 
 /// What answers need.
@@ -164,6 +169,8 @@ pub struct Served {
     pub events: Events,
     /// What lists say of servers' health.
     pub health: View,
+    /// What metrics tell beside tables.
+    pub metrics: Sources,
     /// Who may change the director, beside root.
     pub operators: Operators,
 }
@@ -220,6 +227,7 @@ fn described() -> (Router<Shared>, OpenApi) {
         .routes(routes!(write::doctor))
         .routes(routes!(read::walk))
         .routes(routes!(read::stats))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(write::zero))
         .routes(routes!(read::configuration))
         .routes(routes!(read::history))
@@ -244,17 +252,20 @@ pub fn openapi() -> OpenApi {
 
 /// Serves until it is told to end.
 pub fn serve(listeners: Listeners, served: Served) -> Running {
-    let Served { asks, instance, rates, events, health, operators } = served;
+    let Served { asks, instance, rates, events, health, metrics, operators } = served;
     let shared = Shared {
         asks,
         instance,
         rates,
         events,
         health,
+        metrics,
         operators: operators.clone(),
         readers: Arc::new(Semaphore::new(READERS)),
         doctor: Arc::default(),
+        scrapes: Arc::new(Semaphore::new(1)),
     };
+    let scraped = metrics::alone(shared.clone());
     let (routes, description) = described();
     let known = Arc::new(refused::Known::of(&description));
     let routes = routes
@@ -266,7 +277,7 @@ pub fn serve(listeners: Listeners, served: Served) -> Running {
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(shared);
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(accept::serve(listeners, routes, operators, stopped));
+    let task = tokio::spawn(accept::serve(listeners, [routes, scraped], operators, stopped));
     Running { stop, task }
 }
 

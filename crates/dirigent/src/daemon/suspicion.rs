@@ -180,11 +180,23 @@ impl Suspicions {
         let claims = self.claims.values().map(|(_, suspicion)| suspicion.clone());
         let now: BTreeMap<_, _> = shown.into_iter().chain(claims).map(|one| (one.subject.clone(), one)).collect();
         for (subject, over) in self.now.iter().filter(|(subject, _)| !now.contains_key(subject)) {
-            tracing::info!("it is over that: {}", over.problem());
+            let (service, server, cause) = subject;
+            let cause = cause.name();
+            tracing::info!(
+                event = "suspected",
+                service,
+                server,
+                cause,
+                over = true,
+                "it is over that: {}",
+                over.problem()
+            );
             self.tell(subject, String::new(), true);
         }
         for (subject, begun) in now.iter().filter(|(subject, _)| !self.now.contains_key(subject)) {
-            tracing::warn!("{}", begun.problem());
+            let (service, server, cause) = subject;
+            let cause = cause.name();
+            tracing::warn!(event = "suspected", service, server, cause, over = false, "{}", begun.problem());
             self.tell(subject, begun.what.clone(), false);
         }
         self.now = now;
@@ -236,6 +248,12 @@ impl Suspicions {
             let _ = claims.receive(CLAIMS_AT_ONCE);
         }
         self.claims.retain(|(place, ..), _| !over.contains(place));
+    }
+
+    /// For metrics: service, server and cause.
+    pub fn names(&self) -> Vec<[String; 3]> {
+        let names = |(service, server, cause): &Subject| [service.clone(), server.clone(), cause.name().to_owned()];
+        self.now.keys().map(names).collect()
     }
 
     /// For people.

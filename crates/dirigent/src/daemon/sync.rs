@@ -19,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tables::Tables;
 use tokio::sync::mpsc;
 use view::View;
+pub use view::View as SyncView;
 
 /// Synchronisation, on or off.
 pub struct Sync {
@@ -85,6 +86,11 @@ impl Sync {
             return Some(Problem::new("sync", what, "restart the daemon, and report its log please"));
         }
         self.view.problem()
+    }
+
+    /// What it shows.
+    pub fn view(&self) -> SyncView {
+        self.view.clone()
     }
 
     /// For the status.

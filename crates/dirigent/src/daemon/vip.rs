@@ -71,7 +71,9 @@ impl Vips {
         let gone: Vec<_> = self.record.added.difference(&self.wanted).copied().collect();
         for ip in gone {
             vip::remove(ip)?;
-            tracing::info!("removed the virtual address {ip}");
+            tracing::info!(
+                event = "address_removed", address = %ip, device = "lo", "removed the virtual address {ip}"
+            );
             self.record.added.remove(&ip);
             self.save()?;
         }
@@ -88,7 +90,9 @@ impl Vips {
                 self.save()?;
             }
             if self.record.added.contains(&ip) && vip::add(ip)? {
-                tracing::info!("added the virtual address {ip} to lo");
+                tracing::info!(
+                    event = "address_added", address = %ip, device = "lo", "added the virtual address {ip} to lo"
+                );
                 self.due.push((ip, ANNOUNCEMENTS));
             }
         }

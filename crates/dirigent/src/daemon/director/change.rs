@@ -15,9 +15,10 @@ use dirigent_api::{
 use dirigent_config::file::json;
 use dirigent_config::ipvsadm::daemon::NO_DEVICE;
 use dirigent_config::layers::Drift;
-use dirigent_config::{Command, Model, Op, Overlay, Plan, ServiceKey, Settings};
+use dirigent_config::{Command, Metrics, Model, Op, Overlay, Plan, ServiceKey, Settings};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 /// Who wants something, what, and on which terms.
 #[derive(Clone, Debug)]
@@ -87,10 +88,12 @@ impl Director {
         self.kept.put_file(&self.file)?;
         let before = found.as_ref();
         if before == Some(&model) {
+            self.show();
             return self.kept.stage(self.generation, Overlay::between(&self.file, &model))?.commit();
         }
         self.generation += 1;
         self.kept.stage(self.generation, Overlay::between(&self.file, &model))?.commit()?;
+        self.show();
         let plan = before.map(|before| Plan::between(before, &model)).unwrap_or_default();
         let what = match &self.path {
             Some(path) => format!("started with {}", path.display()),
@@ -134,6 +137,13 @@ impl Director {
         let outcome = self.load_again(asked, replace);
         self.look_at_netfilter();
         self.refused = outcome.as_ref().err().map_or_else(Vec::new, |failure| failure.problems.clone());
+        let taken = outcome.is_ok();
+        self.shown.change(|shown| {
+            shown.taken = taken;
+            if taken && !asked.guard.dry_run {
+                shown.taken_at = SystemTime::now();
+            }
+        });
         outcome
     }
 
@@ -173,7 +183,8 @@ impl Director {
         let (instance, connections) = (now.instance.clone(), now.connections);
         let settings = Settings { instance, connections, ..model.settings().clone() };
         let (socket, group, operators) = (now.socket.clone(), now.group.clone(), now.operators.clone());
-        let settings = Settings { socket, group, operators, api: now.api.clone(), ..settings };
+        let metrics = Metrics { listen: now.metrics.listen, ..settings.metrics };
+        let settings = Settings { socket, group, operators, api: now.api.clone(), metrics, ..settings };
         model.set_settings(settings).map_err(dirigent_datapath::control::Error::from)?;
         self.transact(asked, Wanted::new(format!("apply {}", document.name), model))
     }
@@ -346,13 +357,32 @@ impl Director {
         }
         staged.commit()?;
         self.generation = generation;
+        self.show();
         self.announce();
         if !told.is_empty() {
             let (by, operations) = (asked.by.clone(), told.len());
+            let counted = count(operations, "operation");
+            tracing::info!(
+                event = "applied",
+                generation,
+                by,
+                what,
+                operations,
+                "generation {generation}: {what} ({counted}), by {by}"
+            );
             self.events.tell(Event::Applied { generation, by, what: what.clone(), operations });
             self.remember(&asked.by, &what, told.clone(), Some(Overlay::between(&self.model, &old)));
         }
         Ok(Changed { generation, operations: told, notes })
+    }
+
+    /// Metrics tell what is configured now.
+    fn show(&self) {
+        let (generation, runtime_changes) = (self.generation, self.drift().len());
+        let ipvs_names = self.model.settings().metrics.ipvs_names;
+        self.shown.change(|shown| {
+            (shown.generation, shown.runtime_changes, shown.ipvs_names) = (generation, runtime_changes, ipvs_names);
+        });
     }
 
     /// Writes a change down that has been made.
@@ -405,6 +435,7 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
         (old.group != new.group, "group", restart),
         (old.operators != new.operators, "operators", restart),
         (old.api != new.api, "api", restart),
+        (old.metrics.listen != new.metrics.listen, "metrics.listen", restart),
     ];
     let changed = differs.into_iter().filter(|(differs, ..)| *differs);
     changed.map(|(_, key, how)| format!("{key} {how}")).collect()

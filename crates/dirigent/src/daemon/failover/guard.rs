@@ -102,6 +102,7 @@ pub fn run(instance: &str) -> Result<()> {
             };
             for held in holding.belongings.take_addresses(&mut netlink) {
                 tracing::warn!(
+                    event = "address_removed", address = %held.address, device = held.device,
                     "guard: took {} off {}: the daemon has neither said in time that virtual router {} is still master \
                      nor done it itself",
                     held.address,

@@ -115,7 +115,11 @@ impl Work {
                 for held in belongings.addresses {
                     match held.put_on(&mut self.netlink, &self.path) {
                         Ok(true) => {
-                            tracing::warn!("somebody took {} off {}: put on again", held.address, held.device);
+                            let (address, device) = (&held.address, &held.device);
+                            tracing::warn!(
+                                event = "address_added", %address, device,
+                                "somebody took {address} off {device}: put on again"
+                            );
                             announce(&self.announcer, &held);
                         }
                         Ok(false) => {}

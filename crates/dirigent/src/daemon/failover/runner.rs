@@ -108,6 +108,9 @@ const CLAIMS_AT_ONCE: usize = 32;
 /// How long none are read after so many.
 const CLAIMS_REST: Duration = Duration::from_millis(50);
 
+/// All roles.
+pub const ROLES: [Role; 4] = [Role::Initialize, Role::Backup, Role::Master, Role::Fault];
+
 /// A role for people and scripts.
 pub fn role_name(role: Role) -> &'static str {
     match role {
@@ -403,7 +406,11 @@ impl Runner {
             return;
         }
         for held in self.hands.remove(belongings) {
-            tracing::info!("removed {} from {}, which virtual router {router} had", held.address, held.device);
+            let (address, device) = (&held.address, &held.device);
+            tracing::info!(
+                event = "address_removed", %address, device,
+                "removed {address} from {device}, which virtual router {router} had"
+            );
         }
     }
 
@@ -629,7 +636,12 @@ impl Runner {
                     && priority != member.priority
                 {
                     let (name, before) = (&member.config.name, member.priority);
-                    tracing::info!("virtual router {name}: its priority is {priority}, before {before}");
+                    tracing::info!(
+                        event = "priority",
+                        router = name,
+                        priority,
+                        "virtual router {name}: its priority is {priority}, before {before}"
+                    );
                     member.priority = priority;
                     machine.touched = true;
                     changed.extend(member.config.notify.priority_changes.then(|| (name.clone(), priority)));
@@ -793,12 +805,14 @@ impl Runner {
             Action::StateChanged { to, why, .. } => {
                 let why = why_text(why, member.fault.as_deref());
                 let (role, notify) = (role_name(to), &member.config.notify);
+                let told = format!("{role} {name}");
                 if to == Role::Fault {
-                    tracing::warn!("virtual router {name} is in {role}: {why}");
+                    tracing::warn!(event = "role", role = told, why, "virtual router {name} is in {role}: {why}");
                 } else {
-                    tracing::info!("virtual router {name} is {role}: {why}");
+                    tracing::info!(event = "role", role = told, why, "virtual router {name} is {role}: {why}");
                 }
-                self.events.tell(Told::Role { role: format!("{role} {name}"), why: why.clone() });
+                self.view.came(&name, role);
+                self.events.tell(Told::Role { role: told, why: why.clone() });
                 if to != Role::Initialize {
                     let (word, script) = state_notice(to, notify);
                     self.notify("INSTANCE", &name, word, router.priority(), script, notify);
@@ -809,7 +823,7 @@ impl Runner {
             }
             Action::Alarm(alarm) => {
                 let what = alarm_text(alarm);
-                tracing::warn!("virtual router {name}: {what}");
+                tracing::warn!(event = "alarm", router = name, what, "virtual router {name}: {what}");
                 self.events.tell(Told::Alarm { router: name, what });
             }
             Action::Discarded { source, why } => {
@@ -819,9 +833,12 @@ impl Runner {
                 );
             }
             Action::Late { by } => {
+                let late_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
                 tracing::warn!(
-                    "virtual router {name}: this daemon did not run for {} ms more than it should",
-                    by.as_millis()
+                    event = "late",
+                    router = name,
+                    late_ms,
+                    "virtual router {name}: this daemon did not run for {late_ms} ms more than it should"
                 );
             }
         }
@@ -1067,6 +1084,8 @@ fn seen(machine: &Machine) -> Vec<Seen> {
             contended: router.is_contended(),
             claimed: router.claimed().map(|(ip, mac)| format!("{ip} by {}", dirigent_net::mac_text(mac.bytes()))),
             gave_way: router.has_yielded(),
+            // The view's to know.
+            transitions: BTreeMap::new(),
         };
         Seen { router, since: member.since, heard: master.map(|heard| heard.at) }
     };

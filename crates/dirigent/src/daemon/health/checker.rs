@@ -297,7 +297,8 @@ impl State {
         if let Some(why) = actions.failed {
             // Changes are told by the director, with what follows from them.
             if entry.job.check.log_failures && actions.change.is_none() {
-                tracing::info!("the check {} failed: {why}", entry.job.name());
+                let check = entry.job.name();
+                tracing::info!(event = "check_failed", check, %why, "the check {check} failed: {why}");
             } else {
                 tracing::debug!("the check {} failed: {why}", entry.job.name());
             }

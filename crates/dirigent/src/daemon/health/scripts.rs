@@ -80,12 +80,13 @@ impl Scripts {
         let (scripts, script) = (self.clone(), script.clone());
         tokio::spawn(async move {
             let name = script.command.first().cloned().unwrap_or_default();
-            match scripts.run(script, PATIENCE).await {
-                Ok(Exit::Code(0)) => tracing::debug!("{name} was told of {of}"),
-                Ok(Exit::Code(code)) => tracing::warn!("{name}, told of {of}, ended with code {code}"),
-                Ok(Exit::Signal(signal)) => tracing::warn!("{name}, told of {of}, was ended by signal {signal}"),
-                Err(why) => tracing::warn!("{name} was not told of {of}: {why}"),
-            }
+            let why = match scripts.run(script, PATIENCE).await {
+                Ok(Exit::Code(0)) => return tracing::debug!("{name} was told of {of}"),
+                Ok(Exit::Code(code)) => format!("ended with code {code}"),
+                Ok(Exit::Signal(signal)) => format!("was ended by signal {signal}"),
+                Err(why) => format!("did not hear it: {why}"),
+            };
+            tracing::warn!(event = "script_failed", script = name, of, why, "{name}, told of {of}, {why}");
         })
     }
 }

@@ -20,21 +20,29 @@ struct Entry {
 
 type Entries = BTreeMap<ServiceKey, HashMap<(IpAddr, u16), Entry>>;
 
+/// What is known.
+#[derive(Debug, Default)]
+struct All {
+    servers: Entries,
+    /// Whether services have their quorum.
+    quorums: HashMap<ServiceKey, bool>,
+}
+
 /// Health of all servers that are checked.
 #[derive(Clone, Debug, Default)]
-pub struct View(Arc<RwLock<Entries>>);
+pub struct View(Arc<RwLock<All>>);
 
 impl View {
-    fn entries(&self) -> RwLockReadGuard<'_, Entries> {
+    fn all(&self) -> RwLockReadGuard<'_, All> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
-    fn entries_mut(&self) -> RwLockWriteGuard<'_, Entries> {
+    fn all_mut(&self) -> RwLockWriteGuard<'_, All> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets all that this Model does not have, or does not check.
     pub fn begin(&self, model: &Model) {
-        self.entries_mut().retain(|key, servers| {
+        self.all_mut().servers.retain(|key, servers| {
             let Some(service) = model.service(key) else { return false };
             servers.retain(|(address, port), _| {
                 service.server(*address, *port).is_some_and(|server| !server.health.checks.is_empty())
@@ -45,8 +53,8 @@ impl View {
 
     /// A server's health is this. Whether it was up before, and whether that was known, if it was there.
     pub fn put(&self, key: ServiceKey, server: &Server, why: Option<String>, sure: bool) -> Option<(bool, bool)> {
-        let mut entries = self.entries_mut();
-        let servers = entries.entry(key).or_default();
+        let mut all = self.all_mut();
+        let servers = all.servers.entry(key).or_default();
         let before = servers.get(&server.identity());
         if let Some(entry) = before
             && (&entry.why, entry.sure, &entry.server) == (&why, sure, server)
@@ -62,15 +70,24 @@ impl View {
         was
     }
 
+    /// Whether a service has its quorum is this.
+    pub fn put_quorum(&self, key: ServiceKey, up: bool) {
+        self.all_mut().quorums.insert(key, up);
+    }
+    /// The same of all whose servers' health matters.
+    pub fn set_quorums(&self, quorums: HashMap<ServiceKey, bool>) {
+        self.all_mut().quorums = quorums;
+    }
+
     /// Whether a server is known to be down.
     pub fn is_down(&self, key: &ServiceKey, server: &Server) -> bool {
-        self.entries().get(key).and_then(|all| all.get(&server.identity())).is_some_and(|entry| entry.why.is_some())
+        self.all().servers.get(key).and_then(|all| all.get(&server.identity())).is_some_and(|entry| entry.why.is_some())
     }
 
     /// Servers that are down: service, server, why.
     pub fn down(&self) -> Vec<(String, String, String)> {
-        let entries = self.entries();
-        let all = entries.iter().flat_map(|(key, servers)| servers.values().map(move |entry| (key, entry)));
+        let all = self.all();
+        let all = all.servers.iter().flat_map(|(key, servers)| servers.values().map(move |entry| (key, entry)));
         let mut down: Vec<_> =
             all.filter_map(|(key, entry)| Some((key.to_string(), entry.server.name(), entry.why.clone()?))).collect();
         down.sort();
@@ -79,10 +96,11 @@ impl View {
 
     /// Adds to lists what they do not know from the tables.
     pub fn add_to(&self, services: &mut [ListedService]) {
-        let entries = self.entries();
+        let all = self.all();
         for service in services {
             let Some(key) = naming::listed_key(service) else { continue };
-            let Some(servers) = entries.get(&key) else { continue };
+            service.quorum = all.quorums.get(&key).copied();
+            let Some(servers) = all.servers.get(&key) else { continue };
             let mut missing: HashMap<String, &Entry> = servers.values().map(|e| (e.server.name(), e)).collect();
             for server in &mut service.servers {
                 let Some(entry) = missing.remove(&server.address) else { continue };

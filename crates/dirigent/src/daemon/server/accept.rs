@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -98,6 +98,8 @@ pub struct Listeners {
     pub socket: UnixListener,
     /// The port for TLS, if there is one.
     pub remote: Option<(TcpListener, Tls)>,
+    /// The port for metrics alone, if there is one.
+    pub scraped: Option<TcpListener>,
 }
 
 /// What serves them.
@@ -109,10 +111,17 @@ struct Service {
     graceful: Arc<GracefulShutdown>,
 }
 
-/// Serves until it is told to end, and lets the answers under way go out.
-pub async fn serve(from: Listeners, routes: Router, operators: Operators, mut stop: oneshot::Receiver<()>) {
-    let Listeners { socket, mut remote } = from;
+/// Serves until it is told to end, and lets the answers under way go out: all paths, and those of the port for metrics alone.
+pub async fn serve(
+    from: Listeners,
+    [routes, alone]: [Router; 2],
+    operators: Operators,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let Listeners { socket, mut remote, scraped } = from;
     let service = Service { routes, operators, open: Arc::default(), graceful: Arc::default() };
+    // With connections of their own: whoever reaches that port keeps nobody off the others.
+    let scrapes = Service { routes: alone, open: Arc::default(), ..service.clone() };
     // Whoever has not proved yet who he is has no place among those who have.
     let unproved = Arc::new(Semaphore::new(MOST_OF_ONE));
     loop {
@@ -121,6 +130,10 @@ pub async fn serve(from: Listeners, routes: Router, operators: Operators, mut st
             accepted = socket.accept() => match accepted {
                 Ok((stream, _)) => service.take(Peer::of(&stream), stream),
                 Err(error) => pause("socket", &error).await,
+            },
+            accepted = plain(scraped.as_ref()) => match accepted {
+                Ok((stream, address)) => scrapes.take(Peer::Anybody { address: address.ip() }, stream),
+                Err(error) => pause("port of metrics", &error).await,
             },
             accepted = of(&mut remote) => match accepted {
                 Ok((stream, address, acceptor)) => {
@@ -131,6 +144,7 @@ pub async fn serve(from: Listeners, routes: Router, operators: Operators, mut st
             },
         }
     }
+    drop(scrapes);
     let Service { graceful, .. } = service;
     if let Some(graceful) = Arc::into_inner(graceful) {
         graceful.shutdown().await;
@@ -150,6 +164,14 @@ async fn of(remote: &mut Option<(TcpListener, Tls)>) -> std::io::Result<(TcpStre
             let (stream, address) = port.accept().await?;
             Ok((stream, address.ip(), tls.acceptor()))
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// The next connection of a scraper; never, if there is no port for them.
+async fn plain(scraped: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match scraped {
+        Some(port) => port.accept().await,
         None => std::future::pending().await,
     }
 }

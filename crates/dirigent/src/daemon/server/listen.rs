@@ -1,16 +1,22 @@
-//! The control socket itself: who may open it.
+//! The control socket itself: who may open it; and ports.
 
 use crate::failure::{Failure, Result};
 use nix::unistd::{Gid, Group};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 
 /// The group of that name; `key` is where it stands.
 pub fn group(key: &str, name: &str) -> Result<Gid> {
     let unknown = || Failure::new(key, format!("there is no group {name}"), format!("create it, or change `{key}`"));
     let found = Group::from_name(name).map_err(|e| Failure::io(key, &e.into()))?;
     found.map(|group| group.gid).ok_or_else(unknown)
+}
+
+/// Opens a port; `table` is where it stands.
+pub async fn port(table: &str, listen: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.map_err(|e| Failure::io(format!("{table} listen {listen}"), &e))
 }
 
 /// Opens the socket in place of a dead daemon's. Its group may use it; the caller holds the lock.

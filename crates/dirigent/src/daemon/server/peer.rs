@@ -23,6 +23,8 @@ pub enum Peer {
         names: Vec<String>,
         address: IpAddr,
     },
+    /// Whoever reaches the port of metrics.
+    Anybody { address: IpAddr },
 }
 
 /// Who may change the director, beside root and the daemon's own user.
@@ -39,6 +41,7 @@ pub struct Operators {
 pub enum Who {
     User(Option<u32>),
     Named(Vec<String>),
+    At(IpAddr),
 }
 
 impl Peer {
@@ -57,6 +60,7 @@ impl Peer {
         match self {
             Self::Local { uid, .. } => Who::User(uid.map(Uid::as_raw)),
             Self::Remote { names, .. } => Who::Named(names.clone()),
+            Self::Anybody { address } => Who::At(*address),
         }
     }
 
@@ -65,6 +69,7 @@ impl Peer {
         let (uid, pid) = match self {
             Self::Local { uid, pid, .. } => (*uid, *pid),
             Self::Remote { names, address } => return format!("{}, from {address}", names.join(" ")),
+            Self::Anybody { address } => return format!("somebody, from {address}"),
         };
         let name = match (uid.and_then(account), uid) {
             (Some(user), _) => user.name,
@@ -79,6 +84,7 @@ impl Peer {
         let (uid, gid) = match self {
             Self::Local { uid, gid, .. } => (*uid, *gid),
             Self::Remote { names, .. } => return names.iter().any(|name| operators.names.contains(name)),
+            Self::Anybody { .. } => return false,
         };
         if uid.is_some_and(|uid| uid.is_root() || uid == geteuid()) {
             return true;
@@ -117,6 +123,9 @@ pub async fn operators_only(
             "only certificates with one of `operator_names` may change a director",
             "use such a certificate, or add a name of this one to `operator_names`",
         ),
+        Peer::Anybody { .. } => {
+            ("[director.metrics]", "nothing but metrics is to be had by this port", "use the control API")
+        }
     };
     Failure { code: code::KERNEL, ..Failure::new(place, what, remedy) }.into_response()
 }

@@ -193,6 +193,13 @@ pub async fn no_such_method(method: Method, uri: Uri) -> Rejected {
     Rejected::new(StatusCode::METHOD_NOT_ALLOWED, uri.path(), what, &remedy)
 }
 
+/// For whatever else is asked for where there are only metrics.
+pub async fn only_metrics(method: Method, uri: Uri) -> Rejected {
+    let status = if uri.path() == path::METRICS { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::NOT_FOUND };
+    let remedy = format!("GET {} is all that there is on this port; the rest is the control API's", path::METRICS);
+    Rejected::new(status, uri.path(), format!("{method} is not for this path"), &remedy)
+}
+
 /// For whom there is no room.
 pub fn busy() -> Response {
     let what = "too many connections are open already".to_owned();

@@ -1,5 +1,6 @@
 //! The control API over TCP: TLS in which both sides prove who they are.
 
+use super::listen::port;
 use crate::failure::{Failure, Result};
 use dirigent_config::Api;
 use rustls::RootCertStore;
@@ -29,8 +30,7 @@ impl Tls {
 
     /// Opens the port.
     pub async fn listen(&self) -> Result<TcpListener> {
-        let listen = self.api.listen;
-        TcpListener::bind(listen).await.map_err(|e| Failure::io(format!("[director.api] listen {listen}"), &e))
+        port("[director.api]", self.api.listen).await
     }
 
     /// For the next connection: with the files as they are now. While they are wrong, those from before hold.
@@ -40,11 +40,15 @@ impl Tls {
             self.read = now;
             match acceptor(&self.api) {
                 Ok(acceptor) => {
-                    tracing::info!("read the control API's certificates again");
+                    tracing::info!(event = "certificates", ok = true, "read the control API's certificates again");
                     self.acceptor = acceptor;
                 }
                 Err(failure) => {
-                    tracing::error!("the control API's certificates, of which the old ones hold: {failure}")
+                    tracing::error!(
+                        event = "certificates",
+                        ok = false,
+                        "the control API's certificates, of which the old ones hold: {failure}"
+                    );
                 }
             }
         }

@@ -232,7 +232,10 @@ impl Exchange {
             let node = Ipv4Addr::from(peer.origin.node);
             if before != Some(peer.whole) {
                 let known = if peer.whole { "known here" } else { "being learned" };
-                tracing::info!("synchronisation: the connections of node {node} are {known}");
+                tracing::info!(
+                    event = "sync_peer", %node, whole = peer.whole,
+                    "synchronisation: the connections of node {node} are {known}"
+                );
             }
         }
         let done = tables.done;
