@@ -120,9 +120,7 @@ fn clients_in_the_servers_network_are_named() {
         vain.into_iter().for_each(end);
         // Nobody asks in vain any more.
         lab.sh("server2", "ip link set eth0 down");
-        until(&lab, "it is over", 2 * PATIENCE, || {
-            problems(&lab).iter().all(|p| p["place"] != Value::from(place.clone()))
-        });
+        until(&lab, "it is over", 2 * PATIENCE, || problems(&lab).iter().all(|p| p["place"] != place.as_str()));
         lab.sh("server2", "ip link set eth0 up; ip route add default via 10.0.0.1; ip -6 addr add fd00::3/64 dev eth0 nodad; ip -6 route add default via fd00::1");
     }
 }

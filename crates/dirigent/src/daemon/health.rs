@@ -468,7 +468,7 @@ impl Trier {
     pub async fn attempt(&self, job: Job) -> Outcome {
         let ended = || Why::of("health checks have ended");
         let (tell, told) = oneshot::channel();
-        self.0.send(Order::Once(job, tell)).map_err(|_| ended())?;
+        self.0.send(Order::Once(Box::new(job), tell)).map_err(|_| ended())?;
         told.await.map_err(|_| ended())?
     }
 }

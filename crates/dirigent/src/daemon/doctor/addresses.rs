@@ -30,7 +30,8 @@ pub async fn look(subject: &Subject) -> Asked {
     let questions = unclaimed.iter().flat_map(|ip| subject.interfaces.iter().map(move |link| (*ip, *link)));
     let asked = questions.map(|(ip, link)| async move { (ip, link, who_has(&subject.host, link, ip).await) });
     let asked: Vec<_> = asked.collect();
-    let mut answers: BTreeMap<(IpAddr, Option<IpAddr>), Vec<(u32, Mac)>> = BTreeMap::new();
+    // By the address, and the server among those that answer.
+    let mut answers: BTreeMap<_, Vec<(u32, Mac)>> = BTreeMap::new();
     for (ip, link, answer) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
         match answer {
             Ok(macs) => macs.into_iter().for_each(|mac| {

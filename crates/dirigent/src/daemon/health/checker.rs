@@ -34,7 +34,7 @@ pub enum Order {
     /// This host's addresses.
     Addresses(HashSet<IpAddr>),
     /// This is tried once, now, whatever is made else; not scripts and the like.
-    Once(Job, oneshot::Sender<Outcome>),
+    Once(Box<Job>, oneshot::Sender<Outcome>),
     /// Something passive casts doubt on a server: what checks it does so at once.
     Suspect(IpAddr),
 }
