@@ -23,7 +23,7 @@ pub const ALL: &[Logged] = &[
     logged("quorum", &["service", "up"]),
     logged("role", &["role", "why"]),
     logged("alarm", &["router", "what"]),
-    logged("suspected", &["service", "server", "cause", "over"]),
+    logged("suspected", &["service", "server", "cause", "what", "over"]),
     logged("ready", &["generation", "services", "servers"]),
     logged("took_over", &["director"]),
     logged("detached", &["director"]),

@@ -106,6 +106,8 @@ metrics! {
         "Whether the configuration file was taken when it was read last.";
     CONFIG_RELOAD_TIME: Gauge "dirigent_config_last_reload_success_timestamp_seconds" []
         "When the configuration file was last read and taken.";
+    SUSPECTED: Gauge "dirigent_suspected" ["service", "server", "cause"]
+        "1 while connections or other hosts show that something is wrong, which nobody asked about.";
     SERVICE_INFO: Gauge "dirigent_service_info" ["service", "protocol", "scheduler"]
         "Always 1: how a virtual service is configured.";
     SERVICE_QUORUM: Gauge "dirigent_service_quorum" ["service"]
@@ -148,8 +150,6 @@ metrics! {
         "Packets of a real server towards clients.";
     SERVER_OUTGOING_BYTES: Counter "dirigent_server_outgoing_bytes_total" ["service", "server"]
         "Bytes of a real server towards clients.";
-    SUSPECTED: Gauge "dirigent_suspected" ["service", "server", "cause"]
-        "1 while connections or other hosts show that something is wrong, which nobody asked about.";
     ROUTER_INFO: Gauge "dirigent_virtual_router_info" ["router", "interface", "vrid", "family"]
         "Always 1: how a virtual router is configured.";
     ROUTER_STATE: Gauge "dirigent_virtual_router_state" ["router", "state"]

@@ -270,6 +270,7 @@ fn stream() -> Vec<Value> {
         Event::Quorum { service: text(), up: true },
         Event::Role { role: text(), why: text() },
         Event::Alarm { router: text(), what: text() },
+        Event::Suspected { service: text(), server: text(), cause: text(), what: text(), over: true },
     ];
     events.iter().map(|event| serde_json::to_value(event).unwrap()).collect()
 }

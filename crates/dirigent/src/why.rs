@@ -63,8 +63,8 @@ impl Method {
 /// NAT: why the answer comes back through the director.
 pub fn nat_answer(Names { asked, server, .. }: Names<'_>) -> String {
     format!(
-        "The server answers as {server}, and only the director can make that {asked}'s again. So every answer must come \
-         back through the director: that is why it is the servers' default route, and why no client is in the servers' subnet."
+        "The server answers as {server}, and only the director can make that {asked}'s again, so every answer must come back \
+         through the director: that is why it is the servers' default route, and why no client is in the servers' subnet."
     )
 }
 
@@ -73,8 +73,8 @@ pub fn nat_around(Names { client, asked, server }: Names<'_>, tcp: bool) -> Stri
     let refuses = if tcp { "refuses that with a reset (RST)" } else { "has no use for that" };
     format!(
         "Otherwise: {client} asked {asked}, so what comes from {server} belongs to no connection that its kernel has, and \
-         it {refuses}. To a firewall on the way, which saw the request go to {asked}, the answer from {server} is just as \
-         unknown, and it drops it."
+         it {refuses}; and a firewall on the way, which saw the request go to {asked}, does not know the answer from {server} \
+         either, and drops it."
     )
 }
 

@@ -172,8 +172,10 @@ fn a_scrape_says_what_the_commands_say_and_promtool_agrees() {
     promtool_agrees(&["check", "metrics"], &text);
     let (all, stats) = (Scraped::of(&text), lab.json(&["stats", "--json"]));
     let missing = all.against_the_table();
-    let absent = |name: &&str| !name.starts_with("dirigent_virtual_router_") && !name.starts_with("dirigent_sync_");
-    assert_eq!(missing.iter().filter(|name| absent(name)).count(), 0, "{missing:?}");
+    // There are no virtual routers and no synchronisation, and nothing is suspected.
+    let none = ["dirigent_virtual_router_", "dirigent_sync_", "dirigent_suspected"];
+    let missing: Vec<_> = missing.iter().filter(|name| !none.iter().any(|prefix| name.starts_with(prefix))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 
     let counters = [
         ("connections", "connections"),
@@ -405,9 +407,10 @@ fn virtual_routers_and_synchronisation_are_told_too() {
     let Answer { text, .. } = get(&socket(&link.instance("a")), "/metrics", TEXT);
     promtool_agrees(&["check", "metrics"], &text);
     let (all, missing) = (Scraped::of(&text), Scraped::of(&text).against_the_table());
-    // Nothing was checked or dropped.
+    // Nothing was checked, dropped or suspected.
     let other = [
         "node_ipvs_",
+        "dirigent_suspected",
         "dirigent_server_up",
         "dirigent_server_health",
         "dirigent_service_quorum",

@@ -4,6 +4,7 @@ mod common;
 
 use common::{BIN, TestLab};
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const SERVICES: [(&str, &str); 2] = [("4", "tcp:192.0.2.10:80"), ("6", "tcp:[2001:db8::10]:80")];
@@ -46,12 +47,21 @@ fn captured<'s>(seen: &'s Value, (host, interface): (&str, &str), flags: u64) ->
     found.unwrap_or_else(|| panic!("no packet with flags {flags} on {host} {interface}: {seen:#}"))
 }
 
+/// The same end of a connection. The client takes the first of its ports that is free: the last walk's may not be yet.
+fn same_end(said: &Value, was: &Value) -> bool {
+    let end = |value: &Value| value.as_str().unwrap().parse::<SocketAddr>().unwrap();
+    let (said, was) = (end(said), end(was));
+    let clients = |port: u16| (40_000..40_200).contains(&port);
+    said == was || said.ip() == was.ip() && clients(said.port()) && clients(was.port())
+}
+
 /// A hop is as captured: addresses, ports, TTL, what it is inside of, and those MACs that are known.
 fn compare(hop: &Value, packet: &Value) {
     let both = format!("{hop:#}\n{packet:#}");
-    for (said, was) in [("source", "from"), ("destination", "to"), ("ttl", "ttl")] {
-        assert_eq!(hop[said], packet[was], "{said}: {both}");
+    for (said, was) in [("source", "from"), ("destination", "to")] {
+        assert!(same_end(&hop[said], &packet[was]), "{said}: {both}");
     }
+    assert_eq!(hop["ttl"], packet["ttl"], "{both}");
     for (said, was) in [("source_mac", "from_mac"), ("destination_mac", "to_mac")] {
         match &hop[said]["address"] {
             Value::Null => assert_ne!(hop[said]["unknown"], "", "{said}: {both}"),

@@ -40,7 +40,7 @@ use dirigent_net::links::Address;
 use dirigent_net::mark_device::{self, MarkDevice};
 use dirigent_net::probe::Room;
 use dirigent_net::{Change, HopKeeper, NextHopState, Snapshot, Update};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -506,20 +506,24 @@ impl Director {
         let shown = self.seen.suspected();
         let members = self.tables.members(&shown.iter().map(|(path, _)| path.server).collect());
         let (networks, view) = (self.seen.networks(), self.health.view());
+        let leads = |state| matches!(state, NextHopState::Resolved | NextHopState::Local);
+        let reached: HashSet<_> = match shown.is_empty() {
+            true => HashSet::new(),
+            false => self.network.hops().filter(|(_, hop)| leads(hop.state)).map(|(ip, _)| *ip).collect(),
+        };
         let mut all = Vec::new();
         for (path, witness) in shown {
             let Some((key, address, port)) = members.get(&path.server) else { continue };
             let found = self.model.service(key).and_then(|service| service.server(*address, *port));
-            let Some(server) = found.filter(|server| !view.is_down(key, server)) else { continue };
-            let leads = |state| matches!(state, NextHopState::Resolved | NextHopState::Local);
-            if !self.network.hops().any(|(ip, hop)| ip == address && leads(hop.state)) {
-                continue;
-            }
+            let Some(server) = found.filter(|s| reached.contains(address) && !view.is_down(key, s)) else { continue };
             let network = path.near.then(|| networks.shared(*address, witness.example.src)).flatten();
             let director = self.tables.source_towards(*address);
             all.push(judge(&About { service: *key, server, director, network }, &witness));
         }
-        self.suspicions.hear(&snapshot(self.network.watcher())?, &config::servers(&self.model));
+        let claims = self.suspicions.heard();
+        if !claims.is_empty() {
+            self.suspicions.claimed(&claims, self.network.watcher().snapshot()?, &config::servers(&self.model));
+        }
         self.suspicions.follow(all);
         self.shown.change(|shown| shown.suspected = self.suspicions.names());
         Ok(())

@@ -180,30 +180,21 @@ impl Suspicions {
         let claims = self.claims.values().map(|(_, suspicion)| suspicion.clone());
         let now: BTreeMap<_, _> = shown.into_iter().chain(claims).map(|one| (one.subject.clone(), one)).collect();
         for (subject, over) in self.now.iter().filter(|(subject, _)| !now.contains_key(subject)) {
-            let (service, server, cause) = subject;
-            let cause = cause.name();
-            tracing::info!(
-                event = "suspected",
-                service,
-                server,
-                cause,
-                over = true,
-                "it is over that: {}",
-                over.problem()
-            );
-            self.tell(subject, String::new(), true);
+            self.tell(subject, String::new(), true, &over.problem());
         }
         for (subject, begun) in now.iter().filter(|(subject, _)| !self.now.contains_key(subject)) {
-            let (service, server, cause) = subject;
-            let cause = cause.name();
-            tracing::warn!(event = "suspected", service, server, cause, over = false, "{}", begun.problem());
-            self.tell(subject, begun.what.clone(), false);
+            self.tell(subject, begun.what.clone(), false, &begun.problem());
         }
         self.now = now;
     }
 
-    fn tell(&self, (service, server, cause): &Subject, what: String, over: bool) {
+    fn tell(&self, (service, server, cause): &Subject, what: String, over: bool, problem: &Problem) {
         let (service, server, cause) = (service.clone(), server.clone(), cause.name().to_owned());
+        if over {
+            tracing::info!(event = "suspected", service, server, cause, what, over, "it is over that: {problem}");
+        } else {
+            tracing::warn!(event = "suspected", service, server, cause, what, over, "{problem}");
+        }
         self.events.tell(Event::Suspected { service, server, cause, what, over });
     }
 
@@ -225,12 +216,13 @@ impl Suspicions {
         }
     }
 
-    /// Reads what was claimed since it was called last.
-    pub fn hear(&mut self, snapshot: &Snapshot, servers: &BTreeSet<IpAddr>) {
-        let heard: Vec<Claim> = self.ears.values().flat_map(|(_, claims)| claims.receive(CLAIMS_AT_ONCE)).collect();
-        if heard.is_empty() {
-            return;
-        }
+    /// What was claimed since this was asked last.
+    pub fn heard(&self) -> Vec<Claim> {
+        self.ears.values().flat_map(|(_, claims)| claims.receive(CLAIMS_AT_ONCE)).collect()
+    }
+
+    /// Judges claims, this host's own apart.
+    pub fn claimed(&mut self, heard: &[Claim], snapshot: &Snapshot, servers: &BTreeSet<IpAddr>) {
         let own: HashSet<_> = snapshot.links.values().filter_map(|link| link.mac).collect();
         for claim in heard.iter().filter(|claim| !own.contains(&claim.mac)) {
             let its = snapshot.neighbours.iter().filter(|n| n.mac == Some(claim.mac) && n.ip != claim.ip);

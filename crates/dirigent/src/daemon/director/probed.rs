@@ -231,6 +231,9 @@ mod tests {
         let name = lab.name().to_owned();
         let in_director = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            // As in the daemon's task: what hears others' claims needs it.
+            let handle = runtime.handle().clone();
+            let _entered = handle.enter();
             let file =
                 dirigent_config::file::parse("f", &format!("{SERVICE}[director]\ninstance = \"{name}\"\n")).unwrap();
             let mut director = runtime.block_on(Director::start(None, Some(name.clone()), file, None)).unwrap();

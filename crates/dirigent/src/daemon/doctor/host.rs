@@ -91,7 +91,7 @@ fn tunnels(subject: &Subject) -> Vec<Finding> {
         all.push(Finding {
             name: "tunnel_mtu".into(),
             severity: ERROR.into(),
-            place: way.place(),
+            place: format!("server {}", way.server.address),
             what: format!(
                 "the tunnel carries packets of {left} bytes, and IPv{} needs {least}",
                 if ipv6 { 6 } else { 4 }
