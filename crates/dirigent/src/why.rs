@@ -85,9 +85,3 @@ pub fn own_answer(Names { client, asked, .. }: Names<'_>) -> String {
          nothing of that."
     )
 }
-
-/// What holds of the two halves: those who carry both, and those who carry requests alone.
-pub fn halves() -> String {
-    let of = |method: Method| format!("{}: {}.", method.name(), method.carries());
-    [Method::Nat, Method::Direct, Method::Tunnel].map(of).join("\n")
-}

@@ -5,7 +5,7 @@ use super::capture::Seen;
 use super::packet::Tcp;
 use super::walk::{Walked, walk};
 use crate::failure::{Failure, Result};
-use crate::{print, why};
+use crate::print;
 use dirigent_net::lab::{DIRECTORY, Family, Lab, LabSpec, Mode};
 use std::fs;
 use std::path::Path;
@@ -16,8 +16,11 @@ const BYTES: usize = 1_000_000;
 /// Columns of the table: the places, then one for each lab.
 const PLACES: usize = 19;
 const COLUMN: usize = 26;
-/// Columns of what is said about it.
-const WIDTH: usize = 100;
+
+const WHY: &str = "\
+With NAT the servers answer as C, and only the director can make their answers B's again: so it
+carries both directions of every connection. With direct routing and tunnelling the servers hold B
+themselves and answer A straight through the router: so the director carries requests alone.";
 
 /// A lab's column.
 struct Column {
@@ -55,10 +58,7 @@ pub fn run(labs: &[Lab], family: Family) -> Result<()> {
             row(&format!("{interface} {way} {who}"), &|column| print::bytes(column.bytes(interface, sent)));
         }
     }
-    println!("\n{}", why::halves());
-    let names = why::Names { client: "A", asked: "B", server: "C" };
-    println!("With NAT:\n{}", print::wrapped(&why::nat_answer(names), WIDTH));
-    println!("With direct routing and tunnelling:\n{}", print::wrapped(&why::own_answer(names), WIDTH));
+    println!("\n{WHY}");
     Ok(())
 }
 
