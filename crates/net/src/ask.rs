@@ -4,7 +4,7 @@ use crate::claims::Claims;
 use crate::error::Result;
 use crate::links::{Mac, Snapshot};
 use crate::raw::PacketSocket;
-use crate::vip::{ARP_REQUEST, arp, checksum_v6};
+use crate::vip::{ARP_REQUEST, arp, neighbour_message};
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv6Addr};
@@ -55,26 +55,11 @@ pub async fn who_has(host: &Snapshot, ifindex: u32, ip: IpAddr) -> Result<BTreeS
 /// A neighbour solicitation to the group of those who may have the address (RFC 4291 section 2.7.1).
 fn solicitation(mac: Mac, from: Ipv6Addr, ip: Ipv6Addr) -> Vec<u8> {
     const SOLICITATION: u8 = 135;
-    const ICMPV6: u8 = 58;
     let [.., a, b, c] = ip.octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
-    let mut message = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
-    message.extend(ip.octets());
-    message.extend([1, 1]); // source link-layer address, one unit of eight bytes
-    message.extend(mac);
-    let sum = checksum_v6(from, group, &message).to_be_bytes();
-    if let Some(field) = message.get_mut(2..4) {
-        field.copy_from_slice(&sum);
-    }
-    let mut frame = Vec::with_capacity(86);
-    frame.extend([0x33, 0x33, 0xff, a, b, c]); // RFC 2464 section 7
-    frame.extend(mac);
-    frame.extend([0x86, 0xdd]); // IPv6
-    frame.extend([0x60, 0, 0, 0, 0, message.len() as u8, ICMPV6, 255]); // hop limit 255, or it is not believed
-    frame.extend(from.octets());
-    frame.extend(group.octets());
-    frame.extend(message);
-    frame
+    let group_mac = [0x33, 0x33, 0xff, a, b, c]; // RFC 2464 section 7
+    // With the source's link-layer address.
+    neighbour_message((mac, from), (group_mac, group), [SOLICITATION, 0, 1], ip)
 }
 
 #[cfg(test)]

@@ -100,27 +100,40 @@ pub(crate) fn arp(mac: Mac, from: Ipv4Addr, ip: Ipv4Addr, operation: u8) -> Vec<
 pub(crate) fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr, router: bool) -> Vec<u8> {
     const OVERRIDE: u8 = 0x20;
     const ROUTER: u8 = 0x80;
-    let mut message = vec![NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, OVERRIDE | if router { ROUTER } else { 0 }, 0, 0, 0];
-    message.extend(ip.octets());
-    message.extend([2, 1]); // target link-layer address, one unit of eight bytes
-    message.extend(mac);
-    let checksum = checksum_v6(ip, ALL_NODES, &message).to_be_bytes();
+    let flags = OVERRIDE | if router { ROUTER } else { 0 };
+    // With the target's link-layer address.
+    neighbour_message((mac, ip), (ALL_NODES_MAC, ALL_NODES), [NEIGHBOUR_ADVERTISEMENT, flags, 2], ip)
+}
+
+/// A frame of neighbour discovery about `target`, with the sender's MAC as its option (RFC 4861 section 4): from and to are
+/// a MAC and an address each; then the message's type, its flags, and the option's type.
+pub(crate) fn neighbour_message(
+    from: (Mac, Ipv6Addr),
+    to: (Mac, Ipv6Addr),
+    [kind, flags, option]: [u8; 3],
+    target: Ipv6Addr,
+) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, flags, 0, 0, 0];
+    message.extend(target.octets());
+    message.extend([option, 1]); // one unit of eight bytes
+    message.extend(from.0);
+    let checksum = checksum_v6(from.1, to.1, &message).to_be_bytes();
     if let Some(field) = message.get_mut(2..4) {
         field.copy_from_slice(&checksum);
     }
     let mut frame = Vec::with_capacity(86);
-    frame.extend(ALL_NODES_MAC);
-    frame.extend(mac);
+    frame.extend(to.0);
+    frame.extend(from.0);
     frame.extend([0x86, 0xdd]); // IPv6
     frame.extend([0x60, 0, 0, 0, 0, message.len() as u8, ICMPV6, 255]); // hop limit 255, or it is not believed
-    frame.extend(ip.octets());
-    frame.extend(ALL_NODES.octets());
+    frame.extend(from.1.octets());
+    frame.extend(to.1.octets());
     frame.extend(message);
     frame
 }
 
 /// The ICMPv6 checksum with its pseudo-header, over a message of even length.
-pub(crate) fn checksum_v6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+fn checksum_v6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let addresses = source.segments().into_iter().chain(destination.segments());
     let words = message.chunks_exact(2).map(|pair| match pair {
         [high, low] => u16::from_be_bytes([*high, *low]),

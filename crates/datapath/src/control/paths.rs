@@ -12,6 +12,7 @@ use dirigent_wire::ip::proto;
 use super::Error;
 use super::store::{Entry, Store};
 use crate::keys::Flow;
+use crate::memory::within;
 
 /// A connection bears witness for so many seconds after its client's last packet: a client that asks in vain asks again
 /// after 1, 2, 4, 8 and 16 seconds (RFC 6298 section 2).
@@ -51,18 +52,9 @@ pub struct Networks(pub Vec<(IpAddr, u8)>);
 impl Networks {
     /// The one that both are in.
     pub fn shared(&self, one: IpAddr, other: IpAddr) -> Option<(IpAddr, u8)> {
-        self.0.iter().find(|net| contains(net, one) && contains(net, other)).copied()
+        let both = |(net, length): &&(IpAddr, u8)| [one, other].iter().all(|ip| within(*ip, *net, *length));
+        self.0.iter().find(both).copied()
     }
-}
-
-fn contains((network, length): &(IpAddr, u8), address: IpAddr) -> bool {
-    let (network, address, width) = match (network, address) {
-        (IpAddr::V4(n), IpAddr::V4(a)) => (n.to_bits().into(), a.to_bits().into(), 32),
-        (IpAddr::V6(n), IpAddr::V6(a)) => (n.to_bits(), a.to_bits(), 128),
-        _ => return false,
-    };
-    let differ: u128 = network ^ address;
-    differ.checked_shr(width - u32::from(*length)).unwrap_or(0) == 0
 }
 
 /// The ways that connections bear witness of.
@@ -123,7 +115,7 @@ impl Paths {
 }
 
 /// Whether a connection in this state only begins, or got further; of others nobody can say.
-fn opens(protocol: u8, state: u8) -> Option<bool> {
+pub(super) fn opens(protocol: u8, state: u8) -> Option<bool> {
     const SYN_RECV: u8 = tcp::State::SynRecv as u8;
     const SYN_ACK: u8 = tcp::State::SynAck as u8;
     const ESTABLISHED: u8 = tcp::State::Established as u8;

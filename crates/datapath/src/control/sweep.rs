@@ -8,7 +8,7 @@ use dirigent_director::{reset, sctp, tcp};
 use dirigent_wire::ip::proto;
 
 use super::Error;
-use super::paths::{Networks, Paths};
+use super::paths::{Networks, Paths, opens};
 use super::store::{Due, Entry, Expired, Store};
 
 /// How long the daemon pauses after each few thousand entries of a sweep.
@@ -155,11 +155,7 @@ impl Drops {
         if u64::from(mixed ^ mixed >> 16) >= self.share {
             return Ok(false);
         }
-        const SYN_RECV: u8 = tcp::State::SynRecv as u8;
-        const SYN_ACK: u8 = tcp::State::SynAck as u8;
         const ESTABLISHED: u8 = tcp::State::Established as u8;
-        const INIT1: u8 = sctp::State::Init1 as u8;
-        const INIT: u8 = sctp::State::Init as u8;
         const ASSOCIATED: u8 = sctp::State::Established as u8;
         let state = Word(entry.word).state();
         if entry.kind == kind::TEMPLATE {
@@ -167,7 +163,7 @@ impl Drops {
             return if one_packet { self.is_old(store, entry, now, settings) } else { Ok(state == 0) };
         }
         match (entry.flow.protocol, state) {
-            (proto::TCP, SYN_RECV | SYN_ACK) | (proto::SCTP, INIT1 | INIT) => Ok(true),
+            (protocol, state) if opens(protocol, state) == Some(true) => Ok(true),
             (proto::TCP, ESTABLISHED) | (proto::SCTP, ASSOCIATED) => self.is_old(store, entry, now, settings),
             (proto::TCP | proto::SCTP, _) => Ok(false),
             _ => self.is_old(store, entry, now, settings),

@@ -8,6 +8,7 @@ mod seen;
 mod tables;
 
 pub use frame::{Buffer, Frame};
+pub(crate) use routes::within;
 pub use routes::{LocalNet, Routes, SourceNet, Target};
 pub use run::{Incoming, Outcome, Ran, leave, run, run_slow, run_tc, run_xdp};
 pub use seen::Seen;

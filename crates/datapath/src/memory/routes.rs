@@ -34,7 +34,8 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-fn within(address: IpAddr, net: IpAddr, length: u8) -> bool {
+/// Whether the first bits of both are the same.
+pub(crate) fn within(address: IpAddr, net: IpAddr, length: u8) -> bool {
     let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128))).unwrap_or(0);
     address.is_ipv4() == net.is_ipv4() && (bits(address) ^ bits(net)) & mask == 0
 }

@@ -7,7 +7,7 @@ use dirigent_api::{Event, Problem};
 use dirigent_config::{Method, Server, ServiceKey, Tunnel};
 use dirigent_datapath::control::paths::Witness;
 use dirigent_net::claims::{Claim, Claims};
-use dirigent_net::{Snapshot, mac_text};
+use dirigent_net::{Mac, Snapshot, mac_text};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -139,15 +139,22 @@ pub fn claims_place(ip: IpAddr) -> String {
     format!("virtual address {ip}")
 }
 
-/// What follows from another host's claim. `names`: the addresses that it has, as far as neighbours tell.
-fn judge_claim(claim: &Claim, names: &[IpAddr], servers: &BTreeSet<IpAddr>) -> Suspicion {
-    let mac = mac_text(claim.mac);
-    let server = names.iter().find(|ip| servers.contains(ip));
-    let who = match (server, names.first()) {
+/// Whose MAC it is that speaks for `ip`, as far as neighbours tell: the real server's address if it is one's, and what to
+/// call it.
+pub fn who(mac: Mac, ip: IpAddr, host: &Snapshot, is_server: impl Fn(IpAddr) -> bool) -> (Option<IpAddr>, String) {
+    let known = || host.neighbours.iter().filter(|n| n.mac == Some(mac) && n.ip != ip).map(|n| n.ip);
+    let (server, mac) = (known().find(|ip| is_server(*ip)), mac_text(mac));
+    let called = match (server, known().next()) {
         (Some(ip), _) => format!("the real server {ip} ({mac})"),
         (None, Some(ip)) => format!("{ip} ({mac})"),
         (None, None) => format!("another host ({mac})"),
     };
+    (server, called)
+}
+
+/// What follows from another host's claim.
+fn judge_claim(claim: &Claim, host: &Snapshot, servers: &BTreeSet<IpAddr>) -> Suspicion {
+    let (server, who) = who(claim.mac, claim.ip, host, |ip| servers.contains(&ip));
     let remedy = match server {
         Some(_) => {
             "a real server must hold it without saying so: arp_ignore = 1 and arp_announce = 2 there, as `dirigent \
@@ -225,9 +232,7 @@ impl Suspicions {
     pub fn claimed(&mut self, heard: &[Claim], snapshot: &Snapshot, servers: &BTreeSet<IpAddr>) {
         let own: HashSet<_> = snapshot.links.values().filter_map(|link| link.mac).collect();
         for claim in heard.iter().filter(|claim| !own.contains(&claim.mac)) {
-            let its = snapshot.neighbours.iter().filter(|n| n.mac == Some(claim.mac) && n.ip != claim.ip);
-            let names: Vec<IpAddr> = its.map(|neighbour| neighbour.ip).collect();
-            let suspicion = judge_claim(claim, &names, servers);
+            let suspicion = judge_claim(claim, snapshot, servers);
             self.claims.insert(suspicion.subject.clone(), (Instant::now(), suspicion));
         }
     }

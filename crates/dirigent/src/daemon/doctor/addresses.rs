@@ -1,7 +1,8 @@
 //! Who answers for the virtual addresses: only this director may.
 
 use super::paths::set_up;
-use super::{ERROR, Subject, Way, claims_place, on_server};
+use super::{ERROR, Subject, on_server};
+use crate::daemon::suspicion::{claims_place, who};
 use dirigent_api::Finding;
 use dirigent_config::Method;
 use dirigent_net::ask::who_has;
@@ -35,7 +36,7 @@ pub async fn look(subject: &Subject) -> Asked {
     for (ip, link, answer) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
         match answer {
             Ok(macs) => macs.into_iter().for_each(|mac| {
-                let server = server_of(subject, mac).map(|way| way.server.address);
+                let (server, _) = who_is(subject, ip, mac);
                 answers.entry((ip, server)).or_default().push((link, mac));
             }),
             Err(error) => {
@@ -45,22 +46,24 @@ pub async fn look(subject: &Subject) -> Asked {
         }
     }
     unclaimed.retain(|ip| !answers.keys().any(|(claimed, _)| claimed == ip));
-    Asked { findings: answers.iter().map(|((ip, _), macs)| finding(subject, *ip, macs)).collect(), unclaimed }
+    Asked {
+        findings: answers.iter().map(|((ip, server), macs)| finding(subject, *ip, *server, macs)).collect(),
+        unclaimed,
+    }
 }
 
-/// A server that has this MAC, as far as neighbours tell.
-fn server_of(subject: &Subject, mac: Mac) -> Option<&Way> {
-    let known = |ip| subject.host.neighbours.iter().any(|n| n.mac == Some(mac) && n.ip == ip);
-    subject.every.iter().find(|way| known(way.server.address))
+/// Who has this MAC, and what to call it.
+fn who_is(subject: &Subject, ip: IpAddr, mac: Mac) -> (Option<IpAddr>, String) {
+    who(mac, ip, &subject.host, |ip| subject.every.iter().any(|way| way.server.address == ip))
 }
 
 /// One host or several, of which none or one is a server, answer for an address.
-fn finding(subject: &Subject, ip: IpAddr, answers: &[(u32, Mac)]) -> Finding {
+fn finding(subject: &Subject, ip: IpAddr, server: Option<IpAddr>, answers: &[(u32, Mac)]) -> Finding {
     let link = |index: &u32| subject.host.links.get(index).map_or("?", |link| link.name.as_str());
-    let who: BTreeSet<String> = answers.iter().map(|(_, mac)| name(subject, ip, *mac)).collect();
+    let who: BTreeSet<String> = answers.iter().map(|(_, mac)| who_is(subject, ip, *mac).1).collect();
     let who = who.into_iter().collect::<Vec<_>>().join(" and ");
     let protocol = if ip.is_ipv4() { "ARP" } else { "neighbour discovery" };
-    let server = answers.iter().find_map(|(_, mac)| server_of(subject, *mac));
+    let server = subject.every.iter().find(|way| Some(way.server.address) == server);
     let (name, remedy, commands) = match server {
         Some(way) => {
             let command = match way.server.method {
@@ -89,14 +92,5 @@ fn finding(subject: &Subject, ip: IpAddr, answers: &[(u32, Mac)]) -> Finding {
         remedy: remedy.into(),
         commands,
         sysctls: Vec::new(),
-    }
-}
-
-fn name(subject: &Subject, ip: IpAddr, mac: Mac) -> String {
-    let others = subject.host.neighbours.iter().filter(|n| n.mac == Some(mac) && n.ip != ip).map(|n| n.ip);
-    match (server_of(subject, mac), others.min()) {
-        (Some(way), _) => format!("the real server {} ({})", way.server.address, mac_text(mac)),
-        (None, Some(other)) => format!("{other} ({})", mac_text(mac)),
-        (None, None) => format!("another host ({})", mac_text(mac)),
     }
 }
