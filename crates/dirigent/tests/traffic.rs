@@ -5,6 +5,7 @@ mod common;
 
 use common::TestLab;
 use common::traffic::{self, NAT};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// Everything that clients do, on one path with one shape of lab.
@@ -60,26 +61,36 @@ fn a_thousand_connections_a_second_leave_exact_counters() {
         requests += line.unwrap_or_else(|| panic!("{report}")).0.parse::<u64>().unwrap();
         runs += 1;
     }
-    let listed = lab.json(&["connection", "list", "--json", "--limit", "1000000"]);
-    let connections = listed["connections"].as_array().unwrap();
-    let servers = lab.json(&["server", "list", "--json"]);
-    let mut opened = 0;
-    for server in servers.as_array().unwrap() {
-        if server["service"] != "tcp 192.0.2.10:80" {
-            continue;
-        }
-        let (active, inactive) = (server["active"].as_u64().unwrap(), server["inactive"].as_u64().unwrap());
-        let of = |wanted: bool| {
-            let states = ["ESTABLISHED", "SYN_SENT", "SYN_RECV", "SYNACK"];
-            connections
-                .iter()
-                .filter(|c| c["server"] == server["address"] && c["protocol"] == "tcp")
-                .filter(|c| states.contains(&c["state"].as_str().unwrap()) == wanted)
-                .count() as u64
-        };
-        assert_eq!((active, inactive), (of(true), of(false)), "{server}");
-        opened += server["counters"]["connections"].as_u64().unwrap();
-    }
+    // Entries expire between two commands: counts are compared once no connection went meanwhile.
+    let mut opened = None;
+    common::until(&lab, "counts equal the list", TIME, || {
+        opened = settled(&lab);
+        opened.is_some()
+    });
+    let opened = opened.unwrap();
     // wrk leaves up to one unfinished request on each of its connections.
     assert!(opened >= requests && opened <= requests + 40 * runs, "{opened} opened, {requests} answered");
+}
+
+/// Connections that web servers were given in all, if each one's count of entries equals those that are listed.
+fn settled(lab: &TestLab) -> Option<u64> {
+    let listed = lab.json(&["connection", "list", "--json", "--limit", "1000000"]);
+    let servers = lab.json(&["server", "list", "--json"]);
+    let of = |server: &Value, wanted: bool| {
+        let states = ["ESTABLISHED", "SYN_SENT", "SYN_RECV", "SYNACK"];
+        let connections = listed["connections"].as_array().unwrap().iter();
+        connections
+            .filter(|c| c["server"] == server["address"] && c["protocol"] == "tcp")
+            .filter(|c| states.contains(&c["state"].as_str().unwrap()) == wanted)
+            .count() as u64
+    };
+    let mut opened = 0;
+    for server in servers.as_array().unwrap().iter().filter(|server| server["service"] == "tcp 192.0.2.10:80") {
+        let counted = ["active", "inactive"].map(|key| server[key].as_u64().unwrap());
+        if counted != [of(server, true), of(server, false)] {
+            return None;
+        }
+        opened += server["counters"]["connections"].as_u64().unwrap();
+    }
+    Some(opened)
 }
