@@ -15,6 +15,7 @@ mod record;
 #[path = "bench/round.rs"]
 mod round;
 mod step;
+mod trace;
 mod window;
 mod xdp;
 

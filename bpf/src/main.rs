@@ -13,5 +13,6 @@ mod object;
 mod skb;
 mod step;
 mod tc;
+mod trace;
 mod window;
 mod xdp;

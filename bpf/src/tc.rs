@@ -5,16 +5,18 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::ProgramArray;
-use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_load_bytes};
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
 use dirigent_director::direct::{self, Stage};
 use dirigent_director::records::tunnel;
 use dirigent_director::tables::Tables as _;
+use dirigent_director::trace::by;
 use dirigent_director::{Action, Reason, Verdict};
 
 use crate::maps::{self, KernelTables, count_reason};
 use crate::skb::{REST, Skb, leave_word};
+use crate::trace::{self, Around};
 use crate::xdp::JUDGED;
 
 /// The later stages of what comes in, by [`Stage`].
@@ -24,18 +26,67 @@ static INGRESS_STAGES: ProgramArray<{ Stage::COUNT as usize }> = ProgramArray::n
 #[btf_map]
 static EGRESS_STAGES: ProgramArray<{ Stage::COUNT as usize }> = ProgramArray::new();
 
+/// What packets go through while they are traced.
+#[btf_map]
+static TRACE_INGRESS: Around = Around::new();
+/// The same for what this host sends.
+#[btf_map]
+static TRACE_EGRESS: Around = Around::new();
+
 // Into what the macro makes of it: kernel 6.1 counts 32 bytes of the stack for a function that has none.
 #[classifier]
 #[inline(always)]
 pub fn dirigent_ingress(ctx: TcContext) -> i32 {
-    if let Some(stage) = rest(&ctx) {
-        return entered(&ctx, stage);
+    if trace::on() {
+        // SAFETY: nothing of this program is held.
+        unsafe { TRACE_INGRESS.tail_call(&ctx, trace::BEFORE) };
+    }
+    first(&ctx, || false)
+}
+
+#[inline(always)]
+fn first(ctx: &TcContext, traced: impl FnOnce() -> bool) -> i32 {
+    if let Some(stage) = rest(ctx) {
+        return entered(ctx, stage, traced);
     }
     if judged(ctx.skb.skb) {
         return TC_ACT_UNSPEC;
     }
-    let (mut skb, mut tables) = (Skb::<true> { ctx: ctx.skb.skb }, tables(&ctx));
-    entered(&ctx, direct::direct(&mut skb, &mut tables))
+    let (mut skb, mut tables) = (Skb::<true> { ctx: ctx.skb.skb }, tables(ctx));
+    entered(ctx, direct::direct(&mut skb, &mut tables), traced)
+}
+
+/// The programs around those of a direction.
+macro_rules! around {
+    ($($who:ident, $map:ident: $before:ident, $first:ident by $work:ident, $after:ident;)*) => { $(
+        #[classifier]
+        pub fn $before(ctx: TcContext) -> i32 {
+            let skb = ctx.skb.skb;
+            // SAFETY: skb is the program's; there is room for so many bytes.
+            let load = |to, len| unsafe { bpf_skb_load_bytes(skb.cast(), 0, to as *mut c_void, len) == 0 };
+            trace::began(by::$who, &Skb::<false> { ctx: skb }, load);
+            // SAFETY: nothing of this program is held.
+            unsafe { $map.tail_call(&ctx, trace::FIRST) };
+            count_reason(Reason::StageMissing);
+            TC_ACT_SHOT
+        }
+        #[classifier]
+        pub fn $first(ctx: TcContext) -> i32 {
+            $work(&ctx, || true)
+        }
+        #[classifier]
+        pub fn $after(ctx: TcContext) -> i32 {
+            let skb = ctx.skb.skb;
+            // SAFETY: as before.
+            let load = |to, len| unsafe { bpf_skb_load_bytes(skb.cast(), 0, to as *mut c_void, len) == 0 };
+            trace::ended(by::$who, &Skb::<false> { ctx: skb }, load).map_or(TC_ACT_SHOT, |action| action as i32)
+        }
+    )* };
+}
+
+around! {
+    INGRESS, TRACE_INGRESS: trace_ingress_before, trace_ingress_first by first, trace_ingress_after;
+    EGRESS, TRACE_EGRESS: trace_egress_before, trace_egress_first by leave, trace_egress_after;
 }
 
 /// One program for each stage and family.
@@ -45,7 +96,7 @@ macro_rules! stages {
         pub fn $name(ctx: TcContext) -> i32 {
             let Some(work) = maps::$work() else { return TC_ACT_SHOT };
             let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-            entered(&ctx, direct::$stage(&mut skb, &mut tables, work))
+            entered(&ctx, direct::$stage(&mut skb, &mut tables, work), trace::on)
         }
     )* };
 }
@@ -108,7 +159,7 @@ fn tables(ctx: &TcContext) -> KernelTables {
 
 /// The verdict's action for a packet that came in.
 #[inline(always)]
-fn entered(ctx: &TcContext, verdict: Verdict) -> i32 {
+fn entered(ctx: &TcContext, verdict: Verdict, traced: impl FnOnce() -> bool) -> i32 {
     if verdict.action == Action::Continue {
         // SAFETY: nothing of this program is held.
         unsafe { INGRESS_STAGES.tail_call(ctx, verdict.ifindex) };
@@ -116,14 +167,20 @@ fn entered(ctx: &TcContext, verdict: Verdict) -> i32 {
         return TC_ACT_SHOT;
     }
     count_reason(verdict.reason);
-    match verdict.action {
+    let action = match verdict.action {
         Action::Pass | Action::HandOver => TC_ACT_UNSPEC,
         Action::Deliver | Action::Forward => TC_ACT_OK,
         Action::Drop | Action::Continue => TC_ACT_SHOT,
         // SAFETY: no pointers.
         Action::Transmit => unsafe { bpf_redirect(verdict.ifindex, 0) as i32 },
         Action::Resolve => resolve(&tables(ctx), verdict.ifindex),
+    };
+    if traced() {
+        trace::decided(by::INGRESS, &verdict, action as u32);
+        // SAFETY: nothing of this program is held.
+        unsafe { TRACE_INGRESS.tail_call(ctx, trace::AFTER) };
     }
+    action
 }
 
 /// Out of `ifindex` to the neighbour of the next hop that the packet path left word of, or
@@ -168,8 +225,17 @@ pub fn dirigent_egress(ctx: TcContext) -> i32 {
     if unsafe { (*ctx.skb.skb).ingress_ifindex } != 0 {
         return TC_ACT_UNSPEC;
     }
-    let (mut skb, mut tables) = (Skb::<true> { ctx: ctx.skb.skb }, tables(&ctx));
-    left(&ctx, direct::leave(&mut skb, &mut tables))
+    if trace::on() {
+        // SAFETY: nothing of this program is held.
+        unsafe { TRACE_EGRESS.tail_call(&ctx, trace::BEFORE) };
+    }
+    leave(&ctx, || false)
+}
+
+#[inline(always)]
+fn leave(ctx: &TcContext, traced: impl FnOnce() -> bool) -> i32 {
+    let (mut skb, mut tables) = (Skb::<true> { ctx: ctx.skb.skb }, tables(ctx));
+    left(ctx, direct::leave(&mut skb, &mut tables), traced)
 }
 
 /// The same for what this host sends.
@@ -179,7 +245,7 @@ macro_rules! leaving {
         pub fn $name(ctx: TcContext) -> i32 {
             let Some(work) = maps::$work() else { return TC_ACT_SHOT };
             let (mut skb, mut tables) = (Skb::<false> { ctx: ctx.skb.skb }, tables(&ctx));
-            left(&ctx, direct::$stage(&mut skb, &mut tables, work))
+            left(&ctx, direct::$stage(&mut skb, &mut tables, work), trace::on)
         }
     )* };
 }
@@ -194,12 +260,12 @@ leaving! {
 /// The verdict's action for a packet of this host: what is none of ours is not
 /// counted, it is nearly everything.
 #[inline(always)]
-fn left(ctx: &TcContext, verdict: Verdict) -> i32 {
-    match verdict.action {
+fn left(ctx: &TcContext, verdict: Verdict, traced: impl FnOnce() -> bool) -> i32 {
+    let action = match verdict.action {
         Action::Continue => {
             // SAFETY: nothing of this program is held.
             unsafe { EGRESS_STAGES.tail_call(ctx, verdict.ifindex) };
-            TC_ACT_UNSPEC
+            return TC_ACT_UNSPEC;
         }
         Action::Drop => {
             count_reason(verdict.reason);
@@ -209,8 +275,15 @@ fn left(ctx: &TcContext, verdict: Verdict) -> i32 {
             count_reason(verdict.reason);
             TC_ACT_UNSPEC
         }
-        _ => TC_ACT_UNSPEC,
+        // What is none of ours is not told of either.
+        _ => return TC_ACT_UNSPEC,
+    };
+    if traced() {
+        trace::decided(by::EGRESS, &verdict, action as u32);
+        // SAFETY: nothing of this program is held.
+        unsafe { TRACE_EGRESS.tail_call(ctx, trace::AFTER) };
     }
+    action
 }
 
 /// Whether XDP has decided already. The mark is taken out: the packet may go on to a bridge or another host's device,

@@ -14,11 +14,13 @@ use aya_ebpf::programs::XdpContext;
 use dirigent_director::direct::{self, Stage};
 use dirigent_director::ftp::Line;
 use dirigent_director::packet::Packet;
+use dirigent_director::trace::by;
 use dirigent_director::tunnel::Outer;
 use dirigent_director::{Action, Reason, Verdict};
 use dirigent_wire::{Header, eth::EthHeads};
 
 use crate::maps::{self, KernelTables, count_reason};
+use crate::trace::{self, Around};
 use crate::window::{self, Chunk, Context, Load, header, line_len};
 
 /// Put before the packet for tc: decided, leave it alone.
@@ -136,11 +138,47 @@ pub fn dirigent_xdp(ctx: XdpContext) -> u32 {
     enter(&ctx)
 }
 
+/// What packets go through while they are traced.
+#[btf_map]
+static TRACE_XDP: Around = Around::new();
+
 /// The first stage.
 #[inline(always)]
 pub fn enter(ctx: &XdpContext) -> u32 {
+    if trace::on() {
+        // SAFETY: nothing of this program is held.
+        unsafe { TRACE_XDP.tail_call(ctx, trace::BEFORE) };
+    }
+    first(ctx, || false)
+}
+
+#[inline(always)]
+fn first(ctx: &XdpContext, traced: impl FnOnce() -> bool) -> u32 {
     let (mut frame, mut tables) = (Frame::<true> { ctx: ctx.ctx }, tables(ctx));
-    act(ctx, direct::direct(&mut frame, &mut tables))
+    act(ctx, direct::direct(&mut frame, &mut tables), traced)
+}
+
+#[xdp]
+pub fn trace_xdp_before(ctx: XdpContext) -> u32 {
+    // SAFETY: ctx is the program's; there is room for so many bytes.
+    let load = |to, len| unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to as *mut c_void, len) == 0 };
+    trace::began(by::XDP, &Frame::<false> { ctx: ctx.ctx }, load);
+    // SAFETY: nothing of this program is held.
+    unsafe { TRACE_XDP.tail_call(&ctx, trace::FIRST) };
+    count_reason(Reason::StageMissing);
+    xdp_action::XDP_DROP
+}
+
+#[xdp]
+pub fn trace_xdp_first(ctx: XdpContext) -> u32 {
+    first(&ctx, || true)
+}
+
+#[xdp]
+pub fn trace_xdp_after(ctx: XdpContext) -> u32 {
+    // SAFETY: as before.
+    let load = |to, len| unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to as *mut c_void, len) == 0 };
+    trace::ended(by::XDP, &Frame::<false> { ctx: ctx.ctx }, load).unwrap_or(xdp_action::XDP_DROP)
 }
 
 /// One program for each stage and family.
@@ -150,7 +188,7 @@ macro_rules! stages {
         pub fn $name(ctx: XdpContext) -> u32 {
             let Some(work) = maps::$work() else { return xdp_action::XDP_ABORTED };
             let (mut frame, mut tables) = (Frame::<false> { ctx: ctx.ctx }, tables(&ctx));
-            act(&ctx, direct::$stage(&mut frame, &mut tables, work))
+            act(&ctx, direct::$stage(&mut frame, &mut tables, work), trace::on)
         }
     )* };
 }
@@ -210,9 +248,9 @@ fn tables(ctx: &XdpContext) -> KernelTables {
     KernelTables { ctx: ctx.ctx.cast::<c_void>() }
 }
 
-/// The verdict's action.
+/// The verdict's action, which is told of if the packet is traced.
 #[inline(always)]
-fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
+fn act(ctx: &XdpContext, verdict: Verdict, traced: impl FnOnce() -> bool) -> u32 {
     match verdict.action {
         Action::Pass | Action::Deliver | Action::Forward => mark(ctx.ctx),
         Action::Continue => {
@@ -226,13 +264,19 @@ fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
     count_reason(verdict.reason);
     // SAFETY: the context is the program's.
     let ingress = unsafe { (*ctx.ctx).ingress_ifindex };
-    match verdict.action {
+    let action = match verdict.action {
         Action::Pass | Action::Deliver | Action::Forward | Action::HandOver => xdp_action::XDP_PASS,
         Action::Drop | Action::Resolve | Action::Continue => xdp_action::XDP_DROP,
         Action::Transmit if verdict.ifindex == ingress => xdp_action::XDP_TX,
         // SAFETY: no pointers.
         Action::Transmit => unsafe { bpf_redirect(verdict.ifindex, 0) as u32 },
+    };
+    if traced() {
+        trace::decided(by::XDP, &verdict, action);
+        // SAFETY: nothing of this program is held.
+        unsafe { TRACE_XDP.tail_call(ctx, trace::AFTER) };
     }
+    action
 }
 
 /// Tells tc, where the driver carries metadata; where not, tc decides the same

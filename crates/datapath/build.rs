@@ -72,8 +72,11 @@ fn run() -> Result<(), String> {
     let built = build(&root.join("bpf"), &toolchain, target)?;
     let first = names::PROGRAMS.iter().map(|(section, program)| (*section, (*program).to_owned()));
     let stages = names::stage_programs().into_iter().map(|stage| (stage.section, stage.program));
-    let maps = names::MAPS.iter().chain(names::STAGE_MAPS.iter().map(|(map, ..)| map));
-    embed(&built.join("dirigent-bpf"), "dirigent.o", first.chain(stages).collect(), maps.copied().collect())?;
+    let traced = names::TRACE_PROGRAMS.iter();
+    let traced = traced.flat_map(|(_, section, all)| all.iter().map(|program| (*section, (*program).to_owned())));
+    let maps = names::MAPS.iter().chain(names::STAGE_MAPS.iter().map(|(map, ..)| map)).chain(names::TRACE_MAPS);
+    let programs = first.chain(stages).chain(traced).collect();
+    embed(&built.join("dirigent-bpf"), "dirigent.o", programs, maps.copied().collect())?;
     let programs = names::REALSERVER_PROGRAMS.iter().map(|(section, program)| (*section, (*program).to_owned()));
     let maps = names::REALSERVER_MAPS.to_vec();
     embed(&built.join("dirigent-realserver"), "realserver.o", programs.collect(), maps)?;

@@ -132,6 +132,20 @@ pub const BENCH_PROGRAMS: &[(&str, &str)] = &[
 /// Their maps, beside a director's.
 pub const BENCH_MAPS: &[&str] = &["ROUND", "FLOOR_SERVICES", "FLOOR_LRU", "FLOOR_HASH"];
 
+/// The programs that packets go through while they are traced: the map that they are called through, their section, and
+/// their names by their place there. They are loaded when somebody asks.
+pub const TRACE_PROGRAMS: [(&str, &str, [&str; 3]); 3] = [
+    (TRACE_XDP, "xdp", ["trace_xdp_before", "trace_xdp_first", "trace_xdp_after"]),
+    ("TRACE_INGRESS", "classifier", ["trace_ingress_before", "trace_ingress_first", "trace_ingress_after"]),
+    ("TRACE_EGRESS", "classifier", ["trace_egress_before", "trace_egress_first", "trace_egress_after"]),
+];
+
+/// The map of those of XDP.
+pub const TRACE_XDP: &str = "TRACE_XDP";
+
+/// The maps of tracing, which each daemon has anew.
+pub const TRACE_MAPS: &[&str] = &["LIVES", "WANTED", "BUDGET", "TOLD", TRACE_XDP, "TRACE_INGRESS", "TRACE_EGRESS"];
+
 /// The maps that user space works with.
 pub const MAPS: &[&str] = &[
     "CANDIDATES",

@@ -928,3 +928,151 @@ fn exceptions_are_counted_for_their_own_director() {
         std::fs::remove_file(&pin).unwrap();
     });
 }
+
+/// What tracing tells of packets on XDP and tc: as they came and left, why, their connection before and after, and the
+/// servers there were to choose from; only of those that are wanted, and no more than is allowed.
+#[test]
+fn lives_of_packets_are_told() {
+    use dirigent_datapath::control::{Control, KernelStore, Store as _};
+    use dirigent_director::records::{Link, NextHop, hop, kind};
+    use dirigent_director::trace::{Wanted, by};
+    use dirigent_director::{Action, Reason, shared::S32};
+    use dirigent_wire::Mac;
+    const SERVICES: &str = r#"
+version = 1
+[[service]]
+protocol = "tcp"
+address = "198.18.0.1:7936"
+scheduler = "wlc"
+server = [{ address = "10.0.0.2:8080", weight = 3 }, { address = "10.0.0.3:8080", weight = 0 }]
+[[service]]
+protocol = "tcp"
+address = "[2001:db8:1::1]:7936"
+server = [{ address = "[fd00::2]:8080" }]
+"#;
+    let all = Wanted { reasons: u64::MAX, ..Wanted::default() };
+    let with = move |change: &dyn Fn(&mut Wanted)| {
+        let mut wanted = all;
+        change(&mut wanted);
+        wanted
+    };
+    in_namespace(move || {
+        let link = veth();
+        let mut kernel = unpinned();
+        let model = dirigent_config::file::parse("f", SERVICES).unwrap();
+        let mut control = Control::open(KernelStore::new(&kernel).unwrap(), &model).unwrap();
+        let (mac, server) = (Mac::new([2, 0, 0, 0, 0, 1]), Mac::new([2, 0, 0, 0, 0, 3]));
+        let way = NextHop {
+            state: S32::new(hop::RESOLVED),
+            ifindex: link,
+            mtu: 1500,
+            src: mac,
+            dst: server,
+            ..NextHop::default()
+        };
+        for server in ["10.0.0.2", "10.0.0.3", "fd00::2"] {
+            control.set_next_hop(server.parse().unwrap(), &way).unwrap();
+        }
+        control.store_mut().put_link(link, &Link { mac, used: 1, ..Link::default() }).unwrap();
+        for vip in ["198.18.0.1", "2001:db8:1::1"] {
+            control.store_mut().set_local(vip.parse().unwrap(), true).unwrap();
+        }
+        let context = SkbContext { ifindex: link, ingress_ifindex: link, ..SkbContext::default() };
+        // The port's low byte is in the destination: 0 is the service's.
+        let run = |kernel: &Kernel, path: u32, frame: &[u8]| match path {
+            by::XDP => kernel.run_xdp(link, frame).unwrap().frame,
+            _ => kernel.run_tc(Direction::Ingress, &context, frame).unwrap().frame,
+        };
+        let mut client = 0;
+        for path in [by::XDP, by::INGRESS] {
+            for v6 in [false, true] {
+                client += 1;
+                let (mut frame, at) = (syn(v6, 0), if v6 { 54 } else { 34 });
+                frame[at + 1] = client;
+                let mut tracer = kernel.trace(&all).unwrap();
+                // Nothing before it is allowed.
+                run(&kernel, path, &syn(v6, 9));
+                assert_eq!(tracer.take().map(|life| life.head), None);
+                assert_eq!(tracer.withheld().unwrap(), 1);
+                tracer.allow(10).unwrap();
+                let left = run(&kernel, path, &frame);
+                let life = tracer.take().expect("one is told of");
+                let head = life.head;
+                let what = format!("path {path}, IPv6 {v6}: {head:?}");
+                assert_eq!((head.by, head.interface, head.out), (path, link, link), "{what}");
+                assert_eq!(head.reason, Reason::Request as u32, "{what}");
+                // XDP_TX, TC_ACT_REDIRECT
+                let returned = if path == by::XDP { 3 } else { 7 };
+                assert_eq!((head.action, head.returned), (Action::Transmit as u32, returned), "{what}");
+                assert_eq!(&life.incoming[..head.came[1] as usize], &frame[..], "{what}");
+                assert_eq!(&life.outgoing[..head.left[1] as usize], &left[..], "{what}");
+                assert_ne!(left, frame, "{what}");
+                assert_eq!(
+                    (head.came[0], head.family),
+                    (u32::try_from(frame.len()).unwrap(), if v6 { 6 } else { 4 }),
+                    "{what}"
+                );
+                assert_eq!((head.before.found, head.after.found), (0, 1), "{what}");
+                assert_eq!(
+                    (head.after.kind, head.after.service),
+                    (u32::from(kind::NAT_REQUEST), head.service - 1),
+                    "{what}"
+                );
+                let listed = if v6 { 1 } else { 2 };
+                assert_eq!(head.listed, listed, "{what}");
+                let weights: Vec<_> = head.candidates[..listed as usize].iter().map(|c| c.weight).collect();
+                assert_eq!(weights, if v6 { vec![1] } else { vec![0, 3] }, "{what}");
+                assert!(head.candidates.iter().any(|c| c.server == head.after.server && c.weight != 0), "{what}");
+                // The next packet of the same connection.
+                run(&kernel, path, &frame);
+                let life = tracer.take().unwrap();
+                assert_eq!((life.head.before.found, life.head.listed), (1, 0));
+                assert!(life.head.time > head.time);
+                assert_eq!(life.head.before.server, head.after.server);
+
+                // Only what is wanted: a reason, a service, a server, a client.
+                let other_service = with(&|w| w.service = 3 - head.service);
+                let this_service = with(&|w| w.service = head.service);
+                let words = |first: [u8; 2]| [u16::from_ne_bytes(first), 0, 0, 0, 0, 0, 0, 0];
+                let from = |first: [u8; 2]| {
+                    with(&|w| {
+                        (w.family, w.client, w.mask) = (head.family, words(first), words([0xff, 0xff]));
+                    })
+                };
+                let mine = if v6 { [0x20, 0x01] } else { [198, 51] };
+                let server = |port: u16| {
+                    with(&|w| {
+                        w.server_family = head.family;
+                        w.server = if v6 {
+                            [0xfd00_u16.to_be(), 0, 0, 0, 0, 0, 0, 2_u16.to_be()]
+                        } else {
+                            [0x0a00_u16.to_be(), 2_u16.to_be(), 0, 0, 0, 0, 0, 0]
+                        };
+                        w.server_port = port.to_be().into();
+                    })
+                };
+                for (wanted, is) in [
+                    (with(&|w| w.reasons = 1 << Reason::Request as u64), true),
+                    (with(&|w| w.reasons = !(1 << Reason::Request as u64)), false),
+                    (this_service, true),
+                    (other_service, false),
+                    (from(mine), true),
+                    (from([9, 9]), false),
+                    (server(8080), true),
+                    (server(0), true),
+                    (server(81), false),
+                ] {
+                    let mut tracer = kernel.trace(&wanted).unwrap();
+                    tracer.allow(10).unwrap();
+                    run(&kernel, path, &frame);
+                    assert_eq!(tracer.take().is_some(), is, "{wanted:?}");
+                    assert_eq!(tracer.withheld().unwrap(), 0);
+                    drop(tracer);
+                    // Without it nothing is noted.
+                    run(&kernel, path, &frame);
+                    assert_eq!(kernel.trace(&all).unwrap().take().map(|life| life.head), None);
+                }
+            }
+        }
+    });
+}

@@ -33,6 +33,7 @@ pub mod shared;
 pub mod sync;
 pub mod tables;
 pub mod tcp;
+pub mod trace;
 pub mod tunnel;
 pub mod verdict;
 

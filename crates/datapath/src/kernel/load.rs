@@ -212,7 +212,7 @@ impl Kernel {
     fn programs_and_maps(loader: &mut EbpfLoader<'_>, object: &[u8], options: &LoadOptions<'_>) -> Result<Ebpf, Error> {
         let mut ebpf = loader.load(object).map_err(|e| Error::load(sizes(options), e))?;
         // XDP's are half of what the verifier has to walk through, and many directors have no use for them.
-        let at_once = |name: &str| options.instance.is_none() || !forwards_by_xdp(name);
+        let at_once = |name: &str| (options.instance.is_none() || !forwards_by_xdp(name)) && !traces(name);
         load_programs(ebpf.programs_mut().filter(|(name, _)| at_once(name)))?;
         link_stages(&mut ebpf, at_once)?;
         Ok(ebpf)
@@ -226,6 +226,17 @@ impl Kernel {
             self.xdp_loaded = true;
         }
         Ok(())
+    }
+
+    /// Loads what packets go through while they are traced, if it is not loaded yet.
+    pub(super) fn load_trace(&mut self) -> Result<(), Error> {
+        // Without an interface that wants it, XDP's would find no stages to go on in.
+        let wanted = |map: &str| self.xdp_loaded || map != names::TRACE_XDP;
+        let parts = names::TRACE_PROGRAMS.iter().filter(|(map, ..)| wanted(map));
+        let all: Vec<_> =
+            parts.flat_map(|(map, _, programs)| (0..).zip(programs).map(|(at, name)| (*map, at, *name))).collect();
+        load_programs(self.ebpf.programs_mut().filter(|(name, _)| all.iter().any(|(.., program)| program == name)))?;
+        all.into_iter().try_for_each(|(map, place, program)| link(&mut self.ebpf, program, map, place))
     }
 
     /// Whether pinned maps were there and are now used.
@@ -294,6 +305,11 @@ fn forwards_by_xdp(program: &str) -> bool {
     program.starts_with(names::XDP_PROGRAM)
 }
 
+/// Whether packets go through a program only while they are traced.
+fn traces(program: &str) -> bool {
+    names::TRACE_PROGRAMS.iter().any(|(_, _, all)| all.contains(&program))
+}
+
 /// Has the kernel verify and compile programs, on all CPUs: it takes seconds on one. Those that are loaded are left.
 fn load_programs<'a>(programs: impl Iterator<Item = (&'a str, &'a mut Program)>) -> Result<(), Error> {
     let left = Mutex::new(programs.filter(|(_, program)| program.fd().is_err()).collect::<Vec<_>>());
@@ -325,11 +341,12 @@ fn uninterrupted(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(
 }
 
 /// The maps that are pinned: all but the compiler's own (constants, which belong to the
-/// code that was loaded with them).
+/// code that was loaded with them) and those of tracing.
 fn tables(object: &aya_obj::Object) -> impl Iterator<Item = &str> {
     use aya_obj::EbpfSectionKind as Kind;
     let pinned = |map: &aya_obj::Map| matches!(map.section_kind(), Kind::Maps | Kind::BtfMaps);
-    object.maps.iter().filter(move |(_, map)| pinned(map)).map(|(name, _)| name.as_str())
+    let all = object.maps.iter().filter(move |(_, map)| pinned(map)).map(|(name, _)| name.as_str());
+    all.filter(|name| !names::TRACE_MAPS.contains(name))
 }
 
 /// What the kernel's verifier says of one program.
@@ -375,19 +392,19 @@ fn link_stages(ebpf: &mut Ebpf, which: impl Fn(&str) -> bool) -> Result<(), Erro
         if ebpf.map(stage.map).is_none() {
             continue; // a real server's object, which the build script saw to be without stages
         }
-        let missing = |kind| Error::Program { program: stage.program.clone(), kind };
-        let fail = |source: Source| {
-            Error::load(format!("program {} as place {} of {}", stage.program, stage.place, stage.map), source)
-        };
-        let program = ebpf.program(&stage.program).ok_or_else(|| missing("stage"))?;
-        let program = program.fd().map_err(|e| fail(e.into()))?.try_clone().map_err(|e| fail(e.into()))?;
-        let map = ebpf
-            .map_mut(stage.map)
-            .ok_or_else(|| Error::Map { map: stage.map.to_owned(), reason: "is not in the BPF object".to_owned() })?;
-        let mut map = ProgramArray::try_from(map).map_err(|e| fail(e.into()))?;
-        map.set(stage.place, &program, 0).map_err(|e| fail(e.into()))?;
+        link(ebpf, &stage.program, stage.map, stage.place)?;
     }
     Ok(())
+}
+
+/// Has programs call another one by its place in a map.
+fn link(ebpf: &mut Ebpf, program: &str, map: &str, place: u32) -> Result<(), Error> {
+    let fail = |source: Source| Error::load(format!("program {program} as place {place} of {map}"), source);
+    let found = ebpf.program(program).ok_or_else(|| Error::Program { program: program.to_owned(), kind: "stage" })?;
+    let fd = found.fd().map_err(|e| fail(e.into()))?.try_clone().map_err(|e| fail(e.into()))?;
+    let missing = || Error::Map { map: map.to_owned(), reason: "is not in the BPF object".to_owned() };
+    let mut array = ProgramArray::try_from(ebpf.map_mut(map).ok_or_else(missing)?).map_err(|e| fail(e.into()))?;
+    array.set(place, &fd, 0).map_err(|e| fail(e.into()))
 }
 
 /// aya's map types all wrap the same data.

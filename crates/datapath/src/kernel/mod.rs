@@ -18,6 +18,7 @@ pub mod select;
 pub(crate) mod sys;
 pub mod table;
 pub mod testrun;
+pub mod trace;
 
 pub use attach::{Attached, Attachment, Hook, TcKind, attached, detach_all, has_tcx};
 pub use endpoint::{Endpoint, endpoint_counts};
@@ -27,3 +28,4 @@ pub use news::News;
 pub use select::{Choice, Facts, Mode, PathKind, choose};
 pub use table::{Mapped, PerCpuTable, Table};
 pub use testrun::{Direction, Ran, SkbContext, Step};
+pub use trace::Tracer;
