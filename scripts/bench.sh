@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # make bench: nanoseconds a packet on XDP against floors measured in the same run, then ten
-# million live connections, then a large table that is restored and reloaded. Takes some minutes; `--only WORDS` measures some cases only, and
+# million live connections, then a large table that is restored and reloaded, health checks, and instructions counted in
+# the oracle's guest. Takes some minutes; `--only WORDS` measures some cases only, and
 # `--live N` only N live connections.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,6 +27,7 @@ case " $* " in
     bench --json target/bench/live.json --live 10000000
     scripts/bench-restore.sh
     scripts/bench-health.sh
+    scripts/bench-instructions.sh
     exit "$failed"
     ;;
 esac

@@ -56,10 +56,11 @@ fn first(ctx: &TcContext, traced: impl FnOnce() -> bool) -> i32 {
     entered(ctx, direct::direct(&mut skb, &mut tables), traced)
 }
 
-/// The programs around those of a direction.
+/// The programs around those of a direction: into what the macro makes of them, as above.
 macro_rules! around {
     ($($who:ident, $map:ident: $before:ident, $first:ident by $work:ident, $after:ident;)*) => { $(
         #[classifier]
+        #[inline(always)]
         pub fn $before(ctx: TcContext) -> i32 {
             let skb = ctx.skb.skb;
             // SAFETY: skb is the program's; there is room for so many bytes.
@@ -71,10 +72,12 @@ macro_rules! around {
             TC_ACT_SHOT
         }
         #[classifier]
+        #[inline(always)]
         pub fn $first(ctx: TcContext) -> i32 {
             $work(&ctx, || true)
         }
         #[classifier]
+        #[inline(always)]
         pub fn $after(ctx: TcContext) -> i32 {
             let skb = ctx.skb.skb;
             // SAFETY: as before.

@@ -152,13 +152,15 @@ pub fn enter(ctx: &XdpContext) -> u32 {
     first(ctx, || false)
 }
 
+/// The same, without a look whether packets are traced.
 #[inline(always)]
-fn first(ctx: &XdpContext, traced: impl FnOnce() -> bool) -> u32 {
+pub fn first(ctx: &XdpContext, traced: impl FnOnce() -> bool) -> u32 {
     let (mut frame, mut tables) = (Frame::<true> { ctx: ctx.ctx }, tables(ctx));
     act(ctx, direct::direct(&mut frame, &mut tables), traced)
 }
 
 #[xdp]
+#[inline(always)]
 pub fn trace_xdp_before(ctx: XdpContext) -> u32 {
     // SAFETY: ctx is the program's; there is room for so many bytes.
     let load = |to, len| unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to as *mut c_void, len) == 0 };
@@ -170,11 +172,13 @@ pub fn trace_xdp_before(ctx: XdpContext) -> u32 {
 }
 
 #[xdp]
+#[inline(always)]
 pub fn trace_xdp_first(ctx: XdpContext) -> u32 {
     first(&ctx, || true)
 }
 
 #[xdp]
+#[inline(always)]
 pub fn trace_xdp_after(ctx: XdpContext) -> u32 {
     // SAFETY: as before.
     let load = |to, len| unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to as *mut c_void, len) == 0 };

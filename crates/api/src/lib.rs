@@ -7,9 +7,11 @@ pub mod log;
 pub mod metrics;
 pub mod path;
 mod spec;
+mod trace;
 mod walk;
 
 pub use spec::{PersistenceSpec, ScriptSpec, ServerSpec, ServiceSpec};
+pub use trace::{Captured, RATE as TRACE_RATE, TraceEvent, TraceOf, Traced};
 pub use walk::{Fits, Hop, MacAddress, OuterPacket, Traffic, Walk, Way};
 
 use serde::{Deserialize, Serialize};

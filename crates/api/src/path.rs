@@ -26,6 +26,8 @@ pub const EXPLAIN: &str = "/v1/explain";
 pub const DOCTOR: &str = "/v1/doctor";
 /// GET: [`crate::Walk`]; `?service=tcp:192.0.2.10:80`, and more.
 pub const WALK: &str = "/v1/walk";
+/// Packets as they go through (POST): a stream.
+pub const TRACE: &str = "/v1/trace";
 /// GET: [`crate::Stats`]; [`crate::StatsOf`] says of which services.
 pub const STATS: &str = "/v1/stats";
 /// GET: [`crate::metrics::ALL`] as Prometheus scrapes them, by its text format or OpenMetrics.

@@ -121,6 +121,7 @@ pub const REALSERVER_MAPS: &[&str] = &["SETTINGS", "VIPS4", "VIPS6", "DIRECTORS4
 /// The programs of `make bench`, beside a director's of XDP.
 pub const BENCH_PROGRAMS: &[(&str, &str)] = &[
     ("xdp", "bench_director"),
+    ("xdp", "bench_untraced"),
     ("xdp", "bench_wrapper"),
     ("xdp", "bench_macswap"),
     ("xdp", "bench_ipip"),

@@ -244,7 +244,8 @@ fn note<T: Tables>(t: &T, service: u32, head: &mut Head) {
         }
         let Some(index) = t.slot(base.wrapping_add(i as u32)) else { return };
         let Some(server) = t.server(index) else { return };
-        head.candidates[i] = Candidate {
+        let Some(place) = head.candidates.get_mut(i) else { return };
+        *place = Candidate {
             load: server.load.load(),
             server: index,
             weight: server.weight.load(),
@@ -255,20 +256,21 @@ fn note<T: Tables>(t: &T, service: u32, head: &mut Head) {
     }
 }
 
+/// Whether two addresses have the same bits where the mask has. (Equality of arrays may become a call of memcmp.)
+#[inline(always)]
+fn alike(one: &[u16; 8], other: &[u16; 8], mask: &[u16; 8]) -> bool {
+    let [a, b, c, d, e, f, g, h] = *one;
+    let [i, j, k, l, m, n, o, p] = *other;
+    let [q, r, s, t, u, v, w, x] = *mask;
+    let first = (a ^ i) & q | (b ^ j) & r | (c ^ k) & s | (d ^ l) & t;
+    first | (e ^ m) & u | (f ^ n) & v | (g ^ o) & w | (h ^ p) & x == 0
+}
+
 /// A packet has come: says whether it may be wanted. Who calls has written to `head`, which is else zero, when and where.
 #[inline(always)]
 pub fn begin<P: Packet, T: Tables>(p: &P, t: &T, wanted: &Wanted, head: &mut Head) -> bool {
     head.read(p);
-    let client = |addr: &[u16; 8]| {
-        let mut i = 0;
-        while i < 8 {
-            if addr[i] & wanted.mask[i] != wanted.client[i] {
-                return false;
-            }
-            i += 1;
-        }
-        true
-    };
+    let client = |addr: &[u16; 8]| alike(addr, &wanted.client, &wanted.mask);
     if wanted.family != 0 && (head.family != wanted.family || !client(&head.src) && !client(&head.dst)) {
         return false;
     }
@@ -309,14 +311,8 @@ pub fn end<T: Tables>(t: &T, wanted: &Wanted, head: &mut Head) -> bool {
         return true;
     }
     let is = |addr: &[u16; 8], port: u16| {
-        let mut i = 0;
-        while i < 8 {
-            if addr[i] != wanted.server[i] {
-                return false;
-            }
-            i += 1;
-        }
-        wanted.server_port == 0 || wanted.server_port == u32::from(port)
+        let port = wanted.server_port == 0 || wanted.server_port == u32::from(port);
+        port && alike(addr, &wanted.server, &[0xffff; 8])
     };
     // Its connections, and what comes from it and is of none.
     let its = entry.found != 0 && t.server(entry.server).is_some_and(|server| is(&server.addr, server.port.raw()));

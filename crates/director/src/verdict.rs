@@ -24,6 +24,20 @@ pub enum Action {
     Resolve,
 }
 
+impl Action {
+    /// All actions, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::Pass,
+        Self::HandOver,
+        Self::Continue,
+        Self::Deliver,
+        Self::Forward,
+        Self::Drop,
+        Self::Transmit,
+        Self::Resolve,
+    ];
+}
+
 /// The outcome of the packet path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
@@ -178,6 +192,11 @@ mod tests {
     #[test]
     fn a_verdict_is_one_register() {
         assert_eq!(size_of::<Verdict>(), 8);
+    }
+
+    #[test]
+    fn actions_are_in_their_places() {
+        assert!(Action::ALL.iter().enumerate().all(|(i, action)| *action as usize == i));
     }
 
     #[test]

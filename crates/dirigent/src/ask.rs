@@ -7,7 +7,7 @@ use crate::report::Reader;
 use crate::walk;
 use dirigent_api::{
     Changed, Configuration, Connections, ConnectionsOf, Drained, Event, Explanation, Guard, IpvsadmDone, IpvsadmLines,
-    Past, ServerName, Service, Stats, StatsOf, Status, Walk, path,
+    Past, ServerName, Service, Stats, StatsOf, Status, TraceEvent, TraceOf, Walk, path,
 };
 use dirigent_datapath::kernel::Instance;
 use hyper::Method;
@@ -139,7 +139,16 @@ impl Target {
     /// Hears what happens, until the daemon ends or the listener has heard enough (false).
     pub async fn events(&self, drops: u64, heard: impl FnMut(Event) -> bool) -> Result<()> {
         let path = format!("{}?drops={drops}", path::EVENTS);
-        client::listen(&self.socket, &path, heard).await?.ok_or_else(|| self.no_daemon())
+        client::listen(&self.socket, Method::GET, &path, heard).await?.ok_or_else(|| self.no_daemon())
+    }
+    /// Hears of packets as they go through, as long as with events.
+    pub async fn trace(&self, of: &TraceOf, heard: impl FnMut(TraceEvent) -> bool) -> Result<()> {
+        let rate = of.rate.map(|rate| rate.to_string());
+        let bytes = of.bytes.map(|bytes| bytes.to_string());
+        let named =
+            [("client", &of.client), ("service", &of.service), ("server", &of.server), ("reasons", &of.reasons)];
+        let path = path_with(path::TRACE, named.into_iter().chain([("rate", &rate), ("bytes", &bytes)]));
+        client::listen(&self.socket, Method::POST, &path, heard).await?.ok_or_else(|| self.no_daemon())
     }
     /// Has the daemon do rules of ipvsadm.
     pub async fn ipvsadm(&self, lines: Vec<String>) -> Result<IpvsadmDone> {

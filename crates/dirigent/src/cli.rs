@@ -177,6 +177,19 @@ Addresses, MACs and TTL at each hop, there and back, who changes what, what must
 traffic. The director's part is decided by the packet path itself, on a copy of its tables; of links that it is not on the
 MACs cannot be known.")]
     Walk(WalkArgs),
+    /// Packets as they go through: what was found, what was done, and why
+    #[command(after_help = "\
+Examples:
+  dirigent trace --client 198.51.100.7
+  dirigent trace --service tcp:192.0.2.10:80 --count 10 --pcap web.pcapng
+  dirigent trace --server 10.0.0.2:8080 --json
+  dirigent trace --reason dropped,no_server    docs/drops.md has all reasons
+
+What is asked for must all be so. Each packet is told of as it came, with its connection or why it has none, the servers that a
+scheduler had to choose from and what it saw of them, the verdict, and the packet as it left. tcpdump sees nothing of what XDP
+takes; here it is, and --pcap writes both frames for Wireshark, with their story as comments. Without any filter, packets that
+are none of the director's are left out. Nothing is traced, and nothing costs, when nobody looks. For operators.")]
+    Trace(TraceArgs),
     /// What happens, as it happens: configuration applied, servers up or down, drops
     #[command(after_help = "\
 Examples:
@@ -900,7 +913,7 @@ Example:
 #[derive(Debug, Clone, Args)]
 pub struct LabName {
     /// The lab's name
-    #[arg(long, value_name = "L", default_value = dirigent_net::lab::DEFAULT_NAME)]
+    #[arg(long, value_name = "L", default_value = dirigent_net::lab::DEFAULT_NAME, env = "DIRIGENT_LAB")]
     pub name: String,
 }
 
@@ -1022,6 +1035,35 @@ pub struct ExplainArgs {
     /// Bytes of its payload
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub length: u16,
+    /// How to print.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// Which packets `trace` tells of.
+#[derive(Args, Clone, Debug)]
+pub struct TraceArgs {
+    /// From or to this client: ADDRESS[/LENGTH]
+    #[arg(long, value_name = "CLIENT")]
+    pub client: Option<String>,
+    /// Of this virtual service: [PROTOCOL:]ADDRESS:PORT, or fwmark:MARK[:6]
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<String>,
+    /// Of connections of this real server, or from it: ADDRESS[:PORT]
+    #[arg(long, value_name = "SERVER")]
+    pub server: Option<String>,
+    /// With one of these reasons, or forwarded, passed, answered, dropped
+    #[arg(long, value_name = "REASON", value_delimiter = ',')]
+    pub reason: Vec<String>,
+    /// No more than so many packets a second
+    #[arg(long, value_name = "N", default_value_t = dirigent_api::TRACE_RATE, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
+    /// End after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Write them to this file as pcapng, as they came and as they left
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<std::path::PathBuf>,
     /// How to print.
     #[command(flatten)]
     pub print: PrintArgs,

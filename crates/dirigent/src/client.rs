@@ -31,10 +31,11 @@ pub async fn tell<T: DeserializeOwned>(
 /// Hears events until the stream ends, or the listener says that he has heard enough; `None` when no daemon listens.
 pub async fn listen<T: DeserializeOwned>(
     socket: &Path,
+    method: Method,
     path: &str,
     mut heard: impl FnMut(T) -> bool,
 ) -> Result<Option<()>> {
-    let Some(mut answer) = ask(socket, Method::GET, path, Bytes::new()).await? else { return Ok(None) };
+    let Some(mut answer) = ask(socket, method, path, Bytes::new()).await? else { return Ok(None) };
     let fail = failing(socket);
     if !answer.status().is_success() {
         let status = answer.status();

@@ -5,7 +5,7 @@ use crate::cli::{Command, ConnectionCommand, ListArgs, PrintArgs, ServerCommand,
 use crate::daemon::config;
 use crate::failure::{Failure, Result};
 use crate::netfilter::Netfilter;
-use crate::{configure, daemon, drain, edit, events, explain, failover, print, top, walk, watch};
+use crate::{configure, daemon, drain, edit, events, explain, failover, print, top, trace, walk, watch};
 use dirigent_api::{Changed, ConnectionsOf, Problem, Reason, Stats, path};
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Snapshot;
@@ -52,6 +52,7 @@ pub async fn run(command: Command, instance: Option<String>, socket: Option<Path
             show(&target.walk(&args.into()).await?, as_, walk::text)
         }
         Command::Events { drops, print: as_ } => events::run(&target, drops, as_.json).await,
+        Command::Trace(args) => trace::run(&target, &args).await,
         Command::Reload { replace, change: args } => {
             let extra = [("replace", replace.then(|| "true".to_owned()))];
             configure::told(&target, path::RELOAD, &extra, &(), &args).await

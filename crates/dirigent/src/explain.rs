@@ -10,15 +10,15 @@ use crate::imagine::Imagination;
 use clap::ValueEnum as _;
 use dirigent_api::{Explanation, Sent, path};
 use dirigent_config::Protocol;
-use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::control::report::kind_name;
+use dirigent_datapath::control::{KernelStore, Store};
 use dirigent_datapath::memory::{Incoming, Outcome, Ran};
 use dirigent_director::verdict::{Action, Verdict};
 use dirigent_net::{Mac, mac_text};
 pub use packet::{Coming, Flag, NOBODY, TTL, frame};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-pub use steps::Names;
+pub use steps::{Names, considers, flow as flow_text};
 
 /// The packet that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,18 +91,19 @@ pub fn explain(store: &KernelStore, xdp: &BTreeSet<u32>, question: &Question) ->
 }
 
 /// What is in a frame.
-fn told(frame: &[u8]) -> String {
+pub fn told(frame: &[u8]) -> String {
     Frame::read(frame).map_or_else(|| format!("{} bytes", frame.len()), |frame| frame.to_string())
 }
 
 /// The frames that leave.
-fn sent(outcome: &Outcome, names: &steps::Names<'_, KernelStore>) -> Vec<Sent> {
+fn sent(outcome: &Outcome, names: &Names<'_, KernelStore>) -> Vec<Sent> {
     let first = (outcome.verdict, outcome.frame.as_slice());
     let all = std::iter::once(first).chain(outcome.more.iter().map(|(verdict, frame)| (*verdict, frame.as_slice())));
     all.filter_map(|(verdict, frame)| one(verdict, frame, names)).collect()
 }
 
-fn one(verdict: Verdict, frame: &[u8], names: &steps::Names<'_, KernelStore>) -> Option<Sent> {
+/// What is sent of a frame, if it is.
+pub fn one<S: Store>(verdict: Verdict, frame: &[u8], names: &Names<'_, S>) -> Option<Sent> {
     let interface = match verdict.action {
         Action::Drop | Action::Continue => return None,
         Action::Pass | Action::HandOver | Action::Deliver | Action::Forward => String::new(),

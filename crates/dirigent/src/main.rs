@@ -32,6 +32,7 @@ mod privileges;
 mod realserver;
 mod report;
 mod top;
+mod trace;
 mod walk;
 mod watch;
 mod why;

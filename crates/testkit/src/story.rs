@@ -53,7 +53,13 @@ fn steady(output: &str, lab: &str) -> String {
             let number = word.trim_start_matches('+');
             let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
             let volatile = ["µs", "resets", "bytes,"].contains(&next) || (next == "packets" && after == "dropped");
-            if is_number && volatile { word.replace(number, "N") } else { (*word).to_owned() }
+            // 2026-11-30T08:00:00.123456Z
+            let is_time = word.len() == 27 && word.ends_with('Z') && word.as_bytes().get(10) == Some(&b'T');
+            match () {
+                () if is_number && volatile => word.replace(number, "N"),
+                () if is_time => "TIME".to_owned(),
+                () => (*word).to_owned(),
+            }
         });
         out.push_str(steady.collect::<Vec<_>>().join(" ").trim_end());
         out.push('\n');
@@ -129,8 +135,8 @@ mod tests {
 
     #[test]
     fn what_differs_from_run_to_run_is_not_told() {
-        let output = "td7-0-client eth0  TTL 64 +123 µs  \nPSH+ACK 75 bytes, \"GET /\"\n  3 resets sent\n12 packets dropped as invalid\n5 packets\n";
-        let told = "lab-client eth0  TTL 64 +N µs\nPSH+ACK N bytes, \"GET /\"\n  N resets sent\nN packets dropped as invalid\n5 packets\n";
+        let output = "td7-0-client eth0  TTL 64 +123 µs  \nPSH+ACK 75 bytes, \"GET /\"\n  3 resets sent\n12 packets dropped as invalid\n5 packets\n2026-11-30T08:00:00.123456Z tcp\n";
+        let told = "lab-client eth0  TTL 64 +N µs\nPSH+ACK N bytes, \"GET /\"\n  N resets sent\nN packets dropped as invalid\n5 packets\nTIME tcp\n";
         assert_eq!(steady(output, "td7-0"), told);
     }
 

@@ -88,6 +88,16 @@ pub fn connection_of<S: Store>(store: &S, flow: &Flow) -> Result<Option<Connecti
     connection(store, &settings, settings.hz.max(1), store.now(), &request)
 }
 
+/// What lists call a state of a protocol's connections.
+pub fn state_name(protocol: u8, state: u8) -> &'static str {
+    let names: &[&'static str] = match protocol {
+        6 => &tcp::NAMES,
+        132 => &sctp::NAMES,
+        _ => return "UDP",
+    };
+    names.get(usize::from(state)).copied().unwrap_or("NONE")
+}
+
 fn connection<S: Store>(
     store: &S,
     settings: &dirigent_director::records::Settings,
@@ -122,11 +132,7 @@ fn connection<S: Store>(
         age = age.min(conn::age(now, reply.last_seen));
         replies = reply.packets;
     }
-    let state = match flow.protocol {
-        6 => tcp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
-        132 => sctp::NAMES.get(usize::from(word.state())).copied().unwrap_or("NONE"),
-        _ => "UDP",
-    };
+    let state = state_name(flow.protocol, word.state());
     let left = conn::timeout(settings, flow.protocol, word.state()).saturating_sub(age);
     Ok(Some(Connection {
         protocol: flow.protocol,

@@ -34,7 +34,7 @@ mod trash;
 
 pub use crate::keys::{Flow, Spot, address, words};
 pub use apply::{Control, ServerStatus};
-pub use connections::{Connection, connection_of, connections};
+pub use connections::{Connection, connection_of, connections, state_name};
 pub use error::Error;
 pub use kernel::{KernelStore, Page};
 pub use probes::{Aim, Pinned, Pins, Target};

@@ -223,6 +223,11 @@ impl Director {
         &self.instance
     }
 
+    /// The programs in the kernel.
+    pub fn kernel_mut(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
     /// What is configured.
     pub fn configured(&self) -> &Model {
         &self.model

@@ -21,6 +21,7 @@ pub mod size;
 mod suspicion;
 mod sync;
 mod tables;
+mod trace;
 pub mod vip;
 
 pub use kept::directory as state_directory;
@@ -271,6 +272,9 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
         }
         Ask::Examine(about, to) => {
             let _ = to.send(director.begin_examination(about.as_deref()));
+        }
+        Ask::Trace(of, to) => {
+            let _ = to.send(director.trace(&of));
         }
         Ask::Examined(unclaimed) => director.end_examination(&unclaimed),
         Ask::Detach(to) => {

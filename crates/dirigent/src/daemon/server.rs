@@ -11,6 +11,7 @@ mod peer;
 mod read;
 mod refused;
 mod tls;
+mod trace;
 mod write;
 
 pub use accept::Listeners;
@@ -24,13 +25,14 @@ use super::events::Events;
 use super::health::View;
 use super::metrics::Sources;
 use super::rates::Rates;
+use super::trace::Tracing;
 use crate::failure::{Failure, Result};
 use crate::report::Reader;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Json, Router};
 use dirigent_api::{
-    Changed, Configuration, Document, Drained, IpvsadmDone, Past, Rehearsal, ServerName, ServiceSpec, Status,
+    Changed, Configuration, Document, Drained, IpvsadmDone, Past, Rehearsal, ServerName, ServiceSpec, Status, TraceOf,
     VirtualRouter, path,
 };
 use dirigent_datapath::kernel::Instance;
@@ -101,6 +103,8 @@ pub enum Ask {
     },
     /// Make the way for an examination, of everything or of what is called so.
     Examine(Option<String>, oneshot::Sender<Result<Subject>>),
+    /// Trace packets.
+    Trace(TraceOf, oneshot::Sender<Result<Tracing>>),
     /// It is over, and nobody else answers for these virtual addresses.
     Examined(BTreeSet<IpAddr>),
     /// Remove everything, and end.
@@ -153,6 +157,8 @@ struct Shared {
     readers: Arc<Semaphore>,
     /// One examination at a time.
     doctor: Arc<Mutex<()>>,
+    /// One trace at a time.
+    tracing: Arc<Mutex<()>>,
     /// One scrape at a time: whoever may do nothing but scrape takes no more than one reader's place.
     scrapes: Arc<Semaphore>,
 }
@@ -226,6 +232,7 @@ fn described() -> (Router<Shared>, OpenApi) {
         .routes(routes!(read::explain))
         .routes(routes!(write::doctor))
         .routes(routes!(read::walk))
+        .routes(routes!(trace::trace))
         .routes(routes!(read::stats))
         .routes(routes!(metrics::metrics))
         .routes(routes!(write::zero))
@@ -263,6 +270,7 @@ pub fn serve(listeners: Listeners, served: Served) -> Running {
         operators: operators.clone(),
         readers: Arc::new(Semaphore::new(READERS)),
         doctor: Arc::default(),
+        tracing: Arc::default(),
         scrapes: Arc::new(Semaphore::new(1)),
     };
     let scraped = metrics::alone(shared.clone());

@@ -22,7 +22,8 @@ fn place(spot: &Spot) -> String {
     spot.key().map_or_else(|| spot.address.to_string(), |key| key.to_string())
 }
 
-fn flow(flow: &Flow) -> String {
+/// Protocol, and both ends.
+pub fn flow(flow: &Flow) -> String {
     let (from, to) = (SocketAddr::new(flow.src, flow.sport), SocketAddr::new(flow.dst, flow.dport));
     format!("{} {from} → {to}", protocol(flow.protocol))
 }
@@ -39,18 +40,21 @@ impl<'a, S: Store> Names<'a, S> {
         self.interfaces.get(&index).cloned().unwrap_or_else(|| format!("interface {index}"))
     }
 
-    fn service(&self, index: u32) -> String {
+    /// A virtual service.
+    pub fn service(&self, index: u32) -> String {
         self.services.get(&index).map_or_else(|| format!("service {index}"), place)
     }
 
-    fn scheduler(&self, index: u32) -> &'static str {
+    /// The scheduler of a virtual service.
+    pub fn scheduler(&self, index: u32) -> &'static str {
         let record = self.store.service(index).ok();
         record
             .and_then(|record| Scheduler::from_number(record.scheduler))
             .map_or("an unknown scheduler", Scheduler::name)
     }
 
-    fn server(&self, index: u32) -> String {
+    /// A real server.
+    pub fn server(&self, index: u32) -> String {
         match self.store.server(index) {
             Ok(record) => SocketAddr::new(server_address(&record), record.port.get()).to_string(),
             Err(_) => format!("server {index}"),
@@ -60,13 +64,7 @@ impl<'a, S: Store> Names<'a, S> {
     /// What a scheduler sees of a server.
     fn candidate(&self, index: u32) -> Option<String> {
         let record = self.store.server(index).ok()?;
-        let (active, inactive) = record.connections();
-        let full = if record.full.load() != 0 { ", at its limit of connections" } else { "" };
-        let weight = record.weight.load();
-        Some(format!(
-            "  considers {}: weight {weight}, {active} active and {inactive} inactive connections{full}",
-            self.server(index)
-        ))
+        Some(considers(&self.server(index), record.weight.load(), record.connections(), record.full.load() != 0))
     }
 
     fn known(&self, asked: &Flow) -> Option<String> {
@@ -100,6 +98,12 @@ impl<'a, S: Store> Names<'a, S> {
             _ => format!("server {server} was removed"),
         })
     }
+}
+
+/// What a scheduler sees of a server: its weight, active and inactive connections, and whether they are all it may have.
+pub fn considers(server: &str, weight: u32, (active, inactive): (u32, u32), full: bool) -> String {
+    let full = if full { ", at its limit of connections" } else { "" };
+    format!("  considers {server}: weight {weight}, {active} active and {inactive} inactive connections{full}")
 }
 
 /// The sentences, each once: later stages read the packet anew, and ask again.

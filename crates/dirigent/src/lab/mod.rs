@@ -262,13 +262,14 @@ fn status(name: &str, json: bool) -> Result<()> {
     if json { print::json(&status) } else { print::text(&status.to_string()) }
 }
 
-/// Runs the command where it finds this very program and the lab's director by default. Its exit code is ours.
+/// Runs the command where it finds this very program, and the lab and its director by default. Its exit code is ours.
 fn exec(name: &str, host: &str, command: &[String]) -> Result<ExitCode> {
     need_root()?;
     let own =
         std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.display().to_string())).unwrap_or_default();
     let path = std::env::var("PATH").unwrap_or_default();
-    let mut argv = vec!["env".to_owned(), format!("PATH={own}:{path}"), format!("DIRIGENT_INSTANCE={name}")];
+    let mut argv = vec!["env".to_owned(), format!("PATH={own}:{path}")];
+    argv.extend(["DIRIGENT_INSTANCE", "DIRIGENT_LAB"].map(|variable| format!("{variable}={name}")));
     argv.extend_from_slice(command);
     let status = Lab::exec(name, host, &argv)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);

@@ -1,6 +1,7 @@
 //! What is measured: the floors, and every case of reference/performance.md §3 with its
 //! goal, for each method, direction and family.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dirigent_config::Model;
@@ -58,7 +59,7 @@ pub const SANE: std::ops::RangeInclusive<f64> = 2.4..=3.3;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
     /// Name of the floor.
-    pub floor: &'static str,
+    pub floor: Cow<'static, str>,
     /// How many times; `None`: only given against it.
     pub factor: Option<f64>,
 }
@@ -386,6 +387,9 @@ pub const GOALS: &[(&str, &[f64])] = &[
 /// The page's floors.
 pub const FLOORS: &[&str] = &["wrapper only", "macswap", "ipip only", "hot floor", "cold floor", "insert floor"];
 
+/// What the names of cases end with that are the director as if packets could not be traced.
+const UNTRACED: &str = ", untraced";
+
 /// [`Case::fewer`] of new connections, and of those by scheduler, of which there are many.
 const NEW: u32 = 5;
 const FEW: u32 = 50;
@@ -396,7 +400,7 @@ fn floor(name: &str, of: &str, program: &'static str, packets: Packets) -> Case 
 }
 
 fn at_most(floor: &'static str, factor: f64) -> Goal {
-    Goal { floor, factor: Some(factor) }
+    Goal { floor: floor.into(), factor: Some(factor) }
 }
 
 /// The goals of a known connection's packet.
@@ -437,6 +441,13 @@ pub fn all(options: &Options) -> Vec<Case> {
             let many = if connections > 1 { "512K" } else { "1" };
             let name = format!("{of} {} {direction}, {many}", protocol.name());
             let of = of.clone();
+            let mut goals = goals;
+            if connections == 1 {
+                // What it costs that packets can be traced, while they are not.
+                let untraced = format!("{name}{UNTRACED}");
+                goals.push(Goal { floor: untraced.clone().into(), factor: Some(1.02) });
+                all.push(floor(&untraced, &of, "bench_untraced", packets.clone()));
+            }
             all.push(Case { name, row: Some(row), of, program: "bench_director", packets, goals, fewer: 1 });
         };
         for back in [false, true] {
@@ -467,7 +478,7 @@ pub fn all(options: &Options) -> Vec<Case> {
             of,
             program: "bench_director",
             packets: request(method, v6, Protocol::Tcp, flag::SYN, 1 << 30),
-            goals: vec![at_most("insert floor", factor), Goal { floor: "insert floor, hash", factor: None }],
+            goals: vec![at_most("insert floor", factor), Goal { floor: "insert floor, hash".into(), factor: None }],
             fewer: NEW,
         });
     }
@@ -481,8 +492,8 @@ pub fn all(options: &Options) -> Vec<Case> {
             program: "bench_director",
             packets: Packets { frame, ..packets },
             goals: vec![
-                Goal { floor: "insert floor", factor: None },
-                Goal { floor: "insert floor, hash", factor: None },
+                Goal { floor: "insert floor".into(), factor: None },
+                Goal { floor: "insert floor, hash".into(), factor: None },
             ],
             fewer: FEW,
         });
