@@ -51,6 +51,11 @@ impl Tracer {
         fd.map_err(|e| Error::system(format!("duplicating the descriptor of map {TOLD}"), e))
     }
 
+    /// How many more are told of.
+    pub fn allowed(&self) -> Result<u64, Error> {
+        Ok(self.budget.get(&0)?.unwrap_or(0))
+    }
+
     /// From now on so many more are told of.
     pub fn allow(&self, packets: u64) -> Result<(), Error> {
         self.budget.insert(0, packets)

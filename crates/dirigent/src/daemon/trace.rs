@@ -55,12 +55,13 @@ impl Tracing {
         let readable = tracer.descriptor()?;
         // What was told of and nobody took in time.
         let (mut missed, mut told) = (0, 0);
-        let (mut tokens, mut last, mut said) = (1.0_f64, Instant::now(), Instant::now());
+        // A second's worth at once.
+        let (mut tokens, mut last, mut said) = (rate, Instant::now(), Instant::now());
         let _ = to.try_send(TraceEvent::Begun);
         while !to.is_closed() {
             let whole = tokens.floor();
             if whole >= 1.0 {
-                tracer.allow(whole as u64)?;
+                tracer.allow((tracer.allowed()? + whole as u64).min(rate as u64))?;
                 tokens -= whole;
             }
             // Interrupted or not, the next turn comes.
