@@ -21,6 +21,8 @@ fi
 sanitizer=address
 compgen -G "$(rustc +nightly --print sysroot)/lib/rustlib/*/lib/librustc-*_rt.asan.a" >/dev/null || sanitizer=none
 echo "sanitizer: $sanitizer"
+# Of a few seconds' run the build is the most.
+[ "$seconds" -ge 60 ] || export CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 cargo +nightly fuzz build --sanitizer "$sanitizer"
 # One target; what it says comes at its end, in one piece, since others run beside it.
 fuzz_one() {
