@@ -6,6 +6,7 @@
 //! breaks.
 
 mod addresses;
+mod clients;
 mod firewall;
 mod host;
 mod known;
@@ -142,6 +143,7 @@ impl Director {
 pub async fn examine(subject: &Subject) -> (Diagnosis, Learned) {
     let links::Looked { mut findings, faulty } = links::look(subject);
     let whole = subject.about.is_none();
+    let before = clients::counts(subject).await;
     let (tried, asked, answering, netfilter, offloaded) = tokio::join!(
         paths::try_all(subject),
         addresses::look(subject),
@@ -159,12 +161,17 @@ pub async fn examine(subject: &Subject) -> (Diagnosis, Learned) {
     findings.extend(claimed);
     if whole {
         findings.extend(host::look(subject));
+        findings.extend(clients::look(subject, &before, &clients::counts(subject).await));
     }
     if let Some(netfilter) = &netfilter {
         findings.extend(firewall::look(subject, netfilter));
     }
     let known = known::look(subject, &findings, &blamed, &paths, &unclaimed).await;
     findings.extend(known);
+    if findings.iter().any(|finding| finding.name == clients::NO_WAY) {
+        // Which is why they are dropped.
+        findings.retain(|finding| finding.place != clients::UNROUTABLE);
+    }
     findings.sort_by_key(|finding| finding.severity != ERROR);
     (Diagnosis { findings, paths }, Learned { unclaimed, netfilter })
 }
@@ -204,4 +211,31 @@ fn parameters(interface: &str, key: &str, such: impl Fn(&str) -> bool) -> Vec<St
 fn read_out(names: &[String]) -> Vec<String> {
     let line = |name: &String| Some(format!("{} = {}", dotted(name), sysctl::get(name).ok()?));
     names.iter().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    /// Each row of docs/doctor.md is a finding's name somewhere here. (That each finding has a row, tests/doctor.rs sees.)
+    #[test]
+    fn documented_findings_are_made() {
+        let sources = [
+            include_str!("doctor/addresses.rs"),
+            include_str!("doctor/clients.rs"),
+            include_str!("doctor/firewall.rs"),
+            include_str!("doctor/host.rs"),
+            include_str!("doctor/known.rs"),
+            include_str!("doctor/links.rs"),
+            include_str!("doctor/paths.rs"),
+            include_str!("doctor/servers.rs"),
+            include_str!("suspicion.rs"),
+        ];
+        let table = include_str!("../../../../docs/doctor.md");
+        let rows = table.lines().filter(|line| line.contains("` | error |") || line.contains("` | warning |"));
+        let names: Vec<&str> = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+        assert!(names.len() > 25, "{names:?}");
+        for name in names {
+            let literal = format!("\"{name}\"");
+            assert!(sources.iter().any(|source| source.contains(&literal)), "nothing is called {name}");
+        }
+    }
 }

@@ -24,6 +24,16 @@ fn interfaces_and_programs_are_looked_at() {
             )]),
         ),
         (
+            &[("director", "ip route del default")],
+            &[("no_way_to_clients", "IPv4 routes")],
+            By(&[("director", "ip route add default via 203.0.113.1")]),
+        ),
+        (
+            &[("director", "ip -6 route del default")],
+            &[("no_way_to_clients", "IPv6 routes")],
+            By(&[("director", "ip -6 route add default via 2001:db8:1::1")]),
+        ),
+        (
             &[("director", "rm /sys/fs/bpf/dirigent/$NAME/links/tcx-ingress-$(ip -o link show r0 | cut -d: -f1)")],
             &[("program_gone", "interface r0")],
             Said,

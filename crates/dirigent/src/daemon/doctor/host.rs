@@ -1,7 +1,7 @@
 //! What this host must be.
 
 use super::{ERROR, Subject, WARNING, parameters, read_out, set};
-use dirigent_api::Finding;
+use dirigent_api::{Finding, Room};
 use dirigent_config::Method;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ const LEAST: [(bool, u32); 2] = [(false, 576), (true, 1280)];
 /// All of that.
 pub fn look(subject: &Subject) -> Vec<Finding> {
     let mut all = redirects(subject);
-    all.extend(table(subject));
+    all.extend(table(&subject.status.connections));
     all.extend(tunnels(subject));
     all.extend(lacking(&subject.lacking));
     all
@@ -72,8 +72,7 @@ fn redirects(subject: &Subject) -> Vec<Finding> {
     all
 }
 
-fn table(subject: &Subject) -> Option<Finding> {
-    let room = &subject.status.connections;
+fn table(room: &Room) -> Option<Finding> {
     (room.connections > 0 && room.used * 100 >= room.connections * FULL).then(|| Finding {
         name: "table_nearly_full".into(),
         severity: WARNING.into(),
@@ -121,4 +120,23 @@ fn tunnels(subject: &Subject) -> Vec<Finding> {
         });
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recorded: neither can be made in a test's time, or on this machine.
+    #[test]
+    fn what_the_kernel_cannot_do_and_a_full_table_are_warnings() {
+        let room = |used| Room { connections: 1000, bytes: 1 << 20, used };
+        assert_eq!(table(&room(799)), None);
+        let full = table(&room(800)).unwrap();
+        assert_eq!((full.name.as_str(), full.severity.as_str()), ("table_nearly_full", "warning"));
+        assert!(full.what.starts_with("800 of 1000 connections"), "{}", full.what);
+        assert_eq!(table(&Room::default()), None);
+        let [lacking] = &lacking(&["frames that XDP loses are not seen: no BTF".to_owned()])[..] else { panic!("one") };
+        assert_eq!((lacking.name.as_str(), lacking.severity.as_str()), ("kernel_lacks", "warning"));
+        assert!(lacking.what.ends_with("no BTF") && !lacking.evidence.is_empty() && !lacking.remedy.is_empty());
+    }
 }

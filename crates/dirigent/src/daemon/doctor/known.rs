@@ -3,7 +3,7 @@
 use super::paths::route_back;
 use super::servers;
 use super::way::Way;
-use super::{ERROR, Subject, WARNING, here, links};
+use super::{ERROR, Subject, WARNING, clients, here, links};
 use crate::daemon::suspicion::{Cause, Suspicion, claims_place};
 use dirigent_api::{Finding, Problem, TriedPath};
 use std::collections::BTreeSet;
@@ -115,6 +115,12 @@ fn suspicion(subject: &Subject, suspicion: &Suspicion, paths: &[TriedPath]) -> F
         Cause::AddressClaimed => format!("heard within five minutes: {}", problem.what),
         _ => format!("seen in connections: {seen}"),
     };
+    let answers = matches!(suspicion.cause(), Cause::RepliesBypass | Cause::RepliesBypassNearby | Cause::NoAnswers);
+    if let Some(client) = suspicion.client.filter(|_| answers)
+        && let Some(finding) = clients::unreachable(&problem.place, client, seen.clone())
+    {
+        return finding;
+    }
     let tried = astray.map(|_| "an answer to an address of nobody's came back through the director".to_owned());
     // That it lives and serves was seen just now.
     let (name, remedy) = match astray {

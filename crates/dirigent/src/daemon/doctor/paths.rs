@@ -153,6 +153,8 @@ fn sent(subject: &Subject, way: &Way, what: &str) -> Option<String> {
     let hop = subject.hops.get(&server);
     let link = hop.map_or("?", |hop| subject.link(hop.ifindex));
     let mac = hop.map_or_else(|| "?".to_owned(), |hop| mac_text(hop.mac));
+    let router = hop.and_then(|hop| hop.neighbour).filter(|neighbour| *neighbour != server);
+    let router = router.map_or_else(String::new, |router| format!(" via {router}"));
     let port = way.service.port();
     let packet = if way.is_udp() { "a datagram" } else { "a SYN" };
     let sent = match along.method {
@@ -162,7 +164,7 @@ fn sent(subject: &Subject, way: &Way, what: &str) -> Option<String> {
             format!("sent {packet} to {vip}, port {port}, in {} to {server}", kind.name())
         }
     };
-    Some(format!("{sent}, by {link} to {mac}: {}", what.split(':').next().unwrap_or_default()))
+    Some(format!("{sent}, by {link}{router} to {mac}: {}", what.split(':').next().unwrap_or_default()))
 }
 
 /// What leads a server's answers back through the director: all, or those to one client.

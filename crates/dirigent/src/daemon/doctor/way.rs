@@ -51,8 +51,8 @@ impl Way {
             Some(Protocol::Tcp) => Some(Job::of(service, server, &checks.tcp)),
             Some(Protocol::Udp) => {
                 // What the service's own check sends it understands, and what it wants must come.
-                let own = server.health.checks.iter().map(|check| &check.probe);
-                let own = own.filter(|probe| matches!(probe, Probe::Udp(_) | Probe::Dns { .. })).next();
+                let mut own = server.health.checks.iter().map(|check| &check.probe);
+                let own = own.find(|probe| matches!(probe, Probe::Udp(_) | Probe::Dns { .. }));
                 let own = own.map(|probe| tried(probe.clone()));
                 Some(Job::of(service, server, own.as_ref().unwrap_or(&checks.udp)))
             }
