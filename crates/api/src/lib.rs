@@ -62,6 +62,20 @@ pub struct Finding {
     pub commands: Vec<HostCommand>,
     /// Kernel parameters of this host that `--fix` sets.
     pub sysctls: Vec<Parameter>,
+    /// Entries of this host's neighbour table, set by hand, that `--fix` removes.
+    #[serde(default)]
+    pub neighbours: Vec<NeighbourEntry>,
+}
+
+/// An entry of the table of neighbours (ARP, neighbour discovery).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NeighbourEntry {
+    /// The interface.
+    pub interface: String,
+    /// Whose.
+    pub address: String,
+    /// The hardware address, like `02:00:00:00:03:01`.
+    pub mac: String,
 }
 
 /// A command for a host.

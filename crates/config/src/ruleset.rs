@@ -1,6 +1,7 @@
 //! Netfilter's rules that speak of service traffic. IPVS sat behind INPUT; the director answers before any of netfilter's
 //! hooks, so these rules no longer see what it takes.
 
+mod fate;
 mod iptables;
 mod nft;
 #[cfg(test)]
@@ -11,6 +12,7 @@ use crate::model::{Model, Protocol, ServiceKey};
 use dirigent_api::Problem;
 use std::net::IpAddr;
 
+pub use fate::{Asked, Chains};
 pub use iptables::iptables;
 pub use nft::nft;
 

@@ -5,10 +5,13 @@ use crate::changes::{self, Change, Terms};
 use crate::cli::DoctorArgs;
 use crate::failure::{Result, code};
 use crate::print;
-use dirigent_api::{Diagnosis, Finding, path};
+use dirigent_api::{Diagnosis, Finding, NeighbourEntry, path};
+use dirigent_config::failover::mac_of;
 use dirigent_net::sysctl;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// Runs it; the exit code says how bad it is.
 pub async fn run(target: &Target, args: &DoctorArgs) -> Result<ExitCode> {
@@ -58,23 +61,58 @@ async fn examine(target: &Target, args: &DoctorArgs) -> Result<Diagnosis> {
         .as_deref()
         .map(|about| form_urlencoded::Serializer::new(String::new()).append_pair("about", about).finish());
     let path = query.map_or_else(|| path::DOCTOR.to_owned(), |query| format!("{}?{query}", path::DOCTOR));
-    target.post(&path).await
+    let asked = target.post(&path);
+    if !std::io::stderr().is_terminal() {
+        return asked.await;
+    }
+    tokio::pin!(asked);
+    let begun = Instant::now();
+    loop {
+        eprint!(
+            "{CLEAR}looking: ways to servers, who has the virtual addresses, this host ({} s)",
+            begun.elapsed().as_secs()
+        );
+        tokio::select! {
+            answer = &mut asked => {
+                eprint!("{CLEAR}");
+                return answer;
+            }
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
 }
 
+/// To the line's beginning, and nothing on it (ECMA-48: CR, EL).
+const CLEAR: &str = "\r\x1b[K";
+/// How often a terminal is told that it goes on.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What is changed on this host.
 fn fixes(found: &Diagnosis) -> Vec<Change> {
-    let of = |finding: &Finding| {
-        let why = finding.what.clone();
-        let change = move |(name, value): (String, String)| Change::Sysctl {
-            right: sysctl::get(&name).is_ok_and(|now| now == value),
-            before: None,
-            why: why.clone(),
-            name,
-            value,
-        };
-        let parameters = finding.sysctls.iter().map(|p| (p.name.clone(), p.value.clone()));
-        parameters.map(change).collect::<Vec<_>>()
+    found.findings.iter().flat_map(|finding| sysctls(finding).chain(neighbours(finding))).collect()
+}
+
+fn sysctls(finding: &Finding) -> impl Iterator<Item = Change> {
+    let wrong = finding.sysctls.iter().filter(|p| sysctl::get(&p.name).is_ok_and(|now| now != p.value));
+    wrong.map(|parameter| Change::Sysctl {
+        name: parameter.name.clone(),
+        value: parameter.value.clone(),
+        before: None,
+        why: finding.what.clone(),
+        right: false,
+    })
+}
+
+fn neighbours(finding: &Finding) -> impl Iterator<Item = Change> {
+    let remove = |entry: &NeighbourEntry| {
+        Some(Change::Neighbour {
+            interface: entry.interface.clone(),
+            address: entry.address.parse().ok()?,
+            mac: mac_of(&entry.mac)?,
+            why: finding.what.clone(),
+        })
     };
-    found.findings.iter().flat_map(of).filter(|change| !matches!(change, Change::Sysctl { right: true, .. })).collect()
+    finding.neighbours.iter().filter_map(remove)
 }
 
 fn exit_code(found: &Diagnosis) -> ExitCode {

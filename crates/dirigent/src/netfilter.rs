@@ -2,7 +2,7 @@
 
 use dirigent_api::Problem;
 use dirigent_config::Model;
-use dirigent_config::ruleset::{self, Ruleset};
+use dirigent_config::ruleset::{self, Asked, Chains, Ruleset};
 use std::io::ErrorKind;
 use std::process::Command;
 
@@ -10,6 +10,7 @@ use std::process::Command;
 #[derive(Clone, Debug, Default)]
 pub struct Netfilter {
     rules: Ruleset,
+    chains: Chains,
     /// Why some could not be read.
     unread: Vec<Problem>,
 }
@@ -26,6 +27,7 @@ impl Netfilter {
             }
         }
         if let Some(text) = all.ask("nft", &["-j", "list", "ruleset"]) {
+            all.chains = Chains::read(&text);
             match ruleset::nft(&text, iptables) {
                 Ok(rules) => all.rules = std::mem::take(&mut all.rules).and(rules),
                 Err(what) => all.unread.push(unread("nft", what)),
@@ -54,6 +56,11 @@ impl Netfilter {
         let said = String::from_utf8_lossy(&output.stderr);
         self.unread.push(unread(program, said.lines().next().unwrap_or("it failed").to_owned()));
         None
+    }
+
+    /// The rule that surely drops this on an interface, and its words.
+    pub fn drops(&self, asked: Asked, interface: &str) -> Option<(String, String)> {
+        self.chains.drops(asked, interface)
     }
 
     /// Of rules that no longer see the traffic of this Model's services.

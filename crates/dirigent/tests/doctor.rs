@@ -2,7 +2,42 @@
 //! says helps. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+/// A table `gone` with one chain: its family, hook, policy and rule.
+macro_rules! nft {
+    ($family:literal, $hook:literal, $policy:literal, $rule:literal) => {
+        concat!(
+            "nft 'add table ",
+            $family,
+            " gone; add chain ",
+            $family,
+            " gone ",
+            $hook,
+            " { type filter hook ",
+            $hook,
+            " priority 0; policy ",
+            $policy,
+            "; }; add rule ",
+            $family,
+            " gone ",
+            $hook,
+            " ",
+            $rule,
+            "'"
+        )
+    };
+}
+
 mod common;
+#[path = "doctor/director.rs"]
+mod director;
+#[path = "doctor/healthy.rs"]
+mod healthy;
+#[path = "doctor/nat.rs"]
+mod nat;
+#[path = "doctor/real_servers.rs"]
+mod real_servers;
+#[path = "doctor/traffic.rs"]
+mod traffic;
 
 use common::{BIN, TestLab};
 use serde_json::Value;
@@ -13,7 +48,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Exit code and answer.
-fn doctor(lab: &TestLab, args: &[&str]) -> (i32, Value) {
+pub fn doctor(lab: &TestLab, args: &[&str]) -> (i32, Value) {
     let mut command = Command::new(BIN);
     command.args(["lab", "exec", "--name", lab.name(), "director", "--", BIN, "--instance", lab.name(), "doctor"]);
     let output = command.args(args).arg("--json").output().unwrap();
@@ -23,218 +58,121 @@ fn doctor(lab: &TestLab, args: &[&str]) -> (i32, Value) {
     (output.status.code().unwrap(), value)
 }
 
-fn findings(answer: &Value) -> Vec<(String, String)> {
+/// Name and place of each.
+pub fn findings(answer: &Value) -> Vec<(String, String)> {
     let all = answer["findings"].as_array().unwrap().iter();
     all.map(|f| (f["name"].as_str().unwrap().to_owned(), f["place"].as_str().unwrap().to_owned())).collect()
 }
 
-fn is_healthy(lab: &TestLab, ways: usize) {
-    let (code, answer) = doctor(lab, &[]);
-    assert_eq!((code, findings(&answer)), (0, Vec::new()), "{answer:#}");
-    let paths = answer["paths"].as_array().unwrap();
-    assert!(paths.len() == ways && paths.iter().all(|path| path["right"] == true), "{answer:#}");
+/// What breaks or heals a lab: hosts and scripts. `$BIN`, `$STATE` and `$NAME` stand for the program, for what it noted of that
+/// server, and for the director.
+pub type Scripts = &'static [(&'static str, &'static str)];
+
+/// What heals what was broken.
+#[derive(Clone, Copy)]
+pub enum Heal {
+    /// The commands that the doctor says, on the hosts that he names.
+    Said,
+    /// `dirigent doctor --fix`.
+    Fix,
+    /// This: what helps is no command, or not known to the director.
+    By(Scripts),
 }
 
-/// The command on a host; `$BIN` and `$STATE` stand for the program, and what it noted of that server.
-fn sh(lab: &TestLab, host: &str, script: &str) {
+/// A breakage: by what, what is found then (name and place), and what heals it.
+pub type Break = (Scripts, &'static [(&'static str, &'static str)], Heal);
+
+fn run(lab: &TestLab, host: &str, script: &str) {
     let state = lab.file(&format!("{host}-realserver.json")).display().to_string();
-    let _ = lab.sh(host, &script.replace("$BIN", BIN).replace("$STATE", &state));
+    let _ = lab.sh(host, &script.replace("$BIN", BIN).replace("$STATE", &state).replace("$NAME", lab.name()));
 }
 
-/// What breaks a lab, what is found then (name and place), and what heals it; none: what the doctor says.
-type Break = (&'static str, &'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+/// Runs what the doctor says.
+fn obey(lab: &TestLab, answer: &Value) {
+    for command in answer["findings"].as_array().unwrap().iter().flat_map(|f| f["commands"].as_array().unwrap()) {
+        let server = ["10.0.0.2", "fd00::2"].contains(&command["host"].as_str().unwrap());
+        let said = command["command"].as_str().unwrap();
+        let said = match said.strip_prefix("dirigent ") {
+            Some(rest) if server => format!("$BIN {rest} --yes --state $STATE"),
+            Some(rest) => format!("$BIN --instance $NAME {rest}"),
+            None => said.to_owned(),
+        };
+        run(lab, if server { "server1" } else { "director" }, &said);
+    }
+}
+
+/// Until exactly this is found, with evidence, rule and remedy; what is said.
+pub fn find(lab: &TestLab, expected: &[(&str, &str)], broken: &str) -> Value {
+    let mut expected: Vec<_> =
+        expected.iter().map(|(name, at)| ((*name).to_owned(), at.replace("$NAME", lab.name()))).collect();
+    expected.sort();
+    let begun = Instant::now();
+    let (code, answer) = loop {
+        let (code, answer) = doctor(lab, &[]);
+        let mut found = findings(&answer);
+        found.sort();
+        if found == expected {
+            break (code, answer);
+        }
+        assert!(begun.elapsed() < PATIENCE, "{broken}, expected {expected:?}: {answer:#}\n{}", lab.log());
+    };
+    let all = answer["findings"].as_array().unwrap();
+    let errors = all.iter().any(|finding| finding["severity"] == "error");
+    assert_eq!(code, if errors { 1 } else { 9 }, "{answer:#}");
+    let documented = include_str!("../../../docs/doctor.md");
+    for finding in all {
+        assert!(!finding["evidence"].as_array().unwrap().is_empty(), "{finding:#}");
+        for word in ["what", "rule", "remedy"] {
+            assert_ne!(finding[word], "", "{finding:#}");
+        }
+        let row = format!("| `{}` | {} |", finding["name"].as_str().unwrap(), finding["severity"].as_str().unwrap());
+        assert!(documented.contains(&row), "docs/doctor.md lacks {row}");
+    }
+    answer
+}
+
+/// Until nothing is found, and all ways are right.
+pub fn recovers(lab: &TestLab, ways: usize, what: &str) {
+    let begun = Instant::now();
+    loop {
+        let (code, answer) = doctor(lab, &[]);
+        let paths = answer["paths"].as_array().unwrap();
+        if code == 0 && paths.len() == ways && paths.iter().all(|path| path["right"] == true) {
+            return assert_eq!(findings(&answer), []);
+        }
+        assert!(begun.elapsed() < PATIENCE, "after {what}: {answer:#}\n{}", lab.log());
+    }
+}
+
+/// Nothing is found, and so many ways are right, as soon as the lab's servers have begun.
+pub fn is_healthy(lab: &TestLab, ways: usize) {
+    recovers(lab, ways, "its beginning");
+}
 
 /// Each breaks the lab, is found with evidence, rule and remedy, and with what helps the lab is as it was.
-fn breaks(lab: &TestLab, ways: usize, all: &[Break]) {
+pub fn breaks(lab: &TestLab, ways: usize, all: &[Break]) {
     is_healthy(lab, ways);
-    for (host, script, expected, healed) in all {
-        sh(lab, host, script);
-        let expected: Vec<_> = expected.iter().map(|(name, place)| ((*name).to_owned(), (*place).to_owned())).collect();
-        let begun = Instant::now();
-        let (code, answer) = loop {
-            let (code, answer) = doctor(lab, &[]);
-            let mut found = findings(&answer);
-            found.sort();
-            if found == expected {
-                break (code, answer);
-            }
-            assert!(begun.elapsed() < PATIENCE, "{script} on {host}: {answer:#}\n{}", lab.log());
-        };
-        let errors = answer["findings"].as_array().unwrap().iter().any(|finding| finding["severity"] == "error");
-        assert_eq!(code, if errors { 1 } else { 9 }, "{answer:#}");
-        for finding in answer["findings"].as_array().unwrap() {
-            assert!(!finding["evidence"].as_array().unwrap().is_empty(), "{finding:#}");
-            for word in ["what", "rule", "remedy"] {
-                assert_ne!(finding[word], "", "{finding:#}");
+    for (scripts, expected, heal) in all {
+        let broken = format!("{scripts:?}");
+        scripts.iter().for_each(|(host, script)| run(lab, host, script));
+        let answer = find(lab, expected, &broken);
+        match heal {
+            Heal::By(scripts) => scripts.iter().for_each(|(host, script)| run(lab, host, script)),
+            Heal::Said => obey(lab, &answer),
+            Heal::Fix => {
+                let (_, done) = doctor(lab, &["--fix", "--yes"]);
+                let done = done.as_array().unwrap();
+                assert!(!done.is_empty() && done.iter().all(|one| one["done"] == true), "{broken}: {done:#?}");
             }
         }
-        match healed {
-            Some(script) => sh(lab, host, script),
-            None => {
-                for command in
-                    answer["findings"].as_array().unwrap().iter().flat_map(|f| f["commands"].as_array().unwrap())
-                {
-                    let on = command["host"].as_str().unwrap();
-                    let server = ["10.0.0.2", "fd00::2"].contains(&on);
-                    let said = command["command"].as_str().unwrap();
-                    let said = match said.strip_prefix("dirigent realserver setup") {
-                        Some(rest) => format!("$BIN realserver setup --yes --state $STATE{rest}"),
-                        None => said.to_owned(),
-                    };
-                    sh(lab, if server { "server1" } else { "director" }, &said);
-                }
-            }
-        }
-        let begun = Instant::now();
-        while doctor(lab, &[]).0 != 0 {
-            assert!(begun.elapsed() < PATIENCE, "after {script} on {host}: {:#}", doctor(lab, &[]).1);
-        }
-        is_healthy(lab, ways);
+        recovers(lab, ways, &broken);
     }
 }
 
-const WEB4: &str = "server 10.0.0.2:8080 of tcp 192.0.2.10:80";
-const WEB6: &str = "server [fd00::2]:8080 of tcp [2001:db8::10]:80";
-const DIRECT4: &str = "server 10.0.0.2:80 of tcp 192.0.2.10:80";
-const DIRECT6: &str = "server [fd00::2]:80 of tcp [2001:db8::10]:80";
-
-#[test]
-fn it_says_nothing_of_healthy_nat() {
-    for path in ["tc", "xdp"] {
-        is_healthy(&TestLab::up(&["--servers", "2", "--path", path]), 4);
-    }
-    is_healthy(&TestLab::up(&["--servers", "2", "--one-arm"]), 4);
-}
-
-#[test]
-fn it_says_nothing_of_healthy_direct_routing() {
-    for args in [&["--path", "tc"][..], &["--path", "xdp"], &["--one-arm"]] {
-        is_healthy(&TestLab::up(&[&["--servers", "2", "--mode", "dr"], args].concat()), 4);
-    }
-}
-
-#[test]
-fn it_says_nothing_of_healthy_tunnels() {
-    for kind in ["ipip", "gre", "gue"] {
-        is_healthy(&TestLab::up(&["--servers", "1", "--mode", "tun", "--tunnel", kind]), 2);
-    }
-    is_healthy(&TestLab::up(&["--servers", "1", "--mode", "tun", "--path", "xdp"]), 2);
-}
-
-#[test]
-fn what_breaks_nat_is_found() {
-    let lab = TestLab::up(&["--servers", "1"]);
-    let around = "ip route replace default via 10.0.0.254";
-    let both = "ip route replace default via 10.0.0.254; ip -6 route replace default via fd00::254";
-    breaks(
-        &lab,
-        2,
-        &[
-            ("server1", around, &[("replies_bypass", WEB4)], None),
-            ("server1", both, &[("replies_bypass", WEB4), ("replies_bypass", WEB6)], None),
-            ("server1", "ip -6 route del default", &[("replies_bypass", WEB6)], None),
-            (
-                "server1",
-                "nft 'add table inet gone; add chain inet gone input { type filter hook input priority 0; }; \
-                 add rule inet gone input tcp dport 8080 reject with tcp reset'",
-                &[("port_closed", WEB4), ("port_closed", WEB6)],
-                Some("nft delete table inet gone"),
-            ),
-            (
-                "server1",
-                "nft 'add table ip gone; add chain ip gone input { type filter hook input priority 0; }; \
-                 add rule ip gone input drop'",
-                &[("server_down", WEB4)],
-                Some("nft delete table ip gone"),
-            ),
-            (
-                "server1",
-                "ip address del 10.0.0.2/24 dev eth0",
-                &[("neighbour", "server 10.0.0.2")],
-                Some("ip address add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1"),
-            ),
-            (
-                "director",
-                "ip route add unreachable 10.0.0.2/32",
-                &[("no_route", "server 10.0.0.2")],
-                Some("ip route del unreachable 10.0.0.2/32"),
-            ),
-        ],
-    );
-}
-
-/// Shown first, changed when it is agreed to, and taken back.
-#[test]
-fn it_mends_this_host_and_takes_it_back() {
-    let lab = TestLab::up(&["--servers", "1", "--one-arm"]);
-    let read = || lab.on("director", &["cat", "/proc/sys/net/ipv4/conf/eth0/send_redirects"]);
-    lab.sh("director", "sysctl -qw net.ipv4.conf.eth0.send_redirects=1");
-    let (code, answer) = doctor(&lab, &[]);
-    assert_eq!(
-        (code, findings(&answer)),
-        (9, vec![("redirects".to_owned(), "interface eth0".to_owned())]),
-        "{answer:#}"
-    );
-    let (code, shown) = doctor(&lab, &["--fix", "--dry-run"]);
-    assert_eq!((code, shown[0]["what"].as_str()), (9, Some("net.ipv4.conf.eth0.send_redirects 1 → 0")), "{shown:#}");
-    assert_eq!(read(), "1");
-    let (code, done) = doctor(&lab, &["--fix", "--yes"]);
-    assert_eq!((code, &done[0]["done"]), (0, &Value::from(true)), "{done:#}");
-    assert_eq!(read(), "0");
-    is_healthy(&lab, 2);
-    let (code, back) = doctor(&lab, &["--undo", "--yes"]);
-    assert_eq!((code, back[0].as_str()), (0, Some("net.ipv4.conf.eth0.send_redirects 0 → 1")), "{back:#}");
-    assert_eq!(read(), "1");
-}
-
-#[test]
-fn what_breaks_direct_routing_is_found() {
-    let lab = TestLab::up(&["--servers", "1", "--mode", "dr"]);
-    breaks(
-        &lab,
-        2,
-        &[
-            ("server1", "ip address del 192.0.2.10/32 dev lo", &[("no_virtual_address", DIRECT4)], None),
-            ("server1", "ip address del 2001:db8::10/128 dev lo", &[("no_virtual_address", DIRECT6)], None),
-            (
-                "server1",
-                "sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.eth0.arp_ignore=0",
-                &[("server_answers_arp", "virtual address 192.0.2.10")],
-                None,
-            ),
-            (
-                "router",
-                "ip address add 192.0.2.10/32 dev servers0",
-                &[("second_director", "virtual address 192.0.2.10")],
-                Some("ip address del 192.0.2.10/32 dev servers0"),
-            ),
-        ],
-    );
-}
-
-#[test]
-fn what_breaks_tunnels_is_found() {
-    let lab = TestLab::up(&["--servers", "1", "--mode", "tun", "--tunnel", "gue"]);
-    breaks(
-        &lab,
-        2,
-        &[
-            ("server1", "ip address del 192.0.2.10/32 dev lo", &[("no_tunnel_end", DIRECT4)], None),
-            (
-                "server1",
-                "$BIN realserver undo --yes --state $STATE",
-                &[("no_tunnel_end", DIRECT4), ("no_tunnel_end", DIRECT6)],
-                None,
-            ),
-            (
-                "director",
-                "ip link set r0 mtu 1300",
-                &[("tunnel_mtu", "server fd00::2")],
-                Some("ip link set r0 mtu 1500"),
-            ),
-        ],
-    );
-}
+pub const WEB4: &str = "server 10.0.0.2:8080 of tcp 192.0.2.10:80";
+pub const WEB6: &str = "server [fd00::2]:8080 of tcp [2001:db8::10]:80";
+pub const DIRECT4: &str = "server 10.0.0.2:80 of tcp 192.0.2.10:80";
+pub const DIRECT6: &str = "server [fd00::2]:80 of tcp [2001:db8::10]:80";
 
 #[test]
 fn it_looks_at_one_service_or_server_and_names_mistakes() {
@@ -254,7 +192,7 @@ fn it_looks_at_one_service_or_server_and_names_mistakes() {
         "[replies_bypass]",
         "  seen   sent a SYN to 10.0.0.2, port 8080, by r0 to 02:00:00:00:03:01: timeout",
         "  do     on 10.0.0.2: ip route replace default via 10.0.0.1",
-        "4 ways tried, 3 right; 1 error, 0 warnings",
+        "8 ways tried, 7 right; 1 error, 0 warnings",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }

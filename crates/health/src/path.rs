@@ -79,6 +79,8 @@ pub fn explain(by: Forwarding, got: &Got, own: Own) -> Why {
         }
         (Nat, Got::Refused, Own::Takes) => "it, or a firewall before it, refuses what comes from clients",
         (_, Got::Refused, Own::Refuses) => "nothing listens there",
+        // Datagrams, of which nothing is known by its own address; or that is filtered.
+        (Nat, Got::Refused, Own::Pings) => "nothing listens there, or a firewall refuses what comes from clients",
         // By GUE a closed port of the tunnel's own is refused the same way (RFC 792: port unreachable).
         (Tunnel, Got::Refused, _) => {
             "it does not take packets out of the tunnel, or has the virtual address and nothing listens there on it: the \

@@ -24,6 +24,7 @@ pub mod raw;
 pub mod raw_ip;
 pub mod routes;
 pub mod rules;
+pub mod seen;
 pub mod sync;
 pub mod sysctl;
 pub mod vip;

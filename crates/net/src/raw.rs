@@ -29,6 +29,11 @@ pub struct Frame {
     pub outgoing: bool,
 }
 
+/// A header before each frame: `PACKET_VNET_HDR` (`packet(7)`).
+#[derive(Clone, Copy)]
+struct DeviceHeader;
+nix::setsockopt_impl!(DeviceHeader, libc::SOL_PACKET, libc::PACKET_VNET_HDR, bool, sockopt::SetBool);
+
 impl PacketSocket {
     /// A socket that only sends.
     pub fn sender() -> Result<Self> {
@@ -40,7 +45,18 @@ impl PacketSocket {
     /// A socket that sees all frames of one interface, in and out. On the way in that is after XDP: what XDP takes or
     /// redirects is not seen.
     pub fn listening(ifindex: u32) -> Result<Self> {
+        Self::sender()?.bound(ifindex)
+    }
+
+    /// The same with a `struct virtio_net_hdr` before each frame, which says what of it is left to a device.
+    pub fn with_headers(ifindex: u32) -> Result<Self> {
         let opened = Self::sender()?;
+        setsockopt(&opened.socket, DeviceHeader, &true).context(|| "asking for headers before frames")?;
+        opened.bound(ifindex)
+    }
+
+    fn bound(self, ifindex: u32) -> Result<Self> {
+        let opened = self;
         let address = link_address(ifindex, (libc::ETH_P_ALL as u16).to_be())?;
         bind(opened.socket.as_raw_fd(), &address).context(|| format!("listening on interface number {ifindex}"))?;
         Ok(opened)

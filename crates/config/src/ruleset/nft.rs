@@ -12,7 +12,7 @@ const HOOKS: [&str; 4] = ["ingress", "prerouting", "input", "forward"];
 const IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 /// Family, table, name.
-type Name<'v> = (&'v str, &'v str, &'v str);
+pub(super) type Name<'v> = (&'v str, &'v str, &'v str);
 
 /// Reads rules of all chains that are reached from those hooks. `without_iptables`: what iptables-save has as well is left
 /// out. Fails if the text is not nft's JSON.
@@ -63,11 +63,11 @@ pub fn nft(text: &str, without_iptables: bool) -> Result<Ruleset, String> {
     Ok(all)
 }
 
-fn text_of<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
+pub(super) fn text_of<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
     value.get(key).and_then(Value::as_str)
 }
 
-fn name<'v>(of: &'v Value, key: &str) -> Option<Name<'v>> {
+pub(super) fn name<'v>(of: &'v Value, key: &str) -> Option<Name<'v>> {
     Some((text_of(of, "family")?, text_of(of, "table")?, text_of(of, key)?))
 }
 
@@ -81,6 +81,13 @@ fn targets(value: &Value) -> Vec<&str> {
         Value::Array(items) => items.iter().flat_map(targets).collect(),
         _ => Vec::new(),
     }
+}
+
+/// A rule's own words.
+pub(super) fn words(rule: &Value) -> String {
+    let mut draft = Draft::new(String::new());
+    rule.get("expr").and_then(Value::as_array).into_iter().flatten().for_each(|one| draft.statement(one, &|_| None));
+    draft.rule.words
 }
 
 /// A rule that is being read.

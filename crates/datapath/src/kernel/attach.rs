@@ -63,6 +63,8 @@ pub struct Attachment {
     pub path: PathKind,
     /// Why.
     pub reason: String,
+    /// Why it is tc on a device that XDP is meant for ([`Choice::without_xdp`]).
+    pub without_xdp: Option<String>,
     /// Whether tc is attached by tcx links; otherwise by classic filters.
     pub tcx: bool,
     /// Whether programs of an earlier daemon were replaced.
@@ -266,10 +268,7 @@ impl Kernel {
             Ok(renewed) => replaced |= renewed,
             // Drivers have reasons of their own (queues, large receive offload) that no flag tells.
             Err(error) if mode == Mode::Auto => {
-                choice = Choice {
-                    path: PathKind::Tc,
-                    reason: format!("{}: tc, because the driver refused: {error}", here.interface),
-                };
+                choice = Choice::tc_because(here, format!("the driver refused: {error}"));
             }
             Err(error) => return Err(error),
         }
@@ -282,6 +281,7 @@ impl Kernel {
             ifindex: here.ifindex,
             path: choice.path,
             reason,
+            without_xdp: choice.without_xdp,
             tcx: ingress.tcx,
             replaced,
         })

@@ -92,6 +92,11 @@ impl Facts {
         })
     }
 
+    /// Whether it is hardware, or over some.
+    fn is_for_xdp(&self) -> bool {
+        self.kind.as_deref().is_none_or(|kind| STACKED.contains(&kind))
+    }
+
     fn who(&self) -> String {
         match (&self.kind, &self.driver) {
             (Some(kind), _) => format!("{} ({kind})", self.interface),
@@ -147,7 +152,24 @@ pub struct Choice {
     pub path: PathKind,
     /// Why.
     pub reason: String,
+    /// Why it is tc on a device that XDP is meant for: the end of the reason. `None` where nothing is amiss.
+    pub without_xdp: Option<String>,
 }
+
+impl Choice {
+    fn by(path: PathKind, reason: String) -> Self {
+        Self { path, reason, without_xdp: None }
+    }
+
+    /// tc, because of something; what XDP is meant for loses by it.
+    pub(super) fn tc_because(here: &Facts, why: String) -> Self {
+        let reason = format!("{}: tc, because {why}", here.interface);
+        Self { path: PathKind::Tc, reason, without_xdp: here.is_for_xdp().then_some(why) }
+    }
+}
+
+/// Devices over others that are hardware: where XDP could be, if not on these.
+const STACKED: &[&str] = &["bond", "team", "vlan"];
 
 /// How an interface's packets are taken. `all` are the director's interfaces: a packet
 /// that arrives here may leave by any of them, so native XDP needs all to transmit.
@@ -163,19 +185,24 @@ pub fn choose(mode: Mode, here: &Facts, all: &[Facts]) -> Choice {
 fn by_mode(mode: Mode, here: &Facts, all: &[Facts]) -> Choice {
     let name = &here.interface;
     match mode {
-        Mode::Xdp => return Choice { path: PathKind::Xdp, reason: format!("{name}: native XDP, as configured") },
+        Mode::Xdp => return Choice::by(PathKind::Xdp, format!("{name}: native XDP, as configured")),
         Mode::XdpGeneric => {
-            return Choice { path: PathKind::XdpGeneric, reason: format!("{name}: generic XDP, as configured") };
+            return Choice::by(PathKind::XdpGeneric, format!("{name}: generic XDP, as configured"));
         }
-        Mode::Tc => return Choice { path: PathKind::Tc, reason: format!("{name}: tc, as configured") },
+        Mode::Tc => return Choice::by(PathKind::Tc, format!("{name}: tc, as configured")),
         Mode::Auto => {}
     }
-    let tc = |why: String| Choice { path: PathKind::Tc, reason: format!("{name}: tc, because {why}") };
+    let tc = |why: String| Choice::tc_because(here, why);
     if let Some((id, program)) = &here.foreign_xdp {
         return tc(format!("it carries XDP program {id} ({program}), which is not Dirigent's"));
     }
     if let Some(other) = &here.beside {
         return tc(format!("the director {other} uses it too, by tc, and XDP would keep its packets from that one"));
+    }
+    if let Some(kind) = here.kind.as_ref().filter(|kind| STACKED.contains(&kind.as_str())) {
+        return tc(format!(
+            "it is a {kind} device, and XDP is not relied on but in the drivers of the devices below it"
+        ));
     }
     if let Some(kind) = &here.kind {
         return tc(format!(
@@ -196,10 +223,8 @@ fn by_mode(mode: Mode, here: &Facts, all: &[Facts]) -> Choice {
             return tc(format!("packets may leave by {}: {obstacle}", other.interface));
         }
     }
-    Choice {
-        path: PathKind::Xdp,
-        reason: format!("{name}: native XDP, because every driver here can transmit XDP frames and the MTU fits"),
-    }
+    let reason = format!("{name}: native XDP, because every driver here can transmit XDP frames and the MTU fits");
+    Choice::by(PathKind::Xdp, reason)
 }
 
 #[cfg(test)]
@@ -292,6 +317,32 @@ mod tests {
             assert!(!choose(mode, &nic("eth0", 2), &[]).reason.contains("VLAN"));
         }
         assert!(!choose(Mode::Tc, &strips, &[]).reason.contains("VLAN"), "tc sees them");
+    }
+
+    /// What the doctor tells: of hardware, and of what is over it; of nothing that was asked for, or that XDP is not for.
+    #[test]
+    fn devices_that_xdp_is_meant_for_lose_by_tc() {
+        let lost = |mode, here: &Facts, all: &[Facts]| choose(mode, here, all).without_xdp;
+        let eth = nic("eth0", 2);
+        assert_eq!(lost(Mode::Auto, &eth, &[]), None);
+        let of = |kind: &str| Facts { kind: Some(kind.to_owned()), ..eth.clone() };
+        for (here, why) in [
+            (of("bond"), "it is a bond device"),
+            (of("vlan"), "it is a vlan device"),
+            (Facts { mtu: 9000, ..eth.clone() }, "the MTU of eth0 (driver ice), 9000, is more than XDP takes"),
+            (Facts { features: Some(0), ..eth.clone() }, "the driver of eth0 (driver ice) has no native XDP"),
+            (Facts { features: None, ..eth.clone() }, "it does since 6.3"),
+            (Facts { foreign_xdp: Some((7, "drop".to_owned())), ..eth.clone() }, "XDP program 7 (drop)"),
+        ] {
+            let said = lost(Mode::Auto, &here, &[]).unwrap_or_default();
+            assert!(said.contains(why), "{said}");
+            assert_eq!(lost(Mode::Tc, &here, &[]), None, "as configured");
+        }
+        let tap = Facts { ifindex: 3, ..of("tun") };
+        assert!(lost(Mode::Auto, &eth, &[eth.clone(), tap.clone()]).unwrap().contains("packets may leave by"));
+        for here in [of("veth"), of("bridge"), tap] {
+            assert_eq!(lost(Mode::Auto, &here, &[]), None, "XDP is no faster there");
+        }
     }
 
     #[test]

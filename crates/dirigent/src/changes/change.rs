@@ -2,8 +2,8 @@
 
 use crate::failure::{Failure, Result};
 use dirigent_datapath::kernel::{Endpoint, Hook, Instance, TcKind, attached, detach_all, has_tcx};
-use dirigent_net::links::RouteEntry;
-use dirigent_net::{Link, Netlink, RouteSpec, Snapshot, SourceRule, sysctl, vip};
+use dirigent_net::links::{Neighbour, RouteEntry};
+use dirigent_net::{Link, Mac, Netlink, RouteSpec, Snapshot, SourceRule, mac_text, sysctl, vip};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -45,6 +45,17 @@ pub enum Change {
         address: IpAddr,
         /// The table.
         table: u32,
+    },
+    /// An entry of the neighbour table that was set by hand goes.
+    Neighbour {
+        /// On which interface.
+        interface: String,
+        /// Whose.
+        address: IpAddr,
+        /// What it says.
+        mac: Mac,
+        /// Why.
+        why: String,
     },
     /// The programs of the server's end of tunnels.
     Programs {
@@ -116,6 +127,9 @@ impl Change {
                 format!("rule: from {address} lookup table {table}"),
                 "answers from the virtual address leave by that table's route".into(),
             ),
+            Self::Neighbour { interface, address, mac, why } => {
+                (format!("remove the entry {address} dev {interface} lladdr {} PERMANENT", mac_text(*mac)), why.clone())
+            }
             Self::Programs { interface, terms, .. } => {
                 let from = match terms.directors.as_slice() {
                     [] => "anybody (--director ADDR narrows it)".to_owned(),
@@ -154,6 +168,7 @@ impl Change {
                 let rules = Netlink::route()?.source_rules()?;
                 rules.iter().any(|rule| (rule.from, rule.table) == (*address, *table))
             }
+            Self::Neighbour { interface, address, .. } => by_hand(network, interface, *address).is_none(),
             Self::Programs { interface, instance, terms, .. } => {
                 let instance = Instance::new(instance)?;
                 let index = network.link_named(interface).map(|link| link.index);
@@ -169,6 +184,9 @@ impl Change {
             (Self::Address { address: a }, Self::Address { address: b }) => a == b,
             (Self::Sysctl { name: a, .. }, Self::Sysctl { name: b, .. }) => a == b,
             (Self::Programs { instance: a, .. }, Self::Programs { instance: b, .. }) => a == b,
+            (Self::Neighbour { interface, address, .. }, Self::Neighbour { interface: other, address: of, .. }) => {
+                (interface, address) == (other, of)
+            }
             (Self::Route { .. }, Self::Route { .. }) | (Self::Rule { .. }, Self::Rule { .. }) => self == other,
             _ => false,
         }
@@ -207,6 +225,11 @@ impl Change {
                 }
             }
             Self::Rule { address, table } => _ = Netlink::route()?.add_rule(&own_rule(*address, *table))?,
+            Self::Neighbour { interface, address, .. } => {
+                let mut netlink = Netlink::route()?;
+                let index = netlink.index_of(interface)?;
+                netlink.delete_neighbour(index, *address)?;
+            }
             Self::Programs { interface, instance, terms, .. } => {
                 terms.endpoint().attach(&Instance::new(instance)?, interface, TcKind::Auto)?;
             }
@@ -246,6 +269,18 @@ impl Change {
                 true => format!("removed the rule from {address} lookup {table}"),
                 false => format!("the rule from {address} lookup {table} was not there any more"),
             },
+            Self::Neighbour { interface, address, mac, .. } => {
+                let (network, entry) =
+                    (Snapshot::take()?, format!("{address} dev {interface} lladdr {}", mac_text(*mac)));
+                match (network.link_named(interface), by_hand(&network, interface, *address)) {
+                    (Some(link), None) => {
+                        Netlink::route()?.set_neighbour(link.index, *address, *mac)?;
+                        format!("set the entry {entry} PERMANENT")
+                    }
+                    (Some(_), Some(_)) => format!("{address} dev {interface} was set by hand since: left as it is"),
+                    (None, _) => format!("{interface} is gone, and the entry {entry} with it"),
+                }
+            }
             Self::Programs { interface, instance, clsact_before, .. } => {
                 let gone = detach_all(&Instance::new(instance)?)?;
                 let classic = |hook| matches!(hook, Hook::ClassicIngress | Hook::ClassicEgress);
@@ -260,6 +295,12 @@ impl Change {
             }
         })
     }
+}
+
+/// The entry of the neighbour table for an address, if somebody set it by hand.
+fn by_hand<'s>(network: &'s Snapshot, interface: &str, address: IpAddr) -> Option<&'s Neighbour> {
+    let index = network.link_named(interface)?.index;
+    network.neighbours.iter().find(|entry| (entry.ifindex, entry.ip, entry.permanent) == (index, address, true))
 }
 
 /// The number of the main table.

@@ -83,6 +83,13 @@ pub fn servers(model: &Model) -> BTreeSet<IpAddr> {
 /// What a Model asks for that this host does not have now.
 pub fn warnings(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
     let mut all = unheld(model, snapshot);
+    all.extend(misfits(model, snapshot));
+    all
+}
+
+/// The same, but for virtual addresses that nobody holds.
+pub fn misfits(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
+    let mut all = Vec::new();
     for name in model.settings().interfaces.iter().flatten() {
         if snapshot.link_named(name).is_none() {
             let remedy = "check the name with `ip link`; the daemon attaches to it when it appears";
@@ -139,7 +146,7 @@ fn unled(model: &Model, snapshot: &Snapshot) -> Option<Problem> {
 const UNHELD_EACH: usize = 8;
 
 /// Virtual addresses that nobody here holds, and that the daemon does not manage.
-fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
+pub fn unheld(model: &Model, snapshot: &Snapshot) -> Vec<Problem> {
     // A virtual router's are another host's as well as this one's.
     let moving = model.failover().routers.iter().flat_map(|r| r.all_addresses()).map(|a| a.address);
     let own: HashSet<IpAddr> = snapshot.addresses.iter().map(|a| a.ip).chain(moving).collect();

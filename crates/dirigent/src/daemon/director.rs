@@ -2,10 +2,13 @@
 
 mod change;
 mod edit;
+mod examined;
+mod known;
 mod probed;
 
 pub use change::Asked;
 pub use edit::{Do, Edit};
+pub use known::Known;
 
 use probed::Probed;
 pub use probed::{ClientsPath, Leave};
@@ -31,7 +34,7 @@ use crate::netfilter::Netfilter;
 use crate::print::count;
 use crate::report::{self, Reader};
 use dirigent_api::{Changed, Daemon, Event, Problem, Status};
-use dirigent_config::{Model, Plan, Server, ServiceKey, Settings};
+use dirigent_config::{Model, Plan, ServiceKey, Settings};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::control::paths::Networks;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
@@ -41,7 +44,7 @@ use dirigent_net::mark_device::{self, MarkDevice};
 use dirigent_net::probe::Room;
 use dirigent_net::{Change, HopKeeper, NextHopState, Snapshot, Update};
 use std::collections::{BTreeSet, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -95,6 +98,8 @@ pub struct Director {
     began_with: Settings,
     /// What went wrong when the network last changed.
     problem: Option<Problem>,
+    /// What the kernel cannot do, and is done without.
+    lacking: Vec<String>,
     /// Why the last reload was refused: who sent a SIGHUP gets no other answer.
     refused: Vec<Problem>,
 }
@@ -120,8 +125,11 @@ impl Director {
             options.map_sizes = maps;
         }
         let mut kernel = Kernel::load(&options)?;
+        let mut lacking = Vec::new();
         if let Err(error) = kernel.count_losses() {
-            tracing::warn!("frames that XDP loses after the verdict are not seen: {error}");
+            let what = format!("frames that XDP loses after the verdict are not seen: {error}");
+            tracing::warn!("{what}");
+            lacking.push(what);
         }
         let actual = kept.unwrap_or(size);
         tracing::info!("{}", actual.sentence(settings.connections == Some(actual.connections)));
@@ -170,6 +178,7 @@ impl Director {
             probed: Probed::with(room),
             since: Instant::now(),
             problem: None,
+            lacking,
             refused: Vec::new(),
         };
         if let Err(failure) = director.begin(layered).and_then(|()| director.settle_in(begun)) {
@@ -226,30 +235,6 @@ impl Director {
     /// The programs in the kernel.
     pub fn kernel_mut(&mut self) -> &mut Kernel {
         &mut self.kernel
-    }
-
-    /// What is configured.
-    pub fn configured(&self) -> &Model {
-        &self.model
-    }
-
-    /// Bytes of the largest packet on the way to a server, and of the largest of a client's, if that is known.
-    pub fn carries(&self, key: &ServiceKey, server: &Server) -> Option<(u32, u32)> {
-        self.tables.carries(key, server.address, server.port).ok().flatten()
-    }
-
-    /// This host's address on the way to a server.
-    pub fn source_towards(&self, server: IpAddr) -> Option<IpAddr> {
-        self.tables.source_towards(server)
-    }
-
-    /// The interfaces in use, those apart that the director made.
-    pub fn clients_interfaces(&self) -> Vec<u32> {
-        let inside = self.model.settings().mark_device_inside();
-        let own = self.interfaces.own(inside.as_deref());
-        let own = [own.marked, own.probes];
-        let all = self.interfaces.all();
-        all.filter(|(_, used)| !own.contains(&Some(&used.attachment.interface))).map(|(index, _)| *index).collect()
     }
 
     /// How fast its counters grow.
@@ -534,11 +519,6 @@ impl Director {
         Ok(())
     }
 
-    /// Nobody else answers for these virtual addresses.
-    pub fn unclaimed(&mut self, addresses: &BTreeSet<IpAddr>) {
-        self.suspicions.unclaimed(addresses);
-    }
-
     /// What suspicions need to know of the network.
     fn inform_suspicions(&mut self, snapshot: &Snapshot) {
         let on_link = |a: &&Address| a.prefix < if a.ip.is_ipv6() { 128 } else { 32 } && !a.ip.is_loopback();
@@ -610,34 +590,6 @@ impl Director {
         what_if: dirigent_failover::WhatIf,
     ) -> Result<Vec<dirigent_api::Rehearsal>> {
         self.failover.rehearse(router, what_if)
-    }
-
-    fn problems(&mut self) -> Result<Vec<Problem>> {
-        let snapshot = snapshot(self.network.watcher())?;
-        let mut problems = config::warnings(&self.model, &snapshot);
-        problems.extend(self.netfilter.warnings(&self.model));
-        for (ip, hop) in self.network.hops() {
-            if hop.state == NextHopState::NoRoute {
-                let remedy = "add a route to it, or remove it from the configuration";
-                problems.push(Problem::new(format!("server {ip}"), "no route leads to it", remedy));
-            }
-        }
-        problems.extend(self.health.view().down().into_iter().map(|(service, server, why)| {
-            let remedy = "see to the server; it gets connections again when its checks pass";
-            Problem::new(format!("server {server} of {service}"), format!("it is down: {why}"), remedy)
-        }));
-        problems.extend(self.suspicions.problems());
-        problems.extend(self.failover.problem());
-        problems.extend(self.sync.problem());
-        problems.extend(self.mailer.problem());
-        problems.extend(self.problem.clone());
-        if !self.refused.is_empty() {
-            let what = "the last reload was refused, and the configuration before it stays in force";
-            let remedy = "correct what follows, and reload again";
-            problems.push(Problem::new(self.place(), what, remedy));
-            problems.extend(self.refused.iter().cloned());
-        }
-        Ok(problems)
     }
 
     /// For the API.

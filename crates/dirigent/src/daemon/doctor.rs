@@ -2,55 +2,36 @@
 //! this host must be. Each finding has what was seen, the rule behind it, and the remedy.
 //!
 //! The director's task gives what is known ([`Subject`]) and makes the way for the probes; the examination itself, which
-//! waits, is its asker's.
+//! waits, is its asker's. What is wrong with an interface or a server is said once, and not again for each way that it
+//! breaks.
 
 mod addresses;
+mod clients;
+mod firewall;
 mod host;
+mod known;
+mod links;
 mod paths;
+mod servers;
+mod way;
 
-use super::director::Director;
-use super::health::{Along, Job, Trier};
+use super::director::{Director, Known};
+use super::health::Trier;
 use super::snapshot;
-use super::suspicion::claims_place;
 use crate::failure::{Failure, Result, code};
-use dirigent_api::{Diagnosis, Finding, HostCommand, Status};
-use dirigent_config::health::{Check, Pace, Probe, Target as CheckTarget};
-use dirigent_config::{Model, Protocol, Server, Service, ServiceKey};
-use dirigent_net::{NextHop, Snapshot};
-use std::collections::{BTreeSet, HashMap};
+use crate::netfilter::Netfilter;
+use dirigent_api::{Diagnosis, HostCommand, Parameter, Status};
+use dirigent_config::{Model, Server, Service};
+use dirigent_net::{NextHop, Snapshot, sysctl};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::Duration;
+use way::{Checks, Way};
 
-/// How long a server has to answer; at half of it, how it answers by its own address is looked at.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// Questions to a link that are asked at once.
+const AT_ONCE: usize = 64;
 
-/// One server of a service, to be looked at.
-pub struct Way {
-    /// The service.
-    pub service: ServiceKey,
-    /// The server.
-    pub server: Server,
-    /// A connection as clients make it, which leads there; of other protocols than TCP no answer can be expected.
-    pub job: Option<Job>,
-    /// Bytes of the largest packet that the way carries, and of the largest of a client's; nothing while it is in no list.
-    pub carries: Option<(u32, u32)>,
-}
-
-impl Way {
-    fn of(service: &Service, server: &Server, carries: Option<(u32, u32)>) -> Self {
-        // A service of all ports or of a mark has no port to try.
-        let tried = service.key.protocol() == Some(Protocol::Tcp) && service.key.port() != 0;
-        let plain = Check::new(Probe::Tcp);
-        let target = CheckTarget { real_path: true, ..plain.target.clone() };
-        let check = Check { target, pace: Pace { timeout: PATIENCE, ..plain.pace.clone() }, ..plain };
-        let job = tried.then(|| Job::of(service, server, &check));
-        Self { service: service.key, server: server.clone(), job, carries }
-    }
-    /// As problems name it.
-    fn place(&self) -> String {
-        format!("server {} of {}", self.server.name(), self.service)
-    }
-}
+const ERROR: &str = "error";
+const WARNING: &str = "warning";
 
 /// What an examination needs to know.
 pub struct Subject {
@@ -58,6 +39,8 @@ pub struct Subject {
     model: Model,
     /// How the director is doing.
     status: Status,
+    /// What is known to be wrong.
+    known: Known,
     /// The network.
     host: Snapshot,
     /// How servers are reached.
@@ -66,33 +49,64 @@ pub struct Subject {
     sources: HashMap<IpAddr, IpAddr>,
     /// The interfaces in use, the probes' own apart.
     interfaces: Vec<u32>,
-    /// Those that are looked at.
-    ways: Vec<Way>,
-    /// All that there are.
+    /// Of those, the ones that a program of ours is not on any more, and which.
+    bare: BTreeMap<u32, Vec<String>>,
+    /// Why XDP is not used where it would help.
+    without_xdp: Vec<(u32, String)>,
+    /// What the kernel cannot do.
+    lacking: Vec<String>,
+    /// All ways that there are.
     every: Vec<Way>,
     trier: Trier,
     /// Only about this.
     about: Option<String>,
 }
 
+impl Subject {
+    /// The ways that are looked at.
+    fn ways(&self) -> impl Iterator<Item = &Way> {
+        self.every.iter().filter(|way| way.meant)
+    }
+    /// An interface's name.
+    fn link(&self, index: u32) -> &str {
+        self.host.links.get(&index).map_or("?", |link| link.name.as_str())
+    }
+    /// Of the interfaces in use, those that are up and have a carrier.
+    fn running(&self) -> impl Iterator<Item = u32> {
+        let runs = |index: &u32| self.host.links.get(index).is_some_and(|link| link.running);
+        self.interfaces.iter().copied().filter(runs)
+    }
+}
+
+/// What an examination tells the daemon.
+#[derive(Default)]
+pub struct Learned {
+    /// The virtual addresses that nobody else answered for, which is more than what claims said before.
+    pub unclaimed: BTreeSet<IpAddr>,
+    /// Netfilter's rules as they are now.
+    pub netfilter: Option<Netfilter>,
+}
+
 impl Director {
     /// Makes the way for the doctor's probes, and says what he needs to know.
     pub fn begin_examination(&mut self, about: Option<&str>) -> Result<Subject> {
-        let all = |meant: &dyn Fn(&Service, &Server) -> bool| -> Vec<Way> {
-            let services = self.configured().services().iter();
-            let servers = services.flat_map(|service| service.servers.iter().map(move |server| (service, server)));
-            let these = servers.filter(|(service, server)| meant(service, server));
-            these.map(|(service, server)| Way::of(service, server, self.carries(&service.key, server))).collect()
+        // Before the way for probes is made: with that all programs are attached anew.
+        let bare = self.bare_interfaces()?;
+        let checks = Checks::new();
+        let of_service = |service: &Service| -> Vec<Way> {
+            let way = |server: &Server| {
+                let is_called = |name: &str| service.key.is_called(name) || server.name() == name;
+                let meant = about.is_none_or(is_called);
+                Way::of(service, server, &checks, self.carries(&service.key, server), meant)
+            };
+            service.servers.iter().map(way).collect()
         };
-        let is_called = |service: &Service, server: &Server| {
-            about.is_none_or(|name| service.key.is_called(name) || server.name() == name)
-        };
-        let (ways, every) = (all(&is_called), all(&|_, _| true));
-        if let (Some(name), true) = (about, ways.is_empty()) {
+        let every: Vec<Way> = self.configured().services().iter().flat_map(of_service).collect();
+        if let (Some(name), true) = (about, every.iter().all(|way| !way.meant)) {
             let failure = Failure::new(name, "no service or server is called so", "`dirigent server list` names them");
             return Err(Failure { code: code::ABSENT, ..failure });
         }
-        let along = ways.iter().filter_map(|way| way.job.as_ref());
+        let along = every.iter().filter(|way| way.meant).filter_map(|way| way.job.as_ref());
         self.set_examined(along.filter_map(|job| Some((job.along?, job.to.is_ipv6()))).collect())?;
         let hops: HashMap<_, _> = self.network.hops().map(|(ip, hop)| (*ip, *hop)).collect();
         let source = |ip: &IpAddr| Some((*ip, self.source_towards(*ip)?));
@@ -100,69 +114,66 @@ impl Director {
             model: self.configured().clone(),
             sources: hops.keys().filter_map(source).collect(),
             interfaces: self.clients_interfaces(),
+            bare,
+            without_xdp: self.without_xdp(),
+            lacking: self.lacking(),
             trier: self.health.trier(),
             hops,
-            ways,
             every,
             status: self.status()?,
+            known: self.known()?,
             host: snapshot(self.network.watcher())?,
             about: about.map(str::to_owned),
         })
     }
 
     /// He has done.
-    pub fn end_examination(&mut self, unclaimed: &BTreeSet<IpAddr>) {
-        self.unclaimed(unclaimed);
+    pub fn end_examination(&mut self, learned: Learned) {
+        self.unclaimed(&learned.unclaimed);
+        if let Some(netfilter) = learned.netfilter {
+            self.set_netfilter(netfilter);
+        }
         if let Err(failure) = self.set_examined(Default::default()) {
             tracing::warn!("after an examination: {failure}");
         }
     }
 }
 
-/// All of it; and the virtual addresses that nobody else answered for, which is more than what claims said before.
-pub async fn examine(subject: &Subject) -> (Diagnosis, BTreeSet<IpAddr>) {
-    let (tried, asked) = tokio::join!(paths::try_all(subject), addresses::look(subject));
-    let (paths, mut findings) = tried;
+/// All of it.
+pub async fn examine(subject: &Subject) -> (Diagnosis, Learned) {
+    let links::Looked { mut findings, faulty } = links::look(subject);
+    let whole = subject.about.is_none();
+    let before = clients::counts(subject).await;
+    let (tried, asked, answering, netfilter, offloaded) = tokio::join!(
+        paths::try_all(subject),
+        addresses::look(subject),
+        servers::ask(subject),
+        firewall::read(whole),
+        links::offloaded(subject),
+    );
     let addresses::Asked { findings: claimed, unclaimed } = asked;
+    let (of_servers, blamed) = servers::judge(subject, &tried, answering, &faulty).await;
+    let heard = servers::heard(subject, &tried, &blamed).await;
+    let (paths, of_ways) = paths::judge(subject, tried, &blamed, &heard);
+    findings.extend(offloaded);
+    findings.extend(of_servers);
+    findings.extend(of_ways);
     findings.extend(claimed);
-    if subject.about.is_none() {
+    if whole {
         findings.extend(host::look(subject));
+        findings.extend(clients::look(subject, &before, &clients::counts(subject).await));
     }
-    let over: Vec<String> = unclaimed.iter().map(|ip| claims_place(*ip)).collect();
-    let reported = reported(subject, &findings).into_iter().filter(|finding| !over.contains(&finding.place));
-    findings.extend(reported);
+    if let Some(netfilter) = &netfilter {
+        findings.extend(firewall::look(subject, netfilter));
+    }
+    let known = known::look(subject, &findings, &blamed, &paths, &unclaimed).await;
+    findings.extend(known);
+    if findings.iter().any(|finding| finding.name == clients::NO_WAY) {
+        // Which is why they are dropped.
+        findings.retain(|finding| finding.place != clients::UNROUTABLE);
+    }
     findings.sort_by_key(|finding| finding.severity != ERROR);
-    (Diagnosis { findings, paths }, unclaimed)
-}
-
-const ERROR: &str = "error";
-const WARNING: &str = "warning";
-
-/// What the daemon says of itself, where nothing was found that says more.
-fn reported(subject: &Subject, found: &[Finding]) -> Vec<Finding> {
-    let about = |place: &str| {
-        let Some(name) = subject.about.as_deref() else { return true };
-        place.contains(name) || subject.ways.iter().any(|way| place == way.place())
-    };
-    let told = |place: &str| {
-        // Of a server: whatever was found on a way to it.
-        let server = place.strip_prefix("server ");
-        let same = |finding: &Finding| {
-            finding.place == place || server.is_some_and(|ip| finding.place.starts_with(&format!("server {ip}:")))
-        };
-        found.iter().any(same)
-    };
-    let problems = subject.status.problems.iter().filter(|p| about(&p.place) && !told(&p.place));
-    let finding = |problem: &dirigent_api::Problem| Finding {
-        name: "reported".into(),
-        severity: WARNING.into(),
-        place: problem.place.clone(),
-        what: problem.what.clone(),
-        evidence: vec!["`dirigent status` says so".into()],
-        remedy: problem.remedy.clone(),
-        ..Finding::default()
-    };
-    problems.map(finding).collect()
+    (Diagnosis { findings, paths }, Learned { unclaimed, netfilter })
 }
 
 /// A command on a server.
@@ -170,7 +181,61 @@ fn on_server(server: IpAddr, command: String) -> HostCommand {
     HostCommand { host: server.to_string(), command }
 }
 
-/// Whether a way is along the clients' path to this.
-fn along(way: &Way) -> Option<Along> {
-    way.job.as_ref()?.along
+/// A command on this host.
+fn here(command: String) -> HostCommand {
+    HostCommand { host: "director".into(), command }
+}
+
+/// A kernel parameter as people write it.
+fn dotted(name: &str) -> String {
+    name.replace('/', ".")
+}
+
+/// Sets kernel parameters: the commands, and what `--fix` does.
+fn set(names: &[String], value: &str) -> (Vec<HostCommand>, Vec<Parameter>) {
+    let set = |name: &String| {
+        let command = here(format!("sysctl -w {}={value}", dotted(name)));
+        (command, Parameter { name: name.clone(), value: value.into() })
+    };
+    names.iter().map(set).unzip()
+}
+
+/// The names of a kernel parameter of IPv4, of all interfaces and of this one, where its value is such. (Names have
+/// slashes, for interfaces' names may hold dots.)
+fn parameters(interface: &str, key: &str, such: impl Fn(&str) -> bool) -> Vec<String> {
+    let names = ["all", interface].map(|of| format!("net/ipv4/conf/{of}/{key}"));
+    names.into_iter().filter(|name| sysctl::get(name).is_ok_and(|value| such(&value))).collect()
+}
+
+/// What parameters are, as evidence.
+fn read_out(names: &[String]) -> Vec<String> {
+    let line = |name: &String| Some(format!("{} = {}", dotted(name), sysctl::get(name).ok()?));
+    names.iter().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    /// Each row of docs/doctor.md is a finding's name somewhere here. (That each finding has a row, tests/doctor.rs sees.)
+    #[test]
+    fn documented_findings_are_made() {
+        let sources = [
+            include_str!("doctor/addresses.rs"),
+            include_str!("doctor/clients.rs"),
+            include_str!("doctor/firewall.rs"),
+            include_str!("doctor/host.rs"),
+            include_str!("doctor/known.rs"),
+            include_str!("doctor/links.rs"),
+            include_str!("doctor/paths.rs"),
+            include_str!("doctor/servers.rs"),
+            include_str!("suspicion.rs"),
+        ];
+        let table = include_str!("../../../../docs/doctor.md");
+        let rows = table.lines().filter(|line| line.contains("` | error |") || line.contains("` | warning |"));
+        let names: Vec<&str> = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+        assert!(names.len() > 25, "{names:?}");
+        for name in names {
+            let literal = format!("\"{name}\"");
+            assert!(sources.iter().any(|source| source.contains(&literal)), "nothing is called {name}");
+        }
+    }
 }

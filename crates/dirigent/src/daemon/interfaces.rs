@@ -4,7 +4,7 @@ use super::network::Own;
 use crate::failure::Result;
 use dirigent_config::{Mode, Model};
 use dirigent_datapath::kernel::{Attached, Attachment, Hook, Instance, Kernel, PathKind, TcKind, attached};
-use dirigent_net::{Snapshot, choose};
+use dirigent_net::{Netlink, Snapshot, choose};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An interface with the packet path on it.
@@ -68,6 +68,7 @@ impl Interfaces {
                 ifindex: index,
                 path: PathKind::Tc,
                 reason: String::new(),
+                without_xdp: None,
                 tcx: false,
                 replaced: false,
             };
@@ -228,6 +229,34 @@ pub fn in_use(instance: &Instance) -> Result<Vec<Attached>> {
     let mut found = attached(instance)?;
     found.retain(|one| one.ifindex != LOOPBACK);
     Ok(found)
+}
+
+/// Of these interfaces, those that a program of ours should be on and is not, and which: somebody took it off, or its pin
+/// away.
+pub fn bare<'u>(
+    instance: &Instance,
+    used: impl Iterator<Item = (&'u u32, &'u Used)>,
+) -> Result<BTreeMap<u32, Vec<String>>> {
+    let mut netlink = Netlink::route()?;
+    let mut there = Vec::new();
+    for one in attached(instance)?.into_iter().filter(|one| one.alive) {
+        let classic = matches!(one.hook, Hook::ClassicIngress | Hook::ClassicEgress);
+        // Classic filters go with what they hang on.
+        if !classic || netlink.has_clsact(one.ifindex)? {
+            there.push((one.ifindex, one.hook));
+        }
+    }
+    let missing = |(index, used): (&u32, &Used)| {
+        let any = |hooks: &[Hook]| hooks.iter().any(|hook| there.contains(&(*index, *hook)));
+        let wanted = [
+            ("tc ingress", any(&[Hook::TcxIngress, Hook::ClassicIngress])),
+            ("tc egress", any(&[Hook::TcxEgress, Hook::ClassicEgress])),
+            ("XDP", used.attachment.path == PathKind::Tc || any(&[Hook::Xdp])),
+        ];
+        let missing: Vec<_> = wanted.iter().filter(|(_, there)| !there).map(|(what, _)| (*what).to_owned()).collect();
+        (!missing.is_empty()).then_some((*index, missing))
+    };
+    Ok(used.filter_map(missing).collect())
 }
 
 /// The numbers of those on which our XDP program is, by the pins as well: also before an earlier daemon's are taken over.

@@ -276,7 +276,7 @@ fn answer(director: &mut Director, ask: Ask) -> ControlFlow<()> {
         Ask::Trace(of, to) => {
             let _ = to.send(director.trace(&of));
         }
-        Ask::Examined(unclaimed) => director.end_examination(&unclaimed),
+        Ask::Examined(learned) => director.end_examination(learned),
         Ask::Detach(to) => {
             let done = director.detach();
             let ended = done.is_ok();

@@ -20,7 +20,7 @@ pub use peer::Operators;
 pub use tls::Tls;
 
 use super::director::{Asked, Edit};
-use super::doctor::Subject;
+use super::doctor::{Learned, Subject};
 use super::events::Events;
 use super::health::View;
 use super::metrics::Sources;
@@ -37,9 +37,7 @@ use dirigent_api::{
 };
 use dirigent_datapath::kernel::Instance;
 use dirigent_failover::WhatIf;
-use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
@@ -105,8 +103,8 @@ pub enum Ask {
     Examine(Option<String>, oneshot::Sender<Result<Subject>>),
     /// Trace packets.
     Trace(TraceOf, oneshot::Sender<Result<Tracing>>),
-    /// It is over, and nobody else answers for these virtual addresses.
-    Examined(BTreeSet<IpAddr>),
+    /// It is over, and that is what it brought.
+    Examined(Learned),
     /// Remove everything, and end.
     Detach(oneshot::Sender<Result<Changed>>),
 }

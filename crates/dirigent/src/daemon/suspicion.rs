@@ -55,10 +55,17 @@ pub struct Suspicion {
     subject: Subject,
     what: String,
     remedy: String,
+    /// One of the clients that ask in vain.
+    pub client: Option<IpAddr>,
 }
 
 impl Suspicion {
-    fn problem(&self) -> Problem {
+    /// Why it is suspected.
+    pub fn cause(&self) -> Cause {
+        self.subject.2
+    }
+    /// For people.
+    pub fn problem(&self) -> Problem {
         let (service, server, _) = &self.subject;
         let place = if server.is_empty() { service.clone() } else { format!("server {server} of {service}") };
         Problem::new(place, &self.what, &self.remedy)
@@ -131,7 +138,7 @@ pub fn judge(about: &About<'_>, witness: &Witness) -> Suspicion {
             )
         }
     };
-    Suspicion { subject: (service.to_string(), server.name(), cause), what, remedy }
+    Suspicion { subject: (service.to_string(), server.name(), cause), what, remedy, client: Some(witness.example.src) }
 }
 
 /// What problems with claims to an address are about.
@@ -164,7 +171,7 @@ fn judge_claim(claim: &Claim, host: &Snapshot, servers: &BTreeSet<IpAddr>) -> Su
     };
     let subject = (claims_place(claim.ip), String::new(), Cause::AddressClaimed);
     let what = format!("{who} claims it: packets of clients may go there");
-    Suspicion { subject, what, remedy: remedy.to_owned() }
+    Suspicion { subject, what, remedy: remedy.to_owned(), client: None }
 }
 
 /// All that is suspected now.
@@ -253,8 +260,8 @@ impl Suspicions {
         self.now.keys().map(names).collect()
     }
 
-    /// For people.
-    pub fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
-        self.now.values().map(Suspicion::problem)
+    /// All of them.
+    pub fn now(&self) -> impl Iterator<Item = &Suspicion> {
+        self.now.values()
     }
 }

@@ -1,7 +1,8 @@
 //! Who answers for the virtual addresses: only this director may.
 
 use super::paths::set_up;
-use super::{ERROR, Subject, on_server};
+use super::servers::protocol;
+use super::{AT_ONCE, ERROR, Subject, on_server};
 use crate::daemon::suspicion::{claims_place, who};
 use dirigent_api::Finding;
 use dirigent_config::Method;
@@ -10,9 +11,6 @@ use dirigent_net::{Mac, mac_text};
 use futures_util::{StreamExt as _, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// Questions that are asked at once.
-const AT_ONCE: usize = 64;
 
 /// What came of it.
 pub struct Asked {
@@ -24,11 +22,11 @@ pub struct Asked {
 
 /// Asks on every link in use. Addresses of virtual routers that are not master here belong to others.
 pub async fn look(subject: &Subject) -> Asked {
-    let addresses: BTreeSet<IpAddr> = subject.ways.iter().filter_map(|way| way.service.address()).collect();
+    let addresses: BTreeSet<IpAddr> = subject.ways().filter_map(|way| way.service.address()).collect();
     let others = subject.status.virtual_routers.iter().filter(|router| router.state != "master");
     let others: BTreeSet<IpAddr> = others.flat_map(|r| r.addresses.iter().filter_map(|ip| ip.parse().ok())).collect();
     let mut unclaimed: BTreeSet<IpAddr> = addresses.difference(&others).copied().collect();
-    let questions = unclaimed.iter().flat_map(|ip| subject.interfaces.iter().map(move |link| (*ip, *link)));
+    let questions = unclaimed.iter().flat_map(|ip| subject.running().map(move |link| (*ip, link)));
     let asked = questions.map(|(ip, link)| async move { (ip, link, who_has(&subject.host, link, ip).await) });
     let asked: Vec<_> = asked.collect();
     // By the address, and the server among those that answer.
@@ -59,10 +57,9 @@ fn who_is(subject: &Subject, ip: IpAddr, mac: Mac) -> (Option<IpAddr>, String) {
 
 /// One host or several, of which none or one is a server, answer for an address.
 fn finding(subject: &Subject, ip: IpAddr, server: Option<IpAddr>, answers: &[(u32, Mac)]) -> Finding {
-    let link = |index: &u32| subject.host.links.get(index).map_or("?", |link| link.name.as_str());
     let who: BTreeSet<String> = answers.iter().map(|(_, mac)| who_is(subject, ip, *mac).1).collect();
     let who = who.into_iter().collect::<Vec<_>>().join(" and ");
-    let protocol = if ip.is_ipv4() { "ARP" } else { "neighbour discovery" };
+    let protocol = protocol(ip);
     let server = subject.every.iter().find(|way| Some(way.server.address) == server);
     let (name, remedy, commands) = match server {
         Some(way) => {
@@ -78,9 +75,9 @@ fn finding(subject: &Subject, ip: IpAddr, server: Option<IpAddr>, answers: &[(u3
             Vec::new(),
         ),
     };
-    let seen = answers
-        .iter()
-        .map(|(on, mac)| format!("asked by {protocol} on {} who has {ip}: {} answered", link(on), mac_text(*mac)));
+    let seen = answers.iter().map(|(on, mac)| {
+        format!("asked by {protocol} on {} who has {ip}: {} answered", subject.link(*on), mac_text(*mac))
+    });
     Finding {
         name: name.into(),
         severity: ERROR.into(),
@@ -91,6 +88,6 @@ fn finding(subject: &Subject, ip: IpAddr, server: Option<IpAddr>, answers: &[(u3
             .into(),
         remedy: remedy.into(),
         commands,
-        sysctls: Vec::new(),
+        ..Finding::default()
     }
 }

@@ -1,9 +1,8 @@
 //! What this host must be.
 
-use super::{ERROR, Subject, WARNING};
-use dirigent_api::{Finding, HostCommand, Parameter};
+use super::{ERROR, Subject, WARNING, parameters, read_out, set};
+use dirigent_api::{Finding, Room};
 use dirigent_config::Method;
-use dirigent_net::sysctl;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -15,15 +14,25 @@ const LEAST: [(bool, u32); 2] = [(false, 576), (true, 1280)];
 /// All of that.
 pub fn look(subject: &Subject) -> Vec<Finding> {
     let mut all = redirects(subject);
-    all.extend(table(subject));
+    all.extend(table(&subject.status.connections));
     all.extend(tunnels(subject));
+    all.extend(lacking(&subject.lacking));
     all
 }
 
-fn set(name: String, value: &str) -> (Vec<HostCommand>, Vec<Parameter>) {
-    let command =
-        HostCommand { host: "director".into(), command: format!("sysctl -w {}={value}", name.replace('/', ".")) };
-    (vec![command], vec![Parameter { name, value: value.into() }])
+/// What the kernel cannot do, and is done without.
+fn lacking(what: &[String]) -> Vec<Finding> {
+    let finding = |what: &String| Finding {
+        name: "kernel_lacks".into(),
+        severity: WARNING.into(),
+        place: "kernel".into(),
+        what: what.clone(),
+        evidence: vec!["the kernel refused it when the director was started".into()],
+        rule: "what the director needs of the kernel it asks for at its start, and does without what it can".into(),
+        remedy: "use a kernel that has it, as built by distributions (BTF and raw tracepoints)".into(),
+        ..Finding::default()
+    };
+    what.iter().map(finding).collect()
 }
 
 /// Where clients and NAT servers are behind one interface, this host's redirects teach servers the way around it.
@@ -39,32 +48,31 @@ fn redirects(subject: &Subject) -> Vec<Finding> {
     links.retain(|link| outward.contains(link));
     let mut all = Vec::new();
     for link in links.iter().filter_map(|index| subject.host.links.get(index)) {
-        let names = ["all", &link.name].map(|of| format!("net/ipv4/conf/{of}/send_redirects"));
         // The kernel sends them if either is set.
-        let on: Vec<_> = names.into_iter().filter(|name| sysctl::get(name).is_ok_and(|value| value == "1")).collect();
+        let on = parameters(&link.name, "send_redirects", |value| value == "1");
         if on.is_empty() {
             continue;
         }
-        let (commands, sysctls): (Vec<_>, Vec<_>) = on.iter().map(|name| set(name.clone(), "0")).unzip();
+        let (commands, sysctls) = set(&on, "0");
         all.push(Finding {
             name: "redirects".into(),
             severity: WARNING.into(),
             place: format!("interface {}", link.name),
             what: "this host sends redirects there, which teach NAT servers the way around the director".into(),
-            evidence: on.iter().map(|name| format!("{} = 1", name.replace('/', "."))).collect(),
+            evidence: read_out(&on),
             rule: "servers and clients are behind one interface: a redirect (RFC 792) for a server's other packets to a client \
                    holds for its answers, too"
                 .into(),
             remedy: "send none".into(),
-            commands: commands.into_iter().flatten().collect(),
-            sysctls: sysctls.into_iter().flatten().collect(),
+            commands,
+            sysctls,
+            ..Finding::default()
         });
     }
     all
 }
 
-fn table(subject: &Subject) -> Option<Finding> {
-    let room = &subject.status.connections;
+fn table(room: &Room) -> Option<Finding> {
     (room.connections > 0 && room.used * 100 >= room.connections * FULL).then(|| Finding {
         name: "table_nearly_full".into(),
         severity: WARNING.into(),
@@ -80,7 +88,7 @@ fn table(subject: &Subject) -> Option<Finding> {
 /// What a tunnel leaves of the MTU.
 fn tunnels(subject: &Subject) -> Vec<Finding> {
     let (mut all, mut told) = (Vec::new(), BTreeSet::new());
-    for way in subject.ways.iter().filter(|way| matches!(way.server.method, Method::Tun(_))) {
+    for way in subject.ways().filter(|way| matches!(way.server.method, Method::Tun(_))) {
         let Some((mtu, left)) = way.carries else { continue };
         let ipv6 = way.service.is_ipv6();
         let least = LEAST.iter().find(|(of, _)| *of == ipv6).map_or(0, |(_, least)| *least);
@@ -103,9 +111,32 @@ fn tunnels(subject: &Subject) -> Vec<Finding> {
                 mtu - left
             )],
             rule: "each link must carry 1280 bytes of IPv6 (RFC 8200 section 5), 576 of IPv4 (RFC 791)".into(),
-            remedy: format!("raise the MTU on the way to the server to {need} or more"),
+            remedy: format!(
+                "raise the MTU on the way to the server to {need} or more; TCP goes on meanwhile if segments have at most {} \
+                 bytes (MSS)",
+                left.saturating_sub(if ipv6 { 60 } else { 40 })
+            ),
             ..Finding::default()
         });
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recorded: neither can be made in a test's time, or on this machine.
+    #[test]
+    fn what_the_kernel_cannot_do_and_a_full_table_are_warnings() {
+        let room = |used| Room { connections: 1000, bytes: 1 << 20, used };
+        assert_eq!(table(&room(799)), None);
+        let full = table(&room(800)).unwrap();
+        assert_eq!((full.name.as_str(), full.severity.as_str()), ("table_nearly_full", "warning"));
+        assert!(full.what.starts_with("800 of 1000 connections"), "{}", full.what);
+        assert_eq!(table(&Room::default()), None);
+        let [lacking] = &lacking(&["frames that XDP loses are not seen: no BTF".to_owned()])[..] else { panic!("one") };
+        assert_eq!((lacking.name.as_str(), lacking.severity.as_str()), ("kernel_lacks", "warning"));
+        assert!(lacking.what.ends_with("no BTF") && !lacking.evidence.is_empty() && !lacking.remedy.is_empty());
+    }
 }

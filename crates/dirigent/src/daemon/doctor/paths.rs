@@ -1,35 +1,55 @@
 //! Every way to a server, tried as clients' packets go: through the packet path to the virtual address on that server, and
 //! back as an answer to a client comes.
 
-use super::{ERROR, Subject, Way, along, on_server};
+use super::way::Way;
+use super::{ERROR, Subject, on_server};
 use dirigent_api::{Finding, HostCommand, TriedPath};
 use dirigent_config::{Method, Tunnel, TunnelKind};
-use dirigent_net::ask::who_has;
-use dirigent_net::{NextHopState, mac_text};
+use dirigent_health::Outcome;
+use dirigent_health::path::{Forwarding, Got, Own, explain};
+use dirigent_net::mac_text;
 use futures_util::{StreamExt as _, stream};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Connections that are tried at once.
 const AT_ONCE: usize = 256;
 
-/// What came of each, and what is wrong.
-pub async fn try_all(subject: &Subject) -> (Vec<TriedPath>, Vec<Finding>) {
-    let tries = subject.ways.iter().filter_map(|way| {
+/// A way, and what came of it.
+pub type Tried<'s> = (&'s Way, Outcome);
+
+/// What came of each.
+pub async fn try_all(subject: &Subject) -> Vec<Tried<'_>> {
+    let tries = subject.ways().filter_map(|way| {
         let job = way.job.clone()?;
         Some(async move { (way, subject.trier.attempt(job).await) })
     });
     let tries: Vec<_> = tries.collect();
-    let outcomes: Vec<_> = stream::iter(tries).buffered(AT_ONCE).collect().await;
-    let silent = outcomes.iter().filter(|(_, outcome)| outcome.as_ref().is_err_and(|why| is_down(&why.to_string())));
-    let absent = absent(subject, silent.map(|(way, _)| way.server.address).collect()).await;
-    let mut findings = unresolved(subject, &absent);
-    let about = |finding: &Finding| finding.place.strip_prefix("server ")?.parse().ok();
-    let blamed: Vec<IpAddr> = findings.iter().filter_map(about).collect();
+    stream::iter(tries).buffered(AT_ONCE).collect().await
+}
+
+/// What is wrong with ways, but for those to servers that are to blame for something else.
+/// Of servers that were heard, though not by this host's sockets, it is known that they are there.
+pub fn judge(
+    subject: &Subject,
+    tried: Vec<Tried<'_>>,
+    blamed: &BTreeSet<IpAddr>,
+    heard: &BTreeSet<IpAddr>,
+) -> (Vec<TriedPath>, Vec<Finding>) {
+    let mut findings = Vec::new();
     let mut paths = Vec::new();
-    for (way, outcome) in outcomes {
-        let what = match &outcome {
+    for (way, outcome) in &tried {
+        let what = match outcome {
+            Ok(_) if way.is_udp() => "nothing said that nobody listens".to_owned(),
             Ok(_) => "a connection was made as a client's".to_owned(),
+            Err(why) if is_down(&why.to_string()) && heard.contains(&way.server.address) => {
+                let by = match way.server.method {
+                    Method::Nat => Forwarding::Nat,
+                    Method::Dr => Forwarding::Direct,
+                    Method::Tun(_) => Forwarding::Tunnel,
+                };
+                explain(by, &Got::Nothing, Own::Pings).to_string()
+            }
             Err(why) => why.to_string(),
         };
         paths.push(TriedPath {
@@ -39,89 +59,45 @@ pub async fn try_all(subject: &Subject) -> (Vec<TriedPath>, Vec<Finding>) {
             what: what.clone(),
         });
         if outcome.is_err() && !blamed.contains(&way.server.address) {
-            findings.push(finding(subject, way, what));
+            let mut found = finding(subject, way, what);
+            if heard.contains(&way.server.address) {
+                let on = subject.hops.get(&way.server.address).map_or("?", |hop| subject.link(hop.ifindex));
+                found.evidence.push(format!(
+                    "its answers to pings were seen on {on}; rules of netfilter keep them from this host"
+                ));
+            }
+            // What breaks the way of datagrams broke that of connections, too.
+            let same = |(of, other): &Of<'_>| {
+                let alike = (of.server.address, of.service.address()) == (way.server.address, way.service.address());
+                alike && way.is_udp() && other.name == found.name && found.name != PORT_CLOSED
+            };
+            if !findings.iter().any(same) {
+                findings.push((*way, found));
+            }
         }
     }
-    (paths, findings)
+    (paths, findings.into_iter().map(|(_, finding)| finding).collect())
+}
+
+/// A finding, and the way that it is about.
+type Of<'s> = (&'s Way, Finding);
+
+const PORT_CLOSED: &str = "port_closed";
+
+/// Whether no answer came, or a word that none will.
+fn is_silence(what: &str) -> bool {
+    ["timeout", "connection refused", "protocol unreachable", "unreachable", "no way"]
+        .iter()
+        .any(|w| what.starts_with(w))
 }
 
 /// Whether the server answered nothing at all.
-fn is_down(what: &str) -> bool {
+pub fn is_down(what: &str) -> bool {
     what.contains("is down, or no way leads to it")
-}
-
-/// Of these servers, those whose next hop does not answer when it is asked for: the kernel believes what it knew for a while.
-async fn absent(subject: &Subject, servers: BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
-    let asked = servers.into_iter().filter_map(|ip| {
-        let hop = subject.hops.get(&ip).filter(|hop| hop.state == NextHopState::Resolved)?;
-        Some(async move { (ip, who_has(&subject.host, hop.ifindex, hop.neighbour.unwrap_or(ip)).await) })
-    });
-    let asked: Vec<_> = asked.collect();
-    let answers: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
-    answers.into_iter().filter(|(_, macs)| macs.as_ref().is_ok_and(BTreeSet::is_empty)).map(|(ip, _)| ip).collect()
-}
-
-/// Servers whose hardware address nobody tells, and those that no route leads to: once for all their services.
-fn unresolved(subject: &Subject, absent: &BTreeSet<IpAddr>) -> Vec<Finding> {
-    let servers: BTreeMap<IpAddr, &Way> = subject.ways.iter().map(|way| (way.server.address, way)).collect();
-    let mut all = Vec::new();
-    for ip in servers.into_keys() {
-        let Some(hop) = subject.hops.get(&ip) else { continue };
-        let link = subject.host.links.get(&hop.ifindex).map_or_else(String::new, |link| format!(" on {}", link.name));
-        let asked = hop.neighbour.unwrap_or(ip);
-        let (name, what, evidence, rule, remedy) = match hop.state {
-            NextHopState::NoRoute => (
-                "no_route",
-                "no route leads to it".to_owned(),
-                "the routing table has no route to it".to_owned(),
-                "packets to a server go by the kernel's routes",
-                "add a route to it, or remove it from the configuration".to_owned(),
-            ),
-            state if state == NextHopState::NoNeighbour || absent.contains(&ip) => (
-                "neighbour",
-                format!("nobody answers for {asked}{link}: packets to it have no hardware address"),
-                format!(
-                    "{} for {asked}{link} is not answered",
-                    if asked.is_ipv4() { "ARP" } else { "neighbour discovery" }
-                ),
-                "a frame needs the MAC of its next hop",
-                format!("see that {asked} is up and on that link, or correct the address or the route"),
-            ),
-            _ => continue,
-        };
-        all.push(Finding {
-            name: name.into(),
-            severity: ERROR.into(),
-            place: format!("server {ip}"),
-            what,
-            evidence: vec![evidence],
-            rule: rule.into(),
-            remedy,
-            ..Finding::default()
-        });
-    }
-    all
 }
 
 fn finding(subject: &Subject, way: &Way, what: String) -> Finding {
     let server = way.server.address;
-    let vip = way.service.address();
-    let director = subject.sources.get(&server).copied();
-    let mut evidence = Vec::new();
-    if let (Some(along), Some(vip)) = (along(way), vip) {
-        let hop = subject.hops.get(&server);
-        let link = hop.and_then(|hop| subject.host.links.get(&hop.ifindex)).map_or("?", |link| link.name.as_str());
-        let mac = hop.map_or_else(|| "?".to_owned(), |hop| mac_text(hop.mac));
-        let port = way.service.port();
-        let sent = match along.method {
-            Method::Nat => format!("sent a SYN to {}, port {}", along.address, along.port),
-            Method::Dr => format!("sent a SYN to {vip}, port {port}"),
-            Method::Tun(Tunnel { kind, .. }) => {
-                format!("sent a SYN to {vip}, port {port}, in {} to {server}", kind.name())
-            }
-        };
-        evidence.push(format!("{sent}, by {link} to {mac}: {}", what.split(':').next().unwrap_or_default()));
-    }
     let down = is_down(&what);
     let (name, rule, remedy, commands) = match way.server.method {
         _ if down => (
@@ -131,24 +107,24 @@ fn finding(subject: &Subject, way: &Way, what: String) -> Finding {
             Vec::new(),
         ),
         _ if what.contains("nothing listens there") && !what.contains("out of the tunnel") => (
-            "port_closed",
+            PORT_CLOSED,
             "the program must listen where clients' packets arrive",
             "start the program, or have it listen on the address and port that packets come to".to_owned(),
             Vec::new(),
         ),
-        Method::Nat => {
-            let route = director.map(|ip| {
-                let six = if ip.is_ipv6() { "-6 " } else { "" };
-                on_server(server, format!("ip {six}route replace default via {ip}"))
-            });
-            (
-                "replies_bypass",
-                "by NAT the client knows no connection with the server, only with the virtual address: the answer must come \
-                 back through the director, which writes that into it",
-                "have the server's route to clients, mostly its default route, lead to the director".to_owned(),
-                route.into_iter().collect(),
-            )
-        }
+        _ if !is_silence(&what) => (
+            "wrong_answer",
+            "the check that the server has says what must come",
+            "see what the program answers, or correct the check".to_owned(),
+            Vec::new(),
+        ),
+        Method::Nat => (
+            "replies_bypass",
+            "by NAT the client knows no connection with the server, only with the virtual address: the answer must come \
+             back through the director, which writes that into it",
+            "have the server's route to clients, mostly its default route, lead to the director".to_owned(),
+            route_back(subject, server, None).into_iter().collect(),
+        ),
         Method::Dr | Method::Tun(_) => (
             if way.server.method == Method::Dr { "no_virtual_address" } else { "no_tunnel_end" },
             "by direct routing and tunnels the server gets packets to the virtual address: it must have it, without telling \
@@ -161,13 +137,42 @@ fn finding(subject: &Subject, way: &Way, what: String) -> Finding {
         name: name.into(),
         severity: ERROR.into(),
         place: way.place(),
+        evidence: sent(subject, way, &what).into_iter().collect(),
         what,
-        evidence,
         rule: rule.into(),
         remedy,
         commands,
-        sysctls: Vec::new(),
+        ..Finding::default()
     }
+}
+
+/// What was sent, and what came of it.
+fn sent(subject: &Subject, way: &Way, what: &str) -> Option<String> {
+    let (along, vip) = (way.along()?, way.service.address()?);
+    let server = way.server.address;
+    let hop = subject.hops.get(&server);
+    let link = hop.map_or("?", |hop| subject.link(hop.ifindex));
+    let mac = hop.map_or_else(|| "?".to_owned(), |hop| mac_text(hop.mac));
+    let router = hop.and_then(|hop| hop.neighbour).filter(|neighbour| *neighbour != server);
+    let router = router.map_or_else(String::new, |router| format!(" via {router}"));
+    let port = way.service.port();
+    let packet = if way.is_udp() { "a datagram" } else { "a SYN" };
+    let sent = match along.method {
+        Method::Nat => format!("sent {packet} to {}, port {}", along.address, along.port),
+        Method::Dr => format!("sent {packet} to {vip}, port {port}"),
+        Method::Tun(Tunnel { kind, .. }) => {
+            format!("sent {packet} to {vip}, port {port}, in {} to {server}", kind.name())
+        }
+    };
+    Some(format!("{sent}, by {link}{router} to {mac}: {}", what.split(':').next().unwrap_or_default()))
+}
+
+/// What leads a server's answers back through the director: all, or those to one client.
+pub fn route_back(subject: &Subject, server: IpAddr, client: Option<IpAddr>) -> Option<HostCommand> {
+    let director = subject.sources.get(&server)?;
+    let six = if director.is_ipv6() { "-6 " } else { "" };
+    let to = client.map_or_else(|| "default".to_owned(), |ip| ip.to_string());
+    Some(on_server(server, format!("ip {six}route replace {to} via {director}")))
 }
 
 /// What makes a host a real server of this kind: with all that it is one of, for what a setup names replaces what the last

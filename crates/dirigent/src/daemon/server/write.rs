@@ -4,7 +4,7 @@ use super::peer::Peer;
 use super::refused::{Body, Named, Parameters, Refused};
 use super::{Answer, Ask, Change, Shared};
 use crate::daemon::director::{Asked, Do, Edit};
-use crate::daemon::doctor::examine;
+use crate::daemon::doctor::{Learned, examine};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -13,8 +13,6 @@ use dirigent_api::{
 };
 use dirigent_config::file::json::Object;
 use serde::Deserialize;
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
@@ -198,20 +196,20 @@ pub async fn doctor(State(shared): State<Shared>, Parameters(About { about }): P
     let _turn = shared.doctor.lock().await;
     let subject = shared.ask(|to| Ask::Examine(about, to)).await?;
     // Whether the asker waits for the end or not.
-    let mut over = Over(shared.asks.clone(), BTreeSet::new());
-    let (diagnosis, unclaimed) = examine(&subject).await;
-    over.1 = unclaimed;
+    let mut over = Over(shared.asks.clone(), Learned::default());
+    let (diagnosis, learned) = examine(&subject).await;
+    over.1 = learned;
     Ok(Json(diagnosis))
 }
 
 /// Takes the doctor's way back.
-struct Over(mpsc::Sender<Ask>, BTreeSet<IpAddr>);
+struct Over(mpsc::Sender<Ask>, Learned);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        let (asks, unclaimed) = (self.0.clone(), std::mem::take(&mut self.1));
+        let (asks, learned) = (self.0.clone(), std::mem::take(&mut self.1));
         // If the daemon is ending, it takes it back by itself.
-        tokio::spawn(async move { _ = asks.send(Ask::Examined(unclaimed)).await });
+        tokio::spawn(async move { _ = asks.send(Ask::Examined(learned)).await });
     }
 }
 
