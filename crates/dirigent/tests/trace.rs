@@ -92,9 +92,11 @@ impl Seen {
         let mut frames = Vec::new();
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             match line.trim().split_once(":  ").filter(|(at, _)| at.starts_with("0x")) {
-                Some((_, words)) => frames.last_mut().map(|f: &mut String| f.push_str(&words.replace(' ', ""))),
-                None => Some(frames.push(String::new())),
-            };
+                Some((_, words)) => {
+                    frames.last_mut().into_iter().for_each(|f: &mut String| f.push_str(&words.replace(' ', "")))
+                }
+                None => frames.push(String::new()),
+            }
         }
         frames
     }
