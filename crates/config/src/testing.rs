@@ -305,6 +305,13 @@ fn settings() -> impl Strategy<Value = Settings> {
     let metrics = (prop::option::of((any::<std::net::IpAddr>(), 1..=u16::MAX)), any::<bool>());
     let metrics = metrics
         .prop_map(|(listen, ipvs_names)| crate::settings::Metrics { listen: listen.map(Into::into), ipvs_names });
+    // Without `listen` only beside [director.api].
+    let loopback = prop_oneof![
+        any::<[u8; 3]>().prop_map(|[a, b, c]| [127, a, b, c].into()),
+        Just(std::net::Ipv6Addr::LOCALHOST.into())
+    ];
+    let loopback = loopback.prop_map(|ip: std::net::IpAddr| ip);
+    let page = prop::option::of((loopback, 1..=u16::MAX, any::<bool>(), any::<bool>()));
     let mark_device = prop::option::of("[A-Z][a-z0-9._-]{0,11}");
     let rest = (
         (prop::sample::select(&Mode::ALL[..]), prop::sample::select(&VipDefault::ALL[..])),
@@ -315,7 +322,16 @@ fn settings() -> impl Strategy<Value = Settings> {
     );
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
-    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)], (api, metrics))
+    (
+        name,
+        interfaces,
+        rest,
+        timeouts,
+        errors,
+        socket,
+        [prop::option::of(name), prop::option::of(name)],
+        (api, metrics, page),
+    )
         .prop_map(
             |(
                 instance,
@@ -325,8 +341,12 @@ fn settings() -> impl Strategy<Value = Settings> {
                 errors,
                 socket,
                 [group, operators],
-                (api, metrics),
+                (api, metrics, page),
             )| {
+                let page = page.map(|(ip, port, operate, plain)| crate::settings::Page {
+                    listen: (plain || api.is_none()).then(|| (ip, port).into()),
+                    operate,
+                });
                 let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc, others @ ..] = switches;
                 let [expire_nodest_conn, expire_quiescent_template, sloppy_tcp, sloppy_sctp, cache_bypass] = others;
                 let ([conn_reuse_mode, drop_entry, drop_packet, secure_tcp], amemthresh, am_droprate) = defence;
@@ -355,6 +375,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     operators,
                     api,
                     metrics,
+                    page,
                 }
             },
         )
