@@ -8,7 +8,9 @@ mod common;
 use browser::{Browser, ENTER, PATIENCE, TAB};
 use common::{BIN, TestLab, until, with_checks};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::process::Child;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const LISTEN: &str = "127.0.0.1:8090";
 const PAGE: &str = "http://127.0.0.1:8090/";
@@ -34,25 +36,33 @@ fn browse(lab: &TestLab, test: impl FnOnce(&Browser<'_>) + Send) {
     lab.run("director", || {
         let browser = Browser::start(lab, "director");
         browser.open(PAGE);
+        browser.js("performance.setResourceTimingBufferSize(100000)");
         browser.until("it shows the services", "return document.querySelector('.services tbody tr') !== null");
         test(&browser);
     });
 }
 
-/// Clients that ask again and again, until they are killed.
-struct Traffic(Child);
+/// A client that asks again and again, as long as its file is there: what kills the command does not reach the client.
+struct Traffic {
+    client: Child,
+    file: PathBuf,
+}
 
 impl Traffic {
     fn start(lab: &TestLab, url: &str) -> Self {
-        let ask = format!("while :; do curl -s -g -o /dev/null --max-time 2 '{url}' || sleep 0.1; done");
-        Self(lab.start("client", &["sh", "-c", &ask]))
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let file = lab.file(&format!("traffic-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        std::fs::write(&file, "").unwrap();
+        let name = file.display();
+        let ask = format!("while [ -e {name} ]; do curl -s -g -o /dev/null --max-time 2 '{url}' || sleep 0.1; done");
+        Self { client: lab.start("client", &["sh", "-c", &ask]), file }
     }
 }
 
 impl Drop for Traffic {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = std::fs::remove_file(&self.file);
+        let _ = self.client.wait();
     }
 }
 
@@ -162,7 +172,7 @@ fn numbers_are_those_of_the_commands() {
             }
         }
         assert!(shown.contains("(changed here)") && shown.contains(way["needs"][0].as_str().unwrap()), "{shown}");
-        assert_eq!(browser.text_of("#walk .way table tbody th").matches('→').count(), 8);
+        assert_eq!(browser.text_of("#walk .way table tbody th").matches('→').count(), 6);
     });
 }
 
@@ -289,7 +299,7 @@ while (walker.nextNode()) {
   const style = getComputedStyle(node);
   const svg = node.closest('svg') !== null;
   // Boxes of the picture have a ground of their own.
-  const box = svg ? node.parentElement.querySelector('rect') : null;
+  const box = node.closest('g')?.querySelector('rect');
   const ground = box ? parse(getComputedStyle(box).fill) : behind(node);
   const text = parse(svg ? style.fill : style.color);
   const [a, b] = [light(text), light(ground)];
@@ -476,39 +486,38 @@ fn keys_are_enough() {
     });
 }
 
-/// The picture of many services stays small, and whoever filters finds each.
+/// What a page shows of many services stays small, and whoever filters finds each. DIRIGENT_MANY=10000: so many; a daemon that
+/// was built without optimisation takes minutes to begin with these.
 #[test]
-fn ten_thousand_services_do_not_hang_the_browser() {
-    let lab = TestLab::up(&["--servers", "1", "--path", "tc", "--no-daemon"]);
-    let mut text = with(&lab.config(), &format!("[director.page]\nlisten = {LISTEN:?}"));
-    for n in 0..10_000 {
+fn many_services_do_not_hang_the_browser() {
+    let many: u64 = std::env::var("DIRIGENT_MANY").ok().map_or(2_000, |text| text.parse().unwrap());
+    let lab = lab("1", "", "");
+    let mut text = String::from("version = 1\n");
+    for n in 0..many {
         text += &format!(
-            "\n[[service]]\nprotocol = \"tcp\"\naddress = \"10.77.{}.{}:80\"\nserver = [{{ address = \"10.0.0.2:8080\" }}]\n",
+            "[[service]]\nprotocol = \"tcp\"\naddress = \"10.77.{}.{}:80\"\nserver = [{{ address = \"10.0.0.2:8080\" }}]\n",
             n / 250,
             n % 250 + 1
         );
     }
-    lab.write_config(&text);
-    lab.start_daemon();
+    let file = lab.file("many.toml");
+    std::fs::write(&file, text).unwrap();
+    lab.dirigent(&["config", "apply", "--yes", file.to_str().unwrap()]);
     browse(&lab, |browser| {
-        let all = lab.json(&["stats", "--json"])["matching"].as_u64().unwrap();
-        assert!(all > 10_000);
-        browser.until_so("how many there are", || {
-            browser.text_of("#found").replace('\u{202f}', "").ends_with(&format!("of {all}"))
-        });
+        let found = || browser.text_of("#found").replace('\u{202f}', "");
+        browser.until_so("how many there are", || found().ends_with(&format!("of {many}")));
         assert_eq!(browser.js("return document.querySelectorAll('.services tbody tr').length"), 50);
         assert!(browser.js("return document.querySelectorAll('*').length").as_u64().unwrap() < 3000);
         assert!(browser.js("return document.querySelectorAll('.map .box.service').length").as_u64().unwrap() <= 8);
         // Drawing takes no time that anybody would notice.
-        let longest = "return Math.max(0, ...performance.getEntriesByType('longtask').map((e) => e.duration))";
-        println!("longest task: {} ms", browser.js(longest));
         let took = browser.js("const begun = performance.now(); window.dispatchEvent(new Event('resize')); return performance.now() - begun");
         assert!(took.as_f64().unwrap() < 1000.0, "{took}");
         browser.click("#filter");
-        browser.press("10.77.39.250");
+        let last = format!("10.77.{}.250", many / 250 - 1);
+        browser.press(&last);
         browser.until("the one", "return document.querySelectorAll('.services tbody tr').length === 1");
-        assert_eq!(browser.text_of(".services tbody th"), "tcp 10.77.39.250:80");
-        browser.press(&"\u{e003}".repeat(12));
+        assert_eq!(browser.text_of(".services tbody th"), format!("tcp {last}:80"));
+        browser.press(&"\u{e003}".repeat(last.len()));
         browser.until("all again", "return document.querySelectorAll('.services tbody tr').length === 50");
         browser.click(".pages button:last-child");
         browser.until("the next page", "return document.querySelector('#found').innerText.startsWith('51 to 100')");

@@ -2,7 +2,7 @@
 // focus, selection and a reader's place stay. Everything that comes from the daemon goes through text nodes and attributes.
 
 const SVG = "http://www.w3.org/2000/svg";
-const PICTURES = new Set(["svg", "g", "path", "rect", "line", "polyline", "circle", "text", "title", "desc"]);
+const PICTURES = new Set(["svg", "g", "path", "rect", "line", "polyline", "circle", "text", "tspan", "title", "desc"]);
 
 /** An element to be: its name, what it has, and what is in it. Nothing (null, false) is left out. */
 export function el(name, has, ...inside) {

@@ -71,5 +71,5 @@ export function routers(status, table) {
       el("td", {}, other),
     );
   });
-  return [el("h2", { id: "routers-title" }, "Virtual routers"), table("Virtual routers", columns, rows)];
+  return [el("h2", { id: "routers-title" }, "Virtual routers"), table("Virtual routers", columns, rows, { class: "routers" })];
 }

@@ -57,9 +57,8 @@ async function look() {
     // Somebody has asked for something else meanwhile.
     if (mine !== looks) return;
     Object.assign(state, { me, status, stats, past, detail });
-    if (state.gone) tell("The daemon answers again.");
+    tell([state.gone && "The daemon answers again.", remember()].filter(Boolean).join(" "));
     state.gone = null;
-    remember();
     if (state.meanings.size === 0) state.meanings = meanings(await read("/page/drops.md"));
   } catch (error) {
     if (mine !== looks) return;
@@ -85,7 +84,7 @@ async function chosen() {
   }
 }
 
-/** Takes what was seen into what is remembered. */
+/** Takes what was seen into what is remembered; says what has happened since the last look. */
 function remember() {
   const { series, stats, status } = state;
   const flow = (rates) => (rates ? rates.in_bytes + rates.out_bytes : 0);
@@ -107,14 +106,14 @@ function remember() {
   series.see("lost", state.lost);
 
   const newest = state.past[0]?.number ?? 0;
-  // A new daemon counts anew.
-  if (state.heard !== null && newest !== state.heard) {
-    const before = newest > state.heard ? state.heard : 0;
-    const news = state.past.filter(({ number }) => number > before);
-    const more = news.length > TOLD ? `${news.length} events, the last of which: ` : "";
-    tell(more + news.slice(0, TOLD).map(sentence).join(". "));
-  }
+  const heard = state.heard;
   state.heard = newest;
+  if (heard === null || newest === heard) return "";
+  // A new daemon counts anew.
+  const before = newest > heard ? heard : 0;
+  const news = state.past.filter(({ number }) => number > before);
+  const more = news.length > TOLD ? `${news.length} events, the last of which: ` : "";
+  return more + news.slice(0, TOLD).map(sentence).join(". ");
 }
 
 /** For those who do not see it. */
@@ -176,9 +175,10 @@ function show() {
   fill(part("gone"), gone ? (gone.why ? `▲ ${gone.why}` : `▲ ${without} since ${clock(gone.since)}. ${goes}`) : null);
   fill(part("sums"), sums(state));
   fill(part("findings"), findings(state, does));
-  const box = part("topology");
+  // All parts are as wide as this one, which is always there.
+  const box = part("services");
   const inner = getComputedStyle(box);
-  fill(box, topology(state, Math.floor(box.clientWidth - parseFloat(inner.paddingLeft) - parseFloat(inner.paddingRight))));
+  fill(part("topology"), topology(state, Math.floor(box.clientWidth - parseFloat(inner.paddingLeft) - parseFloat(inner.paddingRight))));
   fill(part("list"), services(state, go));
   one("service", state.chosen !== null, () => service(state, does));
   one("walk", Boolean(state.walkOf), () => walk(state, does));

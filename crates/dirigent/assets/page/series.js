@@ -10,11 +10,18 @@ export class Series {
   constructor() {
     this.all = new Map();
     this.looks = 0;
+    this.times = [];
+  }
+  /** When the oldest look was that is remembered. */
+  get began() {
+    return this.times[0] ?? this.now;
   }
   /** Begins a look. */
   begin(now) {
     this.now = now;
     this.looks += 1;
+    this.times.push(now);
+    if (this.times.length > LOOKS) this.times.shift();
     // What nobody has seen for as long as anything is remembered is gone.
     for (const [name, one] of this.all) {
       if (this.looks - one.seen > LOOKS) this.all.delete(name);
@@ -43,6 +50,8 @@ export class Series {
   }
 }
 
+/** A line is of no less than this, ms, and grows with what is known. */
+const LEAST = 60_000;
 const WIDTH = 96;
 const HEIGHT = 22;
 
@@ -54,9 +63,9 @@ export function spark(series, name, of, words) {
   const now = values.at(-1) ?? 0;
   const seconds = points.length > 1 ? Math.round((points.at(-1).at - points[0].at) / 1000) : 0;
   const said = `${of} over ${seconds} s: now ${words(now)}, at most ${words(most)}`;
-  const x = (at) => WIDTH - ((series.now - at) / 1000 / (LOOKS * 2)) * WIDTH;
+  const x = (at) => WIDTH - ((series.now - at) / Math.max(LEAST, series.now - series.began)) * WIDTH;
   const y = (value) => HEIGHT - 1.5 - (most > 0 ? value / most : 0) * (HEIGHT - 4);
-  const line = points.filter(({ at }) => x(at) >= 0).map(({ at, value }) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`);
+  const line = points.map(({ at, value }) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`);
   const first = line[0]?.split(",")[0] ?? WIDTH;
   return el(
     "svg",

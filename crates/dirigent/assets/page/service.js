@@ -21,12 +21,18 @@ const COLUMNS = [
   { title: "Reached by" },
 ];
 
+/** The configured weight, and behind it the effective one where that says more than the state does. */
+function weightOf({ weight, effective_weight: effective, state }) {
+  if (effective === weight || ["removed", "down", "away"].includes(state)) return whole(weight);
+  return `${whole(weight)} (${effective >= 100 ? whole(effective) : Number(effective.toFixed(2))})`;
+}
+
 function row(server, service, state) {
   const rates = server.rates ?? { connections: 0, in_bytes: 0, out_bytes: 0 };
   const { word, mark, kind, why } = stateOf(server);
   const { health } = server;
   const since = health && health.since_s > 0 && `${health.state} since ${clock(new Date(health.since_s * 1000))} (${span(health.for_s)})`;
-  const weight = server.effective_weight === server.weight ? whole(server.weight) : `${server.weight} (${server.effective_weight})`;
+  const weight = weightOf(server);
   const tunnel = server.tunnel ? ` ${server.tunnel.kind}` : "";
   return el(
     "tr",
@@ -48,10 +54,15 @@ function row(server, service, state) {
 /** What is shown of the chosen service. */
 export function service(state, does) {
   const { chosen, detail, absent } = state;
-  const close = el("button", { type: "button", id: "close", onclick: does.close }, "Close");
-  const head = (...more) => el("div", { class: "bar" }, el("h2", { id: "service-title", tabindex: "-1" }, chosen), more, close);
-  if (absent) return [head(), el("p", { class: "bad" }, "✕ ", absent)];
-  if (!detail) return [head(), el("p", { class: "dim" }, "asking the daemon")];
+  const head = el(
+    "div",
+    { class: "bar" },
+    el("h2", { id: "service-title", tabindex: "-1" }, chosen),
+    el("button", { type: "button", id: "show-walk", onclick: does.walk }, "Walk: draw a request’s way"),
+    el("button", { type: "button", id: "close", onclick: does.close }, "Close"),
+  );
+  if (absent) return [head, el("p", { class: "bad" }, "✕ ", absent)];
+  if (!detail) return [head, el("p", { class: "dim" }, "asking the daemon")];
   const facts = [
     ["Scheduler", [detail.scheduler, ...detail.flags].join(", ")],
     detail.persistence && ["Persistence", `${detail.persistence.timeout_s} s, ${detail.persistence.mask}`],
@@ -64,7 +75,7 @@ export function service(state, does) {
   ].filter(Boolean);
   const shown = state.allServers ? detail.servers : detail.servers.slice(0, SERVERS);
   return [
-    head(el("button", { type: "button", id: "show-walk", onclick: does.walk }, "Walk: draw a request’s way")),
+    head,
     el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", { key: name }, el("dt", {}, name), el("dd", {}, value)))),
     table(`Servers of ${chosen}`, COLUMNS, shown.map((server) => row(server, detail, state)), { class: "servers" }),
     shown.length < detail.servers.length && el("p", {}, el("button", { type: "button", onclick: does.all }, `Show all ${count(detail.servers.length, "server")}`)),

@@ -62,7 +62,7 @@ function tree(state) {
 function columns(top, width) {
   const widths = { clients: 84, address: 168, service: 206, server: 226, more: 226 };
   const gap = (width - 84 - 168 - 206 - 226) / 3;
-  const at = { clients: 0, address: 84 + gap, service: 252 + 2 * gap, server: width - 226, more: width - 226 };
+  const at = { clients: 1, address: 84 + gap, service: 252 + 2 * gap, server: width - 227, more: width - 227 };
   let y = 22;
   const place = (node) => {
     node.x = at[node.kind];
@@ -107,7 +107,6 @@ function flat(node, above, all = []) {
 function box({ node }) {
   const room = node.width - 16 - (node.state ? 16 : 0);
   const kind = node.state?.kind ?? "";
-  const mark = node.state ? `${node.state.mark} ` : "";
   const said = node.state && node.kind === "server" && node.state.word !== "available" ? `${node.state.word}, ` : "";
   const small = said + (node.small ?? "");
   return el(
@@ -116,8 +115,9 @@ function box({ node }) {
     el("rect", { class: `box ${node.kind} ${kind}`, x: node.x, y: node.y, width: node.width, height: BOX, rx: 4 }),
     el(
       "text",
-      { class: `mono ${kind}`, x: node.x + 8, y: node.y + (small ? 15 : 22) },
-      mark + shortened(node.name, room),
+      { class: "mono", x: node.x + 8, y: node.y + (small ? 15 : 22) },
+      node.state && el("tspan", { class: kind }, `${node.state.mark} `),
+      shortened(node.name, room),
       el("title", {}, [node.name, small].filter(Boolean).join(", ")),
     ),
     small && el("text", { class: "small", x: node.x + 8, y: node.y + 29 }, shortened(small, (node.width - 16) * 1.15)),
