@@ -152,8 +152,8 @@ shot_pages() {
     browser POST /url "{\"url\": \"http://$page/\"}" >/dev/null
     # A minute of traffic is a line that one can see.
     sleep 60
-    shot_page light 1080 1100 light
-    shot_page dark 1080 1100 dark
+    shot_page light 960 1030 light
+    shot_page dark 960 1030 dark
     shot_page phone 360 1300 light
     browser DELETE "" >/dev/null
     session=

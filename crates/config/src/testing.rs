@@ -305,13 +305,14 @@ fn settings() -> impl Strategy<Value = Settings> {
     let metrics = (prop::option::of((any::<std::net::IpAddr>(), 1..=u16::MAX)), any::<bool>());
     let metrics = metrics
         .prop_map(|(listen, ipvs_names)| crate::settings::Metrics { listen: listen.map(Into::into), ipvs_names });
-    // Without `listen` only beside [director.api].
-    let loopback = prop_oneof![
-        any::<[u8; 3]>().prop_map(|[a, b, c]| [127, a, b, c].into()),
-        Just(std::net::Ipv6Addr::LOCALHOST.into())
-    ];
-    let loopback = loopback.prop_map(|ip: std::net::IpAddr| ip);
+    // Loopback only, and without `listen` only beside [director.api].
+    let loopback = (any::<bool>(), any::<[u8; 3]>()).prop_map(|(ipv6, [a, b, c])| match ipv6 {
+        true => std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        false => [127, a, b, c].into(),
+    });
     let page = prop::option::of((loopback, 1..=u16::MAX, any::<bool>(), any::<bool>()));
+    // Apart: large types of strategies take much of a test's stack.
+    let served = (api, metrics, page).boxed();
     let mark_device = prop::option::of("[A-Z][a-z0-9._-]{0,11}");
     let rest = (
         (prop::sample::select(&Mode::ALL[..]), prop::sample::select(&VipDefault::ALL[..])),
@@ -322,16 +323,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     );
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
-    (
-        name,
-        interfaces,
-        rest,
-        timeouts,
-        errors,
-        socket,
-        [prop::option::of(name), prop::option::of(name)],
-        (api, metrics, page),
-    )
+    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)], served)
         .prop_map(
             |(
                 instance,
