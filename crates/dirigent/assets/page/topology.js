@@ -120,7 +120,7 @@ function box({ node }) {
       shortened(node.name, room),
       el("title", {}, [node.name, small].filter(Boolean).join(", ")),
     ),
-    small && el("text", { class: "small", x: node.x + 8, y: node.y + 29 }, shortened(small, (node.width - 16) * 1.15)),
+    small && el("text", { class: "small", x: node.x + 8, y: node.y + 29 }, shortened(small, (node.width - 16) * 1.3)),
   );
 }
 
