@@ -46,7 +46,7 @@ spread: ## draw docs/schedulers.svg anew: how each scheduler spreads load, from 
 
 stories: ## docs/why-replies-must-return.md anew: what its commands print now (as root)
 	@scripts/stories.sh
-shots: ## draw docs/top.svg anew: dirigent top in a lab with traffic (as root)
+shots: ## the pictures below docs/ anew: dirigent top and the web page in a lab with traffic (as root)
 	@scripts/shots.sh
 
 deb: ## a Debian package of a release build: target/deb/dirigent_VERSION_ARCH.deb

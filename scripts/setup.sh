@@ -218,7 +218,7 @@ test_programs() {
     if [ ${#missing[@]} = 0 ]; then
         say "the programs that tests and demo run are there"
     elif have apt-get; then
-        say "tests and demo run real clients, servers and a firewall in network namespaces, and an"
+        say "tests and demo run real clients, servers, a firewall and a browser in network namespaces, and an"
         say "emulated older kernel. Installing, with no service started: ${missing[*]}"
         apt_install "${missing[@]}"
         # Debian also arranges for these to start at the next boot. Only if they came with us.

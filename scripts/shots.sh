@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # make shots: the pictures below docs/, drawn from programs at work in a lab with traffic.
 #   docs/top.svg    dirigent top on a terminal of 100 columns and 30 rows
+#   docs/page-light.png, page-dark.png, page-phone.png    the web page in Chromium
 # Their sizes are always the same; what they show are the numbers of the day. Leaves nothing behind but them.
 #   scripts/shots.sh [DIRECTORY]   with programs that are built already, in that directory
 set -euo pipefail
@@ -13,11 +14,13 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" LC_ALL=C.UTF-8
 lab=shots
 work=$(mktemp -d)
 traffic=()
+page=127.0.0.1:8090 driver=127.0.0.1:9515 session=
 
 # shellcheck disable=SC2329 # called by the trap
 clean() {
     local status=$?
     kill "${traffic[@]}" 2>/dev/null || true
+    [ -z "$session" ] || browser DELETE "" >/dev/null || true
     terminal kill-server 2>/dev/null || true
     "$dirigent" lab down --name "$lab" >/dev/null 2>&1 || status=1
     rm -rf "$work"
@@ -37,6 +40,9 @@ on_client() {
 # The lab of the demo, with a server that fails its checks and one that is drained.
 build_lab() {
     cat examples/dirigent.toml - >"$work/dirigent.toml" <<EOF
+
+[director.page]
+listen = "$page"
 
 [[service]]
 protocol = "tcp"
@@ -109,6 +115,50 @@ shot_top() {
     echo "shots: docs/top.svg"
 }
 
+on_director() { "$dirigent" lab exec --name "$lab" director -- "$@"; }
+
+# A command of WebDriver: METHOD PATH BODY. What it answers.
+browser() {
+    on_director curl -sS --fail-with-body --max-time 60 -X "$1" -H 'content-type: application/json' \
+        "http://$driver/session${session:+/$session}$2" ${3:+--data-binary "$3"}
+}
+devtools() { browser POST /goog/cdp/execute "{\"cmd\": \"$1\", \"params\": $2}" >/dev/null; }
+script() { browser POST /execute/sync "{\"script\": \"$1\", \"args\": []}"; }
+
+# shot_page NAME WIDTH HEIGHT light|dark
+shot_page() {
+    devtools Emulation.setDeviceMetricsOverride "{\"width\": $2, \"height\": $3, \"deviceScaleFactor\": 1, \"mobile\": false}"
+    devtools Emulation.setEmulatedMedia "{\"features\": [{\"name\": \"prefers-color-scheme\", \"value\": \"$4\"}]}"
+    script "window.scrollTo(0, 0)" >/dev/null
+    sleep 3 # it has looked again
+    browser GET /screenshot | sed -E 's/.*"value": *"([^"]*)".*/\1/' | base64 -d >"docs/page-$1.png"
+    echo "shots: docs/page-$1.png"
+}
+
+shot_pages() {
+    mkdir "$work/profile"
+    on_director chromedriver "--port=${driver#*:}" --log-level=SEVERE </dev/null >/dev/null 2>&1 &
+    traffic+=($!)
+    local arguments capabilities
+    arguments='"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"'
+    capabilities="{\"capabilities\": {\"alwaysMatch\": {\"goog:chromeOptions\": {\"binary\": \"$(command -v chromium)\",
+        \"args\": [$arguments, \"--user-data-dir=$work/profile\"]}}}}"
+    for _ in $(seq 100); do
+        on_director curl -sS --max-time 2 "http://$driver/status" >/dev/null 2>&1 && break
+        sleep 0.1
+    done
+    session=$(browser POST "" "$capabilities" | sed -E 's/.*"sessionId": *"([^"]*)".*/\1/')
+    browser POST /url "{\"url\": \"http://$page/\"}" >/dev/null
+    # A minute of traffic is a line that one can see.
+    sleep 60
+    shot_page light 960 1030 light
+    shot_page dark 960 1030 dark
+    shot_page phone 360 1300 light
+    browser DELETE "" >/dev/null
+    session=
+}
+
 if [ $# = 0 ]; then
     scripts/setup.sh test
     echo "shots: building (the first time takes minutes)"
@@ -124,3 +174,4 @@ trap 'exit 143' TERM
 build_lab
 make_traffic
 shot_top
+shot_pages

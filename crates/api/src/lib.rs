@@ -650,6 +650,9 @@ pub struct Stats {
     pub services: Vec<Service>,
     /// By verdict.
     pub reasons: Vec<Reason>,
+    /// So many services there are that were asked for, of which `services` may be a part.
+    #[serde(default)]
+    pub matching: usize,
 }
 
 /// Which of the services' counters are told beside those of everything: parameters of the address.
@@ -661,6 +664,37 @@ pub struct StatsOf {
     pub services: Option<bool>,
     /// Only those of this service, like `tcp:192.0.2.10:80` or `fwmark:7`.
     pub service: Option<String>,
+    /// Only those in whose name, or in the name or state of a server of theirs, is each of these words.
+    pub filter: Option<String>,
+    /// Which come first; default `listed`.
+    #[param(inline)]
+    pub order: Option<Order>,
+    /// Without the first so many.
+    pub skip: Option<usize>,
+    /// No more than this many.
+    pub limit: Option<usize>,
+}
+
+/// The order of services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// As lists have them.
+    #[default]
+    Listed,
+    /// Those with the most bytes each second.
+    Traffic,
+    /// Those without a quorum, and then those with the most servers that take no connections against their will.
+    Trouble,
+}
+
+/// Whoever asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// What the history calls him.
+    pub name: String,
+    /// Whether he may change the director, by the way that he asks.
+    pub operates: bool,
 }
 
 /// A real server of a virtual service. Asked for in any form that the command line takes;
@@ -809,6 +843,18 @@ pub struct Changed {
     pub operations: Vec<String>,
     /// What it could not change without a restart.
     pub notes: Vec<String>,
+}
+
+/// An event that is over, and when it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Happened {
+    /// Goes up by one with each.
+    pub number: u64,
+    /// When, in seconds since 1970 (UTC).
+    pub time_s: u64,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
 }
 
 /// What happened, as the stream of events tells it.

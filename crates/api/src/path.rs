@@ -17,6 +17,10 @@ pub const SERVER: &str = "/v1/services/{service}/servers/{server}";
 pub const OPENAPI: &str = "/v1/openapi.json";
 /// GET: a stream of [`crate::Event`] as server-sent events, from now on.
 pub const EVENTS: &str = "/v1/events";
+/// GET: a list of [`crate::Happened`], the latest first, of the last ones since the daemon began; `?limit=N`.
+pub const PAST_EVENTS: &str = "/v1/events/past";
+/// GET: [`crate::Me`].
+pub const ME: &str = "/v1/me";
 /// GET: [`crate::Connections`]; [`crate::ConnectionsOf`] says which.
 pub const CONNECTIONS: &str = "/v1/connections";
 /// GET: [`crate::Explanation`]; `?protocol=tcp&from=198.51.100.7:40000&to=192.0.2.10:80`, and more.

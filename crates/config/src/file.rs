@@ -18,7 +18,7 @@ use crate::model::{
     SchedulerFlags, Server, ServerId, Service, ServiceKey, Sources, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use crate::settings::{
-    Api, Defence, ErrorLimits, MAX_CONNECTIONS, Metrics, Mode, SctpTimeouts, Settings, TcpTimeouts, Timeouts,
+    Api, Defence, ErrorLimits, MAX_CONNECTIONS, Metrics, Mode, Page, SctpTimeouts, Settings, TcpTimeouts, Timeouts,
     VipDefault,
 };
 use reader::{Report, Table, kind, one_of};
@@ -137,6 +137,8 @@ impl Reader<'_> {
         let api = api_table.as_ref().and_then(|t| self.api(t));
         let metrics_table = t.table("metrics", keys::METRICS, &mut self.report);
         let metrics = metrics_table.as_ref().map_or_else(Metrics::default, |t| self.metrics(t));
+        let page_table = t.table("page", keys::PAGE, &mut self.report);
+        let page = page_table.as_ref().map(|t| self.page(t));
         let report = &mut self.report;
         let timeouts = t.table("timeouts", keys::TIMEOUTS, report);
         let errors = t.table("errors", keys::ERRORS, report);
@@ -168,6 +170,7 @@ impl Reader<'_> {
             operators: text("operators", report),
             api,
             metrics,
+            page,
         };
         for violation in settings.violations() {
             let has = |table: &keys::Table| table.keys.iter().any(|k| k.name == violation.key());
@@ -203,6 +206,15 @@ impl Reader<'_> {
         Metrics {
             listen: listen.and_then(|text| self.listen(t, text)),
             ipvs_names: t.boolean("ipvs_names", &mut self.report).unwrap_or_default(),
+        }
+    }
+
+    /// The web page, and where.
+    fn page(&mut self, t: &Table) -> Page {
+        let listen = t.string("listen", &mut self.report).map(|(text, _)| text);
+        Page {
+            listen: listen.and_then(|text| self.listen(t, text)),
+            operate: t.boolean("operate", &mut self.report).unwrap_or_default(),
         }
     }
 

@@ -277,6 +277,13 @@ fn describe_settings(s: &Settings) -> String {
     let listen = s.metrics.listen.map_or_else(|| "nowhere".to_owned(), |listen| listen.to_string());
     note(s.metrics.listen != d.metrics.listen, "metrics.listen", listen);
     note(s.metrics.ipvs_names != d.metrics.ipvs_names, "metrics.ipvs_names", s.metrics.ipvs_names.to_string());
+    let page = |page: &crate::Page| match (page.listen, page.operate) {
+        (Some(listen), false) => listen.to_string(),
+        (Some(listen), true) => format!("{listen}, for operators too"),
+        (None, false) => "by TLS only".to_owned(),
+        (None, true) => "by TLS only, for operators too".to_owned(),
+    };
+    note(s.page != d.page, "page", s.page.as_ref().map_or_else(String::new, page));
     note(s.operators != d.operators, "operators", s.operators.clone().unwrap_or_default());
     if out.is_empty() { "all settings to their defaults".into() } else { out.join(", ") }
 }

@@ -302,6 +302,16 @@ pub struct Metrics {
     pub ipvs_names: bool,
 }
 
+/// The web page.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Page {
+    /// Address and port of an HTTP server for browsers of this host, without TLS; None: the page is served by [`Api`] only.
+    pub listen: Option<SocketAddr>,
+    /// Who may change the director may do so from a browser; off.
+    pub operate: bool,
+}
+
 /// Settings of one director.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -359,6 +369,9 @@ pub struct Settings {
     /// Metrics.
     #[serde(default)]
     pub metrics: Metrics,
+    /// The web page; None: there is none.
+    #[serde(default)]
+    pub page: Option<Page>,
 }
 
 impl Default for Settings {
@@ -388,6 +401,7 @@ impl Default for Settings {
             operators: None,
             api: None,
             metrics: Metrics::default(),
+            page: None,
         }
     }
 }
@@ -572,6 +586,21 @@ impl Settings {
         }
         if self.metrics.listen.is_some_and(|listen| listen.port() == 0) {
             bad("metrics", "listens on port 0".into(), "name a port, like 9103");
+        }
+        if let Some(page) = &self.page {
+            match page.listen {
+                None if self.api.is_none() => {
+                    let remedy = "add listen = \"127.0.0.1:8090\", or [director.api], which serves it with TLS";
+                    bad("page", "is served nowhere".into(), remedy);
+                }
+                Some(listen) if listen.port() == 0 => bad("page", "listens on port 0".into(), "name a port, like 8090"),
+                Some(listen) if !listen.ip().is_loopback() => {
+                    let remedy = "use 127.0.0.1 or [::1], which other hosts reach by `ssh -L`, or leave `listen` out and \
+                                  configure [director.api], which serves the page with TLS";
+                    bad("page", format!("listens on {}, for all the network and without TLS", listen.ip()), remedy);
+                }
+                _ => {}
+            }
         }
         for (key, group) in [("group", &self.group), ("operators", &self.operators)] {
             if let Some(group) = group.as_ref().filter(|g| g.is_empty() || g.contains([':', '\0', '\n', ' '])) {

@@ -305,6 +305,14 @@ fn settings() -> impl Strategy<Value = Settings> {
     let metrics = (prop::option::of((any::<std::net::IpAddr>(), 1..=u16::MAX)), any::<bool>());
     let metrics = metrics
         .prop_map(|(listen, ipvs_names)| crate::settings::Metrics { listen: listen.map(Into::into), ipvs_names });
+    // Loopback only, and without `listen` only beside [director.api].
+    let loopback = (any::<bool>(), any::<[u8; 3]>()).prop_map(|(ipv6, [a, b, c])| match ipv6 {
+        true => std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        false => [127, a, b, c].into(),
+    });
+    let page = prop::option::of((loopback, 1..=u16::MAX, any::<bool>(), any::<bool>()));
+    // Apart: large types of strategies take much of a test's stack.
+    let served = (api, metrics, page).boxed();
     let mark_device = prop::option::of("[A-Z][a-z0-9._-]{0,11}");
     let rest = (
         (prop::sample::select(&Mode::ALL[..]), prop::sample::select(&VipDefault::ALL[..])),
@@ -315,7 +323,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     );
     let timeouts = prop_oneof![Just(Timeouts::default()), timeouts];
     let errors = prop_oneof![Just(ErrorLimits::default()), errors];
-    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)], (api, metrics))
+    (name, interfaces, rest, timeouts, errors, socket, [prop::option::of(name), prop::option::of(name)], served)
         .prop_map(
             |(
                 instance,
@@ -325,8 +333,12 @@ fn settings() -> impl Strategy<Value = Settings> {
                 errors,
                 socket,
                 [group, operators],
-                (api, metrics),
+                (api, metrics, page),
             )| {
+                let page = page.map(|(ip, port, operate, plain)| crate::settings::Page {
+                    listen: (plain || api.is_none()).then(|| (ip, port).into()),
+                    operate,
+                });
                 let [schedule_icmp, nat_icmp_send, snat_reroute, pmtu_disc, others @ ..] = switches;
                 let [expire_nodest_conn, expire_quiescent_template, sloppy_tcp, sloppy_sctp, cache_bypass] = others;
                 let ([conn_reuse_mode, drop_entry, drop_packet, secure_tcp], amemthresh, am_droprate) = defence;
@@ -355,6 +367,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     operators,
                     api,
                     metrics,
+                    page,
                 }
             },
         )

@@ -206,7 +206,7 @@ mod tests {
         let of = ConnectionsOf { limit: Some(5), service: Some("tcp [2001:db8::10]:80".into()), server: None };
         assert_eq!(connections_path(&of), "/v1/connections?limit=5&service=tcp+%5B2001%3Adb8%3A%3A10%5D%3A80");
         assert_eq!(stats_path(&StatsOf::default()), "/v1/stats?");
-        let of = StatsOf { services: Some(false), service: Some("FWM  7".into()) };
+        let of = StatsOf { services: Some(false), service: Some("FWM  7".into()), ..StatsOf::default() };
         assert_eq!(stats_path(&of), "/v1/stats?services=false&service=FWM++7");
     }
 }

@@ -1,5 +1,7 @@
 //! The tables as the API tells them: read from the pinned maps, with or without a daemon.
 
+mod choice;
+
 use crate::daemon::health::View;
 use crate::daemon::rates::Averages;
 use crate::daemon::size::Size;
@@ -86,7 +88,8 @@ impl Reader {
             None => self.services()?,
             Some(name) => vec![naming::listed_service(&self.services()?, name)?.clone()],
         };
-        Ok(Stats { services, ..self.report().totals()? })
+        let (services, matching) = choice::choose(services, of);
+        Ok(Stats { services, matching, ..self.report().totals()? })
     }
 
     /// Whose tables these are.

@@ -755,7 +755,7 @@ fn the_api_is_there_over_mutual_tls() {
     let with = |listen: &str, certificate: &str| {
         format!(
             "[director.api]\nlisten = {listen:?}\ncertificate = {:?}\nkey = {:?}\nclients = {:?}\n\
-             operator_names = [\"ops.example\"]\n\n[[service]]",
+             operator_names = [\"ops.example\"]\n\n[director.page]\n\n[[service]]",
             file(certificate),
             file("director.key"),
             file("ca.pem")
@@ -799,8 +799,21 @@ fn the_api_is_there_over_mutual_tls() {
     let by = lab.json(&["config", "history", "--json"])[0]["by"].as_str().unwrap().to_owned();
     assert!(by.starts_with("ops.example, from "), "{by}");
     for who in ["stranger", ""] {
-        assert_eq!(ask(who, "GET", "/v1/status").0, "000", "{who:?} is let in");
+        for path in ["/v1/status", "/"] {
+            assert_eq!(ask(who, "GET", path).0, "000", "{who:?} is let in");
+        }
     }
+    // Browsers have the page here, and no other site has an operator's browser do anything.
+    assert_eq!(ask("reader", "GET", "/").0, "200");
+    let from = |origin: &str| ask("operator", "POST", &format!("/v1/reload -H 'origin: {origin}'"));
+    let (code, refusal) = from("https://evil.example");
+    assert_eq!((code.as_str(), &refusal["denied"]), ("403", &json!(true)), "{refusal}");
+    let (code, refusal) = from(&format!("https://{listen}"));
+    assert!(
+        code == "403" && refusal["problems"][0]["remedy"].as_str().unwrap().contains("operate = true"),
+        "{refusal}"
+    );
+    assert_eq!(ask("operator", "POST", "/v1/reload").0, "200");
     // Whoever says nothing, or no TLS, keeps nobody out.
     let mut held = Vec::new();
     for _ in 0..40 {

@@ -79,6 +79,7 @@ pub const DIRECTOR: Table = Table {
         key("errors", "table", "none"),
         key("api", "table", "none"),
         key("metrics", "table", "none"),
+        key("page", "table", "none"),
     ],
 };
 
@@ -145,6 +146,10 @@ pub const METRICS: Table = Table {
     header: "[director.metrics]",
     keys: &[key("listen", "string", "none"), key("ipvs_names", "boolean", "false")],
 };
+
+/// `[director.page]`.
+pub const PAGE: Table =
+    Table { header: "[director.page]", keys: &[key("listen", "string", "none"), key("operate", "boolean", "false")] };
 
 /// `[[mark]]`.
 pub const MARK: Table = Table {
@@ -613,13 +618,14 @@ pub const SYNC: Table = Table {
 };
 
 /// All tables.
-pub const TABLES: [Table; 36] = [
+pub const TABLES: [Table; 37] = [
     ROOT,
     DIRECTOR,
     TIMEOUTS,
     ERRORS,
     API,
     METRICS,
+    PAGE,
     MARK,
     SERVICE,
     PERSISTENCE,

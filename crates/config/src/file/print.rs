@@ -111,12 +111,21 @@ fn settings(s: &Settings, out: &mut String) {
     if s.metrics.ipvs_names != d.metrics.ipvs_names {
         line(&mut metrics, "ipvs_names", s.metrics.ipvs_names);
     }
+    // Without a word in it, the table alone says that there is a page.
+    let mut page = String::new();
+    if let Some(s) = &s.page {
+        s.listen.iter().for_each(|listen| line(&mut page, "listen", quoted(&listen.to_string())));
+        if s.operate || s.listen.is_none() {
+            line(&mut page, "operate", s.operate);
+        }
+    }
     let tables = [
         ("[director]", director),
         ("[director.timeouts]", timeouts),
         ("[director.errors]", errors),
         ("[director.api]", api),
         ("[director.metrics]", metrics),
+        ("[director.page]", page),
     ];
     for (header, text) in tables {
         if !text.is_empty() {

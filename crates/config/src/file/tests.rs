@@ -552,7 +552,9 @@ fn documented_defaults_are_true() {
     assert_eq!(printed.lines().filter(|line| line.contains(" = ")).count(), 21, "{printed}");
     let api = model.settings().api.clone().unwrap();
     assert_eq!(api.operators, Vec::<String>::new());
-    assert_eq!(model.settings(), &Settings { api: Some(api), ..Settings::default() });
+    // An empty table says that there is a page.
+    let page = Some(crate::Page::default());
+    assert_eq!(model.settings(), &Settings { api: Some(api), page, ..Settings::default() });
     assert_eq!(model.marks(), [MarkRule::all(false, 1)]);
     let [service] = model.services() else { panic!() };
     let mut plain = Service::new(service.key);

@@ -274,13 +274,15 @@ impl<'a, S: Store> Report<'a, S> {
             total: counters(&self.tally()?.total),
             rates: self.rates.map(|rates| counters(&rates.total())),
             services: Vec::new(),
+            matching: 0,
             reasons: all.map(reason).collect(),
         })
     }
 
     /// All counters.
     pub fn stats(&self) -> Result<Stats, Error> {
-        Ok(Stats { services: self.services()?, ..self.totals()? })
+        let services = self.services()?;
+        Ok(Stats { matching: services.len(), services, ..self.totals()? })
     }
 
     /// The timeouts that ipvsadm knows.

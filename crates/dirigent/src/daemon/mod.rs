@@ -74,15 +74,18 @@ pub async fn run(
     let group = group("group", &model.settings().group)?.or(operators);
     let api = model.settings().api.clone();
     let names = api.as_ref().map(|api| api.operators.clone()).unwrap_or_default();
-    let operators = Operators { group: operators, names };
+    let page = model.settings().page.clone();
+    let browse = page.as_ref().is_some_and(|page| page.operate);
+    let operators = Operators { group: operators, names, readers: group, browse };
     // Before anything is attached: a socket that cannot be is a reason not to start. Who asks meanwhile waits.
     let tls = api.map(Tls::of).transpose()?;
     let local = server::listen(&socket, group)?;
-    let end = match ports(tls, model.settings().metrics.listen).await {
-        Ok((remote, scraped)) => {
-            let listeners = Listeners { socket: local, remote, scraped };
-            direct(Director::start(file, instance, model, room).await, listeners, operators, &socket, &mut signals)
-                .await
+    let plain = [model.settings().metrics.listen, page.as_ref().and_then(|page| page.listen)];
+    let end = match ports(tls, plain).await {
+        Ok((remote, [scraped, browsed])) => {
+            let listeners = Listeners { socket: local, remote, scraped, browsed };
+            let doors = Doors { listeners, operators, page: page.is_some() };
+            direct(Director::start(file, instance, model, room).await, doors, &socket, &mut signals).await
         }
         Err(failure) => Err(failure),
     };
@@ -94,35 +97,37 @@ pub async fn run(
     end
 }
 
-/// The port that TLS is served on, and that of metrics without.
+/// The ways in, and who may come.
+struct Doors {
+    listeners: Listeners,
+    operators: Operators,
+    page: bool,
+}
+
+/// The port that TLS is served on, and those without: of metrics, and of the page.
 async fn ports(
     tls: Option<Tls>,
-    metrics: Option<SocketAddr>,
-) -> Result<(Option<(TcpListener, Tls)>, Option<TcpListener>)> {
+    [metrics, page]: [Option<SocketAddr>; 2],
+) -> Result<(Option<(TcpListener, Tls)>, [Option<TcpListener>; 2])> {
     let remote = match tls {
         Some(tls) => Some((tls.listen().await?, tls)),
         None => None,
     };
-    let scraped = match metrics {
-        Some(listen) => Some(server::port("[director.metrics]", listen).await?),
-        None => None,
+    let open = async |table, listen| match listen {
+        Some(listen) => server::port(table, listen).await.map(Some),
+        None => Ok(None),
     };
-    Ok((remote, scraped))
+    Ok((remote, [open("[director.metrics]", metrics).await?, open("[director.page]", page).await?]))
 }
 
 /// The director's life, from its start on.
-async fn direct(
-    started: Result<Director>,
-    listeners: Listeners,
-    operators: Operators,
-    socket: &Path,
-    signals: &mut Signals,
-) -> Result<()> {
+async fn direct(started: Result<Director>, doors: Doors, socket: &Path, signals: &mut Signals) -> Result<()> {
     let mut director = started?;
     let (asks, mut asked) = mpsc::channel(16);
     let (instance, rates, events) = (director.instance().clone(), director.rates(), director.events());
     let (health, metrics) = (director.view(), director.metrics());
-    let served = Served { asks, instance, rates, events, health, metrics, operators };
+    let Doors { listeners, operators, page } = doors;
+    let served = Served { asks, instance, rates, events, health, metrics, operators, page };
     let server = server::serve(listeners, served);
     director.say_ready(socket);
     manager::ready(&director.summary());

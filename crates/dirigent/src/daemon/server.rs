@@ -1,12 +1,15 @@
 //! The control API: HTTP with JSON. Questions about tables are answered from the tables; everything that the daemon
 //! knows or does goes through its own task, one after the other. The handlers and the API's description are one
-//! definition: what is not described is not served.
+//! definition: what is not described is not served. Beside it are the files of the web page, which asks the API.
 
 mod accept;
+mod browser;
 mod events;
 mod linger;
 mod listen;
 mod metrics;
+mod owner;
+mod page;
 mod peer;
 mod read;
 mod refused;
@@ -175,8 +178,10 @@ pub struct Served {
     pub health: View,
     /// What metrics tell beside tables.
     pub metrics: Sources,
-    /// Who may change the director, beside root.
+    /// Who may read and change the director, beside root.
     pub operators: Operators,
+    /// Whether the web page is there.
+    pub page: bool,
 }
 
 /// The server that runs.
@@ -220,7 +225,9 @@ struct Description;
 fn described() -> (Router<Shared>, OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(read::status))
+        .routes(routes!(read::me))
         .routes(routes!(events::events))
+        .routes(routes!(events::past_events))
         .routes(routes!(read::services, write::add_service))
         .routes(routes!(read::service, write::put_service, write::patch_service, write::remove_service))
         .routes(routes!(read::spec))
@@ -257,7 +264,7 @@ pub fn openapi() -> OpenApi {
 
 /// Serves until it is told to end.
 pub fn serve(listeners: Listeners, served: Served) -> Running {
-    let Served { asks, instance, rates, events, health, metrics, operators } = served;
+    let Served { asks, instance, rates, events, health, metrics, operators, page } = served;
     let shared = Shared {
         asks,
         instance,
@@ -277,9 +284,11 @@ pub fn serve(listeners: Listeners, served: Served) -> Running {
     let routes = routes
         .layer(axum::middleware::from_fn_with_state(known, refused::known_parameters))
         .route(path::OPENAPI, get(async move || Json(description)))
+        .merge(if page { page::routes() } else { Router::new() })
         .fallback(refused::no_such_path)
         .method_not_allowed_fallback(refused::no_such_method)
         .layer(axum::middleware::from_fn_with_state(shared.clone(), peer::operators_only))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), browser::own_page_only))
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(shared);
     let (stop, stopped) = oneshot::channel::<()>();

@@ -141,10 +141,10 @@ mod tests {
         };
         let (mut known, now) = (Known::default(), Instant::now());
         known.seen(now, Duration::ZERO, &Want::default(), look(vec![service("a", "rr"), service("b", "rr")]));
-        let stats = StatsOf { service: Some("b".into()), services: None };
+        let stats = StatsOf { service: Some("b".into()), ..StatsOf::default() };
         known.seen(now, Duration::ZERO, &Want { stats, connections: None }, look(vec![service("b", "wrr")]));
         assert_eq!(schedulers(&known), ["rr", "wrr"]);
-        let stats = StatsOf { service: None, services: Some(false) };
+        let stats = StatsOf { services: Some(false), ..StatsOf::default() };
         known.seen(now, Duration::ZERO, &Want { stats, connections: None }, look(Vec::new()));
         assert_eq!(schedulers(&known), ["rr", "wrr"]);
         known.seen(now, Duration::ZERO, &Want::default(), look(vec![service("b", "wlc")]));

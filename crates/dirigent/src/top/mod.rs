@@ -36,7 +36,7 @@ const REOPEN: Duration = Duration::from_secs(2);
 
 /// Shows the director until it is told to end.
 pub async fn run(target: Target, args: &TopArgs) -> Result<()> {
-    let stats = StatsOf { service: args.service.clone(), services: None };
+    let stats = StatsOf { service: args.service.clone(), ..StatsOf::default() };
     let want = Want { stats, connections: None };
     let asked = Instant::now();
     let look = Look::at(&target, &want).await?;

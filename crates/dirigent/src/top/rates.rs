@@ -144,7 +144,7 @@ mod tests {
             ..Service::default()
         };
         let reason = Reason { name: "request".into(), count: packets, ..Reason::default() };
-        Stats { total: counters, rates, services: vec![service], reasons: vec![reason] }
+        Stats { total: counters, rates, services: vec![service], reasons: vec![reason], ..Stats::default() }
     }
 
     const NAME: &str = "tcp 192.0.2.10:80";

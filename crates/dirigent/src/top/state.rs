@@ -159,11 +159,11 @@ impl State {
     pub fn want(&self) -> Want {
         // What was removed and has connections still has no name to ask by.
         let named = |service: &String| ServiceKey::parse(service).map(|_| service.clone());
-        let without = StatsOf { services: Some(false), service: None };
+        let without = StatsOf { services: Some(false), ..StatsOf::default() };
         match &self.level().place {
             Place::Services => Want::default(),
             Place::Servers { service } => {
-                Want { stats: StatsOf { service: named(service), services: None }, connections: None }
+                Want { stats: StatsOf { service: named(service), ..StatsOf::default() }, connections: None }
             }
             Place::Connections { service, server } => {
                 let (limit, server) = (Some(CONNECTIONS), Some(server.clone()));
@@ -450,7 +450,7 @@ mod tests {
     fn drops_and_events_are_aside() {
         let mut desk = Desk::of(&[SERVICE]);
         desk.press(KeyCode::Enter);
-        let without = Want { stats: StatsOf { services: Some(false), service: None }, connections: None };
+        let without = Want { stats: StatsOf { services: Some(false), ..StatsOf::default() }, connections: None };
         for (key, way) in
             [('d', Some("drops")), ('e', Some("events")), ('e', None), ('e', Some("events")), ('d', Some("drops"))]
         {

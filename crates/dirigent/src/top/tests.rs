@@ -118,7 +118,8 @@ fn look(seconds: u64) -> Look {
         reason("too_short", "dropped", "A header is cut off.", 0),
     ];
     let total = counters(9042 * seconds, 90_420 * seconds);
-    let stats = Stats { total, rates: Some(Counters::default()), services: vec![web, six, dns], reasons };
+    let stats =
+        Stats { total, rates: Some(Counters::default()), services: vec![web, six, dns], reasons, ..Stats::default() };
     Look { status, stats, connections: Some(Connections { connections, more: true }) }
 }
 

@@ -184,7 +184,8 @@ impl Director {
         let settings = Settings { instance, connections, ..model.settings().clone() };
         let (socket, group, operators) = (now.socket.clone(), now.group.clone(), now.operators.clone());
         let metrics = Metrics { listen: now.metrics.listen, ..settings.metrics };
-        let settings = Settings { socket, group, operators, api: now.api.clone(), metrics, ..settings };
+        let (api, page) = (now.api.clone(), now.page.clone());
+        let settings = Settings { socket, group, operators, api, metrics, page, ..settings };
         model.set_settings(settings).map_err(dirigent_datapath::control::Error::from)?;
         self.transact(asked, Wanted::new(format!("apply {}", document.name), model))
     }
@@ -436,6 +437,7 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
         (old.operators != new.operators, "operators", restart),
         (old.api != new.api, "api", restart),
         (old.metrics.listen != new.metrics.listen, "metrics.listen", restart),
+        (old.page != new.page, "page", restart),
     ];
     let changed = differs.into_iter().filter(|(differs, ..)| *differs);
     changed.map(|(_, key, how)| format!("{key} {how}")).collect()

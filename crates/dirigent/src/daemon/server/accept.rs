@@ -2,8 +2,8 @@
 
 use super::linger::Lingering;
 use super::peer::{Operators, Peer, Who};
-use super::refused;
 use super::tls::{self, Tls};
+use super::{owner, refused};
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -58,14 +58,15 @@ struct Place {
 }
 
 impl Place {
-    /// A place for him; one to be told that there is none; or not even that.
-    fn take(open: &Arc<Mutex<Open>>, peer: &Peer, operator: bool) -> Option<Self> {
+    /// A place for him; one to be told that there is none for him; or not even that.
+    fn take(open: &Arc<Mutex<Open>>, peer: &Peer, operators: &Operators) -> Option<Self> {
+        let (operator, reads) = (peer.operates(operators), peer.reads(operators));
         let mut all = open.lock().unwrap_or_else(PoisonError::into_inner);
         let together: usize = all.others.values().sum();
         let his = all.others.get(&peer.who()).copied().unwrap_or(0);
         let owner = match operator {
             true if all.operators < MOST => Owner::Operator,
-            false if together < MOST && his < MOST_OF_ONE => Owner::Other(peer.who()),
+            false if reads && together < MOST && his < MOST_OF_ONE => Owner::Other(peer.who()),
             _ if all.refused < MOST_OF_ONE => Owner::Refused,
             _ => return None,
         };
@@ -100,6 +101,8 @@ pub struct Listeners {
     pub remote: Option<(TcpListener, Tls)>,
     /// The port for metrics alone, if there is one.
     pub scraped: Option<TcpListener>,
+    /// The page's port for browsers of this host, if there is one.
+    pub browsed: Option<TcpListener>,
 }
 
 /// What serves them.
@@ -118,12 +121,13 @@ pub async fn serve(
     operators: Operators,
     mut stop: oneshot::Receiver<()>,
 ) {
-    let Listeners { socket, mut remote, scraped } = from;
+    let Listeners { socket, mut remote, scraped, browsed } = from;
     let service = Service { routes, operators, open: Arc::default(), graceful: Arc::default() };
     // With connections of their own: whoever reaches that port keeps nobody off the others.
     let scrapes = Service { routes: alone, open: Arc::default(), ..service.clone() };
     // Whoever has not proved yet who he is has no place among those who have.
     let unproved = Arc::new(Semaphore::new(MOST_OF_ONE));
+    let unknown = Arc::new(Semaphore::new(MOST_OF_ONE));
     loop {
         tokio::select! {
             _ = &mut stop => break,
@@ -134,6 +138,13 @@ pub async fn serve(
             accepted = plain(scraped.as_ref()) => match accepted {
                 Ok((stream, address)) => scrapes.take(Peer::Anybody { address: address.ip() }, stream),
                 Err(error) => pause("port of metrics", &error).await,
+            },
+            accepted = plain(browsed.as_ref()) => match accepted {
+                Ok((stream, address)) => {
+                    let Ok(unknown) = unknown.clone().try_acquire_owned() else { continue };
+                    tokio::spawn(recognise(service.clone(), stream, address, unknown));
+                }
+                Err(error) => pause("port of the page", &error).await,
             },
             accepted = of(&mut remote) => match accepted {
                 Ok((stream, address, acceptor)) => {
@@ -168,12 +179,20 @@ async fn of(remote: &mut Option<(TcpListener, Tls)>) -> std::io::Result<(TcpStre
     }
 }
 
-/// The next connection of a scraper; never, if there is no port for them.
-async fn plain(scraped: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
-    match scraped {
+/// The next connection to a port without TLS; never, if there is none.
+async fn plain(port: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match port {
         Some(port) => port.accept().await,
         None => std::future::pending().await,
     }
+}
+
+/// Finds out which user of this host it is.
+async fn recognise(service: Service, stream: TcpStream, peer: SocketAddr, unknown: OwnedSemaphorePermit) {
+    let Ok(own) = stream.local_addr() else { return };
+    let uid = tokio::task::spawn_blocking(move || owner::of(peer, own)).await.ok().flatten();
+    drop(unknown);
+    service.take(Peer::Browser { uid }, stream);
 }
 
 /// TLS's handshake, in which the client shows his certificate.
@@ -194,17 +213,16 @@ async fn prove(service: Service, stream: TcpStream, address: IpAddr, tls: TlsAcc
 impl Service {
     /// Answers what comes by this connection.
     fn take(&self, peer: Peer, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
-        let Some(place) = Place::take(&self.open, &peer, peer.operates(&self.operators)) else { return };
+        let Some(place) = Place::take(&self.open, &peer, &self.operators) else { return };
         let full = matches!(place.owner, Owner::Refused);
+        let refusal = if peer.reads(&self.operators) { refused::busy } else { refused::no_reader };
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(UNREAD));
         let routes = self.routes.clone();
         let answer = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             let routes = routes.clone();
-            async move {
-                if full { Ok::<_, Infallible>(refused::busy()) } else { routes.oneshot(request.map(Body::new)).await }
-            }
+            async move { if full { Ok::<_, Infallible>(refusal()) } else { routes.oneshot(request.map(Body::new)).await } }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(!full);

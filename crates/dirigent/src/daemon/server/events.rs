@@ -1,11 +1,13 @@
 //! The stream of events: server-sent events, as the HTML standard has them.
 
-use super::Shared;
+use super::read::Limit;
 use super::refused::{Parameters, Refused};
+use super::{Answer, Shared};
+use axum::Json;
 use axum::extract::State;
 use axum::response::Sse;
 use axum::response::sse::{self, KeepAlive};
-use dirigent_api::{Event, path};
+use dirigent_api::{Event, Happened, path};
 use serde::Deserialize;
 use std::convert::Infallible;
 use tokio_stream::wrappers::BroadcastStream;
@@ -46,4 +48,16 @@ pub async fn events(
         Some(Ok(sse::Event::default().event(name).data(data.to_string())))
     });
     Sse::new(told).keep_alive(KeepAlive::default())
+}
+
+/// Past events that are told unless more are asked for.
+const PAST: usize = 100;
+
+/// What happened last since the daemon began, the latest first: all but drops, which counters tell.
+#[utoipa::path(
+    get, path = path::PAST_EVENTS, tag = "director", params(Limit),
+    responses((status = 200, body = Vec<Happened>), Refused)
+)]
+pub async fn past_events(State(shared): State<Shared>, Parameters(query): Parameters<Limit>) -> Answer<Vec<Happened>> {
+    Ok(Json(shared.events.last(query.limit.unwrap_or(PAST))))
 }

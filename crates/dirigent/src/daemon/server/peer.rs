@@ -1,10 +1,9 @@
 //! Who asks, and what he may.
 
-use super::Shared;
+use super::{Shared, browser};
 use crate::failure::{Failure, code};
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
@@ -23,17 +22,23 @@ pub enum Peer {
         names: Vec<String>,
         address: IpAddr,
     },
+    /// A process of this host, by the page's port; it is not known whose if he has gone.
+    Browser { uid: Option<Uid> },
     /// Whoever reaches the port of metrics.
     Anybody { address: IpAddr },
 }
 
-/// Who may change the director, beside root and the daemon's own user.
+/// Who may read and change the director, beside root and the daemon's own user.
 #[derive(Clone, Debug, Default)]
 pub struct Operators {
     /// Members of this group.
     pub group: Option<Gid>,
     /// Owners of certificates with one of these names.
     pub names: Vec<String>,
+    /// Members of this group may only read, if it is another one: whose group the control socket is.
+    pub readers: Option<Gid>,
+    /// From a browser, too.
+    pub browse: bool,
 }
 
 /// Whom connections are counted by.
@@ -58,7 +63,7 @@ impl Peer {
     /// What connections are counted by.
     pub fn who(&self) -> Who {
         match self {
-            Self::Local { uid, .. } => Who::User(uid.map(Uid::as_raw)),
+            Self::Local { uid, .. } | Self::Browser { uid } => Who::User(uid.map(Uid::as_raw)),
             Self::Remote { names, .. } => Who::Named(names.clone()),
             Self::Anybody { address } => Who::At(*address),
         }
@@ -68,6 +73,7 @@ impl Peer {
     pub fn name(&self) -> String {
         let (uid, pid) = match self {
             Self::Local { uid, pid, .. } => (*uid, *pid),
+            Self::Browser { uid } => (*uid, None),
             Self::Remote { names, address } => return format!("{}, from {address}", names.join(" ")),
             Self::Anybody { address } => return format!("somebody, from {address}"),
         };
@@ -83,19 +89,33 @@ impl Peer {
     pub fn operates(&self, operators: &Operators) -> bool {
         let (uid, gid) = match self {
             Self::Local { uid, gid, .. } => (*uid, *gid),
+            Self::Browser { uid } => (*uid, None),
             Self::Remote { names, .. } => return names.iter().any(|name| operators.names.contains(name)),
             Self::Anybody { .. } => return false,
         };
-        if uid.is_some_and(|uid| uid.is_root() || uid == geteuid()) {
-            return true;
-        }
-        let Some(group) = operators.group else { return false };
-        let member = |user: User| {
-            let name = CString::new(user.name).ok()?;
-            getgrouplist(&name, user.gid).ok().map(|groups| groups.contains(&group))
-        };
-        gid == Some(group) || uid.and_then(account).and_then(member).unwrap_or(false)
+        belongs(uid, gid, operators.group)
     }
+
+    /// Whether he may read. Most have proved it by being here: only the page's port is open to every user of this host.
+    pub fn reads(&self, operators: &Operators) -> bool {
+        match self {
+            Self::Browser { uid } => belongs(*uid, None, operators.readers) || self.operates(operators),
+            _ => true,
+        }
+    }
+}
+
+/// Whether a user is root, the daemon's own, or one of this group.
+fn belongs(uid: Option<Uid>, gid: Option<Gid>, group: Option<Gid>) -> bool {
+    if uid.is_some_and(|uid| uid.is_root() || uid == geteuid()) {
+        return true;
+    }
+    let Some(group) = group else { return false };
+    let member = |user: User| {
+        let name = CString::new(user.name).ok()?;
+        getgrouplist(&name, user.gid).ok().map(|groups| groups.contains(&group))
+    };
+    gid == Some(group) || uid.and_then(account).and_then(member).unwrap_or(false)
 }
 
 fn account(uid: Uid) -> Option<User> {
@@ -109,11 +129,11 @@ pub async fn operators_only(
     request: Request,
     next: Next,
 ) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) || peer.operates(&shared.operators) {
+    if browser::is_safe(request.method()) || peer.operates(&shared.operators) {
         return next.run(request).await;
     }
     let (place, what, remedy) = match peer {
-        Peer::Local { .. } => (
+        Peer::Local { .. } | Peer::Browser { .. } => (
             "the control socket",
             "only root and members of the group `operators` may change a director",
             "run it as root, or set `operators` in the configuration and join that group",

@@ -1,17 +1,19 @@
 //! What changes nothing.
 
+use super::peer::Peer;
 use super::refused::{Named, Parameters, Refused};
-use super::{Answer, Ask, Shared};
+use super::{Answer, Ask, Shared, browser};
 use crate::daemon::naming;
 use crate::explain::{Flag, Question};
 use crate::failure::{Failure, code};
 use crate::walk;
-use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use clap::ValueEnum as _;
 use dirigent_api::{
-    Configuration, Connections, ConnectionsOf, Explanation, Past, Rehearsal, Server, ServerName, Service, ServiceSpec,
-    Stats, StatsOf, Status, VirtualRouter, Walk, path,
+    Configuration, Connections, ConnectionsOf, Explanation, Me, Past, Rehearsal, Server, ServerName, Service,
+    ServiceSpec, Stats, StatsOf, Status, VirtualRouter, Walk, path,
 };
 use dirigent_config::Protocol;
 use dirigent_failover::WhatIf;
@@ -29,6 +31,14 @@ const HISTORY: usize = 100;
 #[utoipa::path(get, path = path::STATUS, tag = "director", responses((status = 200, body = Status), Refused))]
 pub async fn status(State(shared): State<Shared>) -> Answer<Status> {
     shared.ask(Ask::Status).await.map(Json)
+}
+
+/// Who asks, and what he may.
+#[utoipa::path(get, path = path::ME, tag = "director", responses((status = 200, body = Me), Refused))]
+pub async fn me(State(shared): State<Shared>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Json<Me> {
+    let browses = matches!(peer, Peer::Browser { .. }) || browser::sends(&headers);
+    let operates = peer.operates(&shared.operators) && (shared.operators.browse || !browses);
+    Json(Me { name: peer.name(), operates })
 }
 
 /// All virtual services with their servers.
@@ -97,7 +107,7 @@ fn find(services: Vec<Service>, name: &str) -> Result<Service, Failure> {
 #[into_params(parameter_in = Query)]
 pub struct Limit {
     /// No more than this many.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 /// Connections: the first 10,000, or as many as are asked for, up to a million.

@@ -200,6 +200,13 @@ pub async fn only_metrics(method: Method, uri: Uri) -> Rejected {
     Rejected::new(status, uri.path(), format!("{method} is not for this path"), &remedy)
 }
 
+/// For users of this host who could not open the control socket either.
+pub fn no_reader() -> Response {
+    let what = "only root and members of the control socket's group may see the page";
+    let remedy = "open it as such a user, or set `group` in the configuration and join that group";
+    Failure { code: code::KERNEL, ..Failure::new("[director.page]", what, remedy) }.into_response()
+}
+
 /// For whom there is no room.
 pub fn busy() -> Response {
     let what = "too many connections are open already".to_owned();
