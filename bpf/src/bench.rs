@@ -42,8 +42,6 @@ macro_rules! measured {
 measured! {
     /// The director.
     bench_director: director, |ctx| xdp::enter(&XdpContext::new(ctx));
-    /// The director as if packets could not be traced.
-    bench_untraced: untraced, |ctx| xdp::first(&XdpContext::new(ctx), || false);
     /// The wrapper alone.
     bench_wrapper: wrapper, floors::nothing;
     /// The least that sends a frame back.

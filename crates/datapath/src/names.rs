@@ -8,6 +8,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("xdp", "dirigent_expire"),
     ("xdp", "dirigent_learn"),
     ("xdp", "dirigent_pass"),
+    ("xdp", UNTRACED),
     ("classifier", "dirigent_ingress"),
     ("classifier", "dirigent_egress"),
     ("raw_tp", "dirigent_lost_exception"),
@@ -121,7 +122,6 @@ pub const REALSERVER_MAPS: &[&str] = &["SETTINGS", "VIPS4", "VIPS6", "DIRECTORS4
 /// The programs of `make bench`, beside a director's of XDP.
 pub const BENCH_PROGRAMS: &[(&str, &str)] = &[
     ("xdp", "bench_director"),
-    ("xdp", "bench_untraced"),
     ("xdp", "bench_wrapper"),
     ("xdp", "bench_macswap"),
     ("xdp", "bench_ipip"),
@@ -140,6 +140,10 @@ pub const TRACE_PROGRAMS: [(&str, &str, [&str; 3]); 3] = [
     ("TRACE_INGRESS", "classifier", ["trace_ingress_before", "trace_ingress_first", "trace_ingress_after"]),
     ("TRACE_EGRESS", "classifier", ["trace_egress_before", "trace_egress_first", "trace_egress_after"]),
 ];
+
+/// The first program of XDP as if packets could not be traced: it is measured, and loaded for that only. (Its name is as long
+/// as the real one's: to look it up by name is part of what is measured.)
+pub const UNTRACED: &str = "untraced_xdp";
 
 /// The map of those of XDP.
 pub const TRACE_XDP: &str = "TRACE_XDP";

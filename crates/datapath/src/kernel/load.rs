@@ -239,6 +239,12 @@ impl Kernel {
         all.into_iter().try_for_each(|(map, place, program)| link(&mut self.ebpf, program, map, place))
     }
 
+    /// Loads the first program of XDP as if packets could not be traced, to be run on frames; returns its name.
+    pub fn load_untraced(&mut self) -> Result<&'static str, Error> {
+        load_programs(self.ebpf.programs_mut().filter(|(name, _)| *name == names::UNTRACED))?;
+        Ok(names::UNTRACED)
+    }
+
     /// Whether pinned maps were there and are now used.
     #[must_use]
     pub fn took_over(&self) -> bool {
@@ -305,9 +311,9 @@ fn forwards_by_xdp(program: &str) -> bool {
     program.starts_with(names::XDP_PROGRAM)
 }
 
-/// Whether packets go through a program only while they are traced.
+/// Whether packets go through a program only while they are traced, or never.
 fn traces(program: &str) -> bool {
-    names::TRACE_PROGRAMS.iter().any(|(_, _, all)| all.contains(&program))
+    program == names::UNTRACED || names::TRACE_PROGRAMS.iter().any(|(_, _, all)| all.contains(&program))
 }
 
 /// Has the kernel verify and compile programs, on all CPUs: it takes seconds on one. Those that are loaded are left.

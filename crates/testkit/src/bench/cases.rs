@@ -1,7 +1,6 @@
 //! What is measured: the floors, and every case of reference/performance.md §3 with its
 //! goal, for each method, direction and family.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dirigent_config::Model;
@@ -59,7 +58,7 @@ pub const SANE: std::ops::RangeInclusive<f64> = 2.4..=3.3;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
     /// Name of the floor.
-    pub floor: Cow<'static, str>,
+    pub floor: &'static str,
     /// How many times; `None`: only given against it.
     pub factor: Option<f64>,
 }
@@ -175,7 +174,7 @@ impl Method {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
+pub(super) enum Protocol {
     Tcp,
     Udp,
 }
@@ -190,19 +189,19 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
 }
 
-fn vip(v6: bool) -> IpAddr {
+pub(super) fn vip(v6: bool) -> IpAddr {
     address(if v6 { "2001:db8::10" } else { "192.0.2.10" })
 }
 
 /// Any client: the wrapper writes the real ones.
-fn client(v6: bool) -> IpAddr {
+pub(super) fn client(v6: bool) -> IpAddr {
     address(if v6 { "2001:db8:c::6440:1" } else { "100.64.0.1" })
 }
 
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 1, 0x99];
 
 /// A frame of the right length that comes in on the servers' side, where clients are too.
-fn frame(protocol: Protocol, src: SocketAddr, dst: SocketAddr, flags: u8) -> Vec<u8> {
+pub(super) fn frame(protocol: Protocol, src: SocketAddr, dst: SocketAddr, flags: u8) -> Vec<u8> {
     let (headers, number) = match protocol {
         Protocol::Tcp => (20, proto::TCP),
         Protocol::Udp => (8, proto::UDP),
@@ -387,9 +386,6 @@ pub const GOALS: &[(&str, &[f64])] = &[
 /// The page's floors.
 pub const FLOORS: &[&str] = &["wrapper only", "macswap", "ipip only", "hot floor", "cold floor", "insert floor"];
 
-/// What the names of cases end with that are the director as if packets could not be traced.
-const UNTRACED: &str = ", untraced";
-
 /// [`Case::fewer`] of new connections, and of those by scheduler, of which there are many.
 const NEW: u32 = 5;
 const FEW: u32 = 50;
@@ -400,7 +396,7 @@ fn floor(name: &str, of: &str, program: &'static str, packets: Packets) -> Case 
 }
 
 fn at_most(floor: &'static str, factor: f64) -> Goal {
-    Goal { floor: floor.into(), factor: Some(factor) }
+    Goal { floor, factor: Some(factor) }
 }
 
 /// The goals of a known connection's packet.
@@ -441,13 +437,6 @@ pub fn all(options: &Options) -> Vec<Case> {
             let many = if connections > 1 { "512K" } else { "1" };
             let name = format!("{of} {} {direction}, {many}", protocol.name());
             let of = of.clone();
-            let mut goals = goals;
-            if connections == 1 {
-                // What it costs that packets can be traced, while they are not.
-                let untraced = format!("{name}{UNTRACED}");
-                goals.push(Goal { floor: untraced.clone().into(), factor: Some(1.02) });
-                all.push(floor(&untraced, &of, "bench_untraced", packets.clone()));
-            }
             all.push(Case { name, row: Some(row), of, program: "bench_director", packets, goals, fewer: 1 });
         };
         for back in [false, true] {
@@ -478,7 +467,7 @@ pub fn all(options: &Options) -> Vec<Case> {
             of,
             program: "bench_director",
             packets: request(method, v6, Protocol::Tcp, flag::SYN, 1 << 30),
-            goals: vec![at_most("insert floor", factor), Goal { floor: "insert floor, hash".into(), factor: None }],
+            goals: vec![at_most("insert floor", factor), Goal { floor: "insert floor, hash", factor: None }],
             fewer: NEW,
         });
     }
@@ -492,8 +481,8 @@ pub fn all(options: &Options) -> Vec<Case> {
             program: "bench_director",
             packets: Packets { frame, ..packets },
             goals: vec![
-                Goal { floor: "insert floor".into(), factor: None },
-                Goal { floor: "insert floor, hash".into(), factor: None },
+                Goal { floor: "insert floor", factor: None },
+                Goal { floor: "insert floor, hash", factor: None },
             ],
             fewer: FEW,
         });

@@ -8,6 +8,7 @@
 
 pub mod cases;
 pub mod instance;
+pub mod instructions;
 pub mod live;
 pub mod page;
 pub mod report;

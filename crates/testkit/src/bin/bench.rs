@@ -5,11 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dirigent_testkit::bench::{Options, cases, live, page, run};
+use dirigent_testkit::bench::{Options, cases, instructions, live, page, run};
 use serde::Serialize;
 
 const USAGE: &str =
     "usage: bench [--rounds N] [--packets N] [--connections N] [--cpu N] [--only WORDS] [--json FILE] [--page FILE]
+       bench --instructions
        bench --live N [--rounds N] [--packets N] [--cpu N] [--json FILE]
   measures the packet path on XDP against floors in the same run (needs root)
   --rounds       rounds of each case, interleaved (150)
@@ -18,9 +19,9 @@ const USAGE: &str =
   --cpu          the CPU that all runs on (1)
   --only         only cases whose name holds these words, and their floors
   --live         so many live connections by NAT: memory, sweep, forwarding beside it
+  --instructions where the clock counts instructions (scripts/bench-instructions.sh): those of packets of
+                 known connections, and as if packets could not be traced
   --json         writes name, min_ns, median_ns, floor, ratio and goal of each case
-  --instructions the clock counts instructions (scripts/bench-instructions.sh): what is printed as
-                 nanoseconds are instructions, and the floors need not be as a machine's
   --page         reference/performance.md: each of its cases must be measured
   1 if a case is missing, a packet left its path, or the floors are not sound";
 
@@ -37,7 +38,6 @@ fn main() -> ExitCode {
 fn bench() -> Result<ExitCode, String> {
     let mut options = Options::default();
     let (mut only, mut json, mut from, mut alive) = (String::new(), None, None, None);
-    let mut instructions = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         if matches!(argument.as_str(), "-h" | "--help") {
@@ -45,8 +45,11 @@ fn bench() -> Result<ExitCode, String> {
             return Ok(ExitCode::SUCCESS);
         }
         if argument == "--instructions" {
-            instructions = true;
-            continue;
+            let rows = instructions::run(&mut progress())?;
+            clear();
+            println!("{:24}  {:>8}  {:>8}  {:>6}", "instructions/packet", "director", "untraced", "ratio");
+            rows.iter().for_each(|row| println!("{row}"));
+            return Ok(ExitCode::from(u8::from(rows.iter().any(|row| row.ratio() > instructions::GOAL))));
         }
         let mut value = || arguments.next().ok_or(format!("{argument} wants a value\n{USAGE}"));
         let number = |text: String| text.parse::<u32>().map_err(|_| format!("{text} is no number\n{USAGE}"));
@@ -83,10 +86,7 @@ fn bench() -> Result<ExitCode, String> {
     clear();
     print!("{report}");
     let expected: Vec<_> = cases::all(&options).into_iter().filter(|case| case.name.contains(&only)).collect();
-    faults.extend(report.missing(&expected));
-    if !instructions {
-        faults.extend(report.unsound());
-    }
+    faults.extend(report.faults(&expected));
     write(json.as_deref(), &report)?;
     for fault in &faults {
         eprintln!("bench: {fault}");
