@@ -1,4 +1,4 @@
-//! Tracing. It is off unless the daemon turns it on, and then costs three instructions: a word is read, and is 0. When it
+//! Tracing. It is off unless the daemon turns it on, and then costs a look: a word is read, and is 0. When it
 //! is on, the first program of a packet path hands the packet to one that notes how it came, which hands it on to a first
 //! program that, as all later ones do, hands it to one that tells of it. What is told, and of which packets, is decided in
 //! dirigent-director, module `trace`.

@@ -78,6 +78,11 @@ async fn build(up: LabUp) -> Result<()> {
     let name = lab.name();
     println!("try:  dirigent lab exec --name {name} client -- curl http://{}/", files::host(spec.vip()));
     println!("      dirigent --instance {name} service list");
+    if config.mode == dirigent_config::Mode::Xdp && spec.offloads {
+        eprintln!(
+            "with native XDP on virtual links clients get no answer while offloads leave checksums open: add --no-offloads"
+        );
+    }
     Ok(())
 }
 
