@@ -5,13 +5,13 @@ use aya_ebpf::helpers::{
     bpf_clone_redirect, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_proto,
     bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
 };
-use dirigent_director::ftp::Line;
+use dirigent_director::ftp::{LINE, Line};
 use dirigent_director::packet::{L4, Packet};
 use dirigent_director::records::tunnel;
 use dirigent_director::tunnel::Outer;
 use dirigent_wire::Header;
 
-use crate::window::{self, Chunk, Context, Load, header, line_len};
+use crate::window::{self, Context, Load, bounded, header};
 
 /// A packet, in the first stage or a later one.
 pub struct Skb<const EASY: bool> {
@@ -23,12 +23,13 @@ impl<const EASY: bool> Context for Skb<EASY> {
     const DATA_END: i32 = 80;
 }
 
-struct Loader(*mut __sk_buff);
+/// Copies its bytes.
+pub struct Loader(pub *mut __sk_buff);
 
 impl Load for Loader {
     #[inline(always)]
-    fn load(&self, off: u32, to: *mut Chunk, len: u32) -> bool {
-        // SAFETY: `to` holds a chunk and `len` is at most its size.
+    fn load(&self, off: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: ctx is the program's; there is room for so many bytes.
         unsafe { bpf_skb_load_bytes(self.0.cast(), off, to.cast(), len) == 0 }
     }
 }
@@ -106,12 +107,12 @@ impl<const E: bool> Packet for Skb<E> {
     #[inline(always)]
     fn load(&self, off: usize, len: u32, to: &mut Line) -> bool {
         // SAFETY: ctx is the program's; the line has room for what a length is bounded to.
-        unsafe { bpf_skb_load_bytes(self.ctx.cast(), off as u32, to.0.as_mut_ptr().cast(), line_len(len)) == 0 }
+        unsafe { bpf_skb_load_bytes(self.ctx.cast(), off as u32, to.0.as_mut_ptr().cast(), bounded::<LINE>(len)) == 0 }
     }
     #[inline(always)]
     fn store(&mut self, off: usize, len: u32, from: &Line) -> bool {
         // SAFETY: as `load`; it is only read.
-        unsafe { bpf_skb_store_bytes(self.ctx, off as u32, from.0.as_ptr().cast(), line_len(len), 0) == 0 }
+        unsafe { bpf_skb_store_bytes(self.ctx, off as u32, from.0.as_ptr().cast(), bounded::<LINE>(len), 0) == 0 }
     }
     #[inline(always)]
     fn pop_tag(&mut self) -> bool {

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::ProgramArray;
-use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_load_bytes};
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
 use dirigent_director::direct::{self, Stage};
@@ -15,7 +15,7 @@ use dirigent_director::trace::by;
 use dirigent_director::{Action, Reason, Verdict};
 
 use crate::maps::{self, KernelTables, count_reason};
-use crate::skb::{REST, Skb, leave_word};
+use crate::skb::{Loader, REST, Skb, leave_word};
 use crate::trace::{self, Around};
 use crate::xdp::JUDGED;
 
@@ -63,9 +63,7 @@ macro_rules! around {
         #[inline(always)]
         pub fn $before(ctx: TcContext) -> i32 {
             let skb = ctx.skb.skb;
-            // SAFETY: skb is the program's; there is room for so many bytes.
-            let load = |to, len| unsafe { bpf_skb_load_bytes(skb.cast(), 0, to as *mut c_void, len) == 0 };
-            trace::began(by::$who, &Skb::<false> { ctx: skb }, load);
+            trace::began(by::$who, &Skb::<false> { ctx: skb }, &Loader(skb));
             // SAFETY: nothing of this program is held.
             unsafe { $map.tail_call(&ctx, trace::FIRST) };
             count_reason(Reason::StageMissing);
@@ -80,9 +78,7 @@ macro_rules! around {
         #[inline(always)]
         pub fn $after(ctx: TcContext) -> i32 {
             let skb = ctx.skb.skb;
-            // SAFETY: as before.
-            let load = |to, len| unsafe { bpf_skb_load_bytes(skb.cast(), 0, to as *mut c_void, len) == 0 };
-            trace::ended(by::$who, &Skb::<false> { ctx: skb }, load).map_or(TC_ACT_SHOT, |action| action as i32)
+            trace::ended(by::$who, &Skb::<false> { ctx: skb }, &Loader(skb)).map_or(TC_ACT_SHOT, |action| action as i32)
         }
     )* };
 }

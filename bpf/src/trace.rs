@@ -3,8 +3,6 @@
 //! program that, as all later ones do, hands it to one that tells of it. What is told, and of which packets, is decided in
 //! dirigent-director, module `trace`.
 
-use core::arch::asm;
-
 use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
@@ -14,6 +12,7 @@ use dirigent_director::shared::S64;
 use dirigent_director::trace::{self, Head, KEPT, Life, Wanted, by};
 
 use crate::maps::KernelTables;
+use crate::window::{Load, bounded};
 
 /// Whether it is on: not 0. Each load of the object has its own.
 #[unsafe(no_mangle)]
@@ -47,18 +46,14 @@ pub fn on() -> bool {
     TRACING.load() != 0
 }
 
-/// Copies the first bytes of a packet of so many; `load` copies that many. Returns both.
+/// Copies the first bytes of a packet of so many; returns that, and how many were copied.
 #[inline(always)]
-fn copy(len: u32, to: &mut [u8; KEPT], load: impl FnOnce(*mut u8, u32) -> bool) -> [u32; 2] {
+fn copy(len: u32, to: &mut [u8; KEPT], from: &impl Load) -> [u32; 2] {
     if len == 0 {
         return [0; 2];
     }
-    let mut kept = if len < KEPT as u32 { len } else { KEPT as u32 };
-    // SAFETY: arithmetic on one register: the same number, in a way that every kernel's verifier follows.
-    unsafe {
-        asm!("{l} += -1", "{l} &= {mask}", "{l} += 1", l = inout(wreg) kept, mask = const KEPT - 1, options(nostack));
-    }
-    [len, if load(to.as_mut_ptr(), kept) { kept } else { 0 }]
+    let kept = bounded::<KEPT>(if len < KEPT as u32 { len } else { KEPT as u32 });
+    [len, if from.load(0, to.as_mut_ptr(), kept) { kept } else { 0 }]
 }
 
 /// The element of this CPU for a program of this kind.
@@ -71,10 +66,10 @@ fn life(who: u32) -> Option<&'static mut Life> {
 
 /// Notes how a packet came.
 #[inline(always)]
-pub fn began<P: Packet>(who: u32, packet: &P, load: impl FnOnce(*mut u8, u32) -> bool) {
+pub fn began<P: Packet>(who: u32, packet: &P, from: &impl Load) {
     let (Some(wanted), Some(life)) = (WANTED.get(0), life(who)) else { return };
     zero(&mut life.head);
-    life.head.came = copy(packet.len(), &mut life.incoming, load);
+    life.head.came = copy(packet.len(), &mut life.incoming, from);
     life.head.interface = packet.ingress();
     // SAFETY: no arguments.
     (life.head.time, life.head.cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
@@ -106,18 +101,18 @@ pub fn decided(who: u32, verdict: &Verdict, returned: u32) {
 
 /// Tells of it, as it now is, if it is wanted; returns what the packet path returned.
 #[inline(always)]
-pub fn ended<P: Packet>(who: u32, packet: &P, load: impl FnOnce(*mut u8, u32) -> bool) -> Option<u32> {
+pub fn ended<P: Packet>(who: u32, packet: &P, from: &impl Load) -> Option<u32> {
     let life = life(who)?;
     let returned = life.head.returned;
     if life.head.by == who {
-        tell(packet, life, load);
+        tell(packet, life, from);
         life.head.by = by::NOBODY;
     }
     Some(returned)
 }
 
 #[inline(always)]
-fn tell<P: Packet>(packet: &P, life: &mut Life, load: impl FnOnce(*mut u8, u32) -> bool) {
+fn tell<P: Packet>(packet: &P, life: &mut Life, from: &impl Load) {
     let (Some(wanted), Some(budget), Some(withheld)) = (WANTED.get(0), BUDGET.get(0), BUDGET.get(1)) else { return };
     let tables = KernelTables { ctx: core::ptr::null_mut() };
     if !trace::end(&tables, wanted, &mut life.head) {
@@ -129,7 +124,7 @@ fn tell<P: Packet>(packet: &P, life: &mut Life, load: impl FnOnce(*mut u8, u32) 
         withheld.add(1);
         return;
     }
-    life.head.left = copy(packet.len(), &mut life.outgoing, load);
+    life.head.left = copy(packet.len(), &mut life.outgoing, from);
     if TOLD.output_untyped::<Life>(&*life, 0).is_err() {
         withheld.add(1);
     }

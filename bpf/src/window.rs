@@ -5,7 +5,6 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_csum_diff;
-use dirigent_director::ftp::LINE;
 use dirigent_wire::{Header, checksum};
 
 /// Offsets of `data` and `data_end` in a context.
@@ -82,8 +81,8 @@ const CHUNK: usize = size_of::<Chunk>();
 
 /// A helper that copies packet bytes: `bpf_xdp_load_bytes` or `bpf_skb_load_bytes`.
 pub trait Load {
-    /// Copies `len` bytes (at most a [`Chunk`]'s) at `off`.
-    fn load(&self, off: u32, to: *mut Chunk, len: u32) -> bool;
+    /// Copies `len` bytes at `off` to where there is room for them.
+    fn load(&self, off: u32, to: *mut u8, len: u32) -> bool;
 }
 
 struct Sum<L> {
@@ -108,13 +107,8 @@ extern "C" fn add_chunk<L: Load>(_: u32, sum: *mut c_void) -> i64 {
     }
     // SAFETY: all of it is set.
     let buffer = unsafe { &mut *room.as_mut_ptr() };
-    let mut len = if sum.left > CHUNK as u32 { CHUNK as u32 } else { sum.left };
-    // SAFETY: arithmetic on one register. It says 1 to 16 in a way that every
-    // kernel's verifier follows (that of 6.1 learns nothing from `!= 0`).
-    unsafe {
-        asm!("{l} += -1", "{l} &= {mask}", "{l} += 1", l = inout(wreg) len, mask = const CHUNK - 1, options(nostack));
-    }
-    let loaded = sum.from.load(sum.off, buffer, len);
+    let len = bounded::<CHUNK>(if sum.left > CHUNK as u32 { CHUNK as u32 } else { sum.left });
+    let loaded = sum.from.load(sum.off, buffer.as_mut_ptr().cast(), len);
     if !loaded {
         sum.failed = true;
         return 1;
@@ -136,12 +130,14 @@ pub fn sum<L: Load>(from: L, off: u32, len: u32) -> Option<u16> {
     if sum.failed { None } else { Some(checksum::fold(sum.sum)) }
 }
 
-/// The same number, of 1 to a line's length, in a way that every kernel's verifier follows.
+/// The same number, of 1 to `MOST` (a power of two), in a way that every kernel's verifier follows (that of 6.1 learns
+/// nothing from `!= 0`).
 #[inline(always)]
-pub fn line_len(mut len: u32) -> u32 {
+pub fn bounded<const MOST: usize>(mut len: u32) -> u32 {
+    const { assert!(MOST.is_power_of_two()) };
     // SAFETY: arithmetic on one register.
     unsafe {
-        asm!("{l} += -1", "{l} &= {mask}", "{l} += 1", l = inout(wreg) len, mask = const LINE - 1, options(nostack));
+        asm!("{l} += -1", "{l} &= {mask}", "{l} += 1", l = inout(wreg) len, mask = const MOST - 1, options(nostack));
     }
     len
 }

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use dirigent_director::direct::{self, Stage};
-use dirigent_director::ftp::Line;
+use dirigent_director::ftp::{LINE, Line};
 use dirigent_director::packet::Packet;
 use dirigent_director::trace::by;
 use dirigent_director::tunnel::Outer;
@@ -21,7 +21,7 @@ use dirigent_wire::{Header, eth::EthHeads};
 
 use crate::maps::{self, KernelTables, count_reason};
 use crate::trace::{self, Around};
-use crate::window::{self, Chunk, Context, Load, header, line_len};
+use crate::window::{self, Context, Load, bounded, header};
 
 /// Put before the packet for tc: decided, leave it alone.
 pub const JUDGED: u32 = 0x4469_7267;
@@ -36,12 +36,13 @@ impl<const EASY: bool> Context for Frame<EASY> {
     const DATA_END: i32 = 4;
 }
 
+/// Copies its bytes.
 struct Loader(*mut xdp_md);
 
 impl Load for Loader {
     #[inline(always)]
-    fn load(&self, off: u32, to: *mut Chunk, len: u32) -> bool {
-        // SAFETY: `to` holds a chunk and `len` is at most its size.
+    fn load(&self, off: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: ctx is the program's; there is room for so many bytes.
         unsafe { bpf_xdp_load_bytes(self.0, off, to.cast(), len) == 0 }
     }
 }
@@ -87,12 +88,14 @@ impl<const E: bool> Packet for Frame<E> {
     #[inline(always)]
     fn load(&self, off: usize, len: u32, to: &mut Line) -> bool {
         // SAFETY: ctx is the program's; the line has room for what a length is bounded to.
-        unsafe { bpf_xdp_load_bytes(self.ctx, off as u32, to.0.as_mut_ptr().cast(), line_len(len)) == 0 }
+        unsafe { bpf_xdp_load_bytes(self.ctx, off as u32, to.0.as_mut_ptr().cast(), bounded::<LINE>(len)) == 0 }
     }
     #[inline(always)]
     fn store(&mut self, off: usize, len: u32, from: &Line) -> bool {
         // SAFETY: as `load`; it is only read.
-        unsafe { bpf_xdp_store_bytes(self.ctx, off as u32, from.0.as_ptr().cast_mut().cast(), line_len(len)) == 0 }
+        unsafe {
+            bpf_xdp_store_bytes(self.ctx, off as u32, from.0.as_ptr().cast_mut().cast(), bounded::<LINE>(len)) == 0
+        }
     }
     #[inline(always)]
     fn pop_tag(&mut self) -> bool {
@@ -169,9 +172,7 @@ pub fn untraced_xdp(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn trace_xdp_before(ctx: XdpContext) -> u32 {
-    // SAFETY: ctx is the program's; there is room for so many bytes.
-    let load = |to, len| unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to as *mut c_void, len) == 0 };
-    trace::began(by::XDP, &Frame::<false> { ctx: ctx.ctx }, load);
+    trace::began(by::XDP, &Frame::<false> { ctx: ctx.ctx }, &Loader(ctx.ctx));
     // SAFETY: nothing of this program is held.
     unsafe { TRACE_XDP.tail_call(&ctx, trace::FIRST) };
     count_reason(Reason::StageMissing);
@@ -187,9 +188,7 @@ pub fn trace_xdp_first(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn trace_xdp_after(ctx: XdpContext) -> u32 {
-    // SAFETY: as before.
-    let load = |to, len| unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to as *mut c_void, len) == 0 };
-    trace::ended(by::XDP, &Frame::<false> { ctx: ctx.ctx }, load).unwrap_or(xdp_action::XDP_DROP)
+    trace::ended(by::XDP, &Frame::<false> { ctx: ctx.ctx }, &Loader(ctx.ctx)).unwrap_or(xdp_action::XDP_DROP)
 }
 
 /// One program for each stage and family.
