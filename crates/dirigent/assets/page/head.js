@@ -2,7 +2,7 @@
 
 import { el } from "./draw.js";
 import { spark } from "./series.js";
-import { bytes, count, rate, span, whole } from "./words.js";
+import { bytes, count, rate, ratesOf, span, whole } from "./words.js";
 
 /** The line at the top. */
 export function head(state) {
@@ -30,8 +30,8 @@ export function head(state) {
 export function sums(state) {
   const { stats, status, series } = state;
   if (!stats || !status) return [];
-  const { total, rates } = stats;
-  const now = rates ?? { connections: 0, in_packets: 0, in_bytes: 0, out_packets: 0, out_bytes: 0 };
+  const { total } = stats;
+  const now = ratesOf(stats);
   const room = status.connections;
   const each = (value) => `${rate(value)}/s`;
   const flow = (value) => `${bytes(value)}/s`;

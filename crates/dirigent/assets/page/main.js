@@ -11,7 +11,7 @@ import { service } from "./service.js";
 import { PAGE, services } from "./services.js";
 import { topology } from "./topology.js";
 import { walk } from "./walk.js";
-import { clock, nameOf } from "./words.js";
+import { clock, flowOf, nameOf, ratesOf } from "./words.js";
 
 /** Between two looks, ms; of a page that nobody sees; and between a key and the look that it asks for. */
 const PERIOD = 2000;
@@ -87,17 +87,16 @@ async function chosen() {
 /** Takes what was seen into what is remembered; says what has happened since the last look. */
 function remember() {
   const { series, stats, status } = state;
-  const flow = (rates) => (rates ? rates.in_bytes + rates.out_bytes : 0);
   series.begin(performance.now());
-  for (const key of ["connections", "in_bytes", "out_bytes"]) series.see(key, stats.rates?.[key] ?? 0);
+  for (const key of ["connections", "in_bytes", "out_bytes"]) series.see(key, ratesOf(stats)[key]);
   series.see("used", status.connections.used);
   const seen = new Set(stats.services);
   if (state.detail && !stats.services.some((one) => nameOf(one) === state.chosen)) seen.add(state.detail);
   for (const one of seen) {
     const name = nameOf(one);
-    series.see(`service ${name}`, flow(one.rates));
+    series.see(`service ${name}`, flowOf(one));
     if (name !== state.chosen) continue;
-    for (const server of one.servers) series.see(`server ${name} ${server.address}`, flow(server.rates));
+    for (const server of one.servers) series.see(`server ${name} ${server.address}`, flowOf(server));
   }
   state.speeds = new Map(stats.reasons.map(({ name, count }) => [name, series.growth(`reason ${name}`, count)]));
   const lost = stats.reasons.filter(isLoss);

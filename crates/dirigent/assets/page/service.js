@@ -2,7 +2,7 @@
 
 import { el, table } from "./draw.js";
 import { spark } from "./series.js";
-import { bytes, clock, count, nameOf, rate, span, stateOf, whole } from "./words.js";
+import { bytes, clock, count, nameOf, rate, ratesOf, span, stateOf, whole } from "./words.js";
 
 /** Servers that are shown unless more are asked for. */
 const SERVERS = 100;
@@ -28,7 +28,7 @@ function weightOf({ weight, effective_weight: effective, state }) {
 }
 
 function row(server, service, state) {
-  const rates = server.rates ?? { connections: 0, in_bytes: 0, out_bytes: 0 };
+  const rates = ratesOf(server);
   const { word, mark, kind, why } = stateOf(server);
   const { health } = server;
   const since = health && health.since_s > 0 && `${health.state} since ${clock(new Date(health.since_s * 1000))} (${span(health.for_s)})`;

@@ -2,7 +2,7 @@
 
 import { el, table } from "./draw.js";
 import { spark } from "./series.js";
-import { bytes, isNamed, nameOf, rate, stateOf, whole } from "./words.js";
+import { bytes, isNamed, nameOf, rate, ratesOf, stateOf, whole } from "./words.js";
 
 /** Services on a page. */
 export const PAGE = 50;
@@ -33,7 +33,7 @@ function health(service) {
 
 function row(service, state) {
   const name = nameOf(service);
-  const rates = service.rates ?? { connections: 0, in_bytes: 0, out_bytes: 0 };
+  const rates = ratesOf(service);
   const sum = (key) => service.servers.reduce((all, server) => all + server[key], 0);
   const chosen = state.chosen === name;
   const shown = isNamed(service) ? el("a", { href: address(name), "aria-current": chosen ? "true" : null }, name) : name;

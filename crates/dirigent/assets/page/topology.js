@@ -2,7 +2,7 @@
 // screen it is a tree. The table below it says the same.
 
 import { el, table } from "./draw.js";
-import { bytes, count, isNamed, nameOf, rate, stateOf } from "./words.js";
+import { bytes, count, flowOf, isNamed, nameOf, rate, ratesOf, stateOf } from "./words.js";
 
 /** What a picture has room for. */
 const SERVICES = 8;
@@ -13,7 +13,6 @@ const ROW = 44;
 const BOX = 36;
 const LETTER = 7.3;
 
-const flowOf = (rates) => (rates ? rates.in_bytes + rates.out_bytes : 0);
 /** Pixels of an edge: one for nothing, ten for some gigabytes a second. */
 const wide = (flow) => Math.min(10, 1 + Math.log10(1 + flow)).toFixed(1);
 
@@ -36,26 +35,26 @@ function tree(state) {
       kind: "server",
       name: server.address,
       state: stateOf(server),
-      small: `${server.method}, ${rate(server.active)} active, ${bytes(flowOf(server.rates))}/s`,
-      flow: flowOf(server.rates),
+      small: `${server.method}, ${rate(server.active)} active, ${bytes(flowOf(server))}/s`,
+      flow: flowOf(server),
       below: [],
     }));
     if (service.servers.length > SERVERS) {
       servers.push({ kind: "more", name: `and ${count(service.servers.length - SERVERS, "more server")}`, flow: 0, below: [] });
     }
     const lost = service.quorum === false;
-    above.flow += flowOf(service.rates);
+    above.flow += flowOf(service);
     above.below.push({
       kind: "service",
       name: nameOf(service),
       state: lost ? { mark: "▲", kind: "bad", word: "without quorum" } : null,
-      small: `${rate(service.rates?.connections ?? 0)} new/s, ${bytes(flowOf(service.rates))}/s`,
-      flow: flowOf(service.rates),
+      small: `${rate(ratesOf(service).connections)} new/s, ${bytes(flowOf(service))}/s`,
+      flow: flowOf(service),
       below: servers,
     });
   }
   const more = state.stats.matching - Math.min(SERVICES, services.length);
-  return { top: { kind: "clients", name: "clients", flow: flowOf(state.stats.rates), below: [...addresses.values()] }, more };
+  return { top: { kind: "clients", name: "clients", flow: flowOf(state.stats), below: [...addresses.values()] }, more };
 }
 
 /** Places in columns: each node is in the middle of what is below it. */

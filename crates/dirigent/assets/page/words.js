@@ -14,6 +14,15 @@ function scaled(value, units, digits) {
   return at === 0 ? `${digits(value)}${units[0]}` : `${value.toFixed(1)}${units[at]}`;
 }
 
+/** What of a service, a server or of all happens each second: nothing, as long as nobody has counted twice. */
+export const ratesOf = ({ rates }) => rates ?? { connections: 0, in_packets: 0, in_bytes: 0, out_packets: 0, out_bytes: 0 };
+
+/** Bytes both ways, each second. */
+export function flowOf(one) {
+  const rates = ratesOf(one);
+  return rates.in_bytes + rates.out_bytes;
+}
+
 /** `12`, `3.4`, `123.4 k`: of what happens each second. */
 export function rate(each) {
   const few = (value) => (value > 0 && value < 9.95 ? value.toFixed(1).replace(/\.0$/, "") : value.toFixed(0));
