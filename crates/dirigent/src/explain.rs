@@ -105,8 +105,8 @@ fn sent(outcome: &Outcome, names: &Names<'_, KernelStore>) -> Vec<Sent> {
 /// What is sent of a frame, if it is.
 pub fn one<S: Store>(verdict: Verdict, frame: &[u8], names: &Names<'_, S>) -> Option<Sent> {
     let interface = match verdict.action {
-        Action::Drop | Action::Continue => return None,
-        Action::Pass | Action::HandOver | Action::Deliver | Action::Forward => String::new(),
+        Action::Drop | Action::Continue | Action::HandOver => return None,
+        Action::Pass | Action::Deliver | Action::Forward => String::new(),
         Action::Transmit | Action::Resolve => names.interface(verdict.ifindex),
     };
     let read = Frame::read(frame).filter(|_| verdict.action == Action::Transmit);
@@ -120,13 +120,19 @@ pub fn one<S: Store>(verdict: Verdict, frame: &[u8], names: &Names<'_, S>) -> Op
     })
 }
 
+/// The verdict in a line.
+pub fn verdict(told: &Explanation) -> String {
+    format!("{}: {} ({})", told.kind, told.verdict, told.reason)
+}
+
 /// For people.
 pub fn text(told: &Explanation) -> String {
     let mut text = format!("{} comes in by {} ({})\n", told.packet, told.interface, told.path);
     for step in &told.steps {
         text.push_str(&format!("  {step}\n"));
     }
-    text.push_str(&format!("{}: {} ({})\n", told.kind, told.verdict, told.reason));
+    text.push_str(&verdict(told));
+    text.push('\n');
     for sent in &told.sent {
         let to = match (sent.interface.as_str(), sent.destination_mac.as_str()) {
             ("", _) => "to this host's own stack".to_owned(),

@@ -105,7 +105,6 @@ impl<'a> Imagination<'a> {
 
     /// Names of what has only numbers in the tables.
     pub fn names(&self) -> Result<Names<'a, KernelStore>> {
-        let interfaces = self.host.links.values().map(|link| (link.index, link.name.clone())).collect();
-        Names::of(self.store, interfaces)
+        Names::of(self.store, &self.host)
     }
 }

@@ -275,6 +275,11 @@ impl Snapshot {
     pub fn link_named(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)
     }
+
+    /// What the neighbour table of an interface says of an address.
+    pub fn neighbour(&self, ifindex: u32, ip: IpAddr) -> Option<&Neighbour> {
+        self.neighbours.iter().find(|entry| (entry.ifindex, entry.ip) == (ifindex, ip))
+    }
 }
 
 /// Whether `ip` lies in a network.

@@ -3,6 +3,7 @@
 
 use super::nft::{Name, name, text_of, words};
 use serde_json::Value;
+use std::net::IpAddr;
 
 /// Jumps from chain to chain that are followed: as many as the kernel allows.
 const DEEPEST: u32 = 16;
@@ -19,6 +20,11 @@ pub enum Asked {
 impl Asked {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Arp, Self::NeighbourDiscovery];
+
+    /// By what this address is asked for.
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::Arp } else { Self::NeighbourDiscovery }
+    }
 
     /// Its name in a sentence.
     pub fn name(self) -> &'static str {

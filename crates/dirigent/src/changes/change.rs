@@ -300,7 +300,7 @@ impl Change {
 /// The entry of the neighbour table for an address, if somebody set it by hand.
 fn by_hand<'s>(network: &'s Snapshot, interface: &str, address: IpAddr) -> Option<&'s Neighbour> {
     let index = network.link_named(interface)?.index;
-    network.neighbours.iter().find(|entry| (entry.ifindex, entry.ip, entry.permanent) == (index, address, true))
+    network.neighbour(index, address).filter(|entry| entry.permanent)
 }
 
 /// The number of the main table.

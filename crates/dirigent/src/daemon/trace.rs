@@ -7,8 +7,8 @@ use crate::trace::{Teller, wanted};
 use dirigent_api::{TRACE_RATE, TraceEvent, TraceOf};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::kernel::Tracer;
+use dirigent_net::Snapshot;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
@@ -25,7 +25,7 @@ const WITHHELD: Duration = Duration::from_secs(1);
 pub struct Tracing {
     tracer: Tracer,
     store: KernelStore,
-    interfaces: BTreeMap<u32, String>,
+    host: Snapshot,
     rate: f64,
     bytes: bool,
 }
@@ -33,14 +33,12 @@ pub struct Tracing {
 impl Director {
     /// Turns tracing on.
     pub fn trace(&mut self, of: &TraceOf) -> Result<Tracing> {
-        let store = KernelStore::open(self.instance())?;
-        let wanted = wanted(of, &store)?;
-        let snapshot = super::snapshot(self.network.watcher())?;
-        let tracer = self.kernel_mut().trace(&wanted)?;
+        let store = KernelStore::new(self.kernel_mut())?;
+        let tracer = self.kernel_mut().trace(&wanted(of, &store)?)?;
         Ok(Tracing {
             tracer,
             store,
-            interfaces: snapshot.links.values().map(|link| (link.index, link.name.clone())).collect(),
+            host: super::snapshot(self.network.watcher())?,
             rate: of.rate.unwrap_or(TRACE_RATE).into(),
             bytes: of.bytes.unwrap_or(false),
         })
@@ -50,8 +48,8 @@ impl Director {
 impl Tracing {
     /// Tells `to` of packets until nobody listens any more, or something fails.
     pub fn run(self, to: &Sender<TraceEvent>) -> Result<()> {
-        let Self { mut tracer, store, interfaces, rate, bytes } = self;
-        let teller = Teller::new(Names::of(&store, interfaces)?, bytes);
+        let Self { mut tracer, store, host, rate, bytes } = self;
+        let teller = Teller::new(Names::of(&store, &host)?, bytes);
         let readable = tracer.descriptor()?;
         // What was told of and nobody took in time.
         let (mut missed, mut told) = (0, 0);

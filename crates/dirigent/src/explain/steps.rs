@@ -8,6 +8,7 @@ use dirigent_director::direct::Stage;
 use dirigent_director::records::hop;
 use dirigent_director::schedule::Scheduler;
 use dirigent_director::tables::{Insert, Route};
+use dirigent_net::Snapshot;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
@@ -29,8 +30,9 @@ pub fn flow(flow: &Flow) -> String {
 }
 
 impl<'a, S: Store> Names<'a, S> {
-    /// Of these tables and interfaces.
-    pub fn of(store: &'a S, interfaces: BTreeMap<u32, String>) -> Result<Self> {
+    /// Of these tables, and the interfaces of this host.
+    pub fn of(store: &'a S, host: &Snapshot) -> Result<Self> {
+        let interfaces = host.links.values().map(|link| (link.index, link.name.clone())).collect();
         let services = store.places()?.into_iter().map(|(spot, index)| (index, spot)).collect();
         Ok(Self { store, services, interfaces })
     }

@@ -1,7 +1,7 @@
 //! Packets as a capture: pcapng (draft-ietf-opsawg-pcapng), each as it came and as it left, with why as its comment.
 
+use crate::explain::verdict;
 use crate::failure::{Failure, Result};
-use crate::trace::command::verdict;
 use dirigent_api::Traced;
 use pcap_file::DataLink;
 use pcap_file::pcapng::PcapNgWriter;

@@ -6,7 +6,7 @@ use crate::cli::TraceArgs;
 use crate::explain;
 use crate::failure::{Failure, Result};
 use crate::print;
-use dirigent_api::{Explanation, TraceEvent, TraceOf, Traced};
+use dirigent_api::{TraceEvent, TraceOf, Traced};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -22,11 +22,8 @@ pub async fn run(target: &Target, args: &TraceArgs) -> Result<()> {
     };
     let mut capture = args.pcap.as_deref().map(Capture::create).transpose()?;
     let (mut told, mut withheld, mut failure) = (0, 0, None);
-    let mut stop = [SignalKind::interrupt(), SignalKind::terminate()]
-        .map(|kind| signal(kind).map_err(|e| Failure::io("waiting for signals", &e)));
-    let [Ok(interrupt), Ok(terminate)] = &mut stop else {
-        return Err(Failure::new("", "no signals can be caught", ""));
-    };
+    let on = |kind| signal(kind).map_err(|e| Failure::io("signals", &e));
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     let heard = target.trace(&of, |event| {
         let done = match event {
             TraceEvent::Begun => {
@@ -73,9 +70,4 @@ fn show(packet: &Traced, json: bool) -> Result<()> {
 pub fn text(packet: &Traced) -> String {
     let time = SystemTime::UNIX_EPOCH + Duration::from_micros(packet.time_us);
     format!("{} {}\n", humantime::format_rfc3339_micros(time), explain::text(&packet.life))
-}
-
-/// In a line.
-pub fn verdict(life: &Explanation) -> String {
-    format!("{}: {} ({})", life.kind, life.verdict, life.reason)
 }

@@ -40,9 +40,6 @@ impl<'a, S: Store> Teller<'a, S> {
         let action = Action::ALL.get(head.action as usize).copied().unwrap_or(Action::Drop);
         let verdict = Verdict { ifindex: head.out, action, reason };
         let mut sent = explain::one(verdict, left, &self.names);
-        if action == Action::HandOver {
-            sent = None;
-        }
         if let Some(sent) = &mut sent {
             sent.bytes = head.left[0] as usize;
         }

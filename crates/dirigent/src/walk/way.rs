@@ -11,6 +11,7 @@ use crate::print;
 use crate::why::{self, Method, Names};
 use dirigent_api::{Counters, Fits, Hop, MacAddress, OuterPacket, Server, Service, Traffic, Way};
 use dirigent_config::Protocol;
+use dirigent_config::ruleset::Asked;
 use dirigent_datapath::control::Store as _;
 use dirigent_datapath::memory::{Incoming, Outcome};
 use dirigent_director::records::NextHop;
@@ -409,7 +410,7 @@ fn needs(
     fits: Option<&Fits>,
 ) -> Vec<String> {
     let vip = to.ip();
-    let asking = if vip.is_ipv4() { "ARP" } else { "neighbour discovery" };
+    let asking = Asked::of(vip).name();
     match method {
         Method::Nat => vec![why::nat_answer(names), why::nat_around(names, protocol == Protocol::Tcp)],
         Method::Local => {

@@ -66,12 +66,12 @@ fn no_way(subject: &Subject) -> Vec<Finding> {
     let nat = subject.ways().filter(|way| way.server.method == Method::Nat);
     let families: BTreeSet<bool> = nat.filter_map(|way| Some(way.service.address()?.is_ipv6())).collect();
     let leads = |ipv6: bool| {
-        let beyond = |route: &&dirigent_net::links::RouteEntry| {
+        let beyond = |route: &dirigent_net::links::RouteEntry| {
             let (network, prefix): (IpAddr, u8) = route.destination;
             let out = prefix == 0 || route.hops.iter().any(|hop| hop.gateway.is_some());
             network.is_ipv6() == ipv6 && !route.local && out
         };
-        subject.host.routes.iter().find(beyond).is_some()
+        subject.host.routes.iter().any(beyond)
     };
     let finding = |ipv6: bool| {
         let (family, six) = if ipv6 { (6, "-6 ") } else { (4, "") };

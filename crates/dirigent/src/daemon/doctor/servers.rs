@@ -6,6 +6,7 @@ use super::{AT_ONCE, ERROR, Subject, WARNING, here};
 use crate::daemon::health::Job;
 use dirigent_api::{Finding, NeighbourEntry};
 use dirigent_config::health::{Check, Pace, Probe};
+use dirigent_config::ruleset::Asked;
 use dirigent_net::ask::who_has;
 use dirigent_net::seen::hears;
 use dirigent_net::{Mac, NextHop, NextHopState, mac_text};
@@ -55,7 +56,13 @@ async fn ask_for(subject: &Subject, neighbours: BTreeSet<Neighbour>) -> Answerin
 }
 
 fn entry(subject: &Subject, link: u32, ip: IpAddr) -> Option<&dirigent_net::links::Neighbour> {
-    subject.host.neighbours.iter().find(|entry| (entry.ifindex, entry.ip) == (link, ip))
+    subject.host.neighbour(link, ip)
+}
+
+/// Servers that answered nothing.
+fn silent(tried: &[Tried<'_>]) -> impl Iterator<Item = IpAddr> {
+    let silent = tried.iter().filter(|(_, outcome)| outcome.as_ref().is_err_and(|why| is_down(&why.to_string())));
+    silent.map(|(way, _)| way.server.address)
 }
 
 /// What is wrong with them, and which servers something else is to blame for: what is found here, and faulty interfaces.
@@ -65,8 +72,7 @@ pub async fn judge(
     mut answering: Answering,
     faulty: &BTreeSet<u32>,
 ) -> (Vec<Finding>, BTreeSet<IpAddr>) {
-    let silent = tried.iter().filter(|(_, outcome)| outcome.as_ref().is_err_and(|why| is_down(&why.to_string())));
-    let silent: BTreeSet<IpAddr> = silent.map(|(way, _)| way.server.address).collect();
+    let silent: BTreeSet<IpAddr> = silent(tried).collect();
     let unasked = silent.iter().filter_map(|ip| subject.hops.get(ip)).filter_map(neighbour);
     let unasked = unasked.filter(|one| !answering.contains_key(one)).collect();
     answering.extend(ask_for(subject, unasked).await);
@@ -226,12 +232,7 @@ impl Case<'_> {
 /// Servers that answered nothing that got to this host's sockets, and whose answers to pings are seen on the link all the
 /// same: netfilter drops them here, and they are no witness that the server is down.
 pub async fn heard(subject: &Subject, tried: &[Tried<'_>], blamed: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
-    let silent: BTreeSet<IpAddr> = tried
-        .iter()
-        .filter(|(_, outcome)| outcome.as_ref().is_err_and(|why| is_down(&why.to_string())))
-        .map(|(way, _)| way.server.address)
-        .filter(|server| !blamed.contains(server))
-        .collect();
+    let silent: BTreeSet<IpAddr> = silent(tried).filter(|server| !blamed.contains(server)).collect();
     let listens = silent.into_iter().filter_map(|server| {
         let (link, own) = (subject.hops.get(&server)?.ifindex, *subject.sources.get(&server)?);
         Some(async move {
@@ -249,7 +250,7 @@ pub async fn heard(subject: &Subject, tried: &[Tried<'_>], blamed: &BTreeSet<IpA
 
 /// By what one asks for this address.
 pub fn protocol(ip: IpAddr) -> &'static str {
-    if ip.is_ipv4() { "ARP" } else { "neighbour discovery" }
+    Asked::of(ip).name()
 }
 
 /// Whose checks' answers the kernel drops because they come by another interface than its route leads by.

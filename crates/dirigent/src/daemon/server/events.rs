@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Sse;
 use axum::response::sse::{self, KeepAlive};
 use dirigent_api::{Event, Happened, path};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
@@ -42,12 +42,14 @@ pub async fn events(
         Err(BroadcastStreamRecvError::Lagged(events)) => Event::Missed { events },
     });
     let wanted = heard.filter(move |event| !matches!(event, Event::Drops { per_second, .. } if *per_second <= drops));
-    let told = wanted.filter_map(|event| {
-        let data = serde_json::to_value(&event).ok()?;
-        let name = data.get("event")?.as_str()?.to_owned();
-        Some(Ok(sse::Event::default().event(name).data(data.to_string())))
-    });
-    Sse::new(told).keep_alive(KeepAlive::default())
+    Sse::new(wanted.filter_map(|event| message(&event))).keep_alive(KeepAlive::default())
+}
+
+/// An event as it is sent: under the name that its field `event` has.
+pub fn message(event: &impl Serialize) -> Option<Result<sse::Event, Infallible>> {
+    let data = serde_json::to_value(event).ok()?;
+    let name = data.get("event")?.as_str()?.to_owned();
+    Some(Ok(sse::Event::default().event(name).data(data.to_string())))
 }
 
 /// Past events that are told unless more are asked for.

@@ -1,5 +1,6 @@
 //! The stream of traced packets: server-sent events, as the HTML standard has them.
 
+use super::events::message;
 use super::refused::{Parameters, Refused};
 use super::{Ask, Shared};
 use crate::failure::{Failure, code};
@@ -48,10 +49,6 @@ pub async fn trace(
     // It must not hold up the daemon's end.
     let mut heard = shared.events.listen();
     let end = async move { while !matches!(heard.recv().await, Err(RecvError::Closed)) {} };
-    let told = ReceiverStream::new(told).filter_map(async |event| {
-        let data = serde_json::to_value(&event).ok()?;
-        let name = data.get("event")?.as_str()?.to_owned();
-        Some(Ok(sse::Event::default().event(name).data(data.to_string())))
-    });
+    let told = ReceiverStream::new(told).filter_map(async |event| message(&event));
     Ok(Sse::new(told.take_until(Box::pin(end))).keep_alive(KeepAlive::default()))
 }
