@@ -158,12 +158,11 @@ fn tables(ctx: &TcContext) -> KernelTables {
 
 /// The verdict's action for a packet that came in.
 #[inline(always)]
-fn entered(ctx: &TcContext, verdict: Verdict, traced: impl FnOnce() -> bool) -> i32 {
+fn entered(ctx: &TcContext, mut verdict: Verdict, traced: impl FnOnce() -> bool) -> i32 {
     if verdict.action == Action::Continue {
         // SAFETY: nothing of this program is held.
         unsafe { INGRESS_STAGES.tail_call(ctx, verdict.ifindex) };
-        count_reason(Reason::StageMissing);
-        return TC_ACT_SHOT;
+        verdict = Stage::missing(verdict.ifindex);
     }
     count_reason(verdict.reason);
     let action = match verdict.action {

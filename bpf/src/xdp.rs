@@ -260,16 +260,14 @@ fn tables(ctx: &XdpContext) -> KernelTables {
 
 /// The verdict's action, which is told of if the packet is traced.
 #[inline(always)]
-fn act(ctx: &XdpContext, verdict: Verdict, traced: impl FnOnce() -> bool) -> u32 {
-    match verdict.action {
-        Action::Pass | Action::Deliver | Action::Forward => mark(ctx.ctx),
-        Action::Continue => {
-            // SAFETY: nothing of this program is held.
-            unsafe { XDP_STAGES.tail_call(ctx, verdict.ifindex) };
-            count_reason(Reason::StageMissing);
-            return xdp_action::XDP_DROP;
-        }
-        _ => {}
+fn act(ctx: &XdpContext, mut verdict: Verdict, traced: impl FnOnce() -> bool) -> u32 {
+    if verdict.action == Action::Continue {
+        // SAFETY: nothing of this program is held.
+        unsafe { XDP_STAGES.tail_call(ctx, verdict.ifindex) };
+        verdict = Stage::missing(verdict.ifindex);
+    }
+    if matches!(verdict.action, Action::Pass | Action::Deliver | Action::Forward) {
+        mark(ctx.ctx);
     }
     count_reason(verdict.reason);
     // SAFETY: the context is the program's.

@@ -6,7 +6,7 @@
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("xdp", XDP_PROGRAM),
     ("xdp", "dirigent_expire"),
-    ("xdp", "dirigent_learn"),
+    ("xdp", LEARN),
     ("xdp", "dirigent_pass"),
     ("xdp", UNTRACED),
     ("classifier", "dirigent_ingress"),
@@ -16,6 +16,9 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("raw_tp", "dirigent_lost_transmit"),
     ("raw_tp", "dirigent_lost_return"),
 ];
+
+/// The program that enters connections of which other directors tell.
+pub const LEARN: &str = "dirigent_learn";
 
 /// The first program of XDP; the names of its later stages begin with it.
 pub const XDP_PROGRAM: &str = "dirigent_xdp";
@@ -88,6 +91,8 @@ pub struct StageProgram {
     pub map: &'static str,
     /// Its place there.
     pub place: u32,
+    /// The stage.
+    pub stage: &'static str,
     /// Its section in the object.
     pub section: &'static str,
     /// Its name.
@@ -103,7 +108,7 @@ pub fn stage_programs() -> Vec<StageProgram> {
             if present.contains(stage) {
                 for (family, offset) in [(4, 0), (6, 1)] {
                     let program = format!("{prefix}_{stage}{family}");
-                    all.push(StageProgram { map, place: place + offset, section, program });
+                    all.push(StageProgram { map, place: place + offset, stage, section, program });
                 }
             }
         }

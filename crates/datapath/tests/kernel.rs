@@ -15,11 +15,12 @@ use std::{
 };
 
 use dirigent_datapath::kernel::{
-    Attached, Direction, Error, Facts, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext, TcKind,
-    attached, detach_all, pin_pass,
+    Attached, Direction, Error, Facts, Features, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext,
+    TcKind, attached, detach_all, pin_pass,
     select::{FEATURE_BASIC, FEATURE_REDIRECT, FEATURE_TRANSMIT},
     verify,
 };
+use dirigent_datapath::names;
 
 const LAYOUT: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -90,9 +91,13 @@ impl Pinned {
     }
 
     fn load_as(&self, layout: u32, map_sizes: &[(&str, u32)]) -> Result<Kernel, Error> {
+        self.load_for(Features::NONE, layout, map_sizes)
+    }
+
+    fn load_for(&self, features: Features, layout: u32, map_sizes: &[(&str, u32)]) -> Result<Kernel, Error> {
         let mut sizes = vec![("CONNS4", 1024), ("CONNS6", 1024)];
         sizes.extend_from_slice(map_sizes);
-        Kernel::load(&LoadOptions { instance: Some(&self.0), layout, map_sizes: &sizes })
+        Kernel::load(&LoadOptions { instance: Some(&self.0), layout, map_sizes: &sizes, features })
     }
 
     fn attached(&self) -> Vec<Attached> {
@@ -115,7 +120,8 @@ impl Drop for Pinned {
 fn unpinned() -> Kernel {
     let sizes = [("CONNS4", 1024), ("CONNS6", 1024)];
     // Display, not Debug: the verifier's log has many lines.
-    Kernel::load(&LoadOptions { instance: None, layout: LAYOUT, map_sizes: &sizes }).unwrap_or_else(|e| panic!("{e}"))
+    Kernel::load(&LoadOptions { instance: None, layout: LAYOUT, map_sizes: &sizes, features: Features::NONE })
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// How tc is attached if it is left to the kernel's version.
@@ -181,6 +187,65 @@ fn programs_run_on_frames() {
             assert_eq!((ran.context.mark, ran.context.ifindex), (7, ifindex));
         }
         kernel.run_expire(0).unwrap();
+    });
+}
+
+#[test]
+fn stages_are_loaded_when_something_needs_them() {
+    in_namespace(|| {
+        veth();
+        let pinned = Pinned::new("stages");
+        // Of both families, by the order of `names::STAGES`.
+        let linked = |map: &str| {
+            let programs = pinned.0.open_table::<u32, u32>(map).unwrap();
+            let has = |stage: &u32| {
+                let [v4, v6] = [0, 1].map(|family| programs.get(&(stage * 2 + family)).unwrap().is_some());
+                assert_eq!(v4, v6, "stage {stage} of {map}");
+                v4
+            };
+            (0..u32::try_from(names::STAGES.len()).unwrap())
+                .filter(has)
+                .map(|stage| names::STAGES[stage as usize])
+                .collect::<Vec<_>>()
+        };
+        let without = |left_out: &[&str]| {
+            let all = names::STAGES.iter().copied();
+            all.filter(|stage| !left_out.contains(stage)).collect::<Vec<_>>()
+        };
+        let optional = [
+            "one_packet",
+            "icmp_open",
+            "tunnel_error",
+            "encapsulate",
+            "sctp",
+            "persist",
+            "assign",
+            "ftp",
+            "claim",
+            "tell",
+        ];
+
+        let mut kernel = pinned.load_for(Features::NONE, LAYOUT, &[]).unwrap();
+        assert_eq!(linked("INGRESS_STAGES"), without(&optional));
+        assert_eq!((linked("EGRESS_STAGES"), linked("XDP_STAGES")), (vec!["icmp"], vec![]));
+        kernel.need(Features::SCTP | Features::FTP).unwrap();
+        assert_eq!(linked("EGRESS_STAGES"), ["icmp", "sctp"]);
+        let left = ["one_packet", "icmp_open", "tunnel_error", "encapsulate", "persist", "assign", "tell"];
+        assert_eq!(linked("INGRESS_STAGES"), without(&left));
+        assert_eq!(linked("XDP_STAGES"), [""; 0]);
+        kernel.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
+        assert!(["sctp", "ftp", "claim"].iter().all(|stage| linked("XDP_STAGES").contains(stage)));
+        assert!(left.iter().all(|stage| !linked("XDP_STAGES").contains(stage)));
+
+        // What an earlier daemon's connections needed, those of the next need too.
+        drop(kernel);
+        let mut kernel = pinned.load_for(Features::TUNNELS, LAYOUT, &[]).unwrap();
+        assert!(kernel.took_over());
+        assert_eq!(linked("INGRESS_STAGES"), without(&["one_packet", "icmp_open", "persist", "assign", "tell"]));
+        kernel.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
+        kernel.need(Features::ALL).unwrap();
+        assert_eq!(linked("INGRESS_STAGES"), names::STAGES);
+        assert_eq!(linked("XDP_STAGES").len(), names::STAGES.len() - 4);
     });
 }
 
@@ -373,7 +438,7 @@ server = [{ address = "fd00::2" }]
 #[test]
 fn clients_are_judged_the_same_on_tc_and_in_memory() {
     use dirigent_config::Model;
-    use dirigent_datapath::control::{Control, KernelStore, Store};
+    use dirigent_datapath::control::{Control, KernelStore, Store, features};
     use dirigent_datapath::memory::{Capacity, Incoming, MemoryTables, run_slow, run_tc};
     use dirigent_director::records::{Link, NextHop, hop};
     use dirigent_director::{Reason, shared::S32};
@@ -410,7 +475,7 @@ fn clients_are_judged_the_same_on_tc_and_in_memory() {
     }
     in_namespace(|| {
         let link = veth();
-        let kernel = unpinned();
+        let mut kernel = unpinned();
         let mut in_kernel = set_up(KernelStore::new(&kernel).unwrap(), link);
         let mut memories = [(); 2].map(|()| set_up(MemoryTables::new(&Capacity::default()), link));
         // The client is 198.51.100.7 or 2001:db8:7::7.
@@ -437,6 +502,7 @@ fn clients_are_judged_the_same_on_tc_and_in_memory() {
         ] {
             for persistent in [false, true] {
                 let new = model(four, six, persistent);
+                kernel.need(features(&new)).unwrap();
                 in_kernel.change_to(&new).unwrap();
                 memories.iter_mut().for_each(|control| control.change_to(&new).unwrap());
                 let mut kept = in_kernel.store().sources().unwrap();

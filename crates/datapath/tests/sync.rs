@@ -6,7 +6,7 @@ mod support;
 use dirigent_config::failover::Sync;
 use dirigent_datapath::control::sync::{Moment, Shared, Source};
 use dirigent_datapath::control::{Control, Flow, KernelStore, Store};
-use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, News, SkbContext};
+use dirigent_datapath::kernel::{Direction, Features, Kernel, LoadOptions, News, SkbContext};
 use dirigent_datapath::memory::{Capacity, Incoming, MemoryTables, run_tc, run_xdp};
 use dirigent_director::records::{Link, NextHop, hop, lesson};
 use dirigent_director::shared::S32;
@@ -105,7 +105,7 @@ fn the_kernel_and_memory_tell_and_learn_the_same() {
         let shown = std::process::Command::new("sh").args(["-c", ip]).output().unwrap();
         let link: u32 = String::from_utf8_lossy(&shown.stdout).split(':').next().unwrap().trim().parse().unwrap();
         let sizes = [("CONNS4", 1024), ("CONNS6", 1024)];
-        let options = LoadOptions { instance: None, layout: 1, map_sizes: &sizes };
+        let options = LoadOptions { instance: None, layout: 1, map_sizes: &sizes, features: Features::ALL };
         for xdp in [true, false] {
             let kernel = Kernel::load(&options).unwrap_or_else(|e| panic!("{e}"));
             let mut news = News::of(&kernel).unwrap();

@@ -125,6 +125,19 @@ impl Stage {
     pub fn verdict<F: Family>(self) -> Verdict {
         Verdict::out(Action::Continue, Reason::LaterStage, self.number(F::V6))
     }
+
+    /// What becomes of a packet whose stage has no program: an executor may do without those that nothing in its tables
+    /// has a use for. Anybody's packets come to some of them, to be found nobody's business here.
+    #[inline(always)]
+    pub fn missing(number: u32) -> Verdict {
+        const SCTP: u32 = Stage::Sctp as u32;
+        const TUNNEL_ERROR: u32 = Stage::TunnelError as u32;
+        match number / 2 {
+            SCTP => Verdict::pass(Reason::OtherProtocol),
+            TUNNEL_ERROR => Verdict::pass(Reason::IcmpUnrelated),
+            _ => Verdict::drop(Reason::StageMissing),
+        }
+    }
 }
 
 /// Decides about a frame that came in, and rewrites it.

@@ -36,6 +36,21 @@ fn frames(to: Mac) -> Vec<Vec<u8>> {
     both.collect()
 }
 
+/// For each family what needs a stage of its own, which no service here has use for: an SCTP packet, and an error about what
+/// some tunnel of this host's may have carried.
+fn odd_frames() -> Vec<Vec<u8>> {
+    let pairs = spec::CLIENT.both().into_iter().zip(spec::VIP.both());
+    let both = pairs.flat_map(|((client, _), (vip, _))| {
+        let whole = |from, to, protocol, payload: &[u8]| packet::ip(from, to, protocol, payload, &IpOptions::default());
+        // IP in IP (RFC 2003, 2473), and destinations that are unreachable.
+        let (inside, unreachable) = if vip.is_ipv6() { (41, (1, 0)) } else { (4, (3, 1)) };
+        let error = packet::error(client, vip, unreachable, 0, &whole(vip, client, inside, MARK), usize::MAX);
+        let association = whole(client, vip, proto::SCTP, &packet::sctp(40_000, 7, MARK));
+        [association, error].map(|one| packet::eth(DIRECTOR, ROUTER, &one))
+    });
+    both.collect()
+}
+
 /// The router sends them to the director.
 fn send(lab: &TestLab, frames: &[Vec<u8>]) {
     lab.run("router", || {
@@ -242,9 +257,15 @@ fn not_held(path: &[&str]) {
     let sent = frames(DIRECTOR);
     send(&lab, &sent);
     counted(&lab, "not_held", sent.len() as u64);
+    // These are nobody's business without even a program that looks at them.
+    send(&lab, &odd_frames());
+    counted(&lab, "other_protocol", 2);
+    counted(&lab, "icmp_unrelated", 2);
     // The kernel may have to find the neighbour first.
     std::thread::sleep(Duration::from_millis(300));
-    let heard = server.heard();
+    let mut heard = server.heard();
+    let associations = heard.extract_if(.., |frame| [frame[20], frame[23]].contains(&proto::SCTP)).count();
+    assert_eq!((associations, lab.count("stage_missing")), (2, 0));
     assert_eq!(touched(&lab), 0, "{}", lab.dirigent(&["stats"]).0);
     assert_eq!(heard.len(), sent.len(), "the host sent them on");
     let whole = |frame: &[u8]| {

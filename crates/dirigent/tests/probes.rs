@@ -9,7 +9,7 @@ use common::TestLab;
 use common::traffic::VIPS;
 use dirigent_config::{Method, Mode, Model};
 use dirigent_datapath::control::{Control, Flow, KernelStore, Pinned, Pins, Store as _, Target, words};
-use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions, TcKind};
+use dirigent_datapath::kernel::{Features, Instance, Kernel, LoadOptions, TcKind};
 use dirigent_director::records::{LAYOUT_VERSION, Link, NextHop, hop, link_flag, map, tunnel};
 use dirigent_director::shared::S32;
 use dirigent_net::probe::{self, SOURCE4, SOURCE6, Sources};
@@ -76,7 +76,12 @@ impl Prober {
         let instance = Instance::new(name).unwrap();
         let entries = instance.open_table::<[u16; 8], [u64; 8]>(map::CONNS4).unwrap().max_entries();
         let sizes = [(map::CONNS4, entries), (map::CONNS6, entries)];
-        let options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &sizes };
+        let options = LoadOptions {
+            instance: Some(&instance),
+            layout: LAYOUT_VERSION,
+            map_sizes: &sizes,
+            features: Features::ALL,
+        };
         let mut kernel = Kernel::load(&options).unwrap();
         let mut control = Control::open(KernelStore::new(&kernel).unwrap(), &model).unwrap();
         let mut resolver = Resolver::new().unwrap();

@@ -20,9 +20,10 @@ use super::shapes::{self, Conn4, Conn6, Key4, Key6, Net4, Net6, Place4, Place6, 
 use super::shapes::{Source4, Source6};
 use super::store::{Due, Entry, Expired, Room, Store};
 use crate::kernel::sys::Cursor;
-use crate::kernel::{Instance, Kernel, Mapped, PerCpuTable, Step, Table};
+use crate::kernel::{self, Features, Instance, Kernel, Mapped, PerCpuTable, Step, Table};
 use crate::keys::{Flow, Spot};
 use crate::memory::{LocalNet, SourceNet};
+use crate::names;
 
 /// Entries of one step of a walk.
 const CHUNK: usize = 4096;
@@ -66,8 +67,8 @@ pub struct KernelStore {
     pins6: Table<Key6, Conn6>,
     candidates: Mapped<[AtomicU64; 6]>,
     lessons: Mapped<[AtomicU64; 12]>,
-    /// Expire and learn.
-    steps: Option<(Step, Step)>,
+    /// Expire, and learn if that is loaded.
+    steps: Option<(Step, Option<Step>)>,
     clock: Clock,
 }
 
@@ -117,7 +118,10 @@ impl KernelStore {
             table,
             mapped,
             per_cpu_table,
-            Some((kernel.step("dirigent_expire")?, kernel.step("dirigent_learn")?))
+            Some((
+                kernel.step("dirigent_expire")?,
+                kernel.has(Features::SYNC).then(|| kernel.step(names::LEARN)).transpose()?,
+            ))
         )
     }
     /// The pinned maps of a director, to be read: nothing can be expired or learned by it.
@@ -471,6 +475,8 @@ impl Store for KernelStore {
     }
     fn learn(&mut self, lessons: &mut [Lesson]) -> Result<(), Error> {
         let Some((_, step)) = &self.steps else { return Ok(()) };
+        let missing = || kernel::Error::Program { program: names::LEARN.to_owned(), kind: "XDP" };
+        let step = step.as_ref().ok_or_else(missing)?;
         for chunk in lessons.chunks_mut(LESSONS as usize) {
             let _turn = step.turn();
             let place = |index| self.lessons.get(index).ok_or(Error::NoEntry { table: map::LESSONS, index });

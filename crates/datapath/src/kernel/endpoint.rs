@@ -10,6 +10,7 @@ use super::attach::{Attachment, TcKind};
 use super::error::Error;
 use super::load::{Instance, Kernel, LoadOptions};
 use super::select::Mode;
+use super::stages::Features;
 use super::table::Table;
 use crate::object;
 
@@ -37,7 +38,8 @@ impl Endpoint {
     /// them there.
     pub fn attach(&self, instance: &Instance, interface: &str, tc: TcKind) -> Result<Attachment, Error> {
         let object = object::realserver().ok_or(Error::NoObject)?;
-        let options = LoadOptions { instance: Some(instance), layout: TERMS_VERSION, map_sizes: &[] };
+        let options =
+            LoadOptions { instance: Some(instance), layout: TERMS_VERSION, map_sizes: &[], features: Features::NONE };
         let mut kernel = Kernel::load_object(object, &options)?;
         fill(&kernel, ["VIPS4", "VIPS6"], &self.vips)?;
         fill(&kernel, ["DIRECTORS4", "DIRECTORS6"], &self.directors)?;

@@ -19,6 +19,7 @@ use aya::{
 use super::{
     error::{Error, Source},
     losses,
+    stages::{self, Features},
     sys::{self, MapInfo, RawMap},
     table::{Mapped, PerCpuTable, Table},
 };
@@ -111,6 +112,8 @@ pub struct LoadOptions<'a> {
     /// Entries of maps, where the object's own number is not wanted. Maps that are taken
     /// over keep theirs.
     pub map_sizes: &'a [(&'a str, u32)],
+    /// What packets need stages for, as far as it is known: see [`Kernel::need`].
+    pub features: Features,
 }
 
 /// The loaded programs and maps.
@@ -121,6 +124,8 @@ pub struct Kernel {
     took_over: bool,
     /// Whether XDP's half of the programs is loaded and linked.
     xdp_loaded: bool,
+    /// What stages are loaded and linked for.
+    features: Features,
     notes: Vec<String>,
     /// Why lost frames cannot be counted.
     pub(super) uncounted: Option<Error>,
@@ -183,8 +188,8 @@ impl Kernel {
         // A real server's object loses nothing by XDP, and has no such constant.
         loader.override_global(losses::CONSTANT, &constant[..], false);
         let loaded = Self::programs_and_maps(&mut loader, object, options);
-        let ebpf = match (loaded, options.instance) {
-            (Ok(ebpf), _) => ebpf,
+        let (ebpf, features) = match (loaded, options.instance) {
+            (Ok(loaded), _) => loaded,
             (Err(error), Some(instance)) if !took_over => {
                 // A start that failed half-way leaves nothing for the next one to trip over.
                 remove_maps(instance);
@@ -197,6 +202,7 @@ impl Kernel {
             instance: options.instance.cloned(),
             took_over,
             xdp_loaded: options.instance.is_none(),
+            features,
             notes,
             uncounted,
             turn: Arc::default(),
@@ -209,22 +215,46 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn programs_and_maps(loader: &mut EbpfLoader<'_>, object: &[u8], options: &LoadOptions<'_>) -> Result<Ebpf, Error> {
+    fn programs_and_maps(
+        loader: &mut EbpfLoader<'_>,
+        object: &[u8],
+        options: &LoadOptions<'_>,
+    ) -> Result<(Ebpf, Features), Error> {
         let mut ebpf = loader.load(object).map_err(|e| Error::load(sizes(options), e))?;
+        let features = options.features | stages::linked(&ebpf)?;
         // XDP's are half of what the verifier has to walk through, and many directors have no use for them.
-        let at_once = |name: &str| (options.instance.is_none() || !forwards_by_xdp(name)) && !traces(name);
-        load_programs(ebpf.programs_mut().filter(|(name, _)| at_once(name)))?;
-        link_stages(&mut ebpf, at_once)?;
-        Ok(ebpf)
+        let at_once = |name: &str| {
+            (options.instance.is_none() || !forwards_by_xdp(name))
+                && !traces(name)
+                && features.contain(stages::feature(name))
+        };
+        load_and_link(&mut ebpf, at_once)?;
+        Ok((ebpf, features))
     }
 
     /// Loads what only XDP needs, if it is not loaded yet.
     pub(super) fn load_xdp(&mut self) -> Result<(), Error> {
         if !self.xdp_loaded {
-            load_programs(self.ebpf.programs_mut().filter(|(name, _)| forwards_by_xdp(name)))?;
-            link_stages(&mut self.ebpf, forwards_by_xdp)?;
+            let features = self.features;
+            load_and_link(&mut self.ebpf, |name| forwards_by_xdp(name) && features.contain(stages::feature(name)))?;
             self.xdp_loaded = true;
         }
+        Ok(())
+    }
+
+    /// Loads the stages that packets need for these, if they are not loaded yet. To be called before a service, or
+    /// whatever else needs them, is in the tables; they stay, since its connections do.
+    pub fn need(&mut self, features: Features) -> Result<(), Error> {
+        if self.has(features) {
+            return Ok(());
+        }
+        let (wanted, xdp) = (self.features | features, self.xdp_loaded);
+        let further = |name: &str| {
+            let feature = stages::feature(name);
+            feature != Features::NONE && wanted.contain(feature) && (xdp || !forwards_by_xdp(name))
+        };
+        load_and_link(&mut self.ebpf, further)?;
+        self.features = wanted;
         Ok(())
     }
 
@@ -243,6 +273,12 @@ impl Kernel {
     pub fn load_untraced(&mut self) -> Result<&'static str, Error> {
         load_programs(self.ebpf.programs_mut().filter(|(name, _)| *name == names::UNTRACED))?;
         Ok(names::UNTRACED)
+    }
+
+    /// Whether the stages that packets need for these are loaded.
+    #[must_use]
+    pub fn has(&self, features: Features) -> bool {
+        self.features.contain(features)
     }
 
     /// Whether pinned maps were there and are now used.
@@ -278,8 +314,7 @@ impl Kernel {
             .ebpf
             .map(name)
             .ok_or_else(|| Error::Map { map: name.to_owned(), reason: "is not in the BPF object".to_owned() })?;
-        let fd = data(map).fd().as_fd().try_clone_to_owned();
-        fd.map_err(|e| Error::system(format!("duplicating the descriptor of map {name}"), e))
+        duplicate(name, map)
     }
 
     /// How many instructions the verifier walked through to accept a program (its limit
@@ -306,6 +341,12 @@ impl Kernel {
     }
 }
 
+/// A duplicate of a map's descriptor.
+pub(super) fn duplicate(name: &str, map: &aya::maps::Map) -> Result<OwnedFd, Error> {
+    let fd = data(map).fd().as_fd().try_clone_to_owned();
+    fd.map_err(|e| Error::system(format!("duplicating the descriptor of map {name}"), e))
+}
+
 /// Whether a program is XDP's first, or a later stage of it: of no use where tc takes the packets.
 fn forwards_by_xdp(program: &str) -> bool {
     program.starts_with(names::XDP_PROGRAM)
@@ -314,6 +355,12 @@ fn forwards_by_xdp(program: &str) -> bool {
 /// Whether packets go through a program only while they are traced, or never.
 fn traces(program: &str) -> bool {
     program == names::UNTRACED || names::TRACE_PROGRAMS.iter().any(|(_, _, all)| all.contains(&program))
+}
+
+/// Has programs verified and, if they are later stages, called by the first ones.
+fn load_and_link(ebpf: &mut Ebpf, which: impl Fn(&str) -> bool) -> Result<(), Error> {
+    load_programs(ebpf.programs_mut().filter(|(name, _)| which(name)))?;
+    link_stages(ebpf, which)
 }
 
 /// Has the kernel verify and compile programs, on all CPUs: it takes seconds on one. Those that are loaded are left.

@@ -36,6 +36,7 @@ use crate::report::{self, Reader};
 use dirigent_api::{Changed, Daemon, Event, Problem, Status};
 use dirigent_config::{Model, Plan, ServiceKey, Settings};
 use dirigent_datapath::control::KernelStore;
+use dirigent_datapath::control::features;
 use dirigent_datapath::control::paths::Networks;
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
 use dirigent_director::records::LAYOUT_VERSION;
@@ -117,10 +118,13 @@ impl Director {
         }
         let size = Size::of(settings.connections)?;
         let maps = size.maps();
-        let mut options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &maps };
-        let kept = report::size(&instance);
-        let kept_maps = kept.map(Size::maps);
-        if let (None, Some(maps)) = (settings.connections, &kept_maps) {
+        let kept = Kept::of(instance.name());
+        let begun = change::Begun::from(&kept, &file, instance.exists())?;
+        let features = features(&begun.model);
+        let mut options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &maps, features };
+        let found = report::size(&instance);
+        let found_maps = found.map(Size::maps);
+        if let (None, Some(maps)) = (settings.connections, &found_maps) {
             // A default that came out differently is no reason to complain.
             options.map_sizes = maps;
         }
@@ -131,7 +135,7 @@ impl Director {
             tracing::warn!("{what}");
             lacking.push(what);
         }
-        let actual = kept.unwrap_or(size);
+        let actual = found.unwrap_or(size);
         tracing::info!("{}", actual.sentence(settings.connections == Some(actual.connections)));
         if kernel.took_over() {
             let director = instance.name();
@@ -141,8 +145,6 @@ impl Director {
                 "took over the programs and maps of {director}, with their connections"
             );
         }
-        let kept = Kept::of(instance.name());
-        let begun = change::Begun::from(&kept, &file, kernel.took_over())?;
         let health = Health::start(&instance, kernel.took_over())?;
         let layered = health.over(&begun.model);
         let vips = Vips::open(instance.name())?;

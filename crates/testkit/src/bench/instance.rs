@@ -2,7 +2,7 @@
 //! connections, or floors.
 
 use dirigent_datapath::control::{Control, KernelStore, Store as _};
-use dirigent_datapath::kernel::{Kernel, LoadOptions};
+use dirigent_datapath::kernel::{Features, Kernel, LoadOptions};
 use dirigent_datapath::object;
 use dirigent_director::Reason;
 use dirigent_director::records::LAYOUT_VERSION;
@@ -27,7 +27,12 @@ impl Instance {
     /// Loads it, sets it up, and opens its connections.
     pub fn new(setup: &Setup, bed: &Bed) -> Result<Self, String> {
         let object = object::bench().ok_or(object::MISSING)?;
-        let options = LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &setup.map_sizes };
+        let options = LoadOptions {
+            instance: None,
+            layout: LAYOUT_VERSION,
+            map_sizes: &setup.map_sizes,
+            features: Features::ALL,
+        };
         let kernel = Kernel::load_object(object, &options).map_err(text)?;
         let control = match &setup.model {
             Some(model) => Some(tables::set_up(KernelStore::new(&kernel).map_err(text)?, bed, model)?),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use dirigent_datapath::control::{KernelStore, Store as _};
-use dirigent_datapath::kernel::{Kernel, LoadOptions};
+use dirigent_datapath::kernel::{Features, Kernel, LoadOptions};
 use dirigent_director::Reason;
 use dirigent_director::records::LAYOUT_VERSION;
 
@@ -59,7 +59,8 @@ pub fn run(progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Vec<Row>, Str
     let bed = own_namespace()?;
     progress("load", 0, 1);
     let map_sizes = [("CONNS4", 64), ("CONNS6", 64), ("SLOTS", 1 << 12)];
-    let options = LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes };
+    let options =
+        LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes, features: Features::ALL };
     let mut kernel = Kernel::load(&options).map_err(text)?;
     let untraced = kernel.load_untraced().map_err(text)?;
     let place = |address: IpAddr, port: u16| SocketAddr::new(address, port);

@@ -11,7 +11,7 @@ use dirigent_api::{Connection, Stats, Timeouts};
 use dirigent_config::{Model, Plan, ServiceKey};
 use dirigent_datapath::control::tally::Tally;
 use dirigent_datapath::control::{Control, Flow, KernelStore, Store as _, Target};
-use dirigent_datapath::kernel::{Direction, Kernel, LoadOptions, SkbContext};
+use dirigent_datapath::kernel::{Direction, Features, Kernel, LoadOptions, SkbContext};
 use dirigent_director::records::{LAYOUT_VERSION, Link};
 use dirigent_director::verdict::ReasonKind;
 use dirigent_director::{Action, Reason, Verdict};
@@ -279,7 +279,8 @@ impl Programs {
         let of_servers = ["SERVERS", "NEXT_HOPS", "COUNTERS", "ORIGINS"].map(|name| (name, SERVERS));
         let others = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16), ("SERVICES", 4096), ("BASES", 4097)];
         let map_sizes = [&of_servers[..], &others].concat();
-        let options = LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes };
+        let options =
+            LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes, features: Features::ALL };
         Ok(Self { bed, kernel: Kernel::load(&options).map_err(text)? })
     }
     /// A director as the Model says, on this bed, for the calling thread and those that it starts.

@@ -16,6 +16,7 @@ use dirigent_config::file::json;
 use dirigent_config::ipvsadm::daemon::NO_DEVICE;
 use dirigent_config::layers::Drift;
 use dirigent_config::{Command, Metrics, Model, Op, Overlay, Plan, ServiceKey, Settings};
+use dirigent_datapath::control::features;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -333,6 +334,8 @@ impl Director {
             (interfaces, mode, mark_device)
         };
         let interfaces_differ = by(&old) != by(&new);
+        // Before a packet comes to one.
+        self.kernel.need(features(&new))?;
         // What health says lies over what is configured.
         let (was, layered) = (self.tables.model().clone(), self.health.over(&new));
         let mut plan = Plan::between(&was, &layered.model);
