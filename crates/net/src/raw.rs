@@ -7,6 +7,8 @@ use nix::sys::socket::{
     sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+use socket2::SockFilter;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -55,6 +57,14 @@ impl PacketSocket {
         opened.bound(ifindex)
     }
 
+    /// Sees packets only that go to one of these addresses; the kernel leaves out the others.
+    pub fn only_to(self, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Self> {
+        let filter = destination_filter(v4, v6);
+        let attached = socket2::SockRef::from(&self.socket).attach_filter(&filter);
+        attached.context(|| "giving a packet socket its filter")?;
+        Ok(self)
+    }
+
     fn bound(self, ifindex: u32) -> Result<Self> {
         let opened = self;
         let address = link_address(ifindex, (libc::ETH_P_ALL as u16).to_be())?;
@@ -89,6 +99,33 @@ impl PacketSocket {
             }
         }
     }
+}
+
+/// A classic filter (`socket(7)`, SO_ATTACH_FILTER) that takes the frames of these IP packets whole, and no other.
+fn destination_filter(v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<SockFilter> {
+    const ETHERTYPE: u32 = 12;
+    const DESTINATION4: u32 = 30;
+    const DESTINATION6: u32 = 38;
+    let half = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+    let word = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let end = (libc::BPF_RET | libc::BPF_K) as u16;
+    // Each comparison goes on with the next instruction, or by so many further.
+    let mut filter = vec![
+        SockFilter::new(half, 0, 0, ETHERTYPE),
+        SockFilter::new(equal, 0, 2, libc::ETH_P_IP as u32),
+        SockFilter::new(word, 0, 0, DESTINATION4),
+        SockFilter::new(equal, 9, 10, v4.to_bits()),
+        SockFilter::new(equal, 0, 9, libc::ETH_P_IPV6 as u32),
+    ];
+    let parts = v6.to_bits().to_be_bytes();
+    for (at, part) in (0_u8..).zip(parts.chunks_exact(4)) {
+        let value = part.iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
+        filter.push(SockFilter::new(word, 0, 0, DESTINATION6 + 4 * u32::from(at)));
+        filter.push(SockFilter::new(equal, 0, 7 - 2 * at, value));
+    }
+    filter.extend([SockFilter::new(end, 0, 0, LARGEST as u32), SockFilter::new(end, 0, 0, 0)]);
+    filter
 }
 
 impl AsFd for PacketSocket {

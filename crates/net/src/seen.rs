@@ -2,14 +2,19 @@
 //! whose checksum was left to a device. Frames that XDP takes are not seen.
 
 use crate::error::Result;
+use crate::links::Mac;
 use crate::raw::{Frame, PacketSocket};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of `struct virtio_net_hdr` before each frame.
 const HEADER: usize = 10;
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
 const NEEDS_CHECKSUM: u8 = 1;
+/// How often who listens until he is told to stop looks whether he is.
+const TURN: Duration = Duration::from_millis(20);
 
 /// Whether a frame comes in by an interface within that time whose checksum is not filled in: on virtual links it stays so
 /// until somebody does.
@@ -22,6 +27,27 @@ pub fn sees_unfinished(ifindex: u32, patience: Duration) -> Result<bool> {
 pub fn hears(ifindex: u32, from: IpAddr, to: IpAddr, patience: Duration) -> Result<bool> {
     let socket = PacketSocket::with_headers(ifindex)?;
     any(&socket, patience, |frame| addresses(frame.bytes.get(HEADER..).unwrap_or_default()) == Some((from, to)))
+}
+
+/// Of packets to one of these addresses that come in by an interface until `stop` is set: who sent them, and what hardware
+/// address their frames came from.
+pub fn senders(ifindex: u32, v4: Ipv4Addr, v6: Ipv6Addr, stop: &AtomicBool) -> Result<BTreeSet<(IpAddr, Mac)>> {
+    let socket = PacketSocket::listening(ifindex)?.only_to(v4, v6)?;
+    let mut senders = BTreeSet::new();
+    loop {
+        // Asked first: what came before the end was called for is heard.
+        let last = stop.load(Ordering::Acquire);
+        while let Some(frame) = socket.receive(TURN)? {
+            // Frames that came in before the socket had its filter are among them.
+            let meant = addresses(&frame.bytes).filter(|(_, to)| [IpAddr::from(v4), IpAddr::from(v6)].contains(to));
+            if let (Some((from, _)), false) = (meant, frame.outgoing) {
+                senders.extend(frame.bytes.get(6..12).and_then(|mac| Some((from, Mac::try_from(mac).ok()?))));
+            }
+        }
+        if last {
+            return Ok(senders);
+        }
+    }
 }
 
 fn any(socket: &PacketSocket, patience: Duration, is_it: impl Fn(&Frame) -> bool) -> Result<bool> {

@@ -6,6 +6,7 @@
 //! breaks.
 
 mod addresses;
+mod answers;
 mod clients;
 mod firewall;
 mod host;
@@ -144,8 +145,13 @@ pub async fn examine(subject: &Subject) -> (Diagnosis, Learned) {
     let links::Looked { mut findings, faulty } = links::look(subject);
     let whole = subject.about.is_none();
     let before = clients::counts(subject).await;
-    let (tried, asked, answering, netfilter, offloaded) = tokio::join!(
-        paths::try_all(subject),
+    let ears = answers::Ears::open(subject);
+    let tries = async {
+        let tried = paths::try_all(subject).await;
+        (tried, ears.close().await)
+    };
+    let ((tried, answers), asked, answering, netfilter, offloaded) = tokio::join!(
+        tries,
         addresses::look(subject),
         servers::ask(subject),
         firewall::read(whole),
@@ -154,7 +160,8 @@ pub async fn examine(subject: &Subject) -> (Diagnosis, Learned) {
     let addresses::Asked { findings: claimed, unclaimed } = asked;
     let (of_servers, blamed) = servers::judge(subject, &tried, answering, &faulty).await;
     let heard = servers::heard(subject, &tried, &blamed).await;
-    let (paths, of_ways) = paths::judge(subject, tried, &blamed, &heard);
+    findings.extend(answers::judge(subject, &tried, &answers));
+    let (paths, of_ways) = paths::judge(subject, tried, &blamed, &heard, &answers);
     findings.extend(offloaded);
     findings.extend(of_servers);
     findings.extend(of_ways);
@@ -220,6 +227,7 @@ mod tests {
     fn documented_findings_are_made() {
         let sources = [
             include_str!("doctor/addresses.rs"),
+            include_str!("doctor/answers.rs"),
             include_str!("doctor/clients.rs"),
             include_str!("doctor/firewall.rs"),
             include_str!("doctor/host.rs"),

@@ -28,6 +28,12 @@ fn servers_ways_back_are_found() {
             &[("replies_bypass", WEB4)],
             By(&[("server1", "nft delete table ip gone")]),
         ),
+        // The other router sends answers to probes to the director, and those to clients it would not.
+        (
+            &[("router", "ip route add 198.18.0.0/15 via 203.0.113.2"), ("server1", AROUND4)],
+            &[("answers_detour", "server 10.0.0.2")],
+            Said,
+        ),
     ];
     breaks(&lab, 4, all);
 }

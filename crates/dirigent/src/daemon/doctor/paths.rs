@@ -1,6 +1,7 @@
 //! Every way to a server, tried as clients' packets go: through the packet path to the virtual address on that server, and
 //! back as an answer to a client comes.
 
+use super::answers::{self, Answers};
 use super::way::Way;
 use super::{ERROR, Subject, on_server};
 use dirigent_api::{Finding, HostCommand, TriedPath};
@@ -35,6 +36,7 @@ pub fn judge(
     tried: Vec<Tried<'_>>,
     blamed: &BTreeSet<IpAddr>,
     heard: &BTreeSet<IpAddr>,
+    answers: &Answers,
 ) -> (Vec<TriedPath>, Vec<Finding>) {
     let mut findings = Vec::new();
     let mut paths = Vec::new();
@@ -66,6 +68,9 @@ pub fn judge(
                     "its answers to pings were seen on {on}; rules of netfilter keep them from this host"
                 ));
             }
+            if let Some(came) = answers.get(&way.server.address).filter(|_| found.name == REPLIES_BYPASS) {
+                found.evidence.push(answers::seen_from(subject, came));
+            }
             // What breaks the way of datagrams broke that of connections, too.
             let same = |(of, other): &Of<'_>| {
                 let alike = (of.server.address, of.service.address()) == (way.server.address, way.service.address());
@@ -82,6 +87,7 @@ pub fn judge(
 /// A finding, and the way that it is about.
 type Of<'s> = (&'s Way, Finding);
 
+const REPLIES_BYPASS: &str = "replies_bypass";
 const PORT_CLOSED: &str = "port_closed";
 
 /// Whether no answer came, or a word that none will.
@@ -119,7 +125,7 @@ fn finding(subject: &Subject, way: &Way, what: String) -> Finding {
             Vec::new(),
         ),
         Method::Nat => (
-            "replies_bypass",
+            REPLIES_BYPASS,
             "by NAT the client knows no connection with the server, only with the virtual address: the answer must come \
              back through the director, which writes that into it",
             "have the server's route to clients, mostly its default route, lead to the director".to_owned(),
