@@ -157,10 +157,11 @@ pub async fn examine(subject: &Subject) -> (Diagnosis, Learned) {
         firewall::read(whole),
         links::offloaded(subject),
     );
-    let addresses::Asked { findings: claimed, unclaimed } = asked;
-    let (of_servers, blamed) = servers::judge(subject, &tried, answering, &faulty).await;
+    let addresses::Asked { findings: claimed, twice, unclaimed } = asked;
+    let (of_servers, mut blamed) = servers::judge(subject, &tried, answering, &faulty).await;
+    blamed.extend(subject.sources.iter().filter(|(_, own)| twice.contains(own)).map(|(server, _)| *server));
     let heard = servers::heard(subject, &tried, &blamed).await;
-    findings.extend(answers::judge(subject, &tried, &answers));
+    findings.extend(answers::judge(subject, &tried, &answers, &blamed));
     let (paths, of_ways) = paths::judge(subject, tried, &blamed, &heard, &answers);
     findings.extend(offloaded);
     findings.extend(of_servers);

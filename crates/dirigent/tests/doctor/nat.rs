@@ -34,6 +34,21 @@ fn servers_ways_back_are_found() {
             &[("answers_detour", "server 10.0.0.2")],
             Said,
         ),
+        // Datagrams to it are answered.
+        (
+            &[("server1", nft!("ip", "input", "accept", "tcp dport 8080 ip saddr != 10.0.0.0/24 drop"))],
+            &[("server_drops", WEB4)],
+            By(&[("server1", "nft delete table ip gone")]),
+        ),
+        // The server believes the wrong one of two that have the director's address.
+        (
+            &[
+                ("router", "ip address add 10.0.0.1/32 dev servers0"),
+                ("server1", "ip neigh replace 10.0.0.1 lladdr 02:00:00:00:01:03 dev eth0 nud reachable"),
+            ],
+            &[("own_address_twice", "interface r0")],
+            By(&[("router", "ip address del 10.0.0.1/32 dev servers0"), ("server1", "ip neigh del 10.0.0.1 dev eth0")]),
+        ),
     ];
     breaks(&lab, 4, all);
 }

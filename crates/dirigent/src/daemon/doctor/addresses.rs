@@ -1,4 +1,4 @@
-//! Who answers for the virtual addresses: only this director may.
+//! Who answers for the virtual addresses, and for this host's own: only this director may.
 
 use super::paths::set_up;
 use super::servers::protocol;
@@ -12,10 +12,15 @@ use futures_util::{StreamExt as _, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+/// Own addresses that are asked for; of more the first ones are.
+const OWN: usize = 64;
+
 /// What came of it.
 pub struct Asked {
     /// Others that answered.
     pub findings: Vec<Finding>,
+    /// This host's own addresses for which others did.
+    pub twice: BTreeSet<IpAddr>,
     /// The addresses for which nobody else did.
     pub unclaimed: BTreeSet<IpAddr>,
 }
@@ -44,9 +49,53 @@ pub async fn look(subject: &Subject) -> Asked {
         }
     }
     unclaimed.retain(|ip| !answers.keys().any(|(claimed, _)| claimed == ip));
-    Asked {
-        findings: answers.iter().map(|((ip, server), macs)| finding(subject, *ip, *server, macs)).collect(),
-        unclaimed,
+    let mut findings: Vec<_> =
+        answers.iter().map(|((ip, server), macs)| finding(subject, *ip, *server, macs)).collect();
+    let own = own(subject, &addresses).await;
+    findings.extend(own.iter().map(|((ip, link), macs)| twice(subject, *ip, *link, macs)));
+    Asked { findings, twice: own.into_keys().map(|(ip, _)| ip).collect(), unclaimed }
+}
+
+/// Others that answer for this host's own addresses on the interfaces in use: servers answer to those, or by them, and
+/// routers send there what is for virtual addresses.
+async fn own(subject: &Subject, virtual_ones: &BTreeSet<IpAddr>) -> BTreeMap<(IpAddr, u32), BTreeSet<Mac>> {
+    let running: BTreeSet<u32> = subject.running().collect();
+    let own = subject.host.addresses.iter().filter(|own| running.contains(&own.ifindex));
+    let own = own.filter(|own| match own.ip {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+    });
+    let own = own.map(|own| (own.ip, own.ifindex)).filter(|(ip, _)| !virtual_ones.contains(ip));
+    let asked = own.take(OWN).map(|(ip, link)| async move { ((ip, link), who_has(&subject.host, link, ip).await) });
+    let asked: Vec<_> = asked.collect();
+    let mut others = BTreeMap::new();
+    for (own, answer) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
+        match answer {
+            Ok(macs) if macs.is_empty() => {}
+            Ok(macs) => _ = others.insert(own, macs),
+            Err(error) => tracing::warn!("the doctor asks who has {}: {error}", own.0),
+        }
+    }
+    others
+}
+
+/// Another host has an address of this one.
+fn twice(subject: &Subject, ip: IpAddr, link: u32, macs: &BTreeSet<Mac>) -> Finding {
+    let (protocol, on) = (protocol(ip), subject.link(link));
+    let who: Vec<String> = macs.iter().map(|mac| who_is(subject, ip, *mac).1).collect();
+    let seen = macs.iter().map(|mac| format!("asked by {protocol} on {on} who has {ip}: {} answered", mac_text(*mac)));
+    Finding {
+        name: "own_address_twice".into(),
+        severity: ERROR.into(),
+        place: format!("interface {on}"),
+        what: format!(
+            "{} answers for {ip}, which is this host's: what servers and routers send to the director may go there",
+            who.join(" and ")
+        ),
+        evidence: seen.collect(),
+        rule: "an address is one host's: its packets go to whoever answered last".into(),
+        remedy: format!("take {ip} from the other host"),
+        ..Finding::default()
     }
 }
 

@@ -58,10 +58,10 @@ impl Ears {
 }
 
 /// The servers whose answers come back, but not from themselves.
-pub fn judge(subject: &Subject, tried: &[Tried<'_>], answers: &Answers) -> Vec<Finding> {
+pub fn judge(subject: &Subject, tried: &[Tried<'_>], answers: &Answers, blamed: &BTreeSet<IpAddr>) -> Vec<Finding> {
     let right = tried.iter().filter(|(way, outcome)| outcome.is_ok() && way.server.method == Method::Nat);
     let servers: BTreeSet<IpAddr> = right.map(|(way, _)| way.server.address).collect();
-    servers.into_iter().filter_map(|server| detour(subject, server, answers.get(&server)?)).collect()
+    servers.difference(blamed).copied().filter_map(|server| detour(subject, server, answers.get(&server)?)).collect()
 }
 
 fn detour(subject: &Subject, server: IpAddr, came: &BTreeSet<(u32, Mac)>) -> Option<Finding> {
@@ -99,6 +99,12 @@ fn detour(subject: &Subject, server: IpAddr, came: &BTreeSet<(u32, Mac)>) -> Opt
         commands: route_back(subject, server, None).into_iter().collect(),
         ..Finding::default()
     })
+}
+
+/// Whether a server's answers come back as they should: from itself, and to an interface in use.
+pub fn come_straight(subject: &Subject, server: IpAddr, came: &BTreeSet<(u32, Mac)>) -> bool {
+    let mac = subject.hops.get(&server).map(|hop| hop.mac);
+    came.iter().any(|(link, from)| Some(*from) == mac && subject.interfaces.contains(link))
 }
 
 /// Where a server's answers were seen, as evidence.

@@ -70,6 +70,9 @@ pub fn judge(
             }
             if let Some(came) = answers.get(&way.server.address).filter(|_| found.name == REPLIES_BYPASS) {
                 found.evidence.push(answers::seen_from(subject, came));
+                if answers::come_straight(subject, way.server.address, came) {
+                    found = dropped_there(way, found);
+                }
             }
             // What breaks the way of datagrams broke that of connections, too.
             let same = |(of, other): &Of<'_>| {
@@ -149,6 +152,19 @@ fn finding(subject: &Subject, way: &Way, what: String) -> Finding {
         remedy,
         commands,
         ..Finding::default()
+    }
+}
+
+/// The server's way back is right, since other answers come by it: then it is this that it does not answer.
+fn dropped_there(way: &Way, found: Finding) -> Finding {
+    let port = way.along().map_or(0, |along| along.port);
+    Finding {
+        name: "server_drops".into(),
+        what: format!("timeout: it answers clients, but not what they send to its port {port}: it drops that"),
+        rule: "what comes from clients' addresses, the server must take from everybody".into(),
+        remedy: "see the server's rules of netfilter, and whether its program takes connections fast enough".into(),
+        commands: Vec::new(),
+        ..found
     }
 }
 
