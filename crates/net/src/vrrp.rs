@@ -9,7 +9,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, recvmsg,
     sendmsg,
 };
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockFilter, Socket, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
@@ -38,6 +38,31 @@ pub enum Kind {
     Ah,
 }
 
+/// Adverts that a virtual router may heed, as far as a filter in the kernel can tell.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Heeded {
+    /// The first byte: version and type.
+    pub head: u8,
+    /// The second one.
+    pub vrid: u8,
+    /// The TTL (hop limit) must be 255.
+    pub on_link: bool,
+    /// Version 2's password.
+    pub password: Option<[u8; 8]>,
+}
+
+/// Which adverts a socket hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hears {
+    /// Those that may be heeded.
+    Heeded,
+    /// The others: what is only to be told of.
+    Others,
+}
+
+/// More than so many cannot be told apart in the kernel: its room for a socket's filter ends (`net.core.optmem_max`).
+pub const MOST_HEEDED: usize = 64;
+
 /// A packet that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
@@ -55,6 +80,7 @@ pub struct Packet {
 #[derive(Debug)]
 pub struct VrrpSocket {
     socket: AsyncFd<Socket>,
+    interface: String,
     ifindex: u32,
     kind: Kind,
     groups: Vec<IpAddr>,
@@ -88,7 +114,7 @@ impl VrrpSocket {
             Ok(unsafe { AsyncFd::register(socket) }?)
         };
         let socket = open().context(|| format!("opening a socket of VRRP on {interface}"))?;
-        Ok(Self { socket, ifindex, kind, groups: Vec::new() })
+        Ok(Self { socket, interface: interface.to_owned(), ifindex, kind, groups: Vec::new() })
     }
 
     /// Hears a group's packets, too.
@@ -104,6 +130,27 @@ impl VrrpSocket {
         joined.context(|| format!("joining {group} on interface number {}", self.ifindex))?;
         self.groups.push(group);
         Ok(())
+    }
+
+    /// The interface's name, when the socket was opened.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// The groups that were joined.
+    pub fn groups(&self) -> &[IpAddr] {
+        &self.groups
+    }
+
+    /// From now on only these adverts are heard, or only others; of more than [`MOST_HEEDED`], all are. Not of
+    /// [`Kind::Ah`], whose packets prove themselves whose they are.
+    pub fn hear(&self, heeded: &[Heeded], which: Hears) -> Result<()> {
+        let filter = match (heeded.len(), which) {
+            (..=MOST_HEEDED, _) => filter(self.kind, heeded, which),
+            (_, Hears::Heeded) => vec![answer(true)],
+            (_, Hears::Others) => vec![answer(false)],
+        };
+        self.socket.get_ref().attach_filter(&filter).context(|| "giving a socket of VRRP its filter")
     }
 
     /// Sends from one of this host's addresses; `ttl` is that of packets to a single host.
@@ -194,6 +241,60 @@ impl VrrpSocket {
             ready.clear_ready();
         }
     }
+}
+
+/// The end of a filter: the packet is heard, or not.
+fn answer(heard: bool) -> SockFilter {
+    SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, if heard { u32::MAX } else { 0 })
+}
+
+/// A classic filter (`socket(7)`, SO_ATTACH_FILTER). A packet that ends before what is looked at is heard by nobody.
+fn filter(kind: Kind, heeded: &[Heeded], which: Hears) -> Vec<SockFilter> {
+    let op = |code: u32, k: u32| SockFilter::new(code as u16, 0, 0, k);
+    // X is where VRRP begins: behind the header of IPv4, which such sockets see, and of IPv6 not.
+    let begin = || match kind {
+        Kind::V6 => op(libc::BPF_LDX | libc::BPF_W | libc::BPF_IMM, 0),
+        Kind::V4 | Kind::Ah => op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0),
+    };
+    let byte = |at: u32| op(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, at);
+    let word = |at: u32| op(libc::BPF_LD | libc::BPF_W | libc::BPF_IND, at);
+    let ttl = match kind {
+        Kind::V6 => (libc::SKF_NET_OFF as u32).wrapping_add(7),
+        Kind::V4 | Kind::Ah => 8,
+    };
+    let mut program = Vec::new();
+    for one in heeded {
+        // What is loaded, and what it must be.
+        let mut checks = vec![(vec![begin(), byte(0)], u32::from(one.head)), (vec![byte(1)], u32::from(one.vrid))];
+        if one.on_link {
+            checks.push((vec![op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, ttl)], u32::from(TTL)));
+        }
+        if let Some(password) = one.password {
+            checks.push((vec![byte(4)], 1));
+            // RFC 3768 §5.3: it is behind the addresses, of which the fourth byte says how many there are.
+            let behind = vec![
+                byte(3),
+                op(libc::BPF_ALU | libc::BPF_LSH | libc::BPF_K, 2),
+                op(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X, 0),
+                op(libc::BPF_MISC | libc::BPF_TAX, 0),
+                word(8),
+            ];
+            let [a, b, c, d, e, f, g, h] = password;
+            checks.push((behind, u32::from_be_bytes([a, b, c, d])));
+            checks.push((vec![word(12)], u32::from_be_bytes([e, f, g, h])));
+        }
+        let end = program.len() + checks.iter().map(|(loads, _)| loads.len() + 1).sum::<usize>();
+        for (loads, value) in checks {
+            program.extend(loads);
+            // Else behind the answer, where the next one's begin.
+            let past = u8::try_from(end - program.len()).unwrap_or(u8::MAX);
+            let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+            program.push(SockFilter::new(equal, 0, past, value));
+        }
+        program.push(answer(which == Hears::Heeded));
+    }
+    program.push(answer(which == Hears::Others));
+    program
 }
 
 fn address(from: &SockaddrStorage) -> Option<IpAddr> {

@@ -6,6 +6,7 @@ use dirigent_net::lab::{Family, Lab, LabGuard, LabSpec};
 use dirigent_net::links::link_named;
 use dirigent_net::nexthop::NextHopState;
 use dirigent_net::raw::PacketSocket;
+use dirigent_net::vrrp::{Hears, Heeded, Kind, VrrpSocket};
 use dirigent_net::{
     Change, HopKeeper, Kept, LocalNet, Mac, Netlink, NextHop, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool,
     routes, vip,
@@ -32,6 +33,85 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(5), "{what} does not come true");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Adverts of version 3 to the group, in both families, and of version 2 with a password, from the router: what each of
+/// them hears who hears what may be heeded, and who hears the rest.
+#[test]
+fn adverts_are_told_apart_in_the_kernel() {
+    let lab = lab();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let heeded = |head, vrid, on_link, password| Heeded { head, vrid, on_link, password };
+    for (kind, group) in [(Kind::V4, ip("224.0.0.18")), (Kind::V6, ip("ff02::12"))] {
+        let rules =
+            [heeded(0x31, 51, true, None), heeded(0x21, 60, true, Some(*b"password")), heeded(0x31, 70, false, None)];
+        let open = |which| {
+            let mut socket = VrrpSocket::open("c0", link_named("c0").unwrap().index, kind).unwrap();
+            socket.join(group).unwrap();
+            socket.hear(&rules, which).unwrap();
+            socket
+        };
+        let in_director = || {
+            let _entered = runtime.enter();
+            [Hears::Heeded, Hears::Others].map(open)
+        };
+        let [those, others] = lab.run("director", in_director).unwrap();
+        // Of version 2, which has its password behind the addresses: with one of them, and none.
+        let two = |count: u8, password: &[u8]| {
+            let addresses = vec![9; usize::from(count) * 4];
+            [&[0x21, 60, 100, count, 1, 1, 0, 0], addresses.as_slice(), password].concat()
+        };
+        let three = |vrid: u8| vec![0x31, vrid, 100, 0, 0, 100, 0, 0];
+        let right = [(255, three(51)), (255, two(1, b"password")), (255, two(0, b"password")), (3, three(70))];
+        let wrong = [
+            (254, three(51)),
+            (255, three(52)),
+            (255, two(1, b"passwore")),
+            (255, two(0, b"qassword")),
+            (255, two(0, &[1; 8])),
+        ];
+        let wrong = [&wrong[..], &[(255, [&[0x21][..], &three(51)[1..]].concat())]].concat();
+        lab.run("router", || {
+            let (socket, index) = (PacketSocket::sender().unwrap(), link_named("outside0").unwrap().index);
+            for (ttl, payload) in right.iter().chain(&wrong) {
+                let frame = match kind {
+                    Kind::V6 => {
+                        let IpAddr::V6(to) = group else { panic!() };
+                        let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+                        let from = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+                        let head = [0x60, 0, 0, 0, length[0], length[1], 112, *ttl];
+                        let mac: &[u8] = &[0x33, 0x33, 0, 0, 0, 0x12, 2, 0, 0, 0, 1, 2, 0x86, 0xdd];
+                        [mac, &head, &from, &to.octets(), payload].concat()
+                    }
+                    _ => {
+                        let length = u16::try_from(24 + payload.len()).unwrap().to_be_bytes();
+                        // With an option: where VRRP begins is not always the same.
+                        let mut head = vec![0x46, 0, length[0], length[1], 0, 0, 0, 0, *ttl, 112, 0, 0, 203, 0, 113, 1];
+                        head.extend([224, 0, 0, 18, 1, 1, 1, 1]);
+                        let sum: u32 = head.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+                        let sum = (sum & 0xffff) + (sum >> 16);
+                        head[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+                        let mac: &[u8] = &[1, 0, 0x5e, 0, 0, 18, 2, 0, 0, 0, 1, 2, 8, 0];
+                        [mac, &head, payload].concat()
+                    }
+                };
+                socket.send(index, &frame).unwrap();
+            }
+        })
+        .unwrap();
+        for (socket, expected) in [(&those, &right[..]), (&others, &wrong)] {
+            let mut heard = Vec::new();
+            eventually("adverts come", || {
+                heard.extend(
+                    std::iter::from_fn(|| socket.receive().unwrap()).map(|packet| (packet.ttl, packet.payload)),
+                );
+                heard.len() >= expected.len()
+            });
+            std::thread::sleep(Duration::from_millis(50));
+            heard.extend(std::iter::from_fn(|| socket.receive().unwrap()).map(|packet| (packet.ttl, packet.payload)));
+            assert_eq!(heard, expected, "{kind:?}");
+        }
     }
 }
 

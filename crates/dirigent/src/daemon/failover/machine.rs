@@ -9,7 +9,7 @@ use dirigent_failover::{
     Addresses, Auth, Centis, Family, Format, Group, Parameters, Role, Router, Time, Tracker, UnicastPeer,
 };
 use dirigent_net::virtual_mac::is_standard;
-use dirigent_net::vrrp::Kind;
+use dirigent_net::vrrp::{Heeded, Kind};
 use dirigent_net::{AddressOptions, Mac, Snapshot};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant, SystemTime};
@@ -416,6 +416,17 @@ fn parameters(router: &VirtualRouter, failover: &Failover) -> Result<Parameters,
     };
     let wrong: Vec<_> = parameters.check().iter().map(ToString::to_string).collect();
     if wrong.is_empty() { Ok(parameters) } else { Err(wrong.join("; ")) }
+}
+
+/// What a filter in the kernel may know of the adverts that a router heeds. Those of unicast peers may have come a way.
+pub fn heeded(of: &Parameters, group: bool) -> Heeded {
+    /// Of an advert, whose type is the lower half of the first byte.
+    const ADVERT: u8 = 1;
+    let password = match of.format {
+        Format::V2 { auth: Auth::Password(password) } => Some(password),
+        _ => None,
+    };
+    Heeded { head: of.format.version().number() << 4 | ADVERT, vrid: of.vrid, on_link: group, password }
 }
 
 /// The address that a router's adverts come from.

@@ -25,7 +25,7 @@ use dirigent_failover::{
 };
 use dirigent_net::claims::{Claim, Claims};
 use dirigent_net::raw::PacketSocket;
-use dirigent_net::vrrp::{self, Kind, Packet, VrrpSocket};
+use dirigent_net::vrrp::{self, Hears, Heeded, Kind, Packet, VrrpSocket};
 use dirigent_net::{Change, Mac, Netlink, Snapshot, Watcher};
 use std::collections::HashSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -70,8 +70,10 @@ pub struct Runner {
     instance: String,
     /// By interface and what they are for.
     sockets: BTreeMap<(u32, Kind), VrrpSocket>,
+    /// Adverts of nobody who is heeded, and what the sockets' filters know of those who are.
+    unheeded: BTreeMap<(u32, Kind), (VrrpSocket, Vec<Heeded>)>,
     claims: Ears,
-    /// Claims are not read before this.
+    /// Claims, and adverts that are only to be told of, are not read before this.
     rest_until: Option<Instant>,
     /// This host's MACs: what comes from them is no other's claim.
     own_macs: HashSet<Mac>,
@@ -134,6 +136,7 @@ impl Runner {
             machines: Vec::new(),
             instance: instance.to_owned(),
             sockets: BTreeMap::new(),
+            unheeded: BTreeMap::new(),
             claims: BTreeMap::new(),
             rest_until: None,
             own_macs: HashSet::new(),
@@ -174,11 +177,12 @@ impl Runner {
             let search = self.has_no_way().then_some(SEARCH);
             let rest = self.rest_until.map(|until| until.saturating_duration_since(Instant::now()));
             let wait = due.into_iter().chain(look).chain(search).chain(rest).min().unwrap_or(Duration::from_secs(3600));
-            let (sockets, claims) = (&self.sockets, Some(&self.claims).filter(|_| self.rest_until.is_none()));
+            let (sockets, resting) = (&self.sockets, self.rest_until.is_some());
+            let patient = Some((&self.claims, &self.unheeded)).filter(|_| !resting);
             let (watcher, tracking, told) = (&mut self.watcher, &mut self.tracking, &mut self.told);
             let looking = tracking.is_looking();
             tokio::select! {
-                () = readable(sockets, claims) => {}
+                () = readable(sockets, patient) => {}
                 () = tokio::time::sleep(wait) => {}
                 order = orders.recv() => match order {
                     Some(order) => {
@@ -205,11 +209,12 @@ impl Runner {
 
     /// What is heard comes before what is due.
     fn turn(&mut self) {
-        let claims = self.read_claims();
+        let (claims, unheeded) = self.read_patient();
         if self.has_no_way() {
             self.look_at_network();
         }
         self.read();
+        unheeded.into_iter().for_each(|(key, packet)| self.heard(key, &packet));
         // Whoever announces addresses because he is master now has said that before.
         self.claimed(&claims);
         self.tracking.look(&self.scripts);
@@ -484,6 +489,7 @@ impl Runner {
                 self.complain(error.to_string());
             }
         }
+        self.part_adverts();
         let now = now();
         for (at, m, source) in moved {
             let mut actions = Vec::new();
@@ -492,6 +498,45 @@ impl Runner {
             }
             self.act(at, now, actions);
         }
+    }
+
+    /// Adverts that no virtual router may heed come by sockets of their own, of which little is read at once: however many
+    /// there are, they are in nobody's way. What is heeded is judged all the same, whichever socket it comes by.
+    fn part_adverts(&mut self) {
+        self.unheeded.retain(|key, _| self.sockets.contains_key(key));
+        let mut complaints = Vec::new();
+        for (key, socket) in self.sockets.iter().filter(|((_, kind), _)| *kind != Kind::Ah) {
+            let (ifindex, kind) = *key;
+            let mut heeded = Vec::new();
+            for machine in &self.machines {
+                for (m, member) in machine.members.iter().enumerate() {
+                    let Some(router) = machine.group.router(m) else { continue };
+                    if (member.ifindex, member.kind()) == (Some(ifindex), kind) {
+                        heeded.push(machine::heeded(router.parameters(), member.multicast().is_some()));
+                    }
+                }
+            }
+            heeded.sort();
+            heeded.dedup();
+            let known = self.unheeded.get(key);
+            let joined = known.map(|(of_others, _)| of_others.groups()) == Some(socket.groups());
+            if joined && known.is_some_and(|(_, before)| *before == heeded) {
+                continue;
+            }
+            let part = || {
+                let mut others = VrrpSocket::open(socket.interface(), ifindex, kind)?;
+                socket.groups().iter().try_for_each(|group| others.join(*group))?;
+                // Till then both hear all, which is no harm.
+                others.hear(&heeded, Hears::Others)?;
+                socket.hear(&heeded, Hears::Heeded)?;
+                Ok::<_, dirigent_net::Error>(others)
+            };
+            match part() {
+                Ok(others) => _ = self.unheeded.insert(*key, (others, heeded)),
+                Err(error) => complaints.push(error.to_string()),
+            }
+        }
+        complaints.into_iter().for_each(|complaint| self.complain(complaint));
     }
 
     /// Whether some virtual router has no interface, because no route leads to its peers.
@@ -544,12 +589,23 @@ impl Runner {
     }
 
     /// A few of those that wait; after too many none for a while, so that a flood of them costs little.
-    fn read_claims(&mut self) -> Vec<(u32, Claim)> {
+    #[allow(clippy::type_complexity, reason = "two lists, each with where its items came by")]
+    fn read_patient(&mut self) -> (Vec<(u32, Claim)>, Vec<((u32, Kind), Packet)>) {
         let now = Instant::now();
         if self.rest_until.is_some_and(|until| now < until) {
-            return Vec::new();
+            return Default::default();
         }
         self.rest_until = None;
+        let mut unheeded = Vec::new();
+        for (key, (socket, _)) in &self.unheeded {
+            let before = unheeded.len();
+            // What cannot be read, netlink tells of.
+            let packets = std::iter::from_fn(|| socket.receive().ok().flatten()).take(CLAIMS_AT_ONCE);
+            unheeded.extend(packets.map(|packet| (*key, packet)));
+            if unheeded.len() - before == CLAIMS_AT_ONCE {
+                self.rest_until = Some(now + CLAIMS_REST);
+            }
+        }
         let mut all = Vec::new();
         for ((ifindex, _), (_, claims)) in &self.claims {
             let heard = claims.receive(CLAIMS_AT_ONCE);
@@ -559,7 +615,7 @@ impl Runner {
             all.extend(heard.into_iter().map(|claim| (*ifindex, claim)));
         }
         all.retain(|(_, claim)| !self.own_macs.contains(&claim.mac));
-        all
+        (all, unheeded)
     }
 
     fn claimed(&mut self, claims: &[(u32, Claim)]) {
@@ -1009,9 +1065,15 @@ impl Runner {
     }
 }
 
-async fn readable(sockets: &BTreeMap<(u32, Kind), VrrpSocket>, claims: Option<&Ears>) {
+/// Claims, and adverts that are only to be told of.
+type Patient<'s> = (&'s Ears, &'s BTreeMap<(u32, Kind), (VrrpSocket, Vec<Heeded>)>);
+
+async fn readable(sockets: &BTreeMap<(u32, Kind), VrrpSocket>, patient: Option<Patient<'_>>) {
     poll_fn(|context| {
-        let ready = sockets.values().filter(|socket| socket.poll_readable(context).is_ready()).count();
+        let (claims, unheeded) = (patient.map(|(claims, _)| claims), patient.map(|(_, unheeded)| unheeded));
+        let unheeded = unheeded.into_iter().flat_map(BTreeMap::values).map(|(socket, _)| socket);
+        let sockets = sockets.values().chain(unheeded);
+        let ready = sockets.filter(|socket| socket.poll_readable(context).is_ready()).count();
         let claims = claims.into_iter().flat_map(BTreeMap::values);
         let ready = ready + claims.filter(|(_, claims)| claims.poll_readable(context).is_ready()).count();
         if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
