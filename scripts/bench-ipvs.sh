@@ -14,6 +14,10 @@ if [ ! -x "$oracle/run" ]; then
     skip_or_fail ci "beside IPVS: no ../shared/oracle beside this clone (or set DIRIGENT_ORACLE)"
     exit
 fi
+if ! command -v qemu-system-x86_64 >/dev/null; then
+    skip_or_fail ci "beside IPVS: no qemu-system-x86_64 (apt-get install qemu-system-x86)"
+    exit
+fi
 profile='' words=()
 for word; do
     case $word in

@@ -90,7 +90,7 @@ fn bench() -> Result<ExitCode, String> {
             (_, traces) => profile(&traces.unwrap_or_default(), json.as_deref())?,
         };
         if write_docs {
-            std::fs::write(&docs, page.with(mark, &tables)).map_err(|e| format!("{docs}: {e}"))?;
+            std::fs::write(&docs, page.with(mark, &tables)?).map_err(|e| format!("{docs}: {e}"))?;
             println!("written to {docs}");
         }
         return Ok(judged(&faults));

@@ -2,13 +2,12 @@
 
 use super::report::{Row, words};
 
-/// What the command writes stands between one of these and the next [`END`].
-pub const TABLES: &str = "<!-- ipvs: tables -->";
-/// See [`TABLES`]: that of `--profile`.
-pub const PROFILE: &str = "<!-- ipvs: profile -->";
-/// What people write.
-const EXCEPTIONS: &str = "<!-- ipvs: exceptions -->";
-const END: &str = "<!-- ipvs: end -->";
+/// What the command writes: it stands between two marks, which begin so.
+pub const TABLES: &str = "make bench-ipvs writes";
+/// The same of `--profile`.
+pub const PROFILE: &str = "make bench-ipvs ARGS=--profile writes";
+/// What people write for it.
+const EXCEPTIONS: &str = "make bench-ipvs reads";
 
 /// The page.
 #[derive(Clone, Debug)]
@@ -53,19 +52,25 @@ impl Exception {
     }
 }
 
-/// What stands between a mark and the next [`END`].
-fn between<'t>(text: &'t str, mark: &str) -> Result<&'t str, String> {
-    let found = text.split_once(mark).and_then(|(_, rest)| rest.split_once(END));
-    found.map(|(inside, _)| inside).ok_or_else(|| format!("no {mark} with {END} below it"))
+/// What stands before, between and behind two marks, which are of the parts outside.
+fn split<'t>(text: &'t str, mark: &str) -> Result<[&'t str; 3], String> {
+    let [begin, end] = ["from", "to"].map(|way| format!("<!-- {mark} {way} here -->"));
+    let place = |of: &str| text.find(of).ok_or_else(|| format!("it has no line {of}"));
+    let (from, to) = (place(&begin)? + begin.len(), place(&end)?);
+    match (text.get(..from), text.get(from..to), text.get(to..)) {
+        (Some(before), Some(between), Some(behind)) => Ok([before, between, behind]),
+        _ => Err(format!("{end} stands before {begin}")),
+    }
 }
 
 impl Page {
     /// From the page's text.
     pub fn read(text: &str) -> Result<Self, String> {
         for mark in [TABLES, PROFILE] {
-            between(text, mark)?;
+            split(text, mark)?;
         }
-        let exceptions = between(text, EXCEPTIONS)?.lines().filter_map(Exception::parse).collect::<Result<_, _>>()?;
+        let [_, exceptions, _] = split(text, EXCEPTIONS)?;
+        let exceptions = exceptions.lines().filter_map(Exception::parse).collect::<Result<_, _>>()?;
         Ok(Self { text: text.to_owned(), exceptions })
     }
 
@@ -87,39 +92,46 @@ impl Page {
         self.exceptions.iter().map(|one| &*one.line)
     }
 
-    /// The page with other tables at this mark.
-    #[must_use]
-    pub fn with(&self, mark: &str, tables: &str) -> String {
-        let between = between(&self.text, mark).unwrap_or_default();
-        self.text.replacen(&format!("{mark}{between}{END}"), &format!("{mark}\n{tables}{END}"), 1)
+    /// The page with other tables between these marks.
+    pub fn with(&self, mark: &str, tables: &str) -> Result<String, String> {
+        let [before, _, behind] = split(&self.text, mark)?;
+        Ok(format!("{before}\n\n{tables}\n{behind}"))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const PAGE: &str = "# Speed\n<!-- ipvs: tables -->\nold\n<!-- ipvs: end -->\nwords\n<!-- ipvs: profile -->\n<!-- ipvs: end -->\n\
-                        <!-- ipvs: exceptions -->\n\
-                        | path | cases | at most | what costs |\n|---|---|---|---|\n\
-                        | tc | nat new | 0.8 | Two entries. |\n\n<!-- ipvs: end -->\nmore\n";
+    /// A page with these exceptions.
+    pub fn page(exceptions: &str) -> String {
+        let marked = |mark: &str, text: &str| format!("<!-- {mark} from here -->\n\n{text}\n<!-- {mark} to here -->\n");
+        let head = "| path | cases | at most | what costs |\n|---|---|---|---|\n";
+        let exceptions = marked(EXCEPTIONS, &format!("{head}{exceptions}"));
+        format!("# Speed\n{}words\n{}{exceptions}more\n", marked(TABLES, "old\n"), marked(PROFILE, "older\n"))
+    }
+
+    const LINE: &str = "| tc | nat new | 0.8 | Two entries. |";
 
     #[test]
     fn only_the_tables_are_written() {
-        let page = Page::read(PAGE).unwrap();
-        assert_eq!(page.with(TABLES, "| new |\n"), PAGE.replace("old", "| new |"));
-        let profile = "<!-- ipvs: profile -->\n";
-        assert_eq!(page.with(PROFILE, "| p |\n"), PAGE.replace(profile, &format!("{profile}| p |\n")));
-        assert_eq!(page.exceptions().collect::<Vec<_>>(), ["| tc | nat new | 0.8 | Two entries. |"]);
+        let text = page(&format!("{LINE}\n"));
+        let read = Page::read(&text).unwrap();
+        assert_eq!(read.with(TABLES, "| new |\n").unwrap(), text.replace("old\n", "| new |\n"));
+        assert_eq!(read.with(PROFILE, "| new |\n").unwrap(), text.replace("older\n", "| new |\n"));
+        assert_eq!(read.exceptions().collect::<Vec<_>>(), [LINE]);
     }
 
     #[test]
     fn a_page_without_its_marks_and_lines_of_another_form_are_refused() {
         for mark in [TABLES, PROFILE, EXCEPTIONS] {
-            assert!(Page::read(&PAGE.replace(mark, "")).unwrap_err().starts_with("no <!-- ipvs:"));
+            for way in ["from", "to"] {
+                let error = Page::read(&page(LINE).replace(&format!("<!-- {mark} {way} "), "")).unwrap_err();
+                assert_eq!(error, format!("it has no line <!-- {mark} {way} here -->"));
+            }
         }
         for line in ["| tc | nat new | 0.8 |  |", "| tc | nat new | much | Two. |", "| tc | 0.8 | Two. |"] {
-            let error = Page::read(&PAGE.replace("| tc | nat new | 0.8 | Two entries. |", line)).unwrap_err();
+            let error = Page::read(&page(line)).unwrap_err();
             assert!(error.contains("what costs"), "{error}");
         }
     }
@@ -128,7 +140,7 @@ mod tests {
     fn the_page_of_this_tree_can_be_written() {
         let page = include_str!("../../../../../docs/performance.md");
         for mark in [TABLES, PROFILE] {
-            let text = Page::read(page).unwrap().with(mark, "| none |\n");
+            let text = Page::read(page).unwrap().with(mark, "| none |\n").unwrap();
             assert!(Page::read(&text).is_ok() && text != page);
         }
     }

@@ -141,17 +141,14 @@ pub(super) fn words(case: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::super::counted::tests::recorded;
+    use super::super::page::tests::page as text;
     use super::*;
 
     fn report(of_ipvs: f64, ours: f64) -> Report {
         Report::new(&Counted::read(&recorded(of_ipvs, ours)).unwrap()).unwrap()
     }
     fn page(exceptions: &str) -> Page {
-        Page::read(&format!(
-            "<!-- ipvs: tables -->\n<!-- ipvs: end -->\n<!-- ipvs: profile -->\n<!-- ipvs: end -->\n\
-             <!-- ipvs: exceptions -->\n{exceptions}<!-- ipvs: end -->\n"
-        ))
-        .unwrap()
+        Page::read(&text(exceptions)).unwrap()
     }
 
     #[test]
