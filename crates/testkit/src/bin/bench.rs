@@ -134,9 +134,8 @@ fn beside_ipvs(
         return Err(astray.join("\nbench: "));
     }
     let report = ipvs::Report::new(&counted)?;
-    let (tables, (reached, of)) = (report.tables(), report.reached());
+    let tables = report.tables();
     print!("{tables}");
-    println!("{reached} of {of} goals reached: at most {} of IPVS's (Linux {})", ipvs::report::GOAL, report.kernel);
     for line in report.outdated(page) {
         println!("explained, and no longer so: {line}");
     }

@@ -184,6 +184,27 @@ pub(super) mod tests {
         serde_json::json!({ "kernel": "6.1.0", "rows": rows }).to_string()
     }
 
+    /// Of a file as the scenario wrote it on 30 November 2026.
+    const RECORDED: &str = r#"{
+ "kernel": "6.1.0-57-amd64",
+ "rows": [
+  {"path": "ipvs", "case": "drop v4", "insns": 4268.3, "low": 4264.8, "high": 4268.5, "sent": 19456, "arrived": 0},
+  {"path": "xdp", "case": "bare v4", "insns": 7375.3, "low": 7375.1, "high": 7380.2, "sent": 19456, "arrived": 19457},
+  {"path": "xdp", "case": "dr v4 tcp new", "insns": 13371.2, "low": 13354.2, "high": 13385.7, "sent": 4864,
+   "arrived": 4864, "reasons": {"request": 4864}}
+ ]
+}"#;
+
+    #[test]
+    fn what_was_recorded_is_read() {
+        let counted = Counted::read(RECORDED).unwrap();
+        assert_eq!((&*counted.kernel, counted.rows.len()), ("6.1.0-57-amd64", 3));
+        // One of the packets that arrived was the host's own.
+        assert_eq!(counted.faults(), Vec::<String>::new());
+        assert_eq!(counted.total(Path::Xdp, "dr v4 tcp new"), Ok(13371.2));
+        assert!(Counted::read(&RECORDED.replace("\"insns\"", "\"ns\"")).unwrap_err().contains("insns"));
+    }
+
     #[test]
     fn a_sound_run_has_no_faults() {
         let counted = Counted::read(&recorded(4000.0, 1900.0)).unwrap();

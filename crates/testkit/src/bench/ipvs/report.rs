@@ -102,7 +102,9 @@ impl Report {
     /// The tables, as Markdown.
     #[must_use]
     pub fn tables(&self) -> String {
-        let mut text = String::from("| without a director | IPVS's path | XDP | tc |\n|---|---|---|---|\n");
+        let (reached, of) = self.reached();
+        let mut text = format!("Linux {}; {reached} of {of} goals are reached.\n\n", self.kernel);
+        text += "| without a director | IPVS's path | XDP | tc |\n|---|---|---|---|\n";
         for family in FAMILIES {
             let of = |path| self.floors.iter().find(|floor| floor.family == family && floor.path == path);
             let line = |value: &dyn Fn(&Floor) -> f64| {
@@ -160,6 +162,7 @@ mod tests {
         }
         let tables = report.tables();
         for line in [
+            "Linux 6.1.0; 44 of 44 goals are reached.",
             "| v6: dropped at once | 4000 | 6000 | 4000 |",
             "| v4: sent on without a look, above that | 1200 | 1200 | 1200 |",
             "| nat v4 tcp reply | 4000 | 1500 | 0.38 | 1500 | 0.38 |",
