@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup deb demo test lint golden live races spread bench bench-failover fuzz random stories lab shots
+.PHONY: help setup deb demo test lint golden live races spread bench bench-ipvs bench-failover fuzz random stories lab shots
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -28,6 +28,9 @@ live: ## SCENARIOS=40 at random on the real kernel with IPVS and here, which mus
 
 bench: ## nanoseconds a packet against floors, into target/bench/latest.json; ARGS="--only nat"
 	@scripts/bench.sh $(ARGS)
+
+bench-ipvs: ## instructions a packet beside the kernel's IPVS, in a guest that counts them; ARGS=--write for docs/performance.md
+	@scripts/bench-ipvs.sh $(ARGS)
 
 bench-failover: ## what failovers cost clients, beside keepalived; ARGS="--only kill" or ARGS=--fast
 	@scripts/bench-failover.sh $(ARGS)

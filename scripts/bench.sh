@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make bench: nanoseconds a packet on XDP against floors measured in the same run, then ten
 # million live connections, then a large table that is restored and reloaded, health checks, and instructions counted in
-# the oracle's guest. Takes some minutes; `--only WORDS` measures some cases only, and
+# the oracle's guest, of its IPVS too. Takes some minutes; `--only WORDS` measures some cases only, and
 # `--live N` only N live connections.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -28,6 +28,7 @@ case " $* " in
     scripts/bench-restore.sh
     scripts/bench-health.sh
     scripts/bench-instructions.sh
+    scripts/bench-ipvs.sh
     exit "$failed"
     ;;
 esac

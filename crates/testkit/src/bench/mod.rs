@@ -9,6 +9,7 @@
 pub mod cases;
 pub mod instance;
 pub mod instructions;
+pub mod ipvs;
 pub mod live;
 pub mod page;
 pub mod report;

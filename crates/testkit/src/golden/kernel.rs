@@ -154,7 +154,8 @@ fn sh(script: &str) -> Result<(), String> {
     }
 }
 
-fn ifindex(name: &str) -> Result<u32, String> {
+/// Number of an interface of the calling thread's namespace.
+pub(crate) fn ifindex(name: &str) -> Result<u32, String> {
     let name = std::ffi::CString::new(name).map_err(text)?;
     // SAFETY: a live string with its terminator.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
