@@ -13,4 +13,6 @@ cargo build --quiet --release -p dirigent -p dirigent-testkit
 built=${CARGO_TARGET_DIR:-target}/release
 json=target/bench/peers.json
 case " $* " in *" --quick "* | *" --only "*) json=target/bench/peers-some.json ;; esac
-exec "$built/peers" --dirigent "$built/dirigent" --json "$json" --into . "$@"
+# Also after Ctrl-C no lab is left.
+trap '"$built/peers" --dirigent "$built/dirigent" --clean' EXIT
+"$built/peers" --dirigent "$built/dirigent" --json "$json" --into . "$@"

@@ -59,7 +59,8 @@ fn children(pid: i32) -> Vec<i32> {
 fn softirq_threads() -> Vec<i32> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_one = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"));
+    let is_one =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"));
     pids.filter(is_one).collect()
 }
 
@@ -99,14 +100,12 @@ mod tests {
     #[test]
     fn what_this_thread_and_a_child_take_is_counted() {
         let account = Account::of([]);
-        let before = account.taken();
-        let begun = Instant::now();
-        let mut n = 0_u64;
-        while begun.elapsed() < Duration::from_millis(100) {
-            n = std::hint::black_box(n + 1);
+        let (before, begun) = (account.taken(), Instant::now());
+        // A busy machine may give it little at first.
+        while account.taken() - before < Duration::from_millis(5) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", account.taken() - before);
         }
         let own = account.taken() - before;
-        assert!(own > Duration::from_millis(5), "{own:?}");
         let busy = "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done";
         assert!(Command::new("sh").args(["-c", busy]).status().unwrap().success());
         assert!(account.taken() - before > own);

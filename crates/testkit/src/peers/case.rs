@@ -37,15 +37,8 @@ pub enum Case {
 
 impl Case {
     /// All, in the order of a round.
-    pub const ALL: [Self; 7] = [
-        Self::OneStream,
-        Self::Streams,
-        Self::Down,
-        Self::Requests,
-        Self::Connections,
-        Self::Datagrams,
-        Self::Latency,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::OneStream, Self::Streams, Self::Down, Self::Requests, Self::Connections, Self::Datagrams, Self::Latency];
 
     /// One word.
     pub const fn name(self) -> &'static str {

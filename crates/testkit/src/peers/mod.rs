@@ -31,6 +31,9 @@ pub const SERVER_CPU: usize = 1;
 /// Of what plain routing answers in a second at most, so much is asked where time to answer is measured.
 const RATE: f64 = 0.2;
 
+/// Before a measurement that failed is made again.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -40,7 +43,8 @@ pub struct Options {
     pub rounds: usize,
     /// Seconds of one measurement.
     pub seconds: u32,
-    /// Only those whose setting, case and contestant have all of these words; and what they are held against.
+    /// Only those whose setting, case and contestant have all of these words, or of words between commas one; and what they
+    /// are held against.
     pub only: Vec<String>,
 }
 
@@ -53,10 +57,15 @@ struct Cell {
 }
 
 impl Cell {
+    fn name(&self) -> String {
+        format!("{} {} {}", self.setting.name(), self.case.name(), self.contestant.name)
+    }
+
     fn has(&self, words: &[String]) -> bool {
-        let name = format!("{} {} {}", self.setting.name(), self.case.name(), self.contestant.name);
+        let name = self.name();
         let own: Vec<_> = name.split(' ').collect();
-        words.iter().flat_map(|words| words.split_whitespace()).all(|word| own.contains(&word))
+        let has = |word: &str| word.split(',').any(|one| own.contains(&one));
+        words.iter().flat_map(|words| words.split_whitespace()).all(has)
     }
 }
 
@@ -104,14 +113,17 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str, usize, usize)) -> R
     let (begun, ours) = (cpu::machine_busy(), cpu_of(&sites));
     for round in 0..options.rounds {
         for (done, cell) in turned(&cells, round).enumerate() {
-            progress("measure", round * cells.len() + done, options.rounds * cells.len());
+            progress(&cell.name(), round * cells.len() + done, options.rounds * cells.len());
             let site = sites.iter().find(|s| (s.setting, s.contestant) == (cell.setting, cell.contestant));
             let Some(site) = site else { continue };
-            let measured = measure.run(cell.case, site);
-            let place = || format!("{} {} of {}", cell.setting.name(), cell.case.name(), cell.contestant.name);
-            let outcome = measured.map_err(|e| format!("{}: {e}", place()))?;
+            let outcome = measure.run(cell.case, site).or_else(|e| {
+                // Once: a program of the last measurement may not be done yet.
+                eprintln!("{}, and again: {e}", cell.name());
+                std::thread::sleep(PAUSE);
+                measure.run(cell.case, site).map_err(|e| format!("{}: {e}", cell.name()))
+            })?;
             if outcome.errors > 0 {
-                eprintln!("{}: {} failed", place(), outcome.errors);
+                eprintln!("{}: {} failed", cell.name(), outcome.errors);
             }
             report.points.extend(outcome.values.iter().map(|(column, value)| Point {
                 setting: cell.setting,
@@ -171,6 +183,8 @@ mod tests {
         let names: Vec<_> = some.iter().map(|cell| (cell.case, cell.contestant.name)).collect();
         let requests = |name| (Case::Requests, name);
         assert_eq!(names, [requests("routing"), requests("xdp nat"), requests("xdp dr"), requests("xdp tun")]);
+        let two = cells(&["frames down,latency nginx".to_owned()]);
+        assert_eq!(two.iter().filter(|cell| cell.contestant.name == "nginx").count(), 2);
         assert!(cells(&["nothing".to_owned()]).is_empty());
     }
 

@@ -89,7 +89,8 @@ pub fn summary(report: &Report) -> String {
     let offloads = [Case::OneStream, Case::Streams, Case::Down].map(Column::Rate);
     let all = frames.map(|column| (Setting::Frames, column));
     let all = all.chain(offloads.map(|column| (Setting::Offloads, column)));
-    let mut text = String::from("| case | ours, NAT | best peer | limit: plain routing | ours of limit | ours of peer |\n");
+    let mut text =
+        String::from("| case | ours, NAT | best peer | limit: plain routing | ours of limit | ours of peer |\n");
     text += "|---|---|---|---|---|---|\n";
     for (setting, column) in all {
         let rows = report.column(setting, column);
@@ -115,7 +116,8 @@ pub fn summary(report: &Report) -> String {
             number(of(ours) / of(peer))
         );
     }
-    let _ = write!(text, "\n`make bench-peers` on {}. Middle rounds, and the middle ratios of rounds.\n", occasion(report));
+    let _ =
+        write!(text, "\n`make bench-peers` on {}. Middle rounds, and the middle ratios of rounds.\n", occasion(report));
     text
 }
 
@@ -161,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_table_is_put_between_its_marks_and_nothing_else_changes() {
-        let document = "a\n<!-- make bench-peers writes from here -->\nold\n<!-- make bench-peers writes to here -->\nb\n";
+        let document =
+            "a\n<!-- make bench-peers writes from here -->\nold\n<!-- make bench-peers writes to here -->\nb\n";
         let once = replace(document, "| new |\n").unwrap();
         assert!(once.starts_with("a\n<!--") && once.ends_with("-->\nb\n") && once.contains("\n\n| new |\n\n"));
         assert!(!once.contains("old"));

@@ -85,14 +85,16 @@ fn title(setting: Setting, column: Column) -> String {
 
 fn panel(title: &str, rows: &[Row]) -> Group {
     let (end, bottom) = (LEFT + FULL, HEAD + rows.len() as f64 * ROW);
-    let mut group = Group::new()
-        .add(label(title, 12.0, 20.0, 13).set("font-weight", "bold"))
-        .add(line([LEFT; 2], [HEAD - 6.0, bottom], "base"));
+    let mut group = Group::new().add(label(title, 12.0, 20.0, 13).set("font-weight", "bold")).add(line(
+        [LEFT; 2],
+        [HEAD - 6.0, bottom],
+        "base",
+    ));
     for (n, row) in rows.iter().enumerate() {
         let y = HEAD + n as f64 * ROW;
         let length = FULL * row.ratio.unwrap_or(0.0).clamp(0.0, LONGEST);
         let bar = Rectangle::new().set("x", LEFT).set("y", y - 3.0).set("width", length).set("height", ROW - 5.0);
-        let more = if row.ratio.is_some_and(|ratio| ratio > LONGEST) { " …" } else { "" };
+        let more = if row.ratio.is_some_and(|ratio| ratio > LONGEST) { "… " } else { "" };
         let ratio = row.ratio.map(|ratio| format!(", {}", number(ratio))).unwrap_or_default();
         group = group
             .add(label(row.contestant.name, LEFT - 6.0, y + 8.0, 12).set("text-anchor", "end"))
@@ -153,7 +155,7 @@ mod tests {
         let report = full();
         for picture in [rates(&report), cpu(&report)] {
             assert_eq!(picture.matches("<rect").count(), 5 * 10 + 9 + 3 * 7);
-            assert_eq!(picture.matches(">haproxy<").count(), 5 + 3);
+            assert_eq!(picture.lines().filter(|line| *line == "haproxy").count(), 5 + 3);
             assert_eq!(picture.matches("prefers-color-scheme:dark").count(), 1);
         }
     }

@@ -107,9 +107,7 @@ impl Report {
 
     /// A contestant's rounds in a column.
     pub fn row(&self, setting: Setting, column: Column, contestant: Contestant) -> Option<Row> {
-        let of = |contestant| {
-            move |p: &&Point| (p.setting, p.column, p.contestant) == (setting, column, contestant)
-        };
+        let of = |contestant| move |p: &&Point| (p.setting, p.column, p.contestant) == (setting, column, contestant);
         let own: Vec<&Point> = self.points.iter().filter(of(contestant)).collect();
         let rounds: Vec<f64> = own.iter().map(|point| point.value).collect();
         let (median, least, most) = summary(&rounds)?;
@@ -176,7 +174,11 @@ impl fmt::Display for Report {
                 for row in rows {
                     let ratio = row.ratio.map(number).unwrap_or_default();
                     let [best, median] = [row.best, row.median].map(number);
-                    writeln!(f, "  {:<9} best {best:>7}  median {median:>7}  of routing {ratio:>5}", row.contestant.name)?;
+                    writeln!(
+                        f,
+                        "  {:<9} best {best:>7}  median {median:>7}  of routing {ratio:>5}",
+                        row.contestant.name
+                    )?;
                 }
             }
         }
@@ -192,10 +194,16 @@ pub(super) mod tests {
     /// Three rounds of everything: each contestant reaches 100, 200 and 300 times its number, counted from the end, so that
     /// routing is ten times what nginx is; what takes time takes as many times as long.
     pub fn full() -> Report {
-        let mut report =
-            Report { day: "1 January 2026".to_owned(), kernel: "6.18".to_owned(), others: 0.25, ..Report::new(3, 1, 2000.0) };
+        let mut report = Report {
+            day: "1 January 2026".to_owned(),
+            kernel: "6.18".to_owned(),
+            others: 0.25,
+            ..Report::new(3, 1, 2000.0)
+        };
         for setting in Setting::ALL {
-            for (column, (at, contestant)) in Column::all().flat_map(|c| ALL.into_iter().enumerate().map(move |x| (c, x))) {
+            for (column, (at, contestant)) in
+                Column::all().flat_map(|c| ALL.into_iter().enumerate().map(move |x| (c, x)))
+            {
                 let is_measured = column.case().is_measured_in(setting) && column.case().is_for(contestant);
                 if !is_measured || !contestant.fits(setting) {
                     continue;
@@ -250,7 +258,8 @@ pub(super) mod tests {
         let rows = json["rows"].as_array().unwrap();
         // Of 15 columns with frames two are of datagrams, which nine carry; with offloads six columns of seven.
         assert_eq!(rows.len(), 13 * 10 + 2 * 9 + 6 * 7);
-        for field in ["setting", "column", "unit", "contestant", "rounds", "best", "median", "ratio", "more_is_better"] {
+        for field in ["setting", "column", "unit", "contestant", "rounds", "best", "median", "ratio", "more_is_better"]
+        {
             assert!(rows.iter().all(|row| !row[field].is_null()), "{field}");
         }
         assert_eq!((json["rate"].as_f64(), json["others"].as_f64()), (Some(2000.0), Some(0.25)));

@@ -164,7 +164,12 @@ impl Site {
             let connects = || TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok();
             while !self.lab.run("client", connects).map_err(|e| e.to_string())? {
                 if begun.elapsed() > PATIENCE {
-                    return Err(format!("{}, {}: nothing at {to}{}", self.contestant.name, self.setting.name(), self.logs()));
+                    return Err(format!(
+                        "{}, {}: nothing at {to}{}",
+                        self.contestant.name,
+                        self.setting.name(),
+                        self.logs()
+                    ));
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
