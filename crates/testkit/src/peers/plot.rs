@@ -73,7 +73,9 @@ fn bars(report: &Report, wanted: impl Fn(&Column) -> bool, what: &str) -> String
         }
         y += down;
     }
-    let words = format!("{what} The line is plain routing, in the same round. Numbers: the middle round.");
+    let words = format!(
+        "{what} The line is plain routing, in the same round. Numbers: the middle round, and what it is of plain routing."
+    );
     picture.add(label(words, 12.0, height - 10.0, 12)).to_string() + "\n"
 }
 
