@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh         the compiler and linker of the BPF side      (make setup)
 #   scripts/setup.sh test    and the programs that only tests and demo run (make test, make demo)
+#   scripts/setup.sh peers   and those that are measured beside ours       (make bench-peers)
 #
 # Says beforehand what it installs and why; starts no service; changes nothing when
 # nothing is missing. What it builds is kept in ${XDG_CACHE_HOME:-~/.cache}/dirigent/bpf.
@@ -206,23 +207,25 @@ bpf_toolchain() {
 
 # --- programs of the tests -----------------------------------------------------------
 
-test_programs() {
-    local pair missing=() commands=()
-    for pair in $TEST_COMMANDS; do
+# Installs the packages of commands that are not there, and packages whose file is not.
+programs() { # programs WHAT "COMMAND:PACKAGE ..." "FILE:PACKAGE ..."
+    local what=$1 pair missing=() commands=()
+    for pair in $2; do
         have "${pair%%:*}" && continue
         commands+=("${pair%%:*}")
         missing+=("${pair#*:}")
     done
-    # wrk looks up the name of the port.
-    [ -e /etc/services ] || missing+=(netbase)
+    for pair in $3; do
+        [ -e "${pair%%:*}" ] || missing+=("${pair#*:}")
+    done
     if [ ${#missing[@]} = 0 ]; then
-        say "the programs that tests and demo run are there"
+        say "the programs that $what run are there"
     elif have apt-get; then
-        say "tests and demo run real clients, servers, a firewall and a browser in network namespaces, and an"
-        say "emulated older kernel. Installing, with no service started: ${missing[*]}"
+        say "$what run real clients, servers and others in network namespaces. Installing, with no service"
+        say "started: ${missing[*]}"
         apt_install "${missing[@]}"
         # Debian also arranges for these to start at the next boot. Only if they came with us.
-        for pair in nginx-light:nginx vsftpd:vsftpd keepalived:keepalived bird2:bird; do
+        for pair in nginx-light:nginx vsftpd:vsftpd keepalived:keepalived bird2:bird haproxy:haproxy; do
             if [[ " ${missing[*]} " == *" ${pair%%:*} "* ]] && have update-rc.d; then
                 update-rc.d "${pair#*:}" disable >/dev/null 2>&1 || true
             fi
@@ -232,9 +235,14 @@ test_programs() {
             have "$pair" || die "$pair is still not in PATH after installing its package"
         done
     else
-        die "tests and demo need these programs, and there is no apt-get to install them: ${commands[*]}" \
+        die "$what need these, and there is no apt-get to install them: ${missing[*]}" \
             "install them with your distribution's package manager, then run this again"
     fi
+}
+
+test_programs() {
+    # wrk looks up the name of the port.
+    programs "tests and demo" "$TEST_COMMANDS" "/etc/services:netbase"
     prometheus_checker
     cargo_fuzz
 }
@@ -292,5 +300,9 @@ test)
     bpf_toolchain
     test_programs
     ;;
-*) die "unknown argument '$1'" "usage: scripts/setup.sh [test]" ;;
+peers)
+    bpf_toolchain
+    programs "bench-peers" "$PEER_COMMANDS" "/etc/services:netbase $PEER_FILES"
+    ;;
+*) die "unknown argument '$1'" "usage: scripts/setup.sh [test|peers]" ;;
 esac

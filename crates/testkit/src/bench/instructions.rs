@@ -55,7 +55,7 @@ const SERVICES: [(&str, u16, &str, u16); 3] = [("nat", 80, "-m", 8080), ("dr", 8
 
 /// Counts them.
 pub fn run(progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Vec<Row>, String> {
-    pin(0)?;
+    pin(0, &[0])?;
     let bed = own_namespace()?;
     progress("load", 0, 1);
     let map_sizes = [("CONNS4", 64), ("CONNS6", 64), ("SLOTS", 1 << 12)];

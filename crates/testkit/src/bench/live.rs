@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::cases;
 use super::instance::Instance;
-use super::{Options, median, own_namespace, pin};
+use super::{Options, median, own_namespace};
+use crate::cpu::pin;
 use crate::golden::Side;
 use crate::golden::tables::text;
 
@@ -73,7 +74,7 @@ mod turn {
 /// Measures `connections` of them. The calling thread gets a network namespace of its own and
 /// stays in it.
 pub fn run(options: &Options, connections: u32, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Live, String> {
-    pin(options.cpu)?;
+    pin(0, &[options.cpu])?;
     let needed = cases::LIVE_BYTES * u64::from(connections);
     let available = available()?;
     if needed > available {
@@ -155,7 +156,7 @@ fn beside_the_sweep(
     let other = usize::from(options.cpu == 0);
     std::thread::scope(|scope| {
         let sweeper = scope.spawn(move || {
-            pin(other).map_err(|e| format!("{e}: forwarding beside the sweep wants two CPUs"))?;
+            pin(0, &[other]).map_err(|e| format!("{e}: forwarding beside the sweep wants two CPUs"))?;
             let mut sweep = Sweep::default();
             while turn.load(Ordering::Acquire) != turn::END {
                 let mut rest = || {

@@ -21,6 +21,7 @@ pub use instance::Instance;
 pub use live::Live;
 pub use report::Report;
 
+use crate::cpu::pin;
 use crate::golden::kernel::namespace;
 use crate::golden::{Bed, Side};
 
@@ -45,20 +46,6 @@ impl Default for Options {
     }
 }
 
-/// Keeps this thread on one CPU.
-fn pin(cpu: usize) -> Result<(), String> {
-    // SAFETY: a zeroed set is an empty one; set and size are those of a live value.
-    let failed = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) != 0
-    };
-    match failed {
-        true => Err(format!("CPU {cpu} cannot be had: {}", std::io::Error::last_os_error())),
-        false => Ok(()),
-    }
-}
-
 /// The middle one.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -79,7 +66,7 @@ fn own_namespace() -> Result<Bed, String> {
 /// calling thread gets a network namespace of its own and stays in it. `progress` is told
 /// what is under way and how much of it is done, of how much.
 pub fn run(options: &Options, only: &str, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Report, String> {
-    pin(options.cpu)?;
+    pin(0, &[options.cpu])?;
     let bed = own_namespace()?;
     let catalogue = cases::all(options);
     let wanted: Vec<&Case> = catalogue.iter().filter(|case| case.name.contains(only)).collect();

@@ -1,12 +1,10 @@
 //! `bench`: nanoseconds a packet, as multiples of floors measured beside them.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use dirigent_testkit::bench::{Options, cases, instructions, ipvs, live, page, run};
-use serde::Serialize;
+use dirigent_testkit::progress::{clear, progress, write};
 
 const USAGE: &str =
     "usage: bench [--rounds N] [--packets N] [--connections N] [--cpu N] [--only WORDS] [--json FILE] [--page FILE]
@@ -74,7 +72,7 @@ fn bench() -> Result<ExitCode, String> {
             "--cpu" => options.cpu = number(value()?)? as usize,
             "--live" => alive = Some(number(value()?)?),
             "--only" => only = value()?,
-            "--json" => json = Some(value()?),
+            "--json" => json = Some(PathBuf::from(value()?)),
             "--ipvs" => counted = Some(value()?),
             "--ipvs-profile" => traces = Some(value()?),
             "--docs" => docs = Some(value()?),
@@ -105,7 +103,7 @@ fn bench() -> Result<ExitCode, String> {
         let report = live::run(&options, connections, &mut progress())?;
         clear();
         print!("{report}");
-        write(json.as_deref(), &report)?;
+        json.as_deref().map_or(Ok(()), |file| write(file, &report))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut faults = match &from {
@@ -117,7 +115,7 @@ fn bench() -> Result<ExitCode, String> {
     print!("{report}");
     let expected: Vec<_> = cases::all(&options).into_iter().filter(|case| case.name.contains(&only)).collect();
     faults.extend(report.faults(&expected));
-    write(json.as_deref(), &report)?;
+    json.as_deref().map_or(Ok(()), |file| write(file, &report))?;
     Ok(judged(&faults))
 }
 
@@ -126,7 +124,7 @@ fn bench() -> Result<ExitCode, String> {
 fn beside_ipvs(
     counted: &str,
     page: &ipvs::Page,
-    json: Option<&str>,
+    json: Option<&Path>,
 ) -> Result<(&'static str, String, Vec<String>), String> {
     let counted = ipvs::Counted::read(&read(counted)?).map_err(|e| format!("{counted}: {e}"))?;
     let astray = counted.faults();
@@ -139,12 +137,12 @@ fn beside_ipvs(
     for line in report.outdated(page) {
         println!("explained, and no longer so: {line}");
     }
-    write(json, &report)?;
+    json.map_or(Ok(()), |file| write(file, &report))?;
     Ok((ipvs::page::TABLES, tables, report.faults(page)))
 }
 
 /// Which functions the director's instructions are of, likewise.
-fn profile(traces: &str, json: Option<&str>) -> Result<(&'static str, String, Vec<String>), String> {
+fn profile(traces: &str, json: Option<&Path>) -> Result<(&'static str, String, Vec<String>), String> {
     let mut profiles = Vec::new();
     for (path, case) in ipvs::profile::traced() {
         let symbols = ipvs::profile::Symbols::read(&read(&format!("{traces}/kallsyms-{path}"))?);
@@ -153,7 +151,7 @@ fn profile(traces: &str, json: Option<&str>) -> Result<(&'static str, String, Ve
     }
     let table = ipvs::profile::table(&profiles);
     print!("{table}");
-    write(json, &profiles)?;
+    json.map_or(Ok(()), |file| write(file, &profiles))?;
     Ok((ipvs::page::PROFILE, table, Vec::new()))
 }
 
@@ -167,35 +165,4 @@ fn judged(faults: &[String]) -> ExitCode {
 
 fn read(path: &str) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
-}
-
-/// Ends the line of the progress.
-fn clear() {
-    eprint!("{}", if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" });
-}
-
-fn write(path: Option<&str>, report: &impl Serialize) -> Result<(), String> {
-    let Some(path) = path else { return Ok(()) };
-    if let Some(directory) = Path::new(path).parent() {
-        std::fs::create_dir_all(directory).map_err(|e| format!("{path}: {e}"))?;
-    }
-    let text = serde_json::to_string_pretty(report).map_err(|e| e.to_string())?;
-    std::fs::write(path, text + "\n").map_err(|e| format!("{path}: {e}"))?;
-    println!("written to {path}");
-    Ok(())
-}
-
-/// On a terminal a line that is written over, else a line every ten seconds.
-fn progress() -> impl FnMut(&str, usize, usize) {
-    let terminal = std::io::stderr().is_terminal();
-    let pause = Duration::from_secs(if terminal { 0 } else { 10 });
-    let mut last = None::<Instant>;
-    move |what, done, of| {
-        if last.is_none_or(|last| last.elapsed() >= pause) {
-            last = Some(Instant::now());
-            let (begin, end) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-            eprint!("{begin}{what}: {done} of {of}{end}");
-            let _ = std::io::stderr().flush();
-        }
-    }
 }

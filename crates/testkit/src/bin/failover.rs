@@ -3,7 +3,8 @@
 use dirigent_testkit::failover::lab::{Lab, PAIRS, Wanted};
 use dirigent_testkit::failover::report::{Report, fast_lines, table};
 use dirigent_testkit::failover::scenario::{Scenario, fast, run, servers};
-use std::path::{Path, PathBuf};
+use dirigent_testkit::progress::write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -81,14 +82,7 @@ fn bench() -> Result<(), String> {
         print!("\n{}", table(&report.scenarios));
     }
     if let Some(file) = json {
-        write(&file, &report).map_err(|e| format!("{}: {e}", file.display()))?;
+        write(&file, &report)?;
     }
     Ok(())
-}
-
-fn write(file: &Path, report: &Report) -> std::io::Result<()> {
-    if let Some(directory) = file.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    std::fs::write(file, serde_json::to_string_pretty(report)? + "\n")
 }

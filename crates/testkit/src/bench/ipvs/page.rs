@@ -1,6 +1,7 @@
 //! docs/performance.md: the tables that the command writes, and the exceptions that people explain there.
 
 use super::report::{Row, words};
+use crate::marked::{split, with};
 
 /// What the command writes: it stands between two marks, which begin so.
 pub const TABLES: &str = "make bench-ipvs writes";
@@ -52,17 +53,6 @@ impl Exception {
     }
 }
 
-/// What stands before, between and behind two marks, which are of the parts outside.
-fn split<'t>(text: &'t str, mark: &str) -> Result<[&'t str; 3], String> {
-    let [begin, end] = ["from", "to"].map(|way| format!("<!-- {mark} {way} here -->"));
-    let place = |of: &str| text.find(of).ok_or_else(|| format!("it has no line {of}"));
-    let (from, to) = (place(&begin)? + begin.len(), place(&end)?);
-    match (text.get(..from), text.get(from..to), text.get(to..)) {
-        (Some(before), Some(between), Some(behind)) => Ok([before, between, behind]),
-        _ => Err(format!("{end} stands before {begin}")),
-    }
-}
-
 impl Page {
     /// From the page's text.
     pub fn read(text: &str) -> Result<Self, String> {
@@ -94,8 +84,7 @@ impl Page {
 
     /// The page with other tables between these marks.
     pub fn with(&self, mark: &str, tables: &str) -> Result<String, String> {
-        let [before, _, behind] = split(&self.text, mark)?;
-        Ok(format!("{before}\n\n{tables}\n{behind}"))
+        with(&self.text, mark, tables)
     }
 }
 
