@@ -16,10 +16,13 @@ use std::thread::JoinHandle;
 /// By server: the interfaces that its answers came in by, and whose frames they were in.
 pub type Answers = BTreeMap<IpAddr, BTreeSet<(u32, Mac)>>;
 
+/// Of one interface: who answered, in whose frames.
+type Heard = dirigent_net::Result<BTreeSet<(IpAddr, Mac)>>;
+
 /// Listens for them. (The packet path leaves answers to probes to tc, before which they are seen, on XDP too.)
 pub struct Ears {
     stop: Arc<AtomicBool>,
-    threads: Vec<(u32, JoinHandle<dirigent_net::Result<BTreeSet<(IpAddr, Mac)>>>)>,
+    threads: Vec<(u32, JoinHandle<Heard>)>,
 }
 
 impl Ears {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 
-use dirigent_datapath::control::{Control, KernelStore, Store as _};
+use dirigent_datapath::control::{Control, KernelStore, Store as _, features};
 use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions, Mode, TcKind, detach_all};
 use dirigent_director::Reason;
 use dirigent_director::records::LAYOUT_VERSION;
@@ -30,7 +30,9 @@ pub fn serve(lines: &str, orders: impl BufRead, mut answers: impl Write) -> Resu
     let model = models::model(std::iter::empty(), lines.lines()).map_err(|e| format!("{e:?}"))?;
     let instance = Instance::new("bench-ipvs").map_err(text)?;
     let map_sizes = [("CONNS4", CONNECTIONS), ("CONNS6", CONNECTIONS)];
-    let options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &map_sizes };
+    // What has no use here takes the emulated verifier long.
+    let features = features(&model);
+    let options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &map_sizes, features };
     let mut kernel = Kernel::load(&options).map_err(text)?;
     let control = tables::set_up(KernelStore::new(&kernel).map_err(text)?, &bed, &model)?;
     let mut answer =
