@@ -21,7 +21,8 @@ program=$(cargo test --quiet -p dirigent-datapath --test kernel --no-run --messa
 if [ $# = 0 ]; then
     for test in a_program_without_pins a_start_that_fails foreign_programs maps_of_another_layout tables_hold_records \
         an_interface_that_goes a_device_tells auto_on_a_virtual_device programs_run_on_frames marks_and_prefixes \
-        marked_packets clients_are_judged signals_do_not_end without_the_kernels_types taking_over_again lives_of_packets; do
+        marked_packets clients_are_judged signals_do_not_end without_the_kernels_types taking_over_again lives_of_packets \
+        stages_are_loaded; do
         set -- "$@" --skip "$test"
     done
 fi
