@@ -120,6 +120,10 @@ fn a_daemon_needs_no_root_on_tc() {
     let server = lab.json(&["server", "list", "--json"])[0]["address"].as_str().unwrap().to_owned();
     lab.dirigent(&["server", "add", "tcp:192.0.2.88:80", &server]);
     assert!(holds(&lab, "192.0.2.88/32"));
+    // What nothing had a use for so far is loaded now.
+    lab.dirigent(&["service", "edit", "tcp:192.0.2.88:80", "--persistence", "60s"]);
+    assert!(lab.curl("http://192.0.2.88/").starts_with("server"));
+    assert_eq!(lab.count("stage_missing"), 0);
     let ip = server.rsplit_once(':').unwrap().0;
     lab.sh("director", &format!("ip route replace unreachable {ip}/32"));
     let begun = Instant::now();
