@@ -13,6 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+/// Interfaces that are listened on; a host may have thousands.
+const AT_MOST: usize = 32;
+
 /// By server: the interfaces that its answers came in by, and whose frames they were in.
 pub type Answers = BTreeMap<IpAddr, BTreeSet<(u32, Mac)>>;
 
@@ -26,12 +29,14 @@ pub struct Ears {
 }
 
 impl Ears {
-    /// On every interface of this host that runs, whether the director uses it or not.
+    /// On the interfaces of this host that run: those that the director uses, then others.
     pub fn open(subject: &Subject) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let links = subject.host.links.values().filter(|link| link.running && !link.loopback);
-        let threads = links.map(|link| {
-            let (index, stop) = (link.index, stop.clone());
+        let mut links: Vec<u32> = links.map(|link| link.index).collect();
+        links.sort_by_key(|link| !subject.interfaces.contains(link));
+        let threads = links.into_iter().take(AT_MOST).map(|index| {
+            let stop = stop.clone();
             (index, std::thread::spawn(move || seen::senders(index, SOURCE4, SOURCE6, &stop)))
         });
         let threads = threads.collect();
