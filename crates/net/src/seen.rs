@@ -37,20 +37,21 @@ pub fn senders(ifindex: u32, v4: Ipv4Addr, v6: Ipv6Addr, stop: &AtomicBool) -> R
     loop {
         // Asked first: what came before the end was called for is heard.
         let last = stop.load(Ordering::Acquire);
-        while let Some(frame) = socket.receive(TURN)? {
+        // However many come, a turn is no longer.
+        any(&socket, TURN, |frame| {
             // Frames that came in before the socket had its filter are among them.
             let meant = addresses(&frame.bytes).filter(|(_, to)| [IpAddr::from(v4), IpAddr::from(v6)].contains(to));
-            if let (Some((from, _)), false) = (meant, frame.outgoing) {
-                senders.extend(frame.bytes.get(6..12).and_then(|mac| Some((from, Mac::try_from(mac).ok()?))));
-            }
-        }
+            let sender = |(from, _)| Some((from, Mac::try_from(frame.bytes.get(6..12)?).ok()?));
+            senders.extend(meant.and_then(sender));
+            false
+        })?;
         if last {
             return Ok(senders);
         }
     }
 }
 
-fn any(socket: &PacketSocket, patience: Duration, is_it: impl Fn(&Frame) -> bool) -> Result<bool> {
+fn any(socket: &PacketSocket, patience: Duration, mut is_it: impl FnMut(&Frame) -> bool) -> Result<bool> {
     let end = Instant::now() + patience;
     loop {
         let left = end.saturating_duration_since(Instant::now());

@@ -9,14 +9,16 @@ use dirigent_net::raw::PacketSocket;
 use dirigent_net::vrrp::{Hears, Heeded, Kind, VrrpSocket};
 use dirigent_net::{
     Change, HopKeeper, Kept, LocalNet, Mac, Netlink, NextHop, Resolver, RouteSpec, Snapshot, Watcher, choose, ethtool,
-    routes, vip,
+    routes, seen, vip,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SERVER1: Mac = [2, 0, 0, 0, 3, 1];
 const ROUTER_OUTSIDE: Mac = [2, 0, 0, 0, 1, 2];
+const DIRECTOR_C0: Mac = [2, 0, 0, 0, 2, 1];
 const DIRECTOR_R0: Mac = [2, 0, 0, 0, 2, 2];
 
 fn lab() -> LabGuard {
@@ -113,6 +115,41 @@ fn adverts_are_told_apart_in_the_kernel() {
             assert_eq!(heard, expected, "{kind:?}");
         }
     }
+}
+
+/// Packets come without a pause; who listens for their senders ends all the same when he is told to.
+#[test]
+fn senders_are_heard_until_the_end_is_called_for() {
+    let lab = lab();
+    let (to4, to6) = ("198.18.0.1".parse().unwrap(), "fd00:d1:198:18::1".parse().unwrap());
+    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let index = lab.run("director", || link_named("c0").unwrap().index).unwrap();
+    let mut frame = [DIRECTOR_C0, ROUTER_OUTSIDE].concat();
+    frame.extend([8, 0, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0, 203, 0, 113, 1, 198, 18, 0, 1]);
+    frame.resize(60, 0);
+    let heard = std::thread::scope(|scope| {
+        let ears = scope.spawn(|| lab.run("director", || seen::senders(index, to4, to6, &stop).unwrap()).unwrap());
+        scope.spawn(|| {
+            let flood = || {
+                let (socket, index) = (PacketSocket::sender().unwrap(), link_named("outside0").unwrap().index);
+                while !over.load(Ordering::Relaxed) {
+                    socket.send(index, &frame).unwrap();
+                }
+            };
+            lab.run("router", flood).unwrap();
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        stop.store(true, Ordering::Release);
+        let begun = Instant::now();
+        while !ears.is_finished() && begun.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let ended = ears.is_finished();
+        over.store(true, Ordering::Relaxed);
+        assert!(ended, "it goes on as long as packets come");
+        ears.join().unwrap()
+    });
+    assert_eq!(heard, BTreeSet::from([(ip("203.0.113.1"), ROUTER_OUTSIDE)]));
 }
 
 #[test]
