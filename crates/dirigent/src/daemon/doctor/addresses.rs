@@ -1,14 +1,12 @@
 //! Who answers for the virtual addresses, and for this host's own: only this director may.
 
 use super::paths::set_up;
-use super::servers::protocol;
-use super::{AT_ONCE, ERROR, Subject, on_server};
+use super::servers::{Answering, ask_for, protocol};
+use super::{ERROR, Subject, on_server};
 use crate::daemon::suspicion::{claims_place, who};
 use dirigent_api::Finding;
 use dirigent_config::Method;
-use dirigent_net::ask::who_has;
 use dirigent_net::{Mac, mac_text};
-use futures_util::{StreamExt as _, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -31,51 +29,40 @@ pub async fn look(subject: &Subject) -> Asked {
     let others = subject.status.virtual_routers.iter().filter(|router| router.state != "master");
     let others: BTreeSet<IpAddr> = others.flat_map(|r| r.addresses.iter().filter_map(|ip| ip.parse().ok())).collect();
     let mut unclaimed: BTreeSet<IpAddr> = addresses.difference(&others).copied().collect();
-    let questions = unclaimed.iter().flat_map(|ip| subject.running().map(move |link| (*ip, link)));
-    let asked = questions.map(|(ip, link)| async move { (ip, link, who_has(&subject.host, link, ip).await) });
-    let asked: Vec<_> = asked.collect();
+    let questions = unclaimed.iter().flat_map(|ip| subject.running().map(move |link| (link, *ip)));
+    let questions: BTreeSet<_> = questions.collect();
+    let answering = ask_for(subject, questions.clone()).await;
     // By the address, and the server among those that answer.
     let mut answers: BTreeMap<_, Vec<(u32, Mac)>> = BTreeMap::new();
-    for (ip, link, answer) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
-        match answer {
-            Ok(macs) => macs.into_iter().for_each(|mac| {
-                let (server, _) = who_is(subject, ip, mac);
-                answers.entry((ip, server)).or_default().push((link, mac));
+    for (link, ip) in questions {
+        match answering.get(&(link, ip)) {
+            Some(macs) => macs.iter().for_each(|mac| {
+                let (server, _) = who_is(subject, ip, *mac);
+                answers.entry((ip, server)).or_default().push((link, *mac));
             }),
-            Err(error) => {
-                unclaimed.remove(&ip);
-                tracing::warn!("the doctor asks who has {ip}: {error}");
-            }
+            None => _ = unclaimed.remove(&ip),
         }
     }
     unclaimed.retain(|ip| !answers.keys().any(|(claimed, _)| claimed == ip));
     let mut findings: Vec<_> =
         answers.iter().map(|((ip, server), macs)| finding(subject, *ip, *server, macs)).collect();
     let own = own(subject, &addresses).await;
-    findings.extend(own.iter().map(|((ip, link), macs)| twice(subject, *ip, *link, macs)));
-    Asked { findings, twice: own.into_keys().map(|(ip, _)| ip).collect(), unclaimed }
+    findings.extend(own.iter().map(|((link, ip), macs)| twice(subject, *ip, *link, macs)));
+    Asked { findings, twice: own.into_keys().map(|(_, ip)| ip).collect(), unclaimed }
 }
 
 /// Others that answer for this host's own addresses on the interfaces in use: servers answer to those, or by them, and
 /// routers send there what is for virtual addresses.
-async fn own(subject: &Subject, virtual_ones: &BTreeSet<IpAddr>) -> BTreeMap<(IpAddr, u32), BTreeSet<Mac>> {
+async fn own(subject: &Subject, virtual_ones: &BTreeSet<IpAddr>) -> Answering {
     let running: BTreeSet<u32> = subject.running().collect();
     let own = subject.host.addresses.iter().filter(|own| running.contains(&own.ifindex));
     let own = own.filter(|own| match own.ip {
         IpAddr::V4(_) => true,
         IpAddr::V6(ip) => !ip.is_unicast_link_local(),
     });
-    let own = own.map(|own| (own.ip, own.ifindex)).filter(|(ip, _)| !virtual_ones.contains(ip));
-    let asked = own.take(OWN).map(|(ip, link)| async move { ((ip, link), who_has(&subject.host, link, ip).await) });
-    let asked: Vec<_> = asked.collect();
-    let mut others = BTreeMap::new();
-    for (own, answer) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
-        match answer {
-            Ok(macs) if macs.is_empty() => {}
-            Ok(macs) => _ = others.insert(own, macs),
-            Err(error) => tracing::warn!("the doctor asks who has {}: {error}", own.0),
-        }
-    }
+    let own = own.map(|own| (own.ifindex, own.ip)).filter(|(_, ip)| !virtual_ones.contains(ip));
+    let mut others = ask_for(subject, own.take(OWN).collect()).await;
+    others.retain(|_, macs| !macs.is_empty());
     others
 }
 

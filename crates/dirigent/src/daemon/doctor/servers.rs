@@ -24,8 +24,8 @@ const PING: Duration = Duration::from_millis(500);
 /// Who answered, by interface and address.
 pub type Answering = BTreeMap<(u32, IpAddr), BTreeSet<Mac>>;
 
-/// A server's neighbour: the server, or the router that leads there.
-type Neighbour = (u32, IpAddr);
+/// A server's neighbour: the server, or the router that leads there. Or whoever else is asked for.
+pub type Neighbour = (u32, IpAddr);
 
 fn neighbour(hop: &NextHop) -> Option<Neighbour> {
     Some((hop.ifindex, hop.neighbour?))
@@ -40,7 +40,8 @@ pub async fn ask(subject: &Subject) -> Answering {
     ask_for(subject, all.into_iter().filter(|one| few || by_hand(one)).collect()).await
 }
 
-async fn ask_for(subject: &Subject, neighbours: BTreeSet<Neighbour>) -> Answering {
+/// Who answers for these addresses, each on its link; those that could not be asked for are not among them.
+pub async fn ask_for(subject: &Subject, neighbours: BTreeSet<Neighbour>) -> Answering {
     let running: BTreeSet<u32> = subject.host.links.values().filter(|l| l.running).map(|link| link.index).collect();
     let asked = neighbours.into_iter().filter(|(link, _)| running.contains(link)).map(|(link, ip)| async move {
         match who_has(&subject.host, link, ip).await {

@@ -599,9 +599,7 @@ impl Runner {
         let mut unheeded = Vec::new();
         for (key, (socket, _)) in &self.unheeded {
             let before = unheeded.len();
-            // What cannot be read, netlink tells of.
-            let packets = std::iter::from_fn(|| socket.receive().ok().flatten()).take(CLAIMS_AT_ONCE);
-            unheeded.extend(packets.map(|packet| (*key, packet)));
+            unheeded.extend(waiting(socket, CLAIMS_AT_ONCE).map(|packet| (*key, packet)));
             if unheeded.len() - before == CLAIMS_AT_ONCE {
                 self.rest_until = Some(now + CLAIMS_REST);
             }
@@ -727,17 +725,7 @@ impl Runner {
     fn read(&mut self) {
         let mut packets = Vec::new();
         for (key, socket) in &self.sockets {
-            for _ in 0..AT_ONCE {
-                match socket.receive() {
-                    Ok(Some(packet)) => packets.push((*key, packet)),
-                    Ok(None) => break,
-                    Err(error) => {
-                        // Such as that the interface went down: that is netlink's to tell.
-                        tracing::debug!("{error}");
-                        break;
-                    }
-                }
-            }
+            packets.extend(waiting(socket, AT_ONCE).map(|packet| (*key, packet)));
         }
         for (key, packet) in packets {
             self.heard(key, &packet);
@@ -1065,12 +1053,25 @@ impl Runner {
     }
 }
 
+/// The packets that wait at a socket, so many at most.
+fn waiting(socket: &VrrpSocket, at_most: usize) -> impl Iterator<Item = Packet> {
+    let next = || match socket.receive() {
+        Ok(packet) => packet,
+        Err(error) => {
+            // Such as that the interface went down: that is netlink's to tell.
+            tracing::debug!("{error}");
+            None
+        }
+    };
+    std::iter::from_fn(next).take(at_most)
+}
+
 /// Claims, and adverts that are only to be told of.
 type Patient<'s> = (&'s Ears, &'s BTreeMap<(u32, Kind), (VrrpSocket, Vec<Heeded>)>);
 
 async fn readable(sockets: &BTreeMap<(u32, Kind), VrrpSocket>, patient: Option<Patient<'_>>) {
     poll_fn(|context| {
-        let (claims, unheeded) = (patient.map(|(claims, _)| claims), patient.map(|(_, unheeded)| unheeded));
+        let (claims, unheeded) = patient.unzip();
         let unheeded = unheeded.into_iter().flat_map(BTreeMap::values).map(|(socket, _)| socket);
         let sockets = sockets.values().chain(unheeded);
         let ready = sockets.filter(|socket| socket.poll_readable(context).is_ready()).count();
