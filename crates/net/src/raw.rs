@@ -3,11 +3,12 @@
 use crate::error::{Context, Error, Result, libc};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recvfrom, sendto, setsockopt, socket,
-    sockopt,
+    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrLike, bind, recvfrom, sendmmsg,
+    sendto, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use socket2::SockFilter;
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -78,6 +79,23 @@ impl PacketSocket {
         sendto(self.socket.as_raw_fd(), frame, &address, MsgFlags::empty())
             .context(|| format!("sending a frame of {} bytes out of interface number {ifindex}", frame.len()))
             .map(|_| ())
+    }
+
+    /// Sends frames by as few calls as can be; how many went. What the queue had no room for is left out.
+    pub fn send_all(&self, ifindex: u32, frames: &[Vec<u8>]) -> Result<usize> {
+        const AT_ONCE: usize = 256;
+        let address = link_address(ifindex, 0)?;
+        let (mut sent, mut left) = (0, frames);
+        while !left.is_empty() {
+            let chunk: Vec<_> = left.iter().take(AT_ONCE).map(|frame| [IoSlice::new(frame)]).collect();
+            let mut headers = MultiHeaders::preallocate(chunk.len(), None);
+            let to = vec![Some(address); chunk.len()];
+            let done = sendmmsg(self.socket.as_raw_fd(), &mut headers, &chunk, to, [], MsgFlags::empty());
+            let done = done.map_or(0, Iterator::count);
+            sent += done;
+            left = left.get(done + usize::from(done < chunk.len())..).unwrap_or_default();
+        }
+        Ok(sent)
     }
 
     /// The next frame, waiting no longer than `patience` (to the microsecond; zero waits for ever). `None` when none came.

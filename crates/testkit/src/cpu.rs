@@ -64,8 +64,8 @@ fn softirq_threads() -> Vec<i32> {
     pids.filter(is_one).collect()
 }
 
-/// The first number of `schedstat` of each thread: nanoseconds on a CPU.
-fn scheduled(pid: i32) -> Duration {
+/// How long a process was on a CPU: the first number of `schedstat` of each of its threads, nanoseconds.
+pub fn scheduled(pid: i32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let on_cpu = |text: String| text.split_ascii_whitespace().next().and_then(|ns| ns.parse::<u64>().ok());
     let ns = threads.filter_map(|thread| on_cpu(fs::read_to_string(thread.path().join("schedstat")).ok()?));

@@ -2,14 +2,12 @@
 #![allow(dead_code, missing_docs, reason = "each test program uses a part of it")]
 
 use dirigent_net::netns::Namespace;
+use dirigent_net::raw::PacketSocket;
 use dirigent_net::{Netlink, VethEnd};
-use dirigent_testkit::hosts;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrLike as _, sendmmsg, socket,
-};
+use dirigent_testkit::{cpu, hosts};
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader, IoSlice};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,22 +31,6 @@ pub struct Link {
 }
 
 pub const HOSTS: [(&str, u8); 5] = [("a", 1), ("b", 2), ("c", 9), ("d", 3), ("e", 8)];
-
-/// The interface of this number, to send frames by.
-fn link_address(ifindex: u32) -> LinkAddr {
-    let address = nix::libc::sockaddr_ll {
-        sll_family: nix::libc::AF_PACKET as u16,
-        sll_protocol: 0,
-        sll_ifindex: ifindex as i32,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 6,
-        sll_addr: [0; 8],
-    };
-    let pointer: *const nix::libc::sockaddr_ll = &address;
-    // SAFETY: the pointer is to a whole `sockaddr_ll` whose family says so, and its length is given with it.
-    unsafe { LinkAddr::from_raw(pointer.cast(), Some(size_of::<nix::libc::sockaddr_ll>() as u32)) }.unwrap()
-}
 
 impl Link {
     pub fn up() -> Self {
@@ -218,10 +200,7 @@ impl Link {
     pub fn busy(&self, host: &str) -> f64 {
         let children = self.children.lock().unwrap();
         let pid = children.iter().find(|(name, _)| name == host).unwrap().1.id();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        // Behind the name, which may hold anything: user and system time are the 12th and 13th there, in ticks of 10 ms.
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
+        cpu::scheduled(i32::try_from(pid).unwrap()).as_secs_f64()
     }
 
     /// Sends these frames again and again, by two threads, as fast as they can for [`FLOOD`]: how many a second that came to.
@@ -229,22 +208,10 @@ impl Link {
         let namespace = Namespace::open(&self.namespace(host)).unwrap();
         let flood = || {
             let ifindex = Netlink::route().unwrap().index_of("eth0").unwrap();
-            let address = link_address(ifindex);
-            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
+            let socket = PacketSocket::sender().unwrap();
             let (begun, mut sent) = (Instant::now(), 0);
             while begun.elapsed() < FLOOD {
-                let mut left = &slices[..];
-                while !left.is_empty() {
-                    let chunk = &left[..left.len().min(256)];
-                    let mut headers = MultiHeaders::preallocate(chunk.len(), None);
-                    let to = vec![Some(address); chunk.len()];
-                    let done = sendmmsg(socket.as_raw_fd(), &mut headers, chunk, to, [], MsgFlags::empty());
-                    // A queue that is full is no failure; what did not go is left out.
-                    let done = done.map_or(0, Iterator::count);
-                    sent += done;
-                    left = &left[(done + usize::from(done < chunk.len()))..];
-                }
+                sent += socket.send_all(ifindex, frames).unwrap();
             }
             sent as f64 / begun.elapsed().as_secs_f64()
         };
