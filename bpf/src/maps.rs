@@ -17,6 +17,7 @@ use dirigent_director::records::{
     LINKS as MAX_LINKS, Lesson, Link, MARK_RULES as MAX_MARK_RULES, MarkRule, NEWS_BYTES, NextHop, Note, Noted, Piece,
     Place, Server, Service, Settings, Source, Tuple, local_net, setting,
 };
+use dirigent_director::schedule::{self, Client};
 use dirigent_director::shared::S64;
 use dirigent_director::sync::learn::Room;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
@@ -190,6 +191,16 @@ extern "C" fn visit<S: Step<KernelTables>>(i: u32, step: *mut c_void) -> i64 {
     i64::from(!step.step(&tables, i))
 }
 
+/// The schedulers, as a global function: see [`dirigent_forget`]. Returns the index of a server, or [`u64::MAX`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dirigent_schedule(client: *const Client) -> u64 {
+    // SAFETY: callers hand over a reference.
+    let client = unsafe { client.as_ref() };
+    let tables = KernelTables { ctx: core::ptr::null_mut() };
+    client.and_then(|client| schedule::schedule(&tables, client)).map_or(u64::MAX, u64::from)
+}
+
 fn inserted(result: Result<(), i32>) -> Insert {
     const EEXIST: i32 = -17;
     match result {
@@ -221,7 +232,11 @@ impl KernelTables {
         // SAFETY: ctx is the program's context, params valid for its size.
         let answer = unsafe { bpf_fib_lookup(self.ctx, params, SIZE as i32, 0) };
         match answer {
-            0 => Route::To { ifindex: params.ifindex, src: Mac::new(params.smac), dst: Mac::new(params.dmac) },
+            0 => {
+                // SAFETY: the kernel set the field.
+                let mtu = u32::from(unsafe { params.__bindgen_anon_1.mtu_result });
+                Route::To { ifindex: params.ifindex, src: Mac::new(params.smac), dst: Mac::new(params.dmac), mtu }
+            }
             5 => Route::NotForwarding,
             7 => Route::NoNeighbour(params.ifindex),
             // SAFETY: the kernel set the field.
@@ -488,6 +503,10 @@ impl Tables for KernelTables {
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
         // SAFETY: `visit::<S>` casts the pointer back to what it is.
         unsafe { repeat(n, visit::<S>, core::ptr::from_mut(step).cast()) };
+    }
+    #[inline(always)]
+    fn schedule(&self, client: &Client) -> Option<u32> {
+        u32::try_from(dirigent_schedule(client)).ok()
     }
 
     #[inline(always)]

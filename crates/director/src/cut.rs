@@ -70,7 +70,7 @@ impl Parting {
             return Way::depart(t, resolved, self.ifindex(), via, self.reason());
         }
         match F::route(t, p.ingress(), &ip.src, &ip.dst, self.mtu()) {
-            Route::To { ifindex, src, dst } => {
+            Route::To { ifindex, src, dst, .. } => {
                 let Some(ethernet) = p.get_mut::<EthHeader>(0) else { return Verdict::drop(Reason::RewriteFailed) };
                 (ethernet.src, ethernet.dst) = (src, dst);
                 Way::depart(t, true, ifindex, 0, self.reason())

@@ -8,7 +8,7 @@ use crate::forward;
 use crate::ftp;
 use crate::icmp;
 use crate::mark;
-use crate::open;
+use crate::open::{self, Wish};
 use crate::packet::Packet;
 use crate::parse::{self, Extent, Fragment, Ip, Payload, ReadIp, Transport};
 use crate::persist;
@@ -169,7 +169,8 @@ pub fn ethernet<P: Packet, T: Tables>(p: &mut P, t: &T, link: &Link) -> Decision
 }
 
 /// Where a packet of no connection and no service of its own may be somebody's yet.
-const LOOK_FURTHER: u32 = setting::KNOW_SERVERS | setting::FTP | setting::ANY_PORT | setting::LED | setting::REJECT;
+const LOOK_FURTHER: u32 =
+    setting::KNOW_SERVERS | setting::FTP | setting::ANY_PORT | setting::LED | setting::REJECT | setting::PROBES;
 
 /// The easy case, nearly always: a whole packet of a known, live connection.
 #[inline(always)]
@@ -186,10 +187,13 @@ fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdi
             Ok(if conn.is_reply() { forward::reply(p, t, &flow, &conn) } else { forward::request(p, t, &flow, &conn) })
         }
         Some(_) => Err(later::<F, T>(t)),
-        None if probe::pinned::<F, T>(t, settings, &flow.key) => Err(probe::verdict::<F, P>()),
-        None if open::service::<F, T>(t, &flow.key).is_some() => Err(later::<F, T>(t)),
-        None if settings.flags & LOOK_FURTHER != 0 || settings.mark_rules != 0 => Err(later::<F, T>(t)),
-        None => Err(Verdict::pass(Reason::NoService)),
+        None => Err(match open::service::<F, T>(t, &flow.key) {
+            Some(service) => unknown::<F, P, T>(t, settings, &flow, Wish::of(service)),
+            None if settings.flags & LOOK_FURTHER != 0 || settings.mark_rules != 0 => {
+                unknown::<F, P, T>(t, settings, &flow, 0)
+            }
+            None => Verdict::pass(Reason::NoService),
+        }),
     }
 }
 
@@ -276,10 +280,7 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
     }
     let Some(settings) = t.settings() else { return Verdict::pass(Reason::NotConfigured) };
     let Some(conn) = &conn::held::<F, T>(t, &w.flow.key) else {
-        if !P::SCTP && ftp::may_claim::<F>(settings.flags, &w.flow) {
-            return Stage::Claim.verdict::<F>();
-        }
-        return unknown::<F, P, T>(t, settings, &w.flow.key);
+        return unknown::<F, P, T>(t, settings, &w.flow, 0);
     };
     if !P::SCTP && ftp::speaks::<F>(&w.flow, conn) && t.stashed() < sync::TOLD {
         t.stash(ftp::HEARD);
@@ -300,10 +301,19 @@ fn follow<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>
     forward::request(p, t, &w.flow, conn)
 }
 
-/// Where a packet of no connection goes on.
+/// Where a packet of no connection goes on; with what is known of its wish, [`Wish::of`] or 0.
 #[inline(always)]
-fn unknown<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, key: &Tuple<F::Addr>) -> Verdict {
-    t.stash(0);
+fn unknown<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, wish: u64) -> Verdict {
+    if !P::SCTP && ftp::may_claim::<F>(settings.flags, flow) {
+        return Stage::Claim.verdict::<F>();
+    }
+    unclaimed::<F, P, T>(t, settings, &flow.key, wish)
+}
+
+/// The same if no FTP server has asked for it.
+#[inline(always)]
+fn unclaimed<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, key: &Tuple<F::Addr>, wish: u64) -> Verdict {
+    t.stash(wish);
     if !P::SCTP && probe::pinned::<F, T>(t, settings, key) {
         return probe::verdict::<F, P>();
     }
@@ -323,7 +333,7 @@ pub fn ftp<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F
 pub fn claim<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     settle(read_flow(p, t, w).and_then(|()| ftp::claim(p, t, w)).map(|claimed| match t.settings() {
         _ if claimed => Stage::Slow.verdict::<F>(),
-        Some(settings) => unknown::<F, P, T>(t, settings, &w.flow.key),
+        Some(settings) => unclaimed::<F, P, T>(t, settings, &w.flow.key, 0),
         None => Verdict::pass(Reason::NotConfigured),
     }))
 }
@@ -405,7 +415,7 @@ pub fn assign<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Wor
 /// [`Stage::Choose`].
 #[inline(always)]
 pub fn choose<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
-    let chosen = read_any(p, t, w).and_then(|()| open::choose(t, w));
+    let chosen = read_any(p, t, w).and_then(|()| open::choose_first(t, w));
     settle(chosen.map(|()| Stage::Open.verdict::<F>()))
 }
 
@@ -436,7 +446,35 @@ pub fn clear<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work
 #[inline(always)]
 pub fn open<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T, w: &mut Work<F>) -> Verdict {
     let opened = read_any(p, t, w).and_then(|()| open::open(p, t, w));
-    settle(opened.map(|()| Stage::Slow.verdict::<F>()))
+    settle(opened.map(|()| first(p, t, &w.flow)))
+}
+
+/// The first packet of a connection that is open now. (Not inlined: the verifier would go through it once for all that is
+/// known of the packet on each way that leads here.)
+#[inline(never)]
+fn first<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>) -> Verdict {
+    match conn::held::<F, T>(t, &flow.key) {
+        Some(conn) if is_plain(flow) && !conn.is_reply() && !ftp::speaks(flow, &conn) => {
+            forward::request(&mut Plain(p), t, flow, &conn)
+        }
+        _ => Stage::Slow.verdict::<F>(),
+    }
+}
+
+/// Whether the packet is one that the first stage would have read.
+#[inline(always)]
+fn is_plain<F: Family>(Flow { ip, .. }: &Flow<F>) -> bool {
+    matches!(ip.protocol, proto::TCP | proto::UDP) && ip.fragment == Fragment::Whole && ip.l4 == L3 + F::HEADER
+}
+
+/// A packet of which a later stage knows that it is easy, as the first one.
+struct Plain<'p, P>(&'p mut P);
+
+impl<P: Packet> Packet for Plain<'_, P> {
+    const EASY: bool = true;
+    const LAST: bool = P::LAST;
+    const CARRIES: bool = false;
+    crate::packet::as_the_one_inside!();
 }
 
 /// [`Stage::OnePacket`].

@@ -15,6 +15,7 @@ use crate::sync;
 use crate::tables::{Route, Tables};
 use crate::tunnel::{Learned, encapsulate, may_cut_all, unfinished};
 use crate::verdict::{Action, Reason, Verdict};
+use crate::ways;
 use dirigent_wire::{Be16, EthHeader, Mac, Ports, UdpHeader, checksum, ip::proto};
 
 /// A way out, decided. (Always with MACs, if not known then zero: see
@@ -283,8 +284,7 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
     if !next.tunnelled() {
         return way.send::<F, P, T>(p, t, reason);
     }
-    if !P::EASY {
-        // With all that comes before it would be too much for one program.
+    if !P::CARRIES {
         t.stash(Load::new(&way, reason).0);
         return Stage::Encapsulate.verdict::<F>();
     }
@@ -373,8 +373,14 @@ pub fn way_out<F: Family, P: Packet, T: Tables>(
     may_cut: bool,
     link: u32,
 ) -> Result<Way, Verdict> {
-    match F::route(t, p.ingress(), from, to, len) {
-        Route::To { ifindex, src, dst } => Ok(Way { resolved: true, src, dst, ..Way::by(ifindex) }),
+    follow::<F, P, T>(t, F::route(t, p.ingress(), from, to, len), may_cut, link)
+}
+
+/// The way that the routing table told of, or the verdict that stands instead.
+#[inline(always)]
+fn follow<F: Family, P: Packet, T: Tables>(t: &T, route: Route, may_cut: bool, link: u32) -> Result<Way, Verdict> {
+    match route {
+        Route::To { ifindex, src, dst, .. } => Ok(Way { resolved: true, src, dst, ..Way::by(ifindex) }),
         Route::TooBig(_) if !may_cut => Err(Verdict::pass(Reason::ReplyTooBig)),
         Route::TooBig(_) if P::EASY => Err(later::<F, T>(t)),
         Route::None => Err(Verdict::drop(Reason::ReplyUnroutable)),
@@ -391,6 +397,25 @@ pub fn way_out<F: Family, P: Packet, T: Tables>(
 fn routed_source<F: Family, T: Tables>(t: &T, flow: &Flow<F>, vip: F::Addr) -> F::Addr {
     let reroute = t.settings().is_some_and(|s| s.flags & setting::SNAT_REROUTE != 0);
     if reroute { vip } else { flow.ip.src }
+}
+
+/// The way of a server's packet to its client: the one that it went by just now, or what the routing table says.
+#[inline(always)]
+fn way_back<F: Family, P: Packet, T: Tables>(
+    p: &P,
+    t: &T,
+    flow: &Flow<F>,
+    conn: &Held<'_, F::Addr>,
+) -> Result<Way, Verdict> {
+    let Some(settings) = t.settings() else { return Err(Verdict::pass(Reason::NotConfigured)) };
+    let len = wire_len::<F, P>(p, flow);
+    if let Some(way) = ways::recall(t, settings, conn, len) {
+        return Ok(way);
+    }
+    let from = routed_source::<F, T>(t, flow, conn.addr);
+    let route = F::route(t, p.ingress(), &from, &flow.ip.dst, len);
+    ways::remember(t, settings, conn, &route);
+    follow::<F, P, T>(t, route, flow.ip.may_cut, conn.extra.load())
 }
 
 /// A server's packet to its client.
@@ -410,9 +435,7 @@ pub fn reply<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
             return Verdict::drop(Reason::SctpPiece);
         }
     }
-    let from = routed_source::<F, T>(t, flow, conn.addr);
-    let len = wire_len::<F, P>(p, flow);
-    let way = match way_out::<F, P, T>(p, t, &from, &flow.ip.dst, len, flow.ip.may_cut, conn.extra.load()) {
+    let way = match way_back::<F, P, T>(p, t, flow, conn) {
         Ok(way) => way,
         Err(verdict) => return verdict,
     };

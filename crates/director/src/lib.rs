@@ -36,6 +36,7 @@ pub mod tcp;
 pub mod trace;
 pub mod tunnel;
 pub mod verdict;
+pub mod ways;
 
 pub use direct::{Stage, direct, leave};
 pub use verdict::{Action, Reason, ReasonKind, Verdict};

@@ -87,15 +87,17 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// What stands where a server would is the service's index.
+    const SERVICE: u64 = 1 << 60;
     /// No other server than the chosen one may have it: that one knows the connection.
     const ONLY: u64 = 1 << 61;
     const CHOSEN: u64 = 1 << 62;
     const OBSTRUCTED: u64 = 1 << 63;
-    /// Bits of a server's index.
-    const SERVERS: u32 = 0x1fff_ffff;
+    /// Bits of an index.
+    const INDEX: u32 = 0x0fff_ffff;
 
     /// For this service with these flags, of a packet that came in by `ingress`; `word` is
-    /// what an earlier stage left of it, [`Wish::word`], or 0.
+    /// what an earlier stage left of it: [`Wish::word`], [`Wish::of`] or 0.
     #[inline(always)]
     pub fn new(service: u32, flags: u32, ingress: u32, udp: bool, word: u64) -> Self {
         let mark = word as u32;
@@ -118,17 +120,27 @@ impl Wish {
     /// The server in such a word.
     #[inline(always)]
     pub fn server_of(word: u64) -> u32 {
-        (word >> 32) as u32 & Self::SERVERS
+        (word >> 32) as u32 & Self::INDEX
     }
     /// What a later stage has to know of it: the mark, and the server if one is chosen.
     #[inline(always)]
     pub fn word(mark: u32, server: Option<u32>) -> u64 {
-        u64::from(mark) | server.map_or(0, |server| u64::from(server & Self::SERVERS) << 32 | Self::CHOSEN)
+        u64::from(mark) | server.map_or(0, |server| u64::from(server & Self::INDEX) << 32 | Self::CHOSEN)
     }
     /// The same where only this server knows the connection.
     #[inline(always)]
     pub fn only(mark: u32, server: u32) -> u64 {
         Self::word(mark, Some(server)) | Self::ONLY
+    }
+    /// What a later stage has to know of an unmarked packet whose service is found.
+    #[inline(always)]
+    pub fn of(service: u32) -> u64 {
+        u64::from(service & Self::INDEX) << 32 | Self::SERVICE
+    }
+    /// The service in such a word.
+    #[inline(always)]
+    fn service_of(word: u64) -> Option<u32> {
+        if word & Self::SERVICE != 0 { Some((word >> 32) as u32 & Self::INDEX) } else { None }
     }
 }
 
@@ -136,7 +148,8 @@ impl Wish {
 #[inline(always)]
 pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> Decision<Wish> {
     let (key, word) = (&flow.key, t.stashed());
-    let Some(index) = find::<F, T>(t, key, word as u32) else { return Err(Stage::Stranger.verdict::<F>()) };
+    let found = Wish::service_of(word).or_else(|| find::<F, T>(t, key, word as u32));
+    let Some(index) = found else { return Err(Stage::Stranger.verdict::<F>()) };
     if flow.ip.fragment == Fragment::Later {
         // Of a one-packet service it cannot follow its first.
         return Err(Verdict::drop(Reason::FragNoFirst));
@@ -185,7 +198,7 @@ pub fn admit<F: Family, P: Packet, T: Tables>(p: &P, t: &T, flow: &Flow<F>) -> D
 /// Opens a connection for a packet that has none, or says what becomes of it.
 #[inline(always)]
 pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) -> Decision<()> {
-    let wish = admit::<F, P, T>(p, t, &w.flow)?;
+    let mut wish = admit::<F, P, T>(p, t, &w.flow)?;
     if !wish.chosen && denies::<F, T>(t, wish.service, &w.flow.key.src) {
         return Err(Verdict::drop(Reason::Denied));
     }
@@ -197,7 +210,10 @@ pub fn open<F: Family, P: Packet, T: Tables>(p: &P, t: &mut T, w: &mut Work<F>) 
         return Err(Stage::Persist.verdict::<F>());
     }
     if !wish.chosen {
-        return Err(if wish.quic { Stage::Quic } else { Stage::Choose }.verdict::<F>());
+        if wish.quic {
+            return Err(Stage::Quic.verdict::<F>());
+        }
+        wish.server = choose::<F, T>(t, w, wish.service, wish.mark)?;
     }
     if wish.one_packet {
         return Err(Stage::OnePacket.verdict::<F>());
@@ -214,17 +230,24 @@ pub fn denies<F: Family, T: Tables>(t: &T, service: u32, client: &F::Addr) -> bo
     judged && !F::allows(t, service, client)
 }
 
-/// [`Stage::Choose`]: the real server of a new flow.
+/// The real server of a new flow of this service, which a later stage will find stashed too.
 #[inline(always)]
-pub fn choose<F: Family, T: Tables>(t: &T, w: &mut Work<F>) -> Decision<()> {
+fn choose<F: Family, T: Tables>(t: &T, w: &mut Work<F>, index: u32, mark: u32) -> Decision<u32> {
     let Work { flow, client, .. } = w;
-    let (key, mark) = (&flow.key, t.stashed() as u32);
-    let index = find::<F, T>(t, key, mark).ok_or(Verdict::drop(Reason::Raced))?;
+    let key = &flow.key;
     t.keep(t.service(index).map_or(0, |service| service.cursor.load()));
     let resumes = resumes::<F, T>(t, flow, index);
     let server = server_for::<F, T>(t, key, index, resumes, client).ok_or_else(|| nobody::<F, T>(t, key, index))?;
     t.stash(if resumes { Wish::only(mark, server) } else { Wish::word(mark, Some(server)) });
-    Ok(())
+    Ok(server)
+}
+
+/// [`Stage::Choose`].
+#[inline(always)]
+pub fn choose_first<F: Family, T: Tables>(t: &T, w: &mut Work<F>) -> Decision<()> {
+    let mark = t.stashed() as u32;
+    let index = find::<F, T>(t, &w.flow.key, mark).ok_or(Verdict::drop(Reason::Raced))?;
+    choose::<F, T>(t, w, index, mark).map(|_| ())
 }
 
 /// Whether the connection of this packet began elsewhere: see [`Client::resumes`].
@@ -254,7 +277,7 @@ pub fn server_for<F: Family, T: Tables>(
         return None;
     }
     *whose = Client { resumes, ..client::<F>(key, index) };
-    schedule::schedule(t, service, whose)
+    t.schedule(whose)
 }
 
 /// Whether a packet that would open a connection is the one in so many that is dropped

@@ -25,6 +25,8 @@ pub trait Packet {
     /// Whether this executor can finish anything (tc, memory), or hands what it
     /// cannot to the next one (XDP).
     const LAST: bool;
+    /// Whether what puts it into a tunnel fits into the program; else that is a stage of its own.
+    const CARRIES: bool = Self::EASY;
     /// Whether it is known to be SCTP: see [`crate::sctp::Association`].
     const SCTP: bool = false;
     /// Whether it is known to be a probe's: see [`crate::probe::Probe`].

@@ -167,7 +167,7 @@ pub mod conn_flag {
 pub struct Conn<A> {
     /// State, flags and tag: see [`crate::conn::Word`].
     pub word: S64,
-    /// Templates, and control connections of FTP: see [`crate::persist::Link`]. Else zero.
+    /// Templates, and control connections of FTP: see [`crate::persist::Link`]. Reply: see [`crate::ways`]. Else zero.
     pub link: S64,
     /// Time of this direction's last packet, ticks; of a template the last connection's.
     pub last_seen: S32,
@@ -199,7 +199,7 @@ pub struct Conn<A> {
     pub mask: u32,
     /// Tag of its template, or control connection. Template: see [`Conn::told_until`].
     pub template: S32,
-    /// Template: ticks it lives without a new connection. Request: see [`Conn::told_until`].
+    /// Template: ticks it lives without a new connection. Request: see [`Conn::told_until`]. Reply: see [`crate::ways`].
     pub timeout: S32,
 }
 
@@ -587,8 +587,13 @@ pub struct Settings {
     pub sync_refresh: u32,
     /// How often it is told again within that.
     pub sync_retries: u32,
+    /// Ways to clients that were remembered under another number are asked for again: 1 to 65,535; 0: none is
+    /// remembered. See [`crate::ways`].
+    pub ways: u32,
+    /// And those of another period: the bits of a time, in ticks, that say which it is.
+    pub ways_period: u32,
     /// Zero.
-    pub spare: [u32; 15],
+    pub spare: [u32; 13],
 }
 
 impl Default for Settings {
@@ -614,7 +619,9 @@ impl Default for Settings {
             sync_period: 50,
             sync_refresh: 0,
             sync_retries: 0,
-            spare: [0; 15],
+            ways: 0,
+            ways_period: 0,
+            spare: [0; 13],
         };
         for (slot, seconds) in s.tcp_timeouts.iter_mut().zip(crate::tcp::TIMEOUTS_S) {
             *slot = seconds * hz;

@@ -110,9 +110,10 @@ macro_rules! schedulers {
             }
         }
 
-        /// Chooses a server: its index.
+        /// Chooses a server of the client's service: its index.
         #[inline(never)]
-        pub fn schedule<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
+        pub fn schedule<T: Tables>(t: &T, client: &Client) -> Option<u32> {
+            let service = t.service(client.service)?;
             match service.scheduler {
                 $($number => $module::pick(t, service, client),)*
                 _ => None,

@@ -5,6 +5,7 @@ use crate::conn::Held;
 use crate::records::{
     Conn, Datagram, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service, Settings, Tuple,
 };
+use crate::schedule::{self, Client};
 use crate::shared::S64;
 use dirigent_wire::{Addr4, Addr6, Mac};
 
@@ -30,6 +31,8 @@ pub enum Route {
         src: Mac,
         /// The neighbour's.
         dst: Mac,
+        /// Bytes of the largest IP packet that it carries; 0: not known.
+        mtu: u32,
     },
     /// Out of this interface; the neighbour's MAC is not known yet.
     NoNeighbour(u32),
@@ -165,6 +168,14 @@ pub trait Tables {
     fn mark_rule(&self, index: u32) -> Option<&MarkRule>;
     /// Calls `step` for 0, 1, … `n` − 1 until it says stop.
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S);
+    /// [`schedule::schedule`]: the index of a server. The kernel verifies the schedulers once for each program, not once
+    /// for each way that leads to them.
+    fn schedule(&self, client: &Client) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        schedule::schedule(self, client)
+    }
 
     /// Asks the routing table about an IPv4 packet of `len` bytes.
     fn route4(&self, ingress: u32, src: &Addr4, dst: &Addr4, len: u32) -> Route;

@@ -195,6 +195,16 @@ fn the_clients_gateways_new_mac_is_followed_within_a_second_on_xdp() {
     the_clients_gateways_mac(XDP);
 }
 
+/// Connections remember their ways to clients: so long as nobody tells them of changes, for less than a second.
+#[test]
+fn without_a_daemon_the_clients_gateways_new_mac_is_followed_within_a_second() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    under_transfer(&lab, |lab| {
+        lab.kill_daemon();
+        change_mac(lab, "router", "outside0", spec::ROUTER_OUTSIDE);
+    });
+}
+
 /// server1 is behind server2 or server3, its gateways; answers come directly.
 fn behind_gateways(path: &[&str]) -> TestLab {
     let lab = TestLab::up(&[&["--servers", "3"], path].concat());

@@ -13,6 +13,7 @@ use dirigent_director::records::{
 };
 use dirigent_director::schedule::{Scheduler, Table};
 use dirigent_director::shared::{S32, S64};
+use dirigent_director::ways;
 use dirigent_wire::Be16;
 
 use super::Error;
@@ -701,12 +702,19 @@ impl<S: Store> Control<S> {
         self.settle_settings()
     }
 
+    /// Routes, neighbours or interfaces changed, as far as the caller can tell, who goes on telling: packets ask for their
+    /// ways to clients anew, and remember them from now on.
+    pub fn ways_changed(&mut self) -> Result<(), Error> {
+        let old = self.store.settings()?;
+        self.store.put_settings(&Settings { ways: ways::next(old.ways), ..old })
+    }
+
     /// Writes the settings if they differ.
     pub(super) fn settle_settings(&mut self) -> Result<(), Error> {
         let old = self.store.settings()?;
         let hz = self.store.hz();
         let mark_rules = self.prepare_marks(old.mark_rules)?;
-        let mut new = Settings { mark_rules, ..settings(self.model.settings(), hz, self.presence(), old.clock_offset) };
+        let mut new = Settings { mark_rules, ..settings(self.model.settings(), hz, self.presence(), &old) };
         if let Some(sync) = &self.sync {
             new.sync_threshold = sync.threshold;
             new.sync_period = sync.period;
@@ -717,6 +725,7 @@ impl<S: Store> Control<S> {
         if format!("{old:?}") == format!("{new:?}") {
             return Ok(());
         }
+        new.ways = if old.ways == 0 { 0 } else { ways::next(old.ways) };
         self.store.put_settings(&new)?;
         if new.mark_rules != old.mark_rules {
             self.marks.switched();
@@ -798,7 +807,7 @@ fn ticks(time: std::time::Duration, hz: u32) -> u32 {
 }
 
 /// The settings' record.
-fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> Settings {
+fn settings(of: &WantedSettings, hz: u32, presence: u32, old: &Settings) -> Settings {
     let ticks = |d| ticks(d, hz);
     let bit = |set, bit| if set { bit } else { 0 };
     let mut record = Settings {
@@ -818,7 +827,9 @@ fn settings(of: &WantedSettings, hz: u32, presence: u32, clock_offset: u32) -> S
             | bit(of.conn_reuse_mode & 2 != 0, setting::REUSE_FIN_WAIT)
             | presence,
         hz,
-        clock_offset,
+        clock_offset: old.clock_offset,
+        ways: old.ways,
+        ways_period: ways::period(hz),
         tcp_timeouts: [0; 16],
         udp_timeout: ticks(of.timeouts.udp),
         error_rate: of.errors.rate,

@@ -457,7 +457,9 @@ pub fn settings(words: &[u32; 64]) -> Settings {
     let (sctp_timeouts, rest) = rest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
     let (last, rest) = rest.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
     let [lblc_expiration, lblcr_expiration, mark_rules, drop_rate] = *last;
-    let [sync_threshold, sync_period, sync_refresh, sync_retries] = *rest.first_chunk::<4>().unwrap_or(&[0; 4]);
+    let (sync, rest) = rest.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+    let [sync_threshold, sync_period, sync_refresh, sync_retries] = *sync;
+    let [ways, ways_period] = *rest.first_chunk::<2>().unwrap_or(&[0; 2]);
     Settings {
         version,
         flags,
@@ -478,7 +480,9 @@ pub fn settings(words: &[u32; 64]) -> Settings {
         sync_period,
         sync_refresh,
         sync_retries,
-        spare: [0; 15],
+        ways,
+        ways_period,
+        spare: [0; 13],
     }
 }
 
@@ -489,7 +493,8 @@ pub fn settings_words(s: &Settings) -> [u32; 64] {
     let tail = [s.udp_timeout, s.error_rate, s.error_burst, s.error_dest_rate, s.error_dest_burst];
     let last = [s.lblc_expiration, s.lblcr_expiration, s.mark_rules, s.drop_rate];
     let sync = [s.sync_threshold, s.sync_period, s.sync_refresh, s.sync_retries];
-    let all = head.into_iter().chain(s.tcp_timeouts).chain(tail).chain(s.sctp_timeouts).chain(last).chain(sync);
+    let last = last.into_iter().chain(sync).chain([s.ways, s.ways_period]);
+    let all = head.into_iter().chain(s.tcp_timeouts).chain(tail).chain(s.sctp_timeouts).chain(last);
     for (to, word) in words.iter_mut().zip(all) {
         *to = word;
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use dirigent_director::family::Address;
 use dirigent_director::open::addr_delta;
-use dirigent_director::records::{Conn, MARK_RULES, Tuple, kind, server_flag};
+use dirigent_director::records::{Conn, MARK_RULES, Settings, Tuple, kind, server_flag};
 use dirigent_director::schedule::Scheduler;
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::{Be16, checksum};
@@ -112,7 +112,8 @@ fn copy<S: Store>(store: &S) -> Result<MemoryTables, Error> {
         slots: slots.unwrap_or(0),
         ..Capacity::default()
     });
-    let settings = store.settings()?;
+    // Whoever is told what becomes of a packet is told what the routing table says now.
+    let settings = Settings { ways: 0, ..store.settings()? };
     tables.now = store.now().wrapping_sub(settings.clock_offset);
     tables.settings = (settings.version != 0).then_some(settings);
     for (index, service, regions) in lists {

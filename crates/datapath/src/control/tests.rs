@@ -52,8 +52,8 @@ fn change(control: &mut Control<MemoryTables>, lines: &[&str]) {
 fn picks(control: &Control<MemoryTables>, count: usize) -> Vec<u8> {
     let store = control.store();
     let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| place.port == 80).unwrap();
-    let client = &Client { addr: 1, port: 1, dest: 1, ..Client::default() };
-    let pick = || schedule(store, store.services.get(index as usize).unwrap(), client).unwrap();
+    let client = &Client { addr: 1, port: 1, dest: 1, service: index, ..Client::default() };
+    let pick = || schedule(store, client).unwrap();
     (0..count).map(|_| last_byte(store, pick())).collect()
 }
 
@@ -377,9 +377,7 @@ fn any_model() -> impl Strategy<Value = Model> {
 fn goes_to(control: &Control<MemoryTables>, key: &ServiceKey, client: u32) -> Option<IpAddr> {
     let store = control.store();
     let (_, index) = store.places().unwrap().into_iter().find(|(place, _)| *place == spot(key))?;
-    let service = store.services.get(index as usize)?;
-    let server =
-        schedule(store, service, &Client { addr: client, port: 1, dest: 1, service: index, ..Client::default() })?;
+    let server = schedule(store, &Client { addr: client, port: 1, dest: 1, service: index, ..Client::default() })?;
     Some(address(&Store::server(store, server).ok()?.addr, false))
 }
 
@@ -916,8 +914,8 @@ fn a_fallback_leaves_a_drained_servers_slots() {
     let key = control.model().services()[0].key;
     let ask = |control: &Control<MemoryTables>, addr, resumes| {
         let store = control.store();
-        let service = &store.services[control.held[&key].index as usize];
-        schedule(store, service, &Client { addr, resumes, ..Client::default() }).map(|s| last_byte(store, s))
+        let service = control.held[&key].index;
+        schedule(store, &Client { addr, resumes, service, ..Client::default() }).map(|s| last_byte(store, s))
     };
     let of_two: Vec<u32> = (0..100).filter(|client| ask(&control, *client, false) == Some(2)).collect();
     control.change_to(&drained(&control, 2, true)).unwrap();

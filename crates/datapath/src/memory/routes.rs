@@ -104,7 +104,7 @@ impl Routes {
             None => Route::None,
             Some(target) if len > target.mtu => Route::TooBig(target.mtu),
             Some(Target { ifindex, dst: None, .. }) => Route::NoNeighbour(ifindex),
-            Some(Target { ifindex, src, dst: Some(dst), .. }) => Route::To { ifindex, src, dst },
+            Some(Target { ifindex, src, dst: Some(dst), mtu }) => Route::To { ifindex, src, dst, mtu },
         }
     }
 }

@@ -235,7 +235,7 @@ impl Memory {
             probe_link: Link { mac, used: 1, flags: link_flag::PROBE, ..Link::default() },
             counters: RefCell::default(),
             errors: (0..ERROR_WORDS).map(|_| S64::new(0)).collect(),
-            way_back: Route::To { ifindex: CLIENT_LINK, src: mac, dst: Mac::new([2, 0, 0, 0, 0, 0xfe]) },
+            way_back: Route::To { ifindex: CLIENT_LINK, src: mac, dst: Mac::new([2, 0, 0, 0, 0, 0xfe]), mtu: 1500 },
             routed_from: Cell::default(),
             stash: Cell::new(0),
             told4: RefCell::default(),

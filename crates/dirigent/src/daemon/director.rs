@@ -208,6 +208,8 @@ impl Director {
         }
         self.failover.tell_packet_path(KernelStore::new(&self.kernel)?);
         self.follow_network(false)?;
+        // What an earlier daemon's packets remember may be gone by now.
+        self.tables.ways_changed()?;
         self.probe(&self.model.clone())?;
         // Last: without the programs the host itself would answer its packets.
         self.vips.follow(&self.model)?;
@@ -379,6 +381,9 @@ impl Director {
     }
 
     fn carry(&mut self, update: &Update) -> Result<()> {
+        if !update.changes.is_empty() {
+            self.tables.ways_changed()?;
+        }
         for (ip, hop) in &update.hops {
             let (up, why) = network::reached(hop);
             tracing::info!(

@@ -82,6 +82,11 @@ impl Tables {
         Ok(self.control.set_next_hop(ip, &record)?)
     }
 
+    /// Something changed in the network: see [`Control::ways_changed`].
+    pub fn ways_changed(&mut self) -> Result<()> {
+        Ok(self.control.ways_changed()?)
+    }
+
     /// The servers that are probed along the clients' path.
     pub fn set_targets(&mut self, targets: &HashSet<Target>) -> Result<()> {
         Ok(self.control.set_targets(targets)?)

@@ -41,6 +41,8 @@ pub fn set_up<S: Store>(mut store: S, bed: &Bed, model: &Model) -> Result<Contro
     let named = [("c0", Side::C), ("r0", Side::R)].map(|(name, side)| (name.to_owned(), bed.ifindex(side)));
     control.set_interfaces(named.into()).map_err(text)?;
     change(&mut control, bed, &Plan::between(&Model::default(), model))?;
+    // As the daemon does once it follows the network.
+    control.ways_changed().map_err(text)?;
     Ok(control)
 }
 
