@@ -11,7 +11,7 @@ use crate::maps::{KernelTables, candidate};
 use crate::step;
 
 extern "C" fn expire_one(i: u32, _: *mut c_void) -> i64 {
-    let mut tables = KernelTables { ctx: core::ptr::null_mut() };
+    let mut tables = KernelTables::aside();
     match candidate(i) {
         Some(candidate) => {
             conn::expire_candidate(&mut tables, candidate);

@@ -11,7 +11,7 @@ use crate::maps::{KernelTables, lesson};
 use crate::step;
 
 extern "C" fn learn_one(i: u32, _: *mut c_void) -> i64 {
-    let mut tables = KernelTables { ctx: core::ptr::null_mut() };
+    let mut tables = KernelTables::aside();
     match lesson(i) {
         Some((lesson, four, six)) => {
             learn::learn(&mut tables, lesson, four, six);

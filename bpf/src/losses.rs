@@ -47,7 +47,7 @@ fn lost(ctx: &RawTracePointContext, n: i32) -> u32 {
     if n <= 0 || namespace == 0 || namespace != setting(3) {
         return 0;
     }
-    let tables = KernelTables { ctx: core::ptr::null_mut() };
+    let tables = KernelTables::aside();
     if tables.link(read(device, setting(0))).is_some_and(|link| link.flags & link_flag::XDP != 0) {
         count_reasons(Reason::TransmitFailed, n as u64);
     }

@@ -178,14 +178,17 @@ pub fn lesson(i: u32) -> Option<(&'static mut Lesson, &'static mut Room<V4>, &'s
     Some(unsafe { (&mut *lesson, &mut *four, &mut *six) })
 }
 
-/// The kernel's tables. Holds the program's context, which route lookups need.
+/// The kernel's tables.
 pub struct KernelTables {
-    pub ctx: *mut c_void,
+    /// The program's context, which route lookups need.
+    ctx: *mut c_void,
+    /// Looked up once: they are asked for again and again.
+    settings: Option<&'static Settings>,
 }
 
 /// What `bpf_loop` calls for each number.
 extern "C" fn visit<S: Step<KernelTables>>(i: u32, step: *mut c_void) -> i64 {
-    let tables = KernelTables { ctx: core::ptr::null_mut() };
+    let tables = KernelTables { ctx: core::ptr::null_mut(), settings: None };
     // SAFETY: `walk` passes its own `&mut S`.
     let step = unsafe { &mut *step.cast::<S>() };
     i64::from(!step.step(&tables, i))
@@ -197,7 +200,7 @@ extern "C" fn visit<S: Step<KernelTables>>(i: u32, step: *mut c_void) -> i64 {
 extern "C" fn dirigent_schedule(client: *const Client) -> u64 {
     // SAFETY: callers hand over a reference.
     let client = unsafe { client.as_ref() };
-    let tables = KernelTables { ctx: core::ptr::null_mut() };
+    let tables = KernelTables::aside();
     client.and_then(|client| schedule::schedule(&tables, client)).map_or(u64::MAX, u64::from)
 }
 
@@ -211,6 +214,21 @@ fn inserted(result: Result<(), i32>) -> Insert {
 }
 
 impl KernelTables {
+    /// For a packet.
+    #[inline(always)]
+    pub fn new(ctx: *mut c_void) -> Self {
+        Self { ctx, settings: SETTINGS.get(0) }
+    }
+    /// Whether prefixes are to be looked at.
+    #[inline(always)]
+    fn local_nets(&self) -> bool {
+        self.settings.is_some_and(|s| s.flags & setting::LOCAL_NETS != 0)
+    }
+    /// For what asks for no routes.
+    #[inline(always)]
+    pub fn aside() -> Self {
+        Self::new(core::ptr::null_mut())
+    }
     /// Asks the kernel's routing table; `fill` writes the addresses.
     #[inline(always)]
     fn route(&self, family: u8, ingress: u32, len: u32, fill: impl FnOnce(&mut FibParams)) -> Route {
@@ -246,12 +264,6 @@ impl KernelTables {
     }
 }
 
-/// Whether prefixes are to be looked at.
-#[inline(always)]
-fn local_nets() -> bool {
-    SETTINGS.get(0).is_some_and(|s| s.flags & setting::LOCAL_NETS != 0)
-}
-
 /// Whether the longest local prefix of an address has this bit.
 #[inline(always)]
 fn in_net4(addr: &Addr4, bit: u32) -> bool {
@@ -278,7 +290,7 @@ impl Tables for KernelTables {
     fn now(&self) -> u32 {
         // SAFETY: no arguments.
         let jiffies = unsafe { bpf_jiffies64() } as u32;
-        match SETTINGS.get(0) {
+        match self.settings {
             Some(settings) => jiffies.wrapping_add(settings.clock_offset),
             None => jiffies,
         }
@@ -330,7 +342,7 @@ impl Tables for KernelTables {
     }
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        SETTINGS.get(0).filter(|s| s.version != 0)
+        self.settings.filter(|s| s.version != 0)
     }
     #[inline(always)]
     fn link(&self, ifindex: u32) -> Option<&Link> {
@@ -400,19 +412,19 @@ impl Tables for KernelTables {
     }
     #[inline(always)]
     fn local4(&self, addr: &Addr4) -> bool {
-        LOCAL4.get_ptr(addr).is_some() || local_nets() && in_net4(addr, local_net::ALWAYS)
+        LOCAL4.get_ptr(addr).is_some() || self.local_nets() && in_net4(addr, local_net::ALWAYS)
     }
     #[inline(always)]
     fn local6(&self, addr: &Addr6) -> bool {
-        LOCAL6.get_ptr(addr).is_some() || local_nets() && in_net6(addr, local_net::ALWAYS)
+        LOCAL6.get_ptr(addr).is_some() || self.local_nets() && in_net6(addr, local_net::ALWAYS)
     }
     #[inline(always)]
     fn local_by_mark4(&self, addr: &Addr4) -> bool {
-        local_nets() && in_net4(addr, local_net::BY_MARK)
+        self.local_nets() && in_net4(addr, local_net::BY_MARK)
     }
     #[inline(always)]
     fn local_by_mark6(&self, addr: &Addr6) -> bool {
-        local_nets() && in_net6(addr, local_net::BY_MARK)
+        self.local_nets() && in_net6(addr, local_net::BY_MARK)
     }
     #[inline(always)]
     fn allows4(&self, service: u32, client: &Addr4) -> bool {

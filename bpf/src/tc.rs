@@ -153,7 +153,7 @@ stages! {
 
 #[inline(always)]
 fn tables(ctx: &TcContext) -> KernelTables {
-    KernelTables { ctx: ctx.skb.skb.cast::<c_void>() }
+    KernelTables::new(ctx.skb.skb.cast::<c_void>())
 }
 
 /// The verdict's action for a packet that came in.

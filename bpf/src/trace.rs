@@ -73,7 +73,7 @@ pub fn began<P: Packet>(who: u32, packet: &P, from: &impl Load) {
     life.head.interface = packet.ingress();
     // SAFETY: no arguments.
     (life.head.time, life.head.cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    let tables = KernelTables { ctx: core::ptr::null_mut() };
+    let tables = KernelTables::aside();
     if trace::begin(packet, &tables, wanted, &mut life.head) {
         life.head.by = who;
     }
@@ -114,7 +114,7 @@ pub fn ended<P: Packet>(who: u32, packet: &P, from: &impl Load) -> Option<u32> {
 #[inline(always)]
 fn tell<P: Packet>(packet: &P, life: &mut Life, from: &impl Load) {
     let (Some(wanted), Some(budget), Some(withheld)) = (WANTED.get(0), BUDGET.get(0), BUDGET.get(1)) else { return };
-    let tables = KernelTables { ctx: core::ptr::null_mut() };
+    let tables = KernelTables::aside();
     if !trace::end(&tables, wanted, &mut life.head) {
         return;
     }

@@ -25,7 +25,7 @@ const MAX_OFFSET: usize = 0x7fff;
 #[inline(always)]
 pub fn window<C: Context>(ctx: *mut c_void, off: usize, len: usize) -> Option<usize> {
     let (at, end): (usize, usize);
-    // SAFETY: reads two fields of a live context.
+    // SAFETY: reads two fields of a live context; an address in a packet is none of a null pointer.
     unsafe {
         asm!(
             "{d} = *(u32 *)({c} + {data})",
@@ -33,8 +33,10 @@ pub fn window<C: Context>(ctx: *mut c_void, off: usize, len: usize) -> Option<us
             "{d} += {off}",
             d = out(reg) at, e = out(reg) end, c = in(reg) ctx, off = in(reg) off & MAX_OFFSET,
             data = const C::DATA, end = const C::DATA_END,
-            options(nostack),
+            options(nostack, readonly),
         );
+        // No packet lies at the address 0, or each of its headers would be compared with it.
+        core::hint::assert_unchecked(at != 0);
     }
     if at + len > end { None } else { Some(at) }
 }

@@ -255,7 +255,7 @@ pub fn dirigent_pass(_: XdpContext) -> u32 {
 
 #[inline(always)]
 fn tables(ctx: &XdpContext) -> KernelTables {
-    KernelTables { ctx: ctx.ctx.cast::<c_void>() }
+    KernelTables::new(ctx.ctx.cast::<c_void>())
 }
 
 /// The verdict's action, which is told of if the packet is traced.

@@ -54,8 +54,14 @@ impl Way {
     /// Finishes the frame.
     #[inline(always)]
     pub fn send<F: Family, P: Packet, T: Tables>(self, p: &mut P, t: &T, reason: Reason) -> Verdict {
-        let Some(eth) = p.get_mut::<EthHeader>(0) else { return failed() };
-        (eth.src, eth.dst) = (self.src, self.dst);
+        if !frame(p, &self.src, &self.dst) {
+            return failed();
+        }
+        self.go::<F, P, T>(t, reason)
+    }
+    /// Sends a finished frame.
+    #[inline(always)]
+    fn go<F: Family, P: Packet, T: Tables>(self, t: &T, reason: Reason) -> Verdict {
         if !P::EASY && self.cut != 0 {
             return self.in_pieces(t, F::V6, reason);
         }
@@ -76,6 +82,17 @@ impl Way {
         t.stash(u64::from(via));
         Verdict::out(Action::Resolve, reason, ifindex)
     }
+}
+
+/// Writes the frame's MACs, from where they are: by way of the stack it would take twice as long. (Word by word: else
+/// the compiler calls `memmove`, a loop over bytes.)
+#[inline(always)]
+fn frame<P: Packet>(p: &mut P, src: &Mac, dst: &Mac) -> bool {
+    let Some(eth) = p.get_mut::<EthHeader>(0) else { return false };
+    let (Mac([a, b, c]), Mac([d, e, f])) = (*src, *dst);
+    eth.src = Mac([a, b, c]);
+    eth.dst = Mac([d, e, f]);
+    true
 }
 
 /// One end of a packet rewritten: where, to what, and the checksum's change.
@@ -282,7 +299,7 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
     reason: Reason,
 ) -> Verdict {
     if !next.tunnelled() {
-        return way.send::<F, P, T>(p, t, reason);
+        return if frame(p, &next.src, &next.dst) { way.go::<F, P, T>(t, reason) } else { failed() };
     }
     if !P::CARRIES {
         t.stash(Load::new(&way, reason).0);
@@ -399,7 +416,8 @@ fn routed_source<F: Family, T: Tables>(t: &T, flow: &Flow<F>, vip: F::Addr) -> F
     if reroute { vip } else { flow.ip.src }
 }
 
-/// The way of a server's packet to its client: the one that it went by just now, or what the routing table says.
+/// The way of a server's packet to its client: the one that it went by just now, or what the routing table says. (Of
+/// packets that are not easy, which are few, the table's: else each later program would have all of it twice.)
 #[inline(always)]
 fn way_back<F: Family, P: Packet, T: Tables>(
     p: &P,
@@ -409,12 +427,16 @@ fn way_back<F: Family, P: Packet, T: Tables>(
 ) -> Result<Way, Verdict> {
     let Some(settings) = t.settings() else { return Err(Verdict::pass(Reason::NotConfigured)) };
     let len = wire_len::<F, P>(p, flow);
-    if let Some(way) = ways::recall(t, settings, conn, len) {
+    if P::EASY
+        && let Some(way) = ways::recall(t, settings, conn, len)
+    {
         return Ok(way);
     }
     let from = routed_source::<F, T>(t, flow, conn.addr);
     let route = F::route(t, p.ingress(), &from, &flow.ip.dst, len);
-    ways::remember(t, settings, conn, &route);
+    if P::EASY {
+        ways::remember(t, settings, conn, &route);
+    }
     follow::<F, P, T>(t, route, flow.ip.may_cut, conn.extra.load())
 }
 

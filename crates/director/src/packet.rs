@@ -60,7 +60,7 @@ pub trait Packet {
     fn patch_l4(&mut self, at: usize, addr_delta: u16, port_delta: u16, l4: L4, v6: bool) -> bool {
         let _ = v6;
         let Some(field) = self.get_mut::<dirigent_wire::Be16>(at) else { return false };
-        let sum = checksum::apply(field.raw(), checksum::add(addr_delta, port_delta));
+        let sum = checksum::apply_both(field.raw(), addr_delta, port_delta);
         let sum = if sum == 0 && l4 == L4::Udp { 0xffff } else { sum };
         *field = dirigent_wire::Be16::from_raw(sum);
         true

@@ -111,7 +111,7 @@ macro_rules! schedulers {
         }
 
         /// Chooses a server of the client's service: its index.
-        #[inline(never)]
+        #[inline(always)]
         pub fn schedule<T: Tables>(t: &T, client: &Client) -> Option<u32> {
             let service = t.service(client.service)?;
             match service.scheduler {

@@ -44,7 +44,7 @@ pub enum Route {
     None,
 }
 
-/// One step of a walk; `false` ends it.
+/// One step of a walk; `false` ends it. It asks for neither settings nor time nor routes, and stashes nothing.
 pub trait Step<T: ?Sized> {
     /// Visits number `i`.
     fn step(&mut self, t: &T, i: u32) -> bool;

@@ -38,6 +38,12 @@ pub const fn apply(check: u16, delta: u16) -> u16 {
     !fold(!check as u32 + delta as u32)
 }
 
+/// The same after two changes.
+#[inline(always)]
+pub const fn apply_both(check: u16, a: u16, b: u16) -> u16 {
+    !fold(!check as u32 + a as u32 + b as u32)
+}
+
 /// The sum of eight words: an IPv6 address.
 #[inline(always)]
 pub const fn sum8(w: &[u16; 8]) -> u16 {
@@ -97,6 +103,11 @@ mod tests {
             // 0 and !0 are the same number in one's complement.
             let norm = |c: u16| if c == 0xffff { 0 } else { c };
             prop_assert_eq!(norm(apply(check, delta(old, new))), norm(!sum_bytes(&bytes)));
+        }
+
+        #[test]
+        fn two_changes_at_once_are_two_changes(check in any::<u16>(), a in any::<u16>(), b in any::<u16>()) {
+            prop_assert_eq!(apply_both(check, a, b), apply(check, add(a, b)));
         }
 
         #[test]

@@ -137,10 +137,9 @@ impl Ipv4Header {
     /// TTL less one, with the checksum (RFC 1141). The TTL must not be 0.
     #[inline(always)]
     pub fn decrement_ttl(&mut self) {
-        let old = u16::from_ne_bytes([self.ttl, self.protocol]);
         self.ttl = self.ttl.wrapping_sub(1);
-        let new = u16::from_ne_bytes([self.ttl, self.protocol]);
-        self.patch_check(checksum::delta(old, new));
+        let sum = u32::from(self.check.raw()) + u32::from(u16::from_ne_bytes([1, 0]));
+        self.check = Be16::from_raw((sum + u32::from(sum >= 0xffff)) as u16);
     }
 
     /// The checksum after covered words changed by `delta`.
@@ -208,5 +207,32 @@ impl core::fmt::Debug for Addr4 {
 impl core::fmt::Debug for Addr6 {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         core::fmt::Display::fmt(&core::net::Ipv6Addr::from(self.bytes()), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// As when the words had been summed anew, the two forms of nothing included (RFC 1624 §3).
+        #[test]
+        fn a_decremented_ttl_keeps_the_checksum_true(mut bytes in any::<[u8; 20]>()) {
+            bytes[8] = bytes[8].max(1);
+            bytes[10..12].fill(0);
+            let sum = !checksum::sum_bytes(&bytes);
+            bytes[10..12].copy_from_slice(&sum.to_ne_bytes());
+            let mut header = Ipv4Header::read_from_bytes(&bytes).unwrap();
+            prop_assert_eq!(header.sum(), 0xffff);
+            let by_delta = {
+                let old = u16::from_ne_bytes([header.ttl, header.protocol]);
+                checksum::apply(sum, checksum::delta(old, u16::from_ne_bytes([header.ttl - 1, header.protocol])))
+            };
+            header.decrement_ttl();
+            prop_assert_eq!(header.ttl, bytes[8] - 1);
+            prop_assert_eq!(header.sum(), 0xffff);
+            prop_assert_eq!(header.check.raw(), by_delta);
+        }
     }
 }
