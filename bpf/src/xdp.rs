@@ -137,6 +137,7 @@ impl<const E: bool> Packet for Frame<E> {
 static XDP_STAGES: ProgramArray<{ Stage::COUNT as usize }> = ProgramArray::new();
 
 #[xdp]
+#[inline(always)]
 pub fn dirigent_xdp(ctx: XdpContext) -> u32 {
     enter(&ctx)
 }

@@ -162,7 +162,7 @@ pub fn encapsulate<F: Family, P: Packet, T: Tables>(
     let Some(ethernet) = p.get_mut::<EthHeader>(0) else { return false };
     (ethernet.src, ethernet.dst) = (next.src, next.dst);
     ethernet.ethertype = Be16::new(if v6 { eth::IPV6 } else { eth::IPV4 });
-    let written = if v6 { outer.write6(p, next) } else { outer.write4(p, next, t.random() as u16) };
+    let written = if v6 { outer.write6(p, next) } else { outer.write4(p, t, next) };
     let at = L3 + if v6 { 40 } else { 20 };
     written
         && match next.tunnel {
@@ -194,14 +194,15 @@ impl OuterIp {
     }
 
     #[inline(always)]
-    fn write4<P: Packet>(&self, p: &mut P, next: &NextHop, ident: u16) -> bool {
+    fn write4<P: Packet, T: Tables>(&self, p: &mut P, t: &T, next: &NextHop) -> bool {
+        // RFC 6864 §4.1: atomic datagrams need none.
+        let ident = if self.df { 0 } else { t.random() as u16 | 1 };
         let Some(ip) = p.get_mut::<Ipv4Header>(L3) else { return false };
         *ip = Ipv4Header {
             version_ihl: 0x45,
             tos: self.tos,
             total_len: Self::length(self.len),
-            // RFC 6864 §4.1: atomic datagrams need none.
-            id: Be16::new(if self.df { 0 } else { ident | 1 }),
+            id: Be16::new(ident),
             fragment: Be16::new(if self.df { Ipv4Header::DF } else { 0 }),
             ttl: self.ttl,
             protocol: self.protocol,
