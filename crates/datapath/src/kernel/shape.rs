@@ -106,17 +106,17 @@ mod tests {
         const STORE: u8 = 0x7b;
         const LOAD: u8 = 0x79;
         let program = [
-            insn(STORE, FRAME, 1, -8, 0),         // 0: a word on the stack: 32 bytes
-            insn(CALL, 0, OWN_CALL, 0, 3),        // 1: the function at 5
+            insn(STORE, FRAME, 1, -8, 0),            // 0: a word on the stack: 32 bytes
+            insn(CALL, 0, OWN_CALL, 0, 3),           // 1: the function at 5
             insn(LOAD_IMM64, 2, OWN_FUNCTION, 0, 5), // 2: the function at 8, to be called back
-            insn(0, 0, 0, 0, 0),                  // 3
-            insn(EXIT, 0, 0, 0, 0),               // 4
-            insn(MOV, 1, FRAME, 0, 0),            // 5: the address of 100 bytes: 128
-            insn(ADD_IMM, 1, 0, 0, -100),         // 6
-            insn(EXIT, 0, 0, 0, 0),               // 7
-            insn(LOAD, 3, FRAME, -40, 0),         // 8: 64 bytes
-            insn(CALL, 0, 0, 0, 7),               // 9: a helper of the kernel's
-            insn(EXIT, 0, 0, 0, 0),               // 10
+            insn(0, 0, 0, 0, 0),                     // 3
+            insn(EXIT, 0, 0, 0, 0),                  // 4
+            insn(MOV, 1, FRAME, 0, 0),               // 5: the address of 100 bytes: 128
+            insn(ADD_IMM, 1, 0, 0, -100),            // 6
+            insn(EXIT, 0, 0, 0, 0),                  // 7
+            insn(LOAD, 3, FRAME, -40, 0),            // 8: 64 bytes
+            insn(CALL, 0, 0, 0, 7),                  // 9: a helper of the kernel's
+            insn(EXIT, 0, 0, 0, 0),                  // 10
         ];
         assert_eq!(shape(&program), Shape { instructions: 11, stack: 32 + 128 });
         assert_eq!(shape(&program[8..]), Shape { instructions: 3, stack: 64 });

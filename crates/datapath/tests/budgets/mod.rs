@@ -10,8 +10,9 @@ const FIXED: [&str; 2] = ["instructions", "stack"];
 const REASON: &str = "reason";
 const HEAD: &str = "\
 # What each BPF program takes: instructions of the object (8 bytes each) with all that is linked into it, bytes of stack, and
-# instructions that the verifier of a kernel walked through. `make test` fails when one takes over 5 % more than here, or is not here; then make it
-# smaller, or say what it is worth: `make budgets REASON=\"...\"` writes this file. Kernels that have no column are not held.
+# instructions that the verifier of a kernel walked through. `make test` fails when one takes over 5 % more than here, or is not
+# here; then make it smaller, or say what it is worth: `make budgets REASON=\"...\"` writes this file. Kernels that have no column
+# are not held.
 ";
 
 /// What programs take, or took: each one's numbers by the name of the column.
@@ -62,9 +63,10 @@ impl Budgets {
         let width = self.programs.keys().map(String::len).max().unwrap_or(0);
         let mut text = format!("{HEAD}\n");
         let mut line = |first: &str, rest: &[String]| {
-            let rest = rest.iter().zip(&columns).fold(String::new(), |all, (cell, column)| {
-                format!("{all}  {cell:>width$}", width = column.len())
-            });
+            let rest = rest
+                .iter()
+                .zip(&columns)
+                .fold(String::new(), |all, (cell, column)| format!("{all}  {cell:>width$}", width = column.len()));
             let _ = writeln!(text, "{first:width$}{rest}");
         };
         for reason in &self.reasons {
