@@ -257,7 +257,7 @@ mod tests {
         // The fastest round was one of a kind.
         assert_eq!(row(&[100.0, 140.0, 100.0, 140.0], &[60.0, 140.0, 140.0, 140.0]).judged(), "");
         let one = Against { rows: vec![row(&[110.0; 4], &[100.0; 4])], ..Against::default() };
-        assert!(one.to_string().contains("nat           110.0     100.0   1.100   1.100  slower"), "{one}");
+        assert!(one.to_string().contains("\nnat     110.0     100.0   1.100   1.100  slower\n"), "{one}");
         assert!(one.to_string().ends_with("1 of 1 cases slower than by chance, 0 faster\n"), "{one}");
     }
 

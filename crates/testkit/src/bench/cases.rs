@@ -115,6 +115,7 @@ pub struct Packets {
     pub reason: Option<Reason>,
 }
 
+pub(super) const DROP: u32 = 1;
 const PASS: u32 = 2;
 pub(super) const TX: u32 = 3;
 

@@ -202,7 +202,7 @@ mod tests {
         let parts: [(Part, String); 3] = of_report(&report, &options).try_into().unwrap();
         let [cases, schedulers, with] = parts.map(|(_, text)| text);
         for row in &report.rows {
-            let line = format!("| {} | ", row.name);
+            let line = format!("\n| {} | ", row.name);
             let tables = [&cases, &with].map(|text| text.contains(&line));
             assert_eq!(tables, [!is_option(row) && !is_scheduled(row), is_option(row)], "{}", row.name);
         }

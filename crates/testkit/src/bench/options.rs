@@ -8,7 +8,7 @@ use dirigent_config::{Model, file};
 use dirigent_director::Reason;
 
 use super::Options;
-use super::cases::{Case, FRAME_SIDE, Goal, NEW, Packets, ROUTER, SERVERS, Setup, TX, client, sizes, vip};
+use super::cases::{Case, DROP, FRAME_SIDE, Goal, NEW, Packets, ROUTER, SERVERS, Setup, TX, client, sizes, vip};
 use super::instance::FRAME;
 use crate::golden::bed::server;
 use crate::packet::{IpOptions, Tcp, eth, flag, ip, proto, sctp, tcp, udp};
@@ -51,6 +51,8 @@ struct Feature {
     method: &'static str,
     /// Its packets, and the case that has the same without it.
     shown: &'static [(Kind, &'static str)],
+    /// Why the first packet is dropped, if it is.
+    first: Option<Reason>,
 }
 
 const PLAIN: Feature = Feature {
@@ -61,6 +63,7 @@ const PLAIN: Feature = Feature {
     keys: "scheduler = \"wrr\"",
     method: "dr",
     shown: &[(Kind::Tcp, KNOWN), (Kind::New, OPENED)],
+    first: None,
 };
 
 const KNOWN: &str = "dr v4 tcp request, 1";
@@ -82,19 +85,27 @@ const FEATURES: &[Feature] = &[
     Feature { name: "secure_tcp", beside: "[director]\nsecure_tcp = 3\n", ..PLAIN },
     Feature {
         name: "drop_packet",
-        // One in so many that there will be none.
+        // One in so many that there will be none but the first.
         beside: "[director]\ndrop_packet = 3\nam_droprate = 2000000000\n",
         shown: &[(Kind::New, OPENED)],
+        first: Some(Reason::DropPacket),
         ..PLAIN
     },
     Feature {
         name: "stateless",
         keys: "scheduler = \"mh\"\nstateless = true",
-        shown: &[(Kind::New, HASHED), (Kind::Unknown, HASHED)],
+        shown: &[(Kind::New, HASHED), (Kind::Unknown, KNOWN)],
         ..PLAIN
     },
     Feature { name: "ftp", port: 21, method: "nat", shown: &[(Kind::Tcp, KNOWN_NAT)], ..PLAIN },
-    Feature { name: "sctp", method: "nat", shown: &[(Kind::Sctp, KNOWN_NAT)], ..PLAIN },
+    Feature {
+        name: "sctp",
+        // An association whose server has not answered is kept for seconds, and others are set up meanwhile.
+        beside: "[director.timeouts]\nsctp_init1 = \"1h\"\n",
+        method: "nat",
+        shown: &[(Kind::Sctp, KNOWN_NAT)],
+        ..PLAIN
+    },
     Feature {
         name: "one_packet",
         keys: "scheduler = \"wrr\"\none_packet = true",
@@ -235,7 +246,11 @@ pub(super) fn cases() -> impl Iterator<Item = Case> {
 pub(super) fn setup(name: &str, options: &Options) -> Option<Setup> {
     let feature = FEATURES.iter().find(|feature| feature.of() == name)?;
     let opens = feature.shown.iter().filter(|(kind, _)| kind.opens()).count() as u32;
-    let before = feature.shown.iter().flat_map(|(kind, _)| kind.before(feature.port));
+    let first = feature.first.into_iter().map(|reason| {
+        let packets = Kind::New.packets(feature.port);
+        Packets { action: DROP, reason: Some(reason), ..packets }
+    });
+    let before = first.chain(feature.shown.iter().flat_map(|(kind, _)| kind.before(feature.port)));
     Some(Setup {
         map_sizes: sizes(false, (4 * options.connections * opens).max(64)),
         model: Some(feature.model()),
