@@ -91,10 +91,12 @@ const FEATURES: &[Feature] = &[
         first: Some(Reason::DropPacket),
         ..PLAIN
     },
+    Feature { name: "stateless", keys: "scheduler = \"mh\"\nstateless = true", shown: &[(Kind::New, HASHED)], ..PLAIN },
+    // In tables of its own: the same clients would be known by their SYNs.
     Feature {
-        name: "stateless",
+        name: "stateless, of another director",
         keys: "scheduler = \"mh\"\nstateless = true",
-        shown: &[(Kind::New, HASHED), (Kind::Unknown, KNOWN)],
+        shown: &[(Kind::Unknown, HASHED)],
         ..PLAIN
     },
     Feature { name: "ftp", port: 21, method: "nat", shown: &[(Kind::Tcp, KNOWN_NAT)], ..PLAIN },
