@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup deb demo test lint golden live races spread bench bench-ipvs bench-failover bench-peers fuzz random stories lab shots
+.PHONY: help setup deb demo test lint golden live races spread bench budgets bench-ipvs bench-failover bench-peers fuzz random stories lab shots
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -26,8 +26,11 @@ golden: ## run the recordings below DIR=... in memory, on XDP and on tc
 live: ## SCENARIOS=40 at random on the real kernel with IPVS and here, which must agree; SEED=n again
 	@scripts/live.sh "$(or $(SEED),$$RANDOM$$RANDOM)" "$(or $(SCENARIOS),40)"
 
-bench: ## nanoseconds a packet against floors, into target/bench/latest.json; ARGS="--only nat"
+bench: ## nanoseconds a packet against floors, into target/bench/latest.json; ARGS=--write, ARGS="--only nat" or ARGS="--against REV"
 	@scripts/bench.sh $(ARGS)
+
+budgets: ## what BPF programs may take, saved anew in bpf/budgets.txt; REASON="..." (make test holds them to it)
+	@scripts/budgets.sh "$(REASON)"
 
 bench-ipvs: ## instructions a packet beside the kernel's IPVS, in a guest that counts them; ARGS=--write for docs/performance.md
 	@scripts/bench-ipvs.sh $(ARGS)

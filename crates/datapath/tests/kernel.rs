@@ -4,6 +4,7 @@
 //! away with the thread, also when the test is killed. Pins are named after the process,
 //! and those of processes that are gone are removed by the next run.
 
+mod budgets;
 mod support;
 
 use std::{
@@ -15,12 +16,14 @@ use std::{
 };
 
 use dirigent_datapath::kernel::{
-    Attached, Direction, Error, Facts, Features, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, SkbContext,
-    TcKind, attached, detach_all, pin_pass,
+    Attached, Direction, Error, Facts, Features, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, STACK_LIMIT,
+    Shape, SkbContext, TcKind, attached, detach_all, pin_pass,
     select::{FEATURE_BASIC, FEATURE_REDIRECT, FEATURE_TRANSMIT},
     verify,
 };
 use dirigent_datapath::names;
+
+use budgets::Budgets;
 
 const LAYOUT: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -143,16 +146,29 @@ fn foreign_frame() -> Vec<u8> {
     frame
 }
 
+/// The file of budgets; a guest that runs this test has only what was built in.
+const BUDGETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bpf/budgets.txt");
+
+/// With `DIRIGENT_BUDGETS` (`make budgets`) the budgets are saved anew, for the reason that it says.
 #[test]
 fn the_verifier_takes_every_program_with_room_to_spare() {
     in_namespace(|| {
+        let column = budgets::column(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap());
+        let mut now = Budgets::default();
         let mut refused = 0;
         for one in verify().unwrap() {
             match one.result {
                 Ok(count) => {
-                    let count = count.unwrap();
-                    println!("{:32} {count:7} instructions verified, of 1,000,000", one.program);
+                    let (count, Shape { instructions, stack }) = (count.unwrap(), one.shape);
+                    println!(
+                        "{:32} {instructions:5} instructions, {stack:3} bytes of stack of {STACK_LIMIT}; \
+                         {count:7} instructions verified, of 1,000,000",
+                        one.program
+                    );
                     refused += usize::from(count >= 500_000);
+                    let numbers = [("instructions", instructions), ("stack", stack), (&*column, count)];
+                    let numbers = numbers.map(|(column, number)| (column.to_owned(), number));
+                    now.programs.insert(one.program.replace(": ", ":").replace(' ', "-"), numbers.into());
                 }
                 Err(error) => {
                     refused += 1;
@@ -167,7 +183,25 @@ fn the_verifier_takes_every_program_with_room_to_spare() {
                 }
             }
         }
-        assert_eq!(refused, 0, "programs refused, or near the verifier's limit");
+        assert_eq!(refused, 0, "programs refused, or near the kernel's limits");
+        let saved = Budgets::read(include_str!("../../../bpf/budgets.txt")).unwrap();
+        if let Ok(reason) = std::env::var("DIRIGENT_BUDGETS") {
+            assert!(!reason.trim().is_empty(), "budgets are saved for a reason");
+            for line in saved.exceeded(&now) {
+                println!("anew: {line}");
+            }
+            std::fs::write(BUDGETS, saved.saved_anew(&now, &reason).text()).unwrap();
+            return;
+        }
+        if !saved.programs.values().any(|numbers| numbers.contains_key(&column)) {
+            println!("SKIPPED: {column}: bpf/budgets.txt has nothing of this kernel's verifier");
+        }
+        let wrong = saved.exceeded(&now);
+        assert!(
+            wrong.is_empty(),
+            "over the budgets of bpf/budgets.txt by more than 5 %; `make budgets REASON=\"...\"` saves them anew:\n{}",
+            wrong.join("\n")
+        );
     });
 }
 

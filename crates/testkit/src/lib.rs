@@ -1,7 +1,7 @@
 //! Tools of the tests: frames built by hand ([`packet`]), read field by field
 //! ([`decode`]), the runner of the recordings of the real kernel ([`golden`]), the packet
 //! path's speed ([`bench`]), what a failover costs clients ([`failover`]), others beside ours
-//! ([`peers`]), documents that tell what commands print ([`story`], [`marked`]), the hosts of
+//! ([`peers`]), documents that tell what commands print ([`story`], [`marked`], [`occasion`]), the hosts of
 //! labs ([`hosts`]), how schedulers spread load ([`spread`]), and screens of terminals, drawn
 //! ([`shot`]).
 //!
@@ -14,6 +14,7 @@ pub mod failover;
 pub mod golden;
 pub mod hosts;
 pub mod marked;
+pub mod occasion;
 pub mod packet;
 pub mod peers;
 pub mod progress;

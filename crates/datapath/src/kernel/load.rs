@@ -19,6 +19,7 @@ use aya::{
 use super::{
     error::{Error, Source},
     losses,
+    shape::{Shape, shapes},
     stages::{self, Features},
     sys::{self, MapInfo, RawMap},
     table::{Mapped, PerCpuTable, Table},
@@ -407,6 +408,8 @@ fn tables(object: &aya_obj::Object) -> impl Iterator<Item = &str> {
 pub struct Verified {
     /// The program.
     pub program: String,
+    /// What it is made of.
+    pub shape: Shape,
     /// How many instructions the verifier walked through (its limit is a million), where
     /// the kernel tells; or the refusal, with the verifier's log.
     pub result: Result<Option<u32>, Error>,
@@ -421,17 +424,20 @@ pub fn verify() -> Result<Vec<Verified>, Error> {
 }
 
 fn verify_object(object: &[u8], whose: &str) -> Result<Vec<Verified>, Error> {
+    let shapes = shapes(object)?;
     let mut loader = EbpfLoader::new();
     // The sizes do not matter to the verifier, but to memory.
     loader.map_max_entries("CONNS4", 1024).map_max_entries("CONNS6", 1024);
     let mut ebpf = loader.load(object).map_err(|e| Error::load("the BPF object", e))?;
     let mut all = Vec::new();
     for (name, program) in ebpf.programs_mut() {
+        let unknown = || Error::Program { program: name.to_owned(), kind: "linked" };
+        let shape = *shapes.get(name).ok_or_else(unknown)?;
         let count = load_program(name, program).and_then(|()| {
             let info = program.info().map_err(|e| Error::load(format!("the question about program {name}"), e))?;
             Ok(info.verified_instruction_count())
         });
-        all.push(Verified { program: format!("{whose}{name}"), result: count });
+        all.push(Verified { program: format!("{whose}{name}"), shape, result: count });
     }
     all.sort_by(|a, b| a.program.cmp(&b.program));
     Ok(all)

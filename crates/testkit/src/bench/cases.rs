@@ -7,8 +7,8 @@ use dirigent_config::Model;
 use dirigent_director::Reason;
 use dirigent_director::schedule::Scheduler;
 
-use super::Options;
 use super::instance::FRAME;
+use super::{Options, options};
 use crate::golden::bed::server;
 use crate::golden::{Side, setup as models};
 use crate::packet::{IpOptions, Tcp, eth, flag, ip, proto, tcp, udp};
@@ -57,7 +57,7 @@ pub const SANE: std::ops::RangeInclusive<f64> = 2.4..=3.3;
 /// A goal: so many times a floor, at most.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
-    /// Name of the floor.
+    /// Name of the floor, or of the case.
     pub floor: &'static str,
     /// How many times; `None`: only given against it.
     pub factor: Option<f64>,
@@ -76,11 +76,11 @@ pub struct Case {
     pub program: &'static str,
     /// What it gets.
     pub packets: Packets,
-    /// What it is held against; nothing: it is a floor.
+    /// What it is held against, floors or other cases, which stand before it; nothing: it is a floor.
     pub goals: Vec<Goal>,
     /// Of how many packets that others have it gets one: where each opens a connection, which
     /// stays until the end.
-    fewer: u32,
+    pub(super) fewer: u32,
 }
 
 impl Case {
@@ -115,8 +115,9 @@ pub struct Packets {
     pub reason: Option<Reason>,
 }
 
+pub(super) const DROP: u32 = 1;
 const PASS: u32 = 2;
-const TX: u32 = 3;
+pub(super) const TX: u32 = 3;
 
 /// How an instance is made.
 #[derive(Clone, Debug)]
@@ -198,7 +199,9 @@ pub(super) fn client(v6: bool) -> IpAddr {
     address(if v6 { "2001:db8:c::6440:1" } else { "100.64.0.1" })
 }
 
-const ROUTER: [u8; 6] = [2, 0, 0, 0, 1, 0x99];
+/// The side that frames come in by.
+pub(super) const FRAME_SIDE: Side = Side::R;
+pub(super) const ROUTER: [u8; 6] = [2, 0, 0, 0, 1, 0x99];
 
 /// A frame of the right length that comes in on the servers' side, where clients are too.
 pub(super) fn frame(protocol: Protocol, src: SocketAddr, dst: SocketAddr, flags: u8) -> Vec<u8> {
@@ -214,7 +217,7 @@ pub(super) fn frame(protocol: Protocol, src: SocketAddr, dst: SocketAddr, flags:
         Protocol::Udp => udp(a, b, src.port(), dst.port(), &payload),
     };
     // The wrapper counts down from this identification as it counts up addresses.
-    eth(Side::R.mac(), ROUTER, &ip(a, b, number, &l4, &IpOptions { ident: 0xffff, ..IpOptions::default() }))
+    eth(FRAME_SIDE.mac(), ROUTER, &ip(a, b, number, &l4, &IpOptions { ident: 0xffff, ..IpOptions::default() }))
 }
 
 fn request(method: Method, v6: bool, protocol: Protocol, flags: u8, connections: u32) -> Packets {
@@ -251,13 +254,18 @@ fn four_six(v6: bool) -> &'static str {
 
 /// A service of each protocol, with servers of one method.
 fn model(method: Method, v6: bool, scheduler: &str, servers: u8) -> Model {
+    weighted(method, v6, scheduler, servers, 1)
+}
+
+/// The same with these weights and one and two more, in turn.
+fn weighted(method: Method, v6: bool, scheduler: &str, servers: u8, weight: u8) -> Model {
     let place = |address: IpAddr, port: u16| SocketAddr::new(address, port).to_string();
     let mut lines = Vec::new();
     for option in ["-t", "-u"] {
         lines.push(format!("-A {option} {} -s {scheduler}", place(vip(v6), 80)));
         for n in 1..=servers {
             let port = if method == Method::Nat { 8080 } else { 80 };
-            let (server, weight) = (place(server(n, v6), port), 1 + n % 3);
+            let (server, weight) = (place(server(n, v6), port), weight + n % 3);
             let arguments = method.arguments();
             lines.push(format!("-a {option} {} -r {server} {arguments} -w {weight}", place(vip(v6), 80)));
         }
@@ -265,8 +273,28 @@ fn model(method: Method, v6: bool, scheduler: &str, servers: u8) -> Model {
     models::model(std::iter::empty(), lines.iter().map(String::as_str)).unwrap_or_else(|e| panic!("{e:?}"))
 }
 
+/// What the configuration of an instance of services changes to, and from: its own, other weights, more servers or fewer. The first
+/// server stays.
+#[must_use]
+pub fn changed(name: &str) -> [Model; 3] {
+    let (method, v6, scheduler) = parsed(name);
+    let (scheduler, servers) = (scheduler.unwrap_or(ONE.0), if scheduler.is_some() { SERVERS } else { ONE.1 });
+    let others = if servers == SERVERS { SERVERS / 2 } else { SERVERS };
+    [(servers, 1), (servers, 2), (others, 1)].map(|(servers, weight)| weighted(method, v6, scheduler, servers, weight))
+}
+
+/// Scheduler and servers of instances that do not name a scheduler.
+const ONE: (&str, u8) = ("rr", 1);
+
+/// What an instance's name says.
+fn parsed(name: &str) -> (Method, bool, Option<&str>) {
+    let words: Vec<&str> = name.split(' ').collect();
+    let method = Method::ALL.into_iter().find(|m| words.first() == Some(&m.name())).unwrap_or(Method::Nat);
+    (method, words.get(1) == Some(&"v6"), words.get(2).copied())
+}
+
 /// Entries of the tables: as many again as are used.
-fn sizes(v6: bool, entries: u32) -> Vec<(&'static str, u32)> {
+pub(super) fn sizes(v6: bool, entries: u32) -> Vec<(&'static str, u32)> {
     let (four, six) = if v6 { (1, entries) } else { (entries, 1) };
     vec![("CONNS4", four), ("CONNS6", six), ("SLOTS", 1 << 18), ("FLOOR_LRU", 1), ("FLOOR_HASH", 1)]
 }
@@ -312,6 +340,9 @@ pub fn setup(name: &str, options: &Options) -> Setup {
         let map_sizes = sizes(false, connections + 64);
         return Setup { map_sizes, model: Some(model), floor_services: Vec::new(), before: Vec::new() };
     }
+    if let Some(setup) = options::setup(name, options) {
+        return setup;
+    }
     if name.starts_with("floors") {
         let service = u64::from(u16::from_ne_bytes([192, 0]))
             | u64::from(u16::from_ne_bytes([2, 10])) << 16
@@ -326,10 +357,8 @@ pub fn setup(name: &str, options: &Options) -> Setup {
         }
         return Setup { map_sizes, model: None, floor_services: vec![service], before };
     }
-    let words: Vec<&str> = name.split(' ').collect();
-    let method = Method::ALL.into_iter().find(|m| words.first() == Some(&m.name())).unwrap_or(Method::Nat);
-    let v6 = words.get(1) == Some(&"v6");
-    match words.get(2) {
+    let (method, v6, scheduler) = parsed(name);
+    match scheduler {
         Some(scheduler) => Setup {
             map_sizes: sizes(v6, 4 * n),
             model: Some(model(method, v6, scheduler, SERVERS)),
@@ -344,7 +373,7 @@ pub fn setup(name: &str, options: &Options) -> Setup {
             }
             before.push(("bench_director", request(method, v6, Protocol::Tcp, flag::ACK, n), n));
             before.push(("bench_director", request(method, v6, Protocol::Udp, 0, 1), 1));
-            let model = Some(model(method, v6, "rr", 1));
+            let model = Some(model(method, v6, ONE.0, ONE.1));
             Setup { map_sizes: sizes(v6, entries.max(64)), model, floor_services: Vec::new(), before }
         }
     }
@@ -387,7 +416,7 @@ pub const GOALS: &[(&str, &[f64])] = &[
 pub const FLOORS: &[&str] = &["wrapper only", "macswap", "ipip only", "hot floor", "cold floor", "insert floor"];
 
 /// [`Case::fewer`] of new connections, and of those by scheduler, of which there are many.
-const NEW: u32 = 5;
+pub(super) const NEW: u32 = 5;
 const FEW: u32 = 50;
 
 fn floor(name: &str, of: &str, program: &'static str, packets: Packets) -> Case {
@@ -499,5 +528,6 @@ pub fn all(options: &Options) -> Vec<Case> {
             fewer: 1,
         });
     }
+    all.extend(options::cases());
     all
 }

@@ -1,8 +1,8 @@
 //! One loaded object, with maps of its own: a director that is set up and has its
 //! connections, or floors.
 
-use dirigent_datapath::control::{Control, KernelStore, Store as _};
-use dirigent_datapath::kernel::{Features, Kernel, LoadOptions};
+use dirigent_datapath::control::{Control, KernelStore, Store as _, features};
+use dirigent_datapath::kernel::{Features, Kernel, LoadOptions, News};
 use dirigent_datapath::object;
 use dirigent_director::Reason;
 use dirigent_director::records::LAYOUT_VERSION;
@@ -20,7 +20,11 @@ use record::Round;
 /// A loaded object.
 pub struct Instance {
     kernel: Kernel,
+    /// Where a director's counters are read.
+    store: Option<KernelStore>,
     control: Option<Control<KernelStore>>,
+    /// What is told of connections, where synchronisation has it told: somebody must take it.
+    news: Option<News>,
 }
 
 impl Instance {
@@ -31,17 +35,24 @@ impl Instance {
             instance: None,
             layout: LAYOUT_VERSION,
             map_sizes: &setup.map_sizes,
-            features: Features::ALL,
+            // As a daemon does: the verifier takes seconds for what no packet comes to.
+            features: setup.model.as_ref().map_or(Features::NONE, features),
         };
         let kernel = Kernel::load_object(object, &options).map_err(text)?;
-        let control = match &setup.model {
+        let mut control = match &setup.model {
             Some(model) => Some(tables::set_up(KernelStore::new(&kernel).map_err(text)?, bed, model)?),
             None => None,
         };
+        let sync = setup.model.as_ref().and_then(|model| model.failover().synchronised());
+        if let (Some(control), Some(sync)) = (&mut control, sync) {
+            control.set_sync(Some(sync.clone())).map_err(text)?;
+        }
+        let news = sync.map(|_| News::of(&kernel).map_err(text)).transpose()?;
         for service in &setup.floor_services {
             kernel.table::<u64, u32>("FLOOR_SERVICES").and_then(|t| t.insert(*service, 1)).map_err(text)?;
         }
-        let mut instance = Self { kernel, control };
+        let store = control.as_ref().map(|_| KernelStore::new(&kernel).map_err(text)).transpose()?;
+        let mut instance = Self { kernel, store, control, news };
         for (program, packets, count) in &setup.before {
             instance.send(program, packets, bed.ifindex(Side::R), *count, 0)?;
         }
@@ -51,6 +62,11 @@ impl Instance {
     /// The object.
     pub(super) fn kernel(&self) -> &Kernel {
         &self.kernel
+    }
+
+    /// What changes a director's tables; to be had once.
+    pub(super) fn take_control(&mut self) -> Result<Control<KernelStore>, String> {
+        self.control.take().ok_or_else(|| "nothing to change".to_owned())
     }
 
     /// Sends `count` packets, which must all end as expected: nanoseconds a packet.
@@ -79,6 +95,7 @@ impl Instance {
         let table = self.kernel.table::<u32, Round>("ROUND").map_err(text)?;
         table.insert(0, round).map_err(text)?;
         let before = self.reasons()?;
+        self.news.iter_mut().for_each(|news| news.take(usize::MAX, |_| ()));
         self.kernel.run_xdp_program(program, ifindex, &packets.frame, count).map_err(text)?;
         let round = table.get(&0).map_err(text)?.ok_or("the record of the round is gone")?;
         let reasons = self.reasons()?;
@@ -89,7 +106,7 @@ impl Instance {
             .filter_map(|(reason, (after, before))| (after > before).then_some((*reason, after - before)))
             .collect();
         let expected = match packets.reason {
-            Some(reason) if self.control.is_some() => rose == [(reason, u64::from(count))],
+            Some(reason) if self.store.is_some() => rose == [(reason, u64::from(count))],
             _ => true,
         };
         if round.astray > 0 || round.done != u64::from(count) || !expected {
@@ -103,8 +120,8 @@ impl Instance {
 
     /// Packets by reason; none of floors.
     fn reasons(&self) -> Result<Vec<u64>, String> {
-        match &self.control {
-            Some(control) => control.store().reasons().map_err(text),
+        match &self.store {
+            Some(store) => store.reasons().map_err(text),
             None => Ok(Vec::new()),
         }
     }

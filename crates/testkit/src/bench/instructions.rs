@@ -10,11 +10,14 @@ use dirigent_datapath::kernel::{Features, Kernel, LoadOptions};
 use dirigent_director::Reason;
 use dirigent_director::records::LAYOUT_VERSION;
 
+use serde::{Deserialize, Serialize};
+
 use super::cases::{Protocol, client, frame, vip};
 use super::{own_namespace, pin};
 use crate::golden::bed::server;
 use crate::golden::tables::{self, text};
 use crate::golden::{Side, setup as models};
+use crate::occasion;
 use crate::packet::flag;
 
 /// Runs of a program in a round, and rounds: the least of them counts, which no timer's tick was in.
@@ -24,7 +27,7 @@ const ROUNDS: u32 = 20;
 pub const GOAL: f64 = 1.02;
 
 /// Instructions of a case.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Which packets.
     pub name: String,
@@ -53,8 +56,34 @@ impl fmt::Display for Row {
 /// A service's port, how its servers are reached, and theirs.
 const SERVICES: [(&str, u16, &str, u16); 3] = [("nat", 80, "-m", 8080), ("dr", 81, "-g", 81), ("ipip", 82, "-i", 82)];
 
+/// What a run has counted, and on which kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The kernel's release.
+    pub kernel: String,
+    /// See [`Row`].
+    pub rows: Vec<Row>,
+}
+
+impl Counted {
+    /// Which cases take more than is aimed at.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let over = self.rows.iter().filter(|row| row.ratio() > GOAL);
+        over.map(|row| format!("{}: {:.4} of what it takes untraced, and {GOAL:.2} is the goal", row.name, row.ratio()))
+            .collect()
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:24}  {:>8}  {:>8}  {:>6}", "instructions/packet", "director", "untraced", "ratio")?;
+        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
+    }
+}
+
 /// Counts them.
-pub fn run(progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Vec<Row>, String> {
+pub fn run(progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Counted, String> {
     pin(0, &[0])?;
     let bed = own_namespace()?;
     progress("load", 0, 1);
@@ -120,7 +149,7 @@ pub fn run(progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Vec<Row>, Str
             }
         }
     }
-    Ok(rows)
+    Ok(Counted { kernel: occasion::kernel(), rows })
 }
 
 #[cfg(test)]
@@ -132,5 +161,7 @@ mod tests {
         let row = |director| Row { name: "nat v4 tcp request".into(), director, untraced: 400.0 };
         assert!(row(411.0).to_string().ends_with("1.0275  (over)"));
         assert!(row(403.0).to_string().ends_with("1.0075"));
+        let counted = Counted { kernel: "6.1".into(), rows: vec![row(403.0), row(411.0)] };
+        assert_eq!(counted.faults(), ["nat v4 tcp request: 1.0275 of what it takes untraced, and 1.02 is the goal"]);
     }
 }

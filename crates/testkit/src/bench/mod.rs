@@ -6,20 +6,27 @@
 //! and each floor has maps of its own ([`instance`]); rounds are short, interleaved over
 //! all cases, and on one CPU. A packet that ends otherwise than expected fails the run.
 
+pub mod against;
 pub mod cases;
+pub mod changes;
+pub mod document;
 pub mod instance;
 pub mod instructions;
 pub mod ipvs;
 pub mod live;
+pub mod options;
 pub mod page;
 pub mod report;
+mod turns;
 
 use std::collections::BTreeMap;
 
 pub use cases::{Case, Goal};
+pub use changes::Changes;
 pub use instance::Instance;
 pub use live::Live;
 pub use report::Report;
+pub use turns::Beside;
 
 use crate::cpu::pin;
 use crate::golden::kernel::namespace;
@@ -46,6 +53,20 @@ impl Default for Options {
     }
 }
 
+/// The fastest.
+fn fastest(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::NAN, f64::min)
+}
+
+/// How far the fastest of every other round is from the fastest of those in between, as a part of it: how much chance is in it.
+fn spread(times: &[f64]) -> f64 {
+    let half = |odd: usize| fastest(&times.iter().copied().skip(odd).step_by(2).collect::<Vec<_>>());
+    if times.len() < 2 { 0.0 } else { (half(0) - half(1)).abs() / fastest(times) }
+}
+
+/// Differences up to this are chance, whatever the spread of a run says: runs of the same program differ by as much.
+pub const NOISE: f64 = 0.05;
+
 /// The middle one.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -62,42 +83,78 @@ fn own_namespace() -> Result<Bed, String> {
     namespace(&Bed::of(cases::SERVERS, 1500, 1500, &routes.map(String::from))?)
 }
 
-/// Runs all cases whose name holds `only`, and the floors they are held against. The
-/// calling thread gets a network namespace of its own and stays in it. `progress` is told
-/// what is under way and how much of it is done, of how much.
-pub fn run(options: &Options, only: &str, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Report, String> {
-    pin(0, &[options.cpu])?;
-    let bed = own_namespace()?;
-    let catalogue = cases::all(options);
-    let wanted: Vec<&Case> = catalogue.iter().filter(|case| case.name.contains(only)).collect();
-    let floors: Vec<&Case> = catalogue
-        .iter()
-        .filter(|case| {
-            case.goals.is_empty() && (wanted.iter().any(|w| w.needs(case)) || cases::SANITY.contains(&&*case.name))
-        })
-        .filter(|case| !wanted.iter().any(|w| w.name == case.name))
-        .collect();
-    let cases: Vec<&Case> = floors.into_iter().chain(wanted).collect();
+/// Cases that are set up, each to be measured round by round.
+pub struct Bench {
+    options: Options,
+    ifindex: u32,
+    cases: Vec<Case>,
+    instances: BTreeMap<String, Instance>,
+    /// Packets of each case so far.
+    counters: Vec<u64>,
+}
 
-    let mut names: Vec<&str> = cases.iter().map(|case| &*case.of).collect();
-    names.sort_unstable();
-    names.dedup();
-    let mut instances = BTreeMap::new();
-    for (done, name) in names.iter().enumerate() {
-        progress("set up", done, names.len());
-        instances.insert(*name, Instance::new(&cases::setup(name, options), &bed)?);
+impl Bench {
+    /// Sets up all cases whose name holds `only`, and what they are held against. The calling thread gets a network namespace of
+    /// its own and stays in it. `progress` is told what is under way and how much of it is done, of how much.
+    pub fn new(options: &Options, only: &str, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Self, String> {
+        pin(0, &[options.cpu])?;
+        let bed = own_namespace()?;
+        let cases = chosen(cases::all(options), only);
+        let mut names: Vec<&str> = cases.iter().map(|case| &*case.of).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut instances = BTreeMap::new();
+        for (done, name) in names.iter().enumerate() {
+            progress("set up", done, names.len());
+            let instance = Instance::new(&cases::setup(name, options), &bed).map_err(|e| format!("{name}: {e}"))?;
+            instances.insert((*name).to_owned(), instance);
+        }
+        let counters = vec![0; cases.len()];
+        Ok(Self { options: *options, ifindex: bed.ifindex(Side::R), cases, instances, counters })
     }
-    let ifindex = bed.ifindex(Side::R);
-    let mut results = vec![Vec::with_capacity(options.rounds); cases.len()];
-    let mut counters = vec![0; cases.len()];
-    for round in 0..options.rounds {
-        progress("measure", round, options.rounds);
-        for ((case, times), counter) in cases.iter().zip(&mut results).zip(&mut counters) {
-            let instance = instances.get_mut(&*case.of).ok_or("an instance is missing")?;
-            let packets = case.packets(options);
-            times.push(instance.measure(case, ifindex, packets, *counter).map_err(|e| format!("{}: {e}", case.name))?);
-            *counter += u64::from(packets);
+
+    /// What is measured.
+    #[must_use]
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+
+    /// A round of the case of this number: nanoseconds a packet.
+    pub fn round(&mut self, number: usize) -> Result<f64, String> {
+        let (Some(case), Some(counter)) = (self.cases.get(number), self.counters.get_mut(number)) else {
+            return Err(format!("there are {} cases, and none has number {number}", self.cases.len()));
+        };
+        let instance = self.instances.get_mut(&*case.of).ok_or("an instance is missing")?;
+        let packets = case.packets(&self.options);
+        let ns = instance.measure(case, self.ifindex, packets, *counter).map_err(|e| format!("{}: {e}", case.name))?;
+        *counter += u64::from(packets);
+        Ok(ns)
+    }
+}
+
+/// Cases whose name holds these words, and all that they are held against, in the catalogue's order.
+fn chosen(catalogue: Vec<Case>, only: &str) -> Vec<Case> {
+    let mut wanted: Vec<bool> =
+        catalogue.iter().map(|case| case.name.contains(only) || cases::SANITY.contains(&&*case.name)).collect();
+    // What a case is held against may be held against something itself; it stands before it.
+    for n in (0..catalogue.len()).rev() {
+        let Some(case) = catalogue.get(n).filter(|_| wanted.get(n) == Some(&true)) else { continue };
+        for (other, wanted) in catalogue.iter().zip(&mut wanted) {
+            *wanted |= case.needs(other);
         }
     }
-    Ok(Report::new(cases.into_iter().zip(results)))
+    catalogue.into_iter().zip(wanted).filter_map(|(case, wanted)| wanted.then_some(case)).collect()
+}
+
+/// Runs all cases whose name holds `only`, as [`Bench`] sets them up.
+pub fn run(options: &Options, only: &str, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Report, String> {
+    let mut bench = Bench::new(options, only, progress)?;
+    let mut results = vec![Vec::with_capacity(options.rounds); bench.cases().len()];
+    for round in 0..options.rounds {
+        progress("measure", round, options.rounds);
+        for (number, times) in results.iter_mut().enumerate() {
+            times.push(bench.round(number)?);
+        }
+    }
+    Ok(Report::new(bench.cases().iter().zip(results)))
 }

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::cases::{self, Case};
-use super::median;
+use super::cases::{self, Case, Goal};
+use super::{NOISE, fastest, median, spread};
 
 /// One measurement against one floor; a floor's own has none.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The case.
     pub name: String,
@@ -16,16 +16,19 @@ pub struct Row {
     pub min_ns: f64,
     /// The middle one.
     pub median_ns: f64,
-    /// The floor.
-    pub floor: Option<&'static str>,
+    /// The floor, or another case.
+    pub floor: Option<String>,
     /// The fastest round over the floor's fastest.
     pub ratio: Option<f64>,
     /// The ratio that is aimed at, at most.
     pub goal: Option<f64>,
+    /// How much chance there is in the ratio, as a part of it, by the spread of rounds.
+    #[serde(default)]
+    pub noise: f64,
 }
 
 /// All rows, floors first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Report {
     /// See [`Row`].
@@ -35,36 +38,42 @@ pub struct Report {
 impl Report {
     /// From the times of each case's rounds.
     pub fn new<'c>(results: impl Iterator<Item = (&'c Case, Vec<f64>)>) -> Self {
-        let results: Vec<(&Case, f64, f64)> = results
-            .map(|(case, mut times)| {
-                times.sort_by(f64::total_cmp);
-                let min = times.first().copied().unwrap_or(f64::NAN);
-                (case, min, median(times))
-            })
-            .collect();
+        let results: Vec<(&Case, Vec<f64>)> = results.collect();
         let mut rows = Vec::new();
-        for (case, min, median) in &results {
-            let row = |floor, ratio: Option<f64>, goal| Row {
-                name: case.name.clone(),
-                min_ns: rounded(*min, 10.0),
-                median_ns: rounded(*median, 10.0),
-                floor,
-                ratio: ratio.map(|ratio| rounded(ratio, 1000.0)),
-                goal,
+        for (case, times) in &results {
+            let min = fastest(times);
+            let row = |goal: Option<&Goal>| {
+                let floor = goal.and_then(|goal| results.iter().find(|(case, _)| case.name == goal.floor));
+                Row {
+                    name: case.name.clone(),
+                    min_ns: rounded(min, 10.0),
+                    median_ns: rounded(median(times.clone()), 10.0),
+                    floor: goal.map(|goal| goal.floor.to_owned()),
+                    ratio: floor.map(|(_, floor)| rounded(min / fastest(floor), 1000.0)),
+                    goal: goal.and_then(|goal| goal.factor),
+                    noise: rounded(spread(times) + floor.map_or(0.0, |(_, floor)| spread(floor)), 1000.0),
+                }
             };
-            if case.goals.is_empty() {
-                rows.push(row(None, None, None));
-            }
-            for goal in &case.goals {
-                let floor = results.iter().find(|(case, ..)| case.name == goal.floor);
-                rows.push(row(Some(goal.floor), floor.map(|(_, floor, _)| min / floor), goal.factor));
+            match case.goals.as_slice() {
+                [] => rows.push(row(None)),
+                goals => rows.extend(goals.iter().map(|goal| row(Some(goal)))),
             }
         }
         Self { rows }
     }
 
-    fn min(&self, name: &str) -> Option<f64> {
+    /// A case's fastest round, nanoseconds a packet.
+    #[must_use]
+    pub fn fastest(&self, name: &str) -> Option<f64> {
         self.rows.iter().find(|row| row.name == name).map(|row| row.min_ns)
+    }
+
+    /// Its cases, each once.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.rows.iter().map(|row| &*row.name).collect();
+        names.dedup();
+        names
     }
 
     /// What makes the run worth nothing: cases that are missing, or floors that are not
@@ -75,7 +84,7 @@ impl Report {
         for case in expected.iter().filter(|case| !self.rows.iter().any(|row| row.name == case.name)) {
             faults.push(format!("case `{}` is missing", case.name));
         }
-        let [hot, swap] = cases::SANITY.map(|name| self.min(name).unwrap_or(f64::NAN));
+        let [hot, swap] = cases::SANITY.map(|name| self.fastest(name).unwrap_or(f64::NAN));
         if !cases::SANE.contains(&(hot / swap)) {
             faults.push(format!(
                 "hot floor / macswap is {:.2}, not {:.1} to {:.1}: the machine or the method is not sound now",
@@ -87,6 +96,27 @@ impl Report {
         faults
     }
 
+    /// A row's ratio to a floor, also where it is held against another case, which has one; and that floor.
+    fn of_floor<'r>(&'r self, row: &'r Row) -> Option<(f64, &'r str)> {
+        let (ratio, against) = (row.ratio?, row.floor.as_deref()?);
+        let base = self.rows.iter().find(|base| base.name == against);
+        let base = base.and_then(|base| Some((base.ratio?, base.floor.as_deref()?)));
+        Some(base.map_or((ratio, against), |(of_floor, floor)| (ratio * of_floor, floor)))
+    }
+
+    /// What has become slower since these were saved, by more than chance.
+    #[must_use]
+    pub fn slower(&self, before: &Self) -> Vec<String> {
+        let slower = |row: &Row| {
+            let was = before.rows.iter().find(|was| was.name == row.name && was.floor == row.floor)?;
+            let ((now, floor), (then, _)) = (self.of_floor(row)?, before.of_floor(was)?);
+            let noise = NOISE.max(row.noise + was.noise);
+            let told = || format!("{}: {now:.3} of {floor}, and {then:.3} before", row.name);
+            (now > then * (1.0 + noise)).then(told)
+        };
+        self.rows.iter().filter_map(slower).collect()
+    }
+
     /// How many of the goals are reached, of how many.
     #[must_use]
     pub fn reached(&self) -> (usize, usize) {
@@ -96,7 +126,8 @@ impl Report {
 }
 
 impl Row {
-    fn reached(&self) -> Option<bool> {
+    /// Whether the goal is reached, if there is one.
+    pub(super) fn reached(&self) -> Option<bool> {
         Some(self.ratio? <= self.goal?)
     }
 }
@@ -118,7 +149,7 @@ impl fmt::Display for Report {
                 row.median_ns,
                 number(row.ratio),
                 number(row.goal),
-                row.floor.unwrap_or_default(),
+                row.floor.as_deref().unwrap_or_default(),
                 if row.reached() == Some(false) { "  (over)" } else { "" }
             );
             writeln!(f, "{}", line.trim_end())?;
@@ -163,10 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn what_became_slower_by_more_than_chance_is_named() {
+        let of = |nat: f64| report(&times(|case| if case.name == "nat v4 tcp request, 1" { nat } else { sound(case) }));
+        let before = of(42.0);
+        assert_eq!(of(43.9).slower(&before), [""; 0]);
+        assert_eq!(of(30.0).slower(&before), [""; 0]);
+        let slower = of(56.0).slower(&before);
+        assert_eq!(slower, ["nat v4 tcp request, 1: 2.000 of hot floor, and 1.500 before"]);
+        let read: Report = serde_json::from_value(serde_json::to_value(&before).unwrap()).unwrap();
+        assert_eq!((of(56.0).slower(&read), of(56.0).slower(&Report::default())), (slower, Vec::new()));
+    }
+
+    #[test]
     fn the_json_is_an_array_of_rows() {
         let json = serde_json::to_value(report(&times(sound))).unwrap();
         for row in json.as_array().unwrap() {
-            for field in ["name", "min_ns", "median_ns", "floor", "ratio", "goal"] {
+            for field in ["name", "min_ns", "median_ns", "floor", "ratio", "goal", "noise"] {
                 assert!(row.get(field).is_some(), "{field}: {row}");
             }
         }

@@ -4,9 +4,9 @@
 use super::case::Column;
 use super::contestant::{ALL, Contestant, LIMIT, Setting};
 use crate::failover::report::summary;
+use crate::occasion;
 use serde::Serialize;
 use std::fmt;
-use std::process::Command;
 
 /// One value of one round.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,11 +98,17 @@ pub struct Saved<'r> {
 impl Report {
     /// One without values yet, of here and now.
     pub fn new(rounds: usize, seconds: u32, rate: f64) -> Self {
-        let day = Command::new("date").env("LC_ALL", "C").arg("+%-d %B %Y").output();
-        let day = day.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { day, kernel, cpus, rounds, seconds, rate, others: 0.0, points: Vec::new() }
+        Self {
+            day: occasion::day(),
+            kernel: occasion::kernel(),
+            cpus,
+            rounds,
+            seconds,
+            rate,
+            others: 0.0,
+            points: Vec::new(),
+        }
     }
 
     /// A contestant's rounds in a column.
