@@ -17,6 +17,7 @@ pub mod marked;
 pub mod packet;
 pub mod peers;
 pub mod progress;
+pub mod scale;
 pub mod shot;
 pub mod spread;
 pub mod story;

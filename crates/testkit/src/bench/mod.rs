@@ -7,6 +7,7 @@
 //! all cases, and on one CPU. A packet that ends otherwise than expected fails the run.
 
 pub mod cases;
+pub mod cores;
 pub mod instance;
 pub mod instructions;
 pub mod ipvs;
