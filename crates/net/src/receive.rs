@@ -101,9 +101,11 @@ impl Places {
         queues.sort_by_key(|queue| (queue.name.len(), queue.name.clone()));
         // virtio's interrupts are those of the device that it is on.
         let of_device = [at.join("device/msi_irqs"), at.join("device/../msi_irqs")];
-        let numbers = of_device.iter().map(|of| entries(of).collect::<Vec<_>>()).find(|all| !all.is_empty());
-        let allowed = |number: &String| -> Option<Cpus> {
-            let list = fs::read_to_string(self.proc.join("irq").join(number).join("smp_affinity_list")).ok()?;
+        let numbered = |of: &PathBuf| entries(of).filter_map(|name| name.parse().ok()).collect::<BTreeSet<u32>>();
+        let numbers = of_device.iter().map(numbered).find(|all| !all.is_empty());
+        let allowed = |number: &u32| -> Option<Cpus> {
+            let list =
+                fs::read_to_string(self.proc.join("irq").join(number.to_string()).join("smp_affinity_list")).ok()?;
             Some(from_list(&list))
         };
         let interrupts = numbers.iter().flatten().filter_map(allowed).filter(|cpus| !cpus.is_empty()).collect();

@@ -181,7 +181,7 @@ pub const SERVICE: Table = Table {
         key("family", "integer", "none"),
         key("scheduler", "string", "\"wlc\""),
         key("scheduler_flags", "list of strings", "[]"),
-        key("table_size", "integer", "4093"),
+        key("table_size", "integer", "none"),
         key("one_packet", "boolean", "false"),
         key("stateless", "boolean", "false"),
         key("quic", "boolean", "false"),

@@ -120,7 +120,7 @@ fn bad_files() {
         (around("scheduler = \"rrr\""), "8:13: there is no scheduler \"rrr\"; did you mean \"rr\"?".into()),
         (around("scheduler_flags = [\"mh-port\"]"), "8:20: scheduler rr has no flag \"mh-port\"; remove it, or change the scheduler".into()),
         (around("table_size = 65521"), "8:14: table_size 65521 with scheduler rr; remove table_size, or use scheduler mh".into()),
-        (around("scheduler = \"mh\"\ntable_size = 65536").replacen("scheduler = \"rr\"\n", "", 1), "8:14: table_size 65536 with scheduler mh; use one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071".into()),
+        (around("scheduler = \"mh\"\ntable_size = 65536").replacen("scheduler = \"rr\"\n", "", 1), "9:14: table_size 65536 with scheduler mh; use one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071".into()),
         (around("scheduler_flags = [\"mh-prot\"]"), "8:20: scheduler rr has no flag \"mh-prot\"; did you mean \"mh-port\"?".into()),
         (around("scheduler_flags = \"mh-port\""), "8:19: scheduler_flags is a string, not a list; put it in brackets: scheduler_flags = […]".into()),
         (around("one_packet = true"), "8:14: one-packet scheduling of virtual service tcp 192.0.2.10:80, which is not UDP; set protocol = \"udp\", or remove one_packet".into()),
