@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup deb demo test lint golden live races spread bench budgets bench-ipvs bench-failover bench-peers fuzz random stories lab shots
+.PHONY: help setup deb demo test lint golden live races spread bench budgets bench-ipvs bench-failover bench-peers bench-scale fuzz random stories lab shots
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -37,6 +37,9 @@ bench-ipvs: ## instructions a packet beside the kernel's IPVS, in a guest that c
 
 bench-failover: ## what failovers cost clients, beside keepalived; ARGS="--only kill" or ARGS=--fast
 	@scripts/bench-failover.sh $(ARGS)
+
+bench-scale: ## 10,000 services with 100 servers each, two CPUs, and the model of larger machines, into docs/capacity.md
+	@scripts/bench-scale.sh $(ARGS)
 
 bench-peers: ## ours beside nftables, HAProxy, nginx and plain routing; ARGS=--quick or ARGS="--only requests"
 	@scripts/bench-peers.sh $(ARGS)

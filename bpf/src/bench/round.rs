@@ -3,7 +3,7 @@
 //! connection in it, and sees what became of it.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::btf_maps::Array;
+use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_meta};
 use aya_ebpf::macros::btf_map;
 
@@ -12,7 +12,7 @@ use crate::window::window;
 use crate::xdp::Frame;
 
 #[btf_map]
-static ROUND: Array<Round, 1> = Array::new();
+static ROUND: PerCpuArray<Round, 1> = PerCpuArray::new();
 
 /// Writes a value into the packet.
 #[inline(always)]
@@ -68,7 +68,7 @@ fn restore(ctx: *mut xdp_md, round: &Round, n: u32) -> bool {
 #[inline(always)]
 pub fn round(ctx: *mut xdp_md, measured: fn(*mut xdp_md) -> u32) -> u32 {
     let Some(round) = ROUND.get_ptr_mut(0) else { return 0 };
-    // SAFETY: one test run at a time, on one CPU.
+    // SAFETY: one test run at a time on each CPU.
     let round = unsafe { &mut *round };
     if round.done == 0 {
         // SAFETY: no arguments.

@@ -65,6 +65,20 @@ pub struct Finding {
     /// Entries of this host's neighbour table, set by hand, that `--fix` removes.
     #[serde(default)]
     pub neighbours: Vec<NeighbourEntry>,
+    /// Receive queues whose packets `--fix` spreads over CPUs.
+    #[serde(default)]
+    pub steering: Vec<Steering>,
+}
+
+/// To which CPUs the kernel hands the packets of a receive queue (RPS).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Steering {
+    /// The interface.
+    pub interface: String,
+    /// The queue, like `rx-0`.
+    pub queue: String,
+    /// A mask in hexadecimal, as in `/sys/class/net/INTERFACE/queues/QUEUE/rps_cpus`.
+    pub cpus: String,
 }
 
 /// An entry of the table of neighbours (ARP, neighbour discovery).
@@ -409,6 +423,9 @@ pub struct Service {
     pub scheduler: String,
     /// Flags: `one-packet`, `mh-port`, `mh-fallback`.
     pub flags: Vec<String>,
+    /// Slots of the scheduler's table; none: it looks into none.
+    #[serde(default)]
+    pub table_size: Option<u32>,
     /// Clients' connections go to the server of their earlier ones.
     pub persistence: Option<Persistence>,
     /// Prefixes of the clients that may open connections; none here and in `deny`: all may.

@@ -27,6 +27,9 @@ pub struct ServiceSpec {
     /// Flags of the scheduler, such as `mh-port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler_flags: Option<Vec<String>>,
+    /// Slots of the scheduler's table: with `mh` one of IPVS's primes, default 4093.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_size: Option<u32>,
     /// Each packet is scheduled alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_packet: Option<bool>,

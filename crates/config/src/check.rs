@@ -59,6 +59,7 @@ pub fn options(service: &Service) -> Vec<Violation> {
     if service.quic {
         out.extend(quic(service));
     }
+    out.extend(service.table_size.and_then(|size| table_size(service, size)));
     if let Some(time) = service.slow_start {
         out.extend(slow_start(service));
         if !(Duration::from_secs(1)..=MAX_SLOW_START).contains(&time) {
@@ -100,6 +101,13 @@ fn stateless(service: &Service) -> Option<Violation> {
         return None;
     };
     Some(Violation::Stateless { service: service.key, why })
+}
+
+/// What keeps a scheduler's table from having so many slots.
+fn table_size(service: &Service, size: u32) -> Option<Violation> {
+    let sizes = service.scheduler.table().map_or(&[] as &[_], |table| table.sizes);
+    let scheduler = service.scheduler.name();
+    (sizes.len() < 2 || !sizes.contains(&size)).then_some(Violation::TableSize { scheduler, size, sizes })
 }
 
 /// What does not go together with QUIC.

@@ -88,6 +88,16 @@ pub enum Violation {
         /// Why not.
         why: &'static str,
     },
+    /// A scheduler's table shall have slots that it cannot have.
+    #[error("table_size {size} with scheduler {scheduler}")]
+    TableSize {
+        /// The scheduler.
+        scheduler: &'static str,
+        /// The size.
+        size: u32,
+        /// Those that its table can have; with less than two there is no choice.
+        sizes: &'static [u32],
+    },
     /// A weight shall climb that the scheduler does not share connections out by.
     #[error("virtual service {service} cannot start servers slowly by scheduler {scheduler}: {why}")]
     SlowStart {
@@ -239,6 +249,11 @@ impl Violation {
                 "remove stateless, or use scheduler = \"mh\" with tcp or sctp and no persistence".into()
             }
             Self::Quic { .. } => "remove quic, or use protocol = \"udp\" without persistence and one_packet".into(),
+            Self::TableSize { sizes: [] | [_], .. } => "remove table_size, or use scheduler mh".into(),
+            Self::TableSize { sizes, .. } => {
+                let sizes: Vec<_> = sizes.iter().map(ToString::to_string).collect();
+                format!("use one of {}", sizes.join(", "))
+            }
             Self::SlowStart { .. } => "remove slow_start, or use scheduler wrr, wlc, sed, nq or twos".into(),
             Self::SlowStartTime(_) => "use 1s to 1d".into(),
             Self::SharedServerId { .. } => "give one of them another server_id".into(),
@@ -284,6 +299,7 @@ impl Violation {
             Self::OnePacketNotUdp(_) => "one_packet",
             Self::Stateless { .. } => "stateless",
             Self::Quic { .. } => "quic",
+            Self::TableSize { .. } => "table_size",
             Self::SlowStart { .. } | Self::SlowStartTime(_) => "slow_start",
             Self::SharedServerId { .. } | Self::ServerIdWithoutQuic | Self::ServerId(_) => "server_id",
             Self::NoAddress(_) | Self::HeldTwice { .. } => "vip",

@@ -18,8 +18,8 @@ use crate::model::{
     SchedulerFlags, Server, ServerId, Service, ServiceKey, Sources, Tunnel, TunnelChecksum, TunnelKind, VipPolicy,
 };
 use crate::settings::{
-    Api, Defence, ErrorLimits, MAX_CONNECTIONS, Metrics, Mode, Page, SctpTimeouts, Settings, TcpTimeouts, Timeouts,
-    VipDefault,
+    Api, Defence, ErrorLimits, MAX_CONNECTIONS, MAX_SERVERS, MAX_SERVICES, MAX_SLOTS, Metrics, Mode, Page,
+    SctpTimeouts, Settings, TcpTimeouts, Timeouts, VipDefault,
 };
 use reader::{Report, Table, kind, one_of};
 use std::collections::HashMap;
@@ -150,6 +150,9 @@ impl Reader<'_> {
             vip_default: t.choice("vip_default", &VipDefault::ALL.map(|v| (v.name(), v)), report).unwrap_or_default(),
             mark_device: text("mark_device", report),
             connections: t.integer("connections", 1, MAX_CONNECTIONS, report),
+            services: t.integer32("services", 1, MAX_SERVICES, report),
+            servers: t.integer32("servers", 1, MAX_SERVERS, report),
+            slots: t.integer32("slots", 1, MAX_SLOTS, report),
             schedule_icmp: t.boolean("schedule_icmp", report).unwrap_or(default.schedule_icmp),
             nat_icmp_send: t.boolean("nat_icmp_send", report).unwrap_or(default.nat_icmp_send),
             snat_reroute: t.boolean("snat_reroute", report).unwrap_or(default.snat_reroute),
@@ -254,6 +257,9 @@ impl Reader<'_> {
         let Named { key, placed, whole } = self.service_key(t);
         let scheduler = self.scheduler(t);
         let scheduler_flags = self.scheduler_flags(t, scheduler);
+        let table_size = t.integer32("table_size", 1, u32::MAX, &mut self.report);
+        // Who names the default has it whatever it is called.
+        let table_size = table_size.filter(|size| scheduler.table().is_none_or(|table| table.size != *size));
         let one_packet = t.boolean("one_packet", &mut self.report).unwrap_or(false);
         let slow_start = t.duration("slow_start", &mut self.report);
         let stateless = t.boolean("stateless", &mut self.report).unwrap_or(false);
@@ -272,6 +278,7 @@ impl Reader<'_> {
             key,
             scheduler,
             scheduler_flags,
+            table_size,
             one_packet,
             persistence,
             stateless,

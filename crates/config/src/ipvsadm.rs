@@ -309,6 +309,8 @@ impl ServiceRule {
             key,
             scheduler,
             scheduler_flags: self.scheduler_flags,
+            // It goes with the scheduler that it is of, as flags do.
+            table_size: old.filter(|s| s.scheduler == scheduler).and_then(|s| s.table_size),
             one_packet: self.one_packet,
             persistence: self.persistence,
             stateless: old.is_some_and(|s| s.stateless),

@@ -36,6 +36,6 @@ pub use model::{
 };
 pub use plan::{Op, Plan};
 pub use settings::{
-    Api, Defence, ErrorLimits, Metrics, Mode, Page, SctpTimeouts, Settings, SysctlError, TcpTimeouts, Timeouts,
-    VipDefault,
+    Api, Defence, ErrorLimits, MAX_SERVERS, MAX_SERVICES, MAX_SLOTS, Metrics, Mode, Page, SctpTimeouts, Settings,
+    SysctlError, TcpTimeouts, Timeouts, VipDefault,
 };

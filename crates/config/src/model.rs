@@ -526,6 +526,10 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Its flags.
     pub scheduler_flags: SchedulerFlags,
+    /// Slots of the scheduler's table, where it may have others than by default: one of
+    /// [`Scheduler::table`]'s sizes; None: the default. Not IPVS's, where all have the kernel's: as `vip`.
+    #[serde(default)]
+    pub table_size: Option<u32>,
     /// Each packet is scheduled alone, without a connection; UDP only.
     pub one_packet: bool,
     /// Persistence, if any.
@@ -560,6 +564,7 @@ impl Service {
             key,
             scheduler: Scheduler::Wlc,
             scheduler_flags: SchedulerFlags::default(),
+            table_size: None,
             one_packet: false,
             persistence: None,
             stateless: false,
@@ -578,6 +583,10 @@ impl Service {
     /// The server with that identity.
     pub fn server(&self, address: IpAddr, port: u16) -> Option<&Server> {
         self.servers.iter().find(|s| s.identity() == (address, port))
+    }
+    /// Slots of the scheduler's table; 0: it looks into none.
+    pub fn table_slots(&self) -> u32 {
+        self.scheduler.table().map_or(0, |table| self.table_size.unwrap_or(table.size))
     }
     /// The same without servers.
     pub fn without_servers(&self) -> Self {

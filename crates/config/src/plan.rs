@@ -257,6 +257,9 @@ fn describe_settings(s: &Settings) -> String {
     note(s.vip_default != d.vip_default, "vip_default", s.vip_default.name().into());
     note(s.mark_device != d.mark_device, "mark_device", s.mark_device.clone().unwrap_or_default());
     note(s.connections != d.connections, "connections", s.connections.unwrap_or_default().to_string());
+    for ((name, is), (_, default)) in s.rooms().into_iter().zip(d.rooms()) {
+        note(is != default, name, is.unwrap_or_default().to_string());
+    }
     for ((name, is), (_, default)) in s.switches().into_iter().zip(d.switches()) {
         note(is != default, name, is.to_string());
     }
@@ -368,6 +371,9 @@ fn describe_service(s: &Service) -> String {
     let flags = s.scheduler_flags.names(s.scheduler);
     if !flags.is_empty() {
         out += &format!(" ({})", flags.join(","));
+    }
+    if let Some(size) = s.table_size {
+        out += &format!(" table of {size}");
     }
     if s.one_packet {
         out += " one-packet";

@@ -9,6 +9,12 @@ use std::time::Duration;
 
 /// Most connections that can be asked for: 16 Mi.
 pub const MAX_CONNECTIONS: u64 = 1 << 24;
+/// Most services that room can be asked for: 1 Mi.
+pub const MAX_SERVICES: u32 = 1 << 20;
+/// Most servers that room can be asked for: 16 Mi.
+pub const MAX_SERVERS: u32 = 1 << 24;
+/// Most slots that room can be asked for: 256 Mi, 2 GiB.
+pub const MAX_SLOTS: u32 = 1 << 28;
 /// Shortest timeout of a state.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// Longest timeout of a state: 31 days, as in IPVS.
@@ -330,6 +336,15 @@ pub struct Settings {
     /// Connections there is room for, 1 to [`MAX_CONNECTIONS`]; None (default):
     /// the smaller of 1 Mi and what 1/16 of memory holds.
     pub connections: Option<u64>,
+    /// Virtual services there is room for, 1 to [`MAX_SERVICES`]; None (default): 16384, or more
+    /// where the director begins with more.
+    pub services: Option<u32>,
+    /// Real servers there is room for, of all services together, 1 to [`MAX_SERVERS`]; None (default):
+    /// 131072, or more where the director begins with more.
+    pub servers: Option<u32>,
+    /// Slots there is room for, of all services' lists and tables together, 1 to [`MAX_SLOTS`]; None
+    /// (default): 4194304, or more where the director begins with more.
+    pub slots: Option<u32>,
     /// ICMP errors about unknown connections are scheduled; off.
     pub schedule_icmp: bool,
     /// Packets of NAT servers that belong to no connection are refused; off.
@@ -383,6 +398,9 @@ impl Default for Settings {
             vip_default: VipDefault::Pass,
             mark_device: None,
             connections: None,
+            services: None,
+            servers: None,
+            slots: None,
             schedule_icmp: false,
             nat_icmp_send: false,
             snat_reroute: true,
@@ -409,6 +427,11 @@ impl Default for Settings {
 impl Settings {
     /// The largest [`Settings::conn_reuse_mode`].
     pub const MAX_REUSE_MODE: u8 = 3;
+
+    /// For what of a configuration there is room, by their keys in dirigent.toml.
+    pub fn rooms(&self) -> [(&'static str, Option<u32>); 3] {
+        [("services", self.services), ("servers", self.servers), ("slots", self.slots)]
+    }
 
     /// The switches, by their keys in dirigent.toml, which are IPVS's names too.
     pub fn switches(&self) -> [(&'static str, bool); 9] {
@@ -547,6 +570,16 @@ impl Settings {
             && !(1..=MAX_CONNECTIONS).contains(&n)
         {
             bad("connections", format!("is {n}"), "use 1 to 16777216, or leave it out");
+        }
+        let most = [
+            (MAX_SERVICES, "use 1 to 1048576, or leave it out"),
+            (MAX_SERVERS, "use 1 to 16777216, or leave it out"),
+            (MAX_SLOTS, "use 1 to 268435456, or leave it out"),
+        ];
+        for ((key, room), (most, remedy)) in self.rooms().into_iter().zip(most) {
+            if let Some(n) = room.filter(|n| !(1..=most).contains(n)) {
+                bad(key, format!("is {n}"), remedy);
+            }
         }
         for (name, value, most) in self.numbers().filter(|(_, value, most)| value > most) {
             let remedy = if most == Defence::MAX { "use 0 to 2147483647" } else { "use 0 to 3" };

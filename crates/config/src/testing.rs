@@ -264,6 +264,7 @@ fn service(key: ServiceKey) -> impl Strategy<Value = Service> {
                 key,
                 scheduler,
                 scheduler_flags: SchedulerFlags { fallback, port, third },
+                table_size: (scheduler == Scheduler::Mh && third).then_some(251),
                 one_packet: one_packet && !quic && key.protocol().is_none_or(|p| p == Protocol::Udp),
                 persistence,
                 stateless: stateless && !udp && persistence.is_none() && scheduler.hashes(),
@@ -317,7 +318,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     let rest = (
         (prop::sample::select(&Mode::ALL[..]), prop::sample::select(&VipDefault::ALL[..])),
         mark_device,
-        prop::option::of(1..=MAX_CONNECTIONS),
+        (prop::option::of(1..=MAX_CONNECTIONS), prop::array::uniform3(prop::option::of(1..=MAX_SERVICES))),
         any::<[bool; 9]>(),
         defence,
     );
@@ -328,7 +329,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             |(
                 instance,
                 interfaces,
-                ((mode, vip_default), mark_device, connections, switches, defence),
+                ((mode, vip_default), mark_device, (connections, rooms), switches, defence),
                 timeouts,
                 errors,
                 socket,
@@ -349,6 +350,9 @@ fn settings() -> impl Strategy<Value = Settings> {
                     vip_default,
                     mark_device,
                     connections,
+                    services: rooms[0],
+                    servers: rooms[1],
+                    slots: rooms[2],
                     schedule_icmp,
                     nat_icmp_send,
                     snat_reroute,

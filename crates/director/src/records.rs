@@ -241,10 +241,9 @@ pub struct Service {
     pub wrr_max: u32,
     /// wrr: greatest common divisor of the weights.
     pub wrr_step: u32,
-    /// sh, dh and mh: where the scheduler's table begins in SLOTS.
-    pub table_base: u32,
-    /// Its slots; 0: no table.
-    pub table_size: u32,
+    /// sh, dh and mh: where the scheduler's table is; one word, so that a table is replaced by
+    /// one of another size at once. See [`Service::table`].
+    pub table: S64,
     /// Ticks that a new persistence template lives.
     pub persistence: u32,
     /// Which part of a client's address persistence looks at: IPv4 a mask as it lies in
@@ -262,6 +261,17 @@ pub struct Service {
 }
 
 impl Service {
+    /// sh, dh and mh: where the scheduler's table begins in SLOTS, and its slots; 0: no table.
+    #[inline(always)]
+    pub fn table(&self) -> (u32, u32) {
+        let word = self.table.load();
+        (word as u32, (word >> 32) as u32)
+    }
+    /// The word that says so.
+    #[must_use]
+    pub fn with_table(base: u32, size: u32) -> u64 {
+        u64::from(size) << 32 | u64::from(base)
+    }
     /// QUIC: where the servers' ids begin in SLOTS; `None`: there are none. First stands how
     /// many, then an id and a server each, in the order of the ids.
     #[inline(always)]

@@ -58,16 +58,18 @@ pub const FREE: u32 = u32::MAX;
 /// A table that a scheduler looks into, and user space fills.
 #[derive(Clone, Copy)]
 pub struct Table {
-    /// Its slots.
+    /// Its slots, unless a service chooses others.
     pub size: u32,
-    /// Fills the slots (all [`FREE`] before) from the servers in list order.
+    /// The sizes it may have, ascending.
+    pub sizes: &'static [u32],
+    /// Fills the slots (all [`FREE`] before), as many as one of its sizes, from the servers in list order.
     pub fill: fn(&mut [TableServer], &mut [u32]),
 }
 
 /// The schedulers: one line each, and a file of the same name with a function `pick`.
 macro_rules! schedulers {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $module:ident
-        $(, table $size:expr)? $(, flags $fallback:literal $port:literal)?;)*) => {
+        $(, table $sizes:expr, $size:expr)? $(, flags $fallback:literal $port:literal)?;)*) => {
         $(mod $module;)*
 
         /// How the real server of a new connection is chosen.
@@ -91,7 +93,7 @@ macro_rules! schedulers {
             #[must_use]
             pub fn table(self) -> Option<Table> {
                 match self {
-                    $($(Self::$variant => Some(Table { size: $size, fill: $module::fill }),)?)*
+                    $($(Self::$variant => Some(Table { size: $size, sizes: $sizes, fill: $module::fill }),)?)*
                     _ => None,
                 }
             }
@@ -142,15 +144,15 @@ schedulers! {
     /// The better of two at random.
     Twos = 9, twos;
     /// Hash of the client's address.
-    Sh = 10, sh, table hashed::BUCKETS, flags "sh-fallback" "sh-port";
+    Sh = 10, sh, table &[hashed::BUCKETS], hashed::BUCKETS, flags "sh-fallback" "sh-port";
     /// Hash of the address asked for.
-    Dh = 11, dh, table hashed::BUCKETS;
+    Dh = 11, dh, table &[hashed::BUCKETS], hashed::BUCKETS;
     /// The destination's own server, unless it has too much to do.
     Lblc = 12, lblc;
     /// The least loaded of the destination's own set of servers.
     Lblcr = 13, lblcr;
     /// Maglev hash of the client's address.
-    Mh = 3, mh, table mh::PRIME, flags "mh-fallback" "mh-port";
+    Mh = 3, mh, table &mh::PRIMES, mh::SIZE, flags "mh-fallback" "mh-port";
 }
 
 impl Scheduler {

@@ -5,7 +5,7 @@ use crate::changes::{self, Change, Terms};
 use crate::cli::DoctorArgs;
 use crate::failure::{Result, code};
 use crate::print;
-use dirigent_api::{Diagnosis, Finding, NeighbourEntry, path};
+use dirigent_api::{Diagnosis, Finding, NeighbourEntry, Steering, path};
 use dirigent_config::failover::mac_of;
 use dirigent_net::sysctl;
 use std::io::IsTerminal as _;
@@ -89,7 +89,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What is changed on this host.
 fn fixes(found: &Diagnosis) -> Vec<Change> {
-    found.findings.iter().flat_map(|finding| sysctls(finding).chain(neighbours(finding))).collect()
+    let all = found.findings.iter();
+    all.flat_map(|finding| sysctls(finding).chain(neighbours(finding)).chain(steering(finding))).collect()
 }
 
 fn sysctls(finding: &Finding) -> impl Iterator<Item = Change> {
@@ -100,6 +101,16 @@ fn sysctls(finding: &Finding) -> impl Iterator<Item = Change> {
         before: None,
         why: finding.what.clone(),
         right: false,
+    })
+}
+
+fn steering(finding: &Finding) -> impl Iterator<Item = Change> {
+    finding.steering.iter().map(|Steering { interface, queue, cpus }| Change::Steering {
+        interface: interface.clone(),
+        queue: queue.clone(),
+        cpus: cpus.clone(),
+        before: None,
+        why: finding.what.clone(),
     })
 }
 

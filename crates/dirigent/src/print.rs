@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use dirigent_api::{Connections, Counters, Problem, Reason, Service, Stats, Status, Synchronisation, VirtualRouter};
+use dirigent_config::Scheduler;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -131,6 +132,10 @@ pub fn scheduler(service: &Service) -> String {
     let mut scheduler = service.scheduler.clone();
     if !service.flags.is_empty() {
         let _ = write!(scheduler, " ({})", service.flags.join(","));
+    }
+    let default = Scheduler::from_name(&service.scheduler).and_then(Scheduler::table).map(|table| table.size);
+    if let Some(size) = service.table_size.filter(|size| Some(*size) != default) {
+        let _ = write!(scheduler, " table of {size}");
     }
     if let Some(p) = &service.persistence {
         let _ = write!(scheduler, " persistent {}", p.timeout_s);

@@ -13,9 +13,8 @@ use dirigent_api::{Connections, ConnectionsOf, Explanation, Interface, Room, Ser
 use dirigent_datapath::control::report::{Growth, Report, Whose};
 use dirigent_datapath::control::{self, KernelStore, Store as _};
 use dirigent_datapath::kernel::{Attached, Hook, Instance};
-use dirigent_director::records::{self, map};
+use dirigent_director::records::map;
 use dirigent_net::Snapshot;
-use dirigent_wire::Addr4;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,11 +27,11 @@ pub struct Reader {
     health: Option<View>,
 }
 
-/// The size of a director's connection tables, if it has any.
+/// The sizes of a director's tables, if it has any.
 pub fn size(instance: &Instance) -> Option<Size> {
-    type Table = dirigent_datapath::kernel::Table<records::Tuple<Addr4>, records::Conn<Addr4>>;
-    let table: Table = instance.open_table(map::CONNS4).ok()?;
-    Some(Size::of_entries(table.max_entries()))
+    let [connections, services, servers, slots] =
+        [map::CONNS4, map::SERVICES, map::SERVERS, map::SLOTS].map(|name| instance.entries(name).ok());
+    Some(Size::of_entries(connections?, control::Room { services: services?, servers: servers?, slots: slots? }))
 }
 
 impl Reader {
@@ -150,6 +149,13 @@ impl From<control::Error> for Failure {
     fn from(error: control::Error) -> Self {
         match error {
             control::Error::Kernel(error) => error.into(),
+            control::Error::Full { key, .. } => {
+                let remedy = format!(
+                    "set {key} in [director] higher, and start the director anew after `dirigent stop --detach`, which \
+                     ends all connections"
+                );
+                Self::new("", error.to_string(), remedy)
+            }
             other => Self::new("", other.to_string(), ""),
         }
     }

@@ -22,6 +22,7 @@ mod nl;
 pub mod probe;
 pub mod raw;
 pub mod raw_ip;
+pub mod receive;
 pub mod routes;
 pub mod rules;
 pub mod seen;

@@ -5,6 +5,7 @@ use crate::links::{Mac, Snapshot, link_named};
 use crate::nl::Netlink;
 use crate::raw::PacketSocket;
 use crate::sysctl;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const BROADCAST: Mac = [0xff; 6];
@@ -23,6 +24,13 @@ pub fn add(ip: IpAddr) -> Result<bool> {
 /// Removes the address from `lo`. False when it was not there.
 pub fn remove(ip: IpAddr) -> Result<bool> {
     Netlink::route()?.delete_address("lo", ip, host_prefix(ip))
+}
+
+/// The names of the interfaces that have this host's addresses.
+pub fn holders(snapshot: &Snapshot) -> HashMap<IpAddr, &str> {
+    // Of several the first, as `holder`.
+    let all = snapshot.addresses.iter().rev();
+    all.filter_map(|address| Some((address.ip, snapshot.links.get(&address.ifindex)?.name.as_str()))).collect()
 }
 
 /// The name of the interface that has the address; `None` when this host does not hold it.

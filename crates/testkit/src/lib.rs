@@ -18,6 +18,7 @@ pub mod occasion;
 pub mod packet;
 pub mod peers;
 pub mod progress;
+pub mod scale;
 pub mod shot;
 pub mod spread;
 pub mod story;

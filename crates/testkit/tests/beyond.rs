@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dirigent_config::{Model, Plan};
+use dirigent_datapath::memory::Capacity;
 use dirigent_director::Reason;
 use dirigent_testkit::decode::{Ip, packet as packet_of, unhex};
 use dirigent_testkit::golden::kernel::{InKernel, Path};
@@ -11,7 +12,9 @@ use dirigent_testkit::golden::{Bed, Does, Executor, Side, memory::Memory};
 use dirigent_testkit::packet::{self as build, IpOptions, Tcp, flag, proto};
 
 fn executors() -> Vec<Box<dyn Executor>> {
-    vec![Box::new(Memory::default()), Box::new(InKernel::new(Path::Xdp)), Box::new(InKernel::new(Path::Tc))]
+    // For two tables of mh of the larger sizes, and those that they take the place of.
+    let room = Capacity { slots: 1 << 18, ..Capacity::default() };
+    vec![Box::new(Memory::with_room(room)), Box::new(InKernel::new(Path::Xdp)), Box::new(InKernel::new(Path::Tc))]
 }
 
 fn model(text: &str) -> Model {
@@ -144,6 +147,33 @@ fn without_the_option_unknown_connections_are_the_hosts(executor: &mut dyn Execu
         assert!(matches!(does, Does::ToHost(_)), "{}", executor.name());
         assert_eq!(verdict.unwrap().reason, Reason::NotSyn);
     }
+}
+
+/// All executors look into a large table alike; and when it takes the place of another, connections stay where they are.
+#[test]
+fn a_table_of_another_size_is_for_new_connections_only() {
+    const CONNECTIONS: u32 = 300;
+    let bed = Bed::with_servers(SERVERS, &[]).unwrap();
+    let (small, large) = (hashed(None, ""), hashed(None, "table_size = 65521"));
+    let mut told: Vec<[Vec<Option<u8>>; 2]> = Vec::new();
+    for executor in &mut executors() {
+        let (name, executor) = (executor.name(), &mut **executor);
+        executor.set_up(&bed, &small).unwrap();
+        let all = |executor: &mut dyn Executor, from: u32, flags: u8| -> Vec<_> {
+            (from..from + CONNECTIONS).map(|n| goes_to(executor, &tcp(n, flags))).collect()
+        };
+        let begun = all(executor, 0, flag::SYN);
+        executor.change(&Plan::between(&small, &large)).unwrap();
+        assert_eq!(all(executor, 0, flag::ACK), begun, "{name}: those that were there");
+        // The same clients anew, by the other table.
+        let further = all(executor, CONNECTIONS, flag::SYN);
+        executor.set_up(&bed, &large).unwrap();
+        let anew = all(executor, 0, flag::SYN);
+        assert!(anew.iter().all(Option::is_some) && anew != begun, "{name}");
+        assert_eq!(all(executor, CONNECTIONS, flag::SYN), further, "{name}: new ones, by the table that came");
+        told.push([begun, anew]);
+    }
+    assert!(told.windows(2).all(|two| two[0] == two[1]), "executors differ: {told:?}");
 }
 
 /// Server 1 takes all that is scheduled; 2 has weight 0; each has an id.

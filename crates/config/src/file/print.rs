@@ -63,6 +63,11 @@ fn settings(s: &Settings, out: &mut String) {
     if let Some(connections) = s.connections {
         line(o, "connections", connections);
     }
+    for (key, room) in s.rooms() {
+        if let Some(room) = room {
+            line(o, key, room);
+        }
+    }
     for ((key, value), (_, default)) in s.switches().into_iter().zip(d.switches()) {
         if value != default {
             line(o, key, value);
@@ -176,6 +181,9 @@ pub(super) fn service(s: &Service, out: &mut String) {
     let flags = s.scheduler_flags.names(s.scheduler);
     if !flags.is_empty() {
         line(out, "scheduler_flags", list(&flags));
+    }
+    if let Some(size) = s.table_size {
+        line(out, "table_size", size);
     }
     if s.one_packet {
         line(out, "one_packet", true);

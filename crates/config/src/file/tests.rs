@@ -92,6 +92,7 @@ fn bad_files() {
         (director("connections = -1"), "3:15: connections is -1; use a whole number from 1 to 16777216, without quotes".into()),
         (director("connections = 1.5"), "3:15: connections is a fraction, not an integer; use a whole number from 1 to 16777216, without quotes".into()),
         (director("connections = 99999999999999999999"), "3:15: connections is 99999999999999999999; use a whole number from 1 to 16777216, without quotes".into()),
+        (director("servers = 16777217"), "3:11: servers is 16777217; use a whole number from 1 to 16777216, without quotes".into()),
         (director("conn_reuse_mode = 4"), "3:19: conn_reuse_mode is 4; use a whole number from 0 to 3, without quotes".into()),
         (director("secure_tcp = -1"), "3:14: secure_tcp is -1; use a whole number from 0 to 3, without quotes".into()),
         (director("amemthresh = 2147483648"), "3:14: amemthresh is 2147483648; use a whole number from 0 to 2147483647, without quotes".into()),
@@ -118,6 +119,8 @@ fn bad_files() {
         (around("address = \"[2001:db8::1]:80\""), "11:11: real server 10.0.0.2 has another address family than its virtual service; use an address of the service's family".into()),
         (around("scheduler = \"rrr\""), "8:13: there is no scheduler \"rrr\"; did you mean \"rr\"?".into()),
         (around("scheduler_flags = [\"mh-port\"]"), "8:20: scheduler rr has no flag \"mh-port\"; remove it, or change the scheduler".into()),
+        (around("table_size = 65521"), "8:14: table_size 65521 with scheduler rr; remove table_size, or use scheduler mh".into()),
+        (around("scheduler = \"mh\"\ntable_size = 65536").replacen("scheduler = \"rr\"\n", "", 1), "9:14: table_size 65536 with scheduler mh; use one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071".into()),
         (around("scheduler_flags = [\"mh-prot\"]"), "8:20: scheduler rr has no flag \"mh-prot\"; did you mean \"mh-port\"?".into()),
         (around("scheduler_flags = \"mh-port\""), "8:19: scheduler_flags is a string, not a list; put it in brackets: scheduler_flags = […]".into()),
         (around("one_packet = true"), "8:14: one-packet scheduling of virtual service tcp 192.0.2.10:80, which is not UDP; set protocol = \"udp\", or remove one_packet".into()),
@@ -220,6 +223,9 @@ mode = "xdp"
 vip_default = "reject"
 mark_device = "dirigent-mk"
 connections = 2_000_000
+services = 20_000
+servers = 2_000_000
+slots = 9_000_000
 schedule_icmp = true
 nat_icmp_send = true
 snat_reroute = false
@@ -245,6 +251,7 @@ protocol = "udp"
 address = "[2001:db8::10]:53"
 scheduler = "mh"
 scheduler_flags = ["mh-port", "mh-fallback"]
+table_size = 65521
 one_packet = true
 vip = "manage"
 [[service.server]]
@@ -259,6 +266,7 @@ address = "[fd00::3]:5353"
     assert_eq!(s.instance, "edge-1");
     assert_eq!(s.interfaces.as_deref().unwrap(), ["eth0", "eth1.5"]);
     assert_eq!((s.mode, s.vip_default, s.connections), (Mode::Xdp, VipDefault::Reject, Some(2_000_000)));
+    assert_eq!((s.services, s.servers, s.slots), (Some(20_000), Some(2_000_000), Some(9_000_000)));
     assert_eq!(
         (s.mark_device.as_deref(), s.mark_device_inside().as_deref()),
         (Some("dirigent-mk"), Some("dirigent-mk-in"))
@@ -284,6 +292,7 @@ address = "[fd00::3]:5353"
     );
     assert_eq!((service.scheduler, service.one_packet, service.vip), (Scheduler::Mh, true, VipPolicy::Manage));
     assert_eq!(service.scheduler_flags, SchedulerFlags { fallback: true, port: true, third: false });
+    assert_eq!((service.table_size, service.table_slots()), (Some(65521), 65521));
     let first = Server { weight: 16, ..Server::new("fd00::2".parse().unwrap(), 53, Method::Dr) };
     let second = Server::new("fd00::3".parse().unwrap(), 5353, Method::Nat);
     assert_eq!(service.servers, [first.clone(), second.clone()]);

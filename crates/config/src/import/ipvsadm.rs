@@ -109,6 +109,7 @@ ipvsadm -A -t 192.0.2.12 -s rr
             for service in model.services() {
                 let mut service = service.clone();
                 (service.stateless, service.quic, service.slow_start) = (false, false, None);
+                service.table_size = None;
                 service.sources = Default::default();
                 service.vip = crate::VipPolicy::Operator;
                 service.health = Default::default();

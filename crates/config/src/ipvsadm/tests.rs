@@ -97,6 +97,7 @@ fn edits_keep_what_ipvs_does_not_have() {
     let text = "version = 1\n[[service]]\nprotocol = \"udp\"\naddress = \"192.0.2.10:443\"\nquic = true\n\
                 [[service.server]]\naddress = \"10.0.0.2:443\"\nserver_id = \"00000007\"\n\
                 [[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:443\"\nscheduler = \"mh\"\nstateless = true\n\
+                table_size = 65521\n\
                 [[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10:444\"\nslow_start = \"30s\"\n";
     let mut model = crate::file::parse("f", text).unwrap();
     let key = model.services().iter().find(|s| s.quic).unwrap().key;
@@ -108,6 +109,7 @@ fn edits_keep_what_ipvs_does_not_have() {
     run(&mut model, "-E -t 192.0.2.10:443 -s mh -b mh-port");
     run(&mut model, "-E -t 192.0.2.10:444 -s wrr");
     let [tcp, slow, udp] = model.services() else { panic!() };
+    assert_eq!(tcp.table_size, Some(65521));
     assert!(tcp.stateless && udp.quic && slow.slow_start.is_some() && udp.servers[0].draining);
     assert_eq!((udp.servers[0].weight, udp.servers[0].quic_id()), (5, crate::ServerId(7)));
     // What that leaves no room for is refused.

@@ -322,8 +322,7 @@ impl<S: Store> Control<S> {
             flags: lists::flags(wanted),
             wrr_max,
             wrr_step,
-            table_base: table.base,
-            table_size: table.len,
+            table: S64::new(Service::with_table(table.base, table.len)),
             persistence: wanted.persistence.map_or(0, |p| p.timeout_s.saturating_mul(self.store.hz())),
             mask: wanted.persistence.map_or(0, |p| lists::mask(p.mask)),
             mark: key.mark(),
@@ -429,11 +428,12 @@ impl<S: Store> Control<S> {
         }
         if let Some(table) = wanted.scheduler.table() {
             made.table = held.table;
+            let size = wanted.table_slots();
             // sh's and dh's are of one size. Who takes a drained server's part depends on the service's flags.
             let rebound = self.store.service(held.index)?.scheduler != wanted.scheduler as u32
                 || wanted.servers.iter().any(|s| s.draining);
-            if restart || list_changed || rebound || held.table.len != table.size {
-                made.table = self.table_region(table, &made.members, wanted.scheduler_flags.fallback)?;
+            if restart || list_changed || rebound || held.table.len != size {
+                made.table = self.table_region((table, size), &made.members, wanted.scheduler_flags.fallback)?;
                 made.regions.push(made.table);
             }
         }
@@ -455,7 +455,11 @@ impl<S: Store> Control<S> {
             return Ok(index);
         }
         let room = self.store.room().services;
-        let index = self.used_services.lowest_free(room).ok_or(Error::Full { what: "virtual service", room })?;
+        let index = self.used_services.lowest_free(room).ok_or(Error::Full {
+            what: "virtual service",
+            room,
+            key: "services",
+        })?;
         self.store.set_list(index, 0)?;
         self.used_services.insert(index);
         Ok(index)
@@ -516,13 +520,17 @@ impl<S: Store> Control<S> {
     }
 
     fn new_region(&mut self, slots: Vec<u32>) -> Result<Region, Error> {
+        self.region(slots, "list of servers")
+    }
+
+    fn region(&mut self, slots: Vec<u32>, what: &'static str) -> Result<Region, Error> {
         let room = self.slots.room();
-        let region = self.slots.alloc(slots.len() as u32).ok_or(Error::Full { what: "list of servers", room })?;
+        let region = self.slots.alloc(slots.len() as u32).ok_or(Error::Full { what, room, key: "slots" })?;
         self.store.put_slots(region.base, &slots)?;
         Ok(region)
     }
 
-    fn table_region(&mut self, table: Table, members: &[Member], fallback: bool) -> Result<Region, Error> {
+    fn table_region(&mut self, table: (Table, u32), members: &[Member], fallback: bool) -> Result<Region, Error> {
         let mut servers = Vec::with_capacity(members.len());
         let (mut takers, mut drained) = (HashMap::new(), HashMap::new());
         for member in members {
@@ -538,7 +546,7 @@ impl<S: Store> Control<S> {
             takers.retain(|_, weight| *weight > 0);
             lists::hand_on(&mut slots, |server| drained.contains_key(&server), |server| takers.contains_key(&server));
         }
-        self.new_region(slots)
+        self.region(slots, "table of a scheduler")
     }
 
     /// lblc and lblcr forget these destinations' servers.
@@ -603,7 +611,7 @@ impl<S: Store> Control<S> {
     /// An index for a server's record.
     pub(super) fn new_server(&mut self) -> Result<u32, Error> {
         let room = self.store.room().servers;
-        self.used_servers.lowest_free(room).ok_or(Error::Full { what: "real server", room })
+        self.used_servers.lowest_free(room).ok_or(Error::Full { what: "real server", room, key: "servers" })
     }
 
     /// A record has this address: its next hop is kept true from now on.

@@ -15,8 +15,10 @@ pub enum Error {
     Full {
         /// Of what.
         what: &'static str,
-        /// How many fit.
+        /// How many fit; of lists and tables, how many slots.
         room: u32,
+        /// The key of `[director]` that says how many.
+        key: &'static str,
     },
     /// An index that no table has.
     #[error("table {table} has no entry {index}")]

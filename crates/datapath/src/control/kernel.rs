@@ -188,6 +188,16 @@ impl KernelStore {
     }
 }
 
+/// Counters are read in batches unless more than so many places were read for one that is used.
+const SPARSE: usize = 8;
+/// Entries of a batch.
+const BATCH: usize = 1024;
+
+/// What all CPUs have counted.
+fn sum(each: impl Iterator<Item = Counters>) -> Counters {
+    each.fold(Counters::default(), Counters::plus)
+}
+
 /// Adds or removes an entry of a hash map.
 fn set<K, V>(table: &Table<K, V>, key: K, value: Option<V>) -> Result<(), Error>
 where
@@ -241,7 +251,7 @@ impl Store for KernelStore {
     fn service(&self, index: u32) -> Result<Service, Error> {
         let [list, cursor, kind, wrr, table, persistence, place, joint] = self.service_words(index)?;
         let read = |word: &AtomicU64| halves(word.load(Ordering::Acquire));
-        let ((scheduler, flags), (wrr_max, wrr_step), (table_base, table_size)) = (read(kind), read(wrr), read(table));
+        let ((scheduler, flags), (wrr_max, wrr_step)) = (read(kind), read(wrr));
         let ((persistence, mask), (mark, port)) = (read(persistence), read(place));
         Ok(Service {
             list: S64::new(list.load(Ordering::Acquire)),
@@ -250,8 +260,7 @@ impl Store for KernelStore {
             flags,
             wrr_max,
             wrr_step,
-            table_base,
-            table_size,
+            table: S64::new(table.load(Ordering::Acquire)),
             persistence,
             mask,
             mark,
@@ -270,10 +279,10 @@ impl Store for KernelStore {
         // What a scheduler needs stands before it is chosen, and goes after it was.
         let choose = || kind.store(pair(s.scheduler, s.flags), Ordering::Release);
         wrr.store(pair(s.wrr_max, s.wrr_step), Ordering::Release);
-        if s.table_size == 0 {
+        if s.table().1 == 0 {
             choose();
         }
-        table.store(pair(s.table_base, s.table_size), Ordering::Release);
+        table.store(s.table.load(), Ordering::Release);
         choose();
         Ok(())
     }
@@ -333,15 +342,25 @@ impl Store for KernelStore {
         Ok(())
     }
     fn counters(&self, index: u32) -> Result<Counters, Error> {
-        let mut sum = Counters::default();
-        for one in self.counters.get(&index)?.unwrap_or_default() {
-            sum.conns += one.conns;
-            sum.in_packets += one.in_packets;
-            sum.in_bytes += one.in_bytes;
-            sum.out_packets += one.out_packets;
-            sum.out_bytes += one.out_bytes;
+        Ok(sum(self.counters.get(&index)?.unwrap_or_default().into_iter()))
+    }
+    fn counted(&self, servers: &[u32]) -> Result<Vec<Counters>, Error> {
+        let end = servers.last().map_or(0, |last| *last as usize + 1);
+        if servers.len() * SPARSE < end {
+            let one = |index: &u32| Ok(self.counters(*index)?.since(self.origin(*index)?));
+            return servers.iter().map(one).collect();
         }
-        Ok(sum)
+        // One by one, two calls each, a million servers would keep a CPU busy all the time.
+        let (mut raw, mut origins) = (Vec::with_capacity(end), Vec::with_capacity(end));
+        self.counters.first(end, |each| raw.push(sum(each)))?;
+        let mut walk = self.origins.walk(BATCH);
+        while origins.len() < end && walk.next_chunk(|_, origin| origins.push(origin))? {}
+        let one = |index: &u32| {
+            let at = *index as usize;
+            let both = raw.get(at).zip(origins.get(at));
+            both.map(|(raw, origin)| raw.since(*origin)).ok_or(Error::NoEntry { table: map::COUNTERS, index: *index })
+        };
+        servers.iter().map(one).collect()
     }
     fn zero_counters(&mut self, index: u32) -> Result<(), Error> {
         Ok(self.counters.set_all(index, Counters::default())?)

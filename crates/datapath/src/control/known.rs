@@ -1,6 +1,6 @@
 //! The table of NAT servers by place: whose strange packets are a server's.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use dirigent_config::{Method, Protocol, Service as WantedService, ServiceKey};
 use dirigent_director::records::Known;
@@ -11,8 +11,28 @@ use super::apply::{Control, Held, Member};
 use super::store::Store;
 use crate::keys::{Spot, words};
 
-/// Which services have a server at a place: its index, and if the service is one-packet.
-type Users = BTreeMap<ServiceKey, (u32, bool)>;
+/// Which services have a server at a place. An address may be that of a server of each of ten thousand.
+#[derive(Debug, Default)]
+struct Users {
+    /// Its index.
+    all: BTreeMap<ServiceKey, u32>,
+    /// Those of them that are one-packet.
+    one_packet: BTreeSet<ServiceKey>,
+}
+
+impl Users {
+    fn put(&mut self, key: &ServiceKey, (server, one_packet): (u32, bool)) {
+        self.all.insert(*key, server);
+        match one_packet {
+            true => self.one_packet.insert(*key),
+            false => self.one_packet.remove(key),
+        };
+    }
+    fn remove(&mut self, key: &ServiceKey) {
+        self.all.remove(key);
+        self.one_packet.remove(key);
+    }
+}
 
 /// The places of all NAT servers.
 #[derive(Debug, Default)]
@@ -23,15 +43,19 @@ pub(super) struct KnownServers {
 }
 
 fn record(users: &Users) -> Option<Known> {
-    let any = users.values().next()?;
-    let mut one_packet = users.iter().filter(|(_, (_, one_packet))| *one_packet);
+    let any = *users.all.values().next()?;
+    let mut one_packet = users.one_packet.iter();
     Some(match (one_packet.next(), one_packet.next()) {
-        (Some((ServiceKey::Address { address, port, .. }, (server, _))), None) => {
-            Known { vip: words(*address), vport: Be16::new(*port), one_packet: 1, server: *server }
+        (Some(key @ ServiceKey::Address { address, port, .. }), None) => {
+            let server = users.all.get(key).copied().unwrap_or(any);
+            Known { vip: words(*address), vport: Be16::new(*port), one_packet: 1, server }
         }
         // Several, or a mark, which may stand for any address.
-        (Some((_, (server, _))), _) => Known { one_packet: 2, server: *server, ..Known::default() },
-        _ => Known { server: any.0, ..Known::default() },
+        (Some(key), _) => {
+            let server = users.all.get(key).copied().unwrap_or(any);
+            Known { one_packet: 2, server, ..Known::default() }
+        }
+        _ => Known { server: any, ..Known::default() },
     })
 }
 
@@ -75,13 +99,13 @@ impl<S: Store> Control<S> {
             let old = record(users);
             match user(&place) {
                 Some(user) => {
-                    users.insert(*key, user);
+                    users.put(key, user);
                     used.insert(place);
                 }
-                None => _ = users.remove(key),
+                None => users.remove(key),
             }
             let new = record(users);
-            if users.is_empty() {
+            if users.all.is_empty() {
                 self.known.all.remove(&place);
             }
             if new != old {

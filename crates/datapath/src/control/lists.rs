@@ -79,9 +79,9 @@ pub fn rr_position<T: PartialEq>(position: u32, old: &[T], new: &[T]) -> u32 {
     stays.map_or(0, |at| at as u32 + 1)
 }
 
-/// A scheduler's table for servers in list order: (index, address, port, weight and the
+/// A scheduler's table of so many slots for servers in list order: (index, address, port, weight and the
 /// last one that was not 0).
-pub fn table(of: Table, servers: impl Iterator<Item = (u32, IpAddr, u16, (u32, u32))>) -> Vec<u32> {
+pub fn table((of, size): (Table, u32), servers: impl Iterator<Item = (u32, IpAddr, u16, (u32, u32))>) -> Vec<u32> {
     let mut servers: Vec<_> = servers
         .map(|(index, address, port, weights)| {
             let folded = match address {
@@ -91,7 +91,7 @@ pub fn table(of: Table, servers: impl Iterator<Item = (u32, IpAddr, u16, (u32, u
             TableServer::new(index, folded, port, weights)
         })
         .collect();
-    let mut slots = vec![FREE; of.size as usize];
+    let mut slots = vec![FREE; size as usize];
     (of.fill)(&mut servers, &mut slots);
     slots
 }

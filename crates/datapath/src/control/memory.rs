@@ -114,6 +114,7 @@ impl Store for MemoryTables {
         Ok(self.settings.clone().unwrap_or(Settings { version: 0, ..Settings::default() }))
     }
     fn put_settings(&mut self, settings: &Settings) -> Result<(), Error> {
+        self.written += 1;
         self.settings = Some(settings.clone());
         Ok(())
     }
@@ -124,6 +125,7 @@ impl Store for MemoryTables {
         Ok(four.chain(six).filter(|(spot, _)| !spot.is_whole()).collect())
     }
     fn set_place(&mut self, spot: &Spot, index: Option<u32>) -> Result<(), Error> {
+        self.written += 1;
         match (spot.address, index) {
             (IpAddr::V4(a), Some(index)) => _ = self.services4.insert(spot.place4(a), index),
             (IpAddr::V6(a), Some(index)) => _ = self.services6.insert(spot.place6(a), index),
@@ -136,16 +138,19 @@ impl Store for MemoryTables {
         at("SERVICES", &self.services, index).cloned()
     }
     fn put_service_rules(&mut self, index: u32, service: &Service) -> Result<(), Error> {
+        self.written += 1;
         let old = at_mut("SERVICES", &mut self.services, index)?;
         let joint = S64::new(service.joint.load() >> 32 << 32 | u64::from(old.joint.load() as u32));
         *old = Service { list: old.list.clone(), cursor: old.cursor.clone(), joint, ..service.clone() };
         Ok(())
     }
     fn set_list(&mut self, index: u32, list: u64) -> Result<(), Error> {
+        self.written += 1;
         at("SERVICES", &self.services, index)?.list.store(list);
         Ok(())
     }
     fn swap_cursor(&mut self, index: u32, old: u64, new: u64) -> Result<bool, Error> {
+        self.written += 1;
         Ok(at("SERVICES", &self.services, index)?.cursor.swap_if(old, new))
     }
 
@@ -156,6 +161,7 @@ impl Store for MemoryTables {
         Ok((0..).zip(&self.servers).filter(|(_, server)| server.method != 0).map(|(index, _)| index).collect())
     }
     fn put_server(&mut self, index: u32, server: &Server) -> Result<(), Error> {
+        self.written += 1;
         let old = at_mut("SERVERS", &mut self.servers, index)?;
         *old = Server { load: old.load.clone(), persistent: old.persistent.clone(), ..server.clone() };
         Ok(())
@@ -164,6 +170,7 @@ impl Store for MemoryTables {
         at("NEXT_HOPS", &self.next_hops, index).cloned()
     }
     fn put_next_hop(&mut self, index: u32, hop: &NextHop) -> Result<(), Error> {
+        self.written += 1;
         *at_mut("NEXT_HOPS", &mut self.next_hops, index)? = hop.clone();
         Ok(())
     }
@@ -171,6 +178,7 @@ impl Store for MemoryTables {
         Ok(MemoryTables::counters(self, index))
     }
     fn zero_counters(&mut self, index: u32) -> Result<(), Error> {
+        self.written += 1;
         MemoryTables::zero_counters(self, index);
         Ok(())
     }
@@ -178,6 +186,7 @@ impl Store for MemoryTables {
         at("ORIGINS", &self.origins, index).copied()
     }
     fn put_origin(&mut self, index: u32, origin: &Counters) -> Result<(), Error> {
+        self.written += 1;
         *at_mut("ORIGINS", &mut self.origins, index)? = *origin;
         Ok(())
     }
@@ -185,6 +194,7 @@ impl Store for MemoryTables {
         at("BASES", &self.bases, index).copied()
     }
     fn put_base(&mut self, index: u32, base: &Counters) -> Result<(), Error> {
+        self.written += 1;
         *at_mut("BASES", &mut self.bases, index)? = *base;
         Ok(())
     }
@@ -194,6 +204,7 @@ impl Store for MemoryTables {
         Ok(self.slots.get(range).unwrap_or_default().to_vec())
     }
     fn put_slots(&mut self, base: u32, slots: &[u32]) -> Result<(), Error> {
+        self.written += slots.len() as u64;
         let range = range("SLOTS", &self.slots, base, slots.len())?;
         if let Some(place) = self.slots.get_mut(range) {
             place.copy_from_slice(slots);
@@ -214,6 +225,7 @@ impl Store for MemoryTables {
         Ok(four.chain(self.known6.iter().map(|(place, known)| (Spot::of6(place), *known))).collect())
     }
     fn set_known(&mut self, spot: &Spot, known: Option<Known>) -> Result<(), Error> {
+        self.written += 1;
         match (spot.address, known) {
             (IpAddr::V4(a), Some(known)) => _ = self.known4.insert(spot.place4(a), known),
             (IpAddr::V6(a), Some(known)) => _ = self.known6.insert(spot.place6(a), known),
@@ -227,6 +239,7 @@ impl Store for MemoryTables {
         Ok(four.chain(self.local6.iter().map(|a| IpAddr::from(a.bytes()))).collect())
     }
     fn set_local(&mut self, address: IpAddr, present: bool) -> Result<(), Error> {
+        self.written += 1;
         match (address, present) {
             (IpAddr::V4(a), true) => self.local4.insert(Addr4::new(a.octets())),
             (IpAddr::V6(a), true) => self.local6.insert(Addr6::new(a.octets())),
@@ -239,6 +252,7 @@ impl Store for MemoryTables {
         Ok(self.local_nets.iter().copied().collect())
     }
     fn set_local_net(&mut self, net: &LocalNet, present: bool) -> Result<(), Error> {
+        self.written += 1;
         match present {
             true => self.local_nets.insert(*net),
             false => self.local_nets.remove(net),
@@ -249,6 +263,7 @@ impl Store for MemoryTables {
         Ok(self.sources.iter().map(|(net, may)| (*net, *may)).collect())
     }
     fn set_source(&mut self, net: &SourceNet, may: Option<bool>) -> Result<(), Error> {
+        self.written += 1;
         match may {
             Some(may) => self.sources.insert(*net, may),
             None => self.sources.remove(net),
@@ -260,6 +275,7 @@ impl Store for MemoryTables {
         Ok(self.mark_rules.get(range).unwrap_or_default().to_vec())
     }
     fn put_mark_rules(&mut self, base: u32, rules: &[MarkRule]) -> Result<(), Error> {
+        self.written += 1;
         let range = range("MARK_RULES", &self.mark_rules, base, rules.len())?;
         if let Some(place) = self.mark_rules.get_mut(range) {
             place.copy_from_slice(rules);
@@ -271,6 +287,7 @@ impl Store for MemoryTables {
         Ok(used.map(|(ifindex, link)| (*ifindex, link.clone())).collect())
     }
     fn put_link(&mut self, ifindex: u32, link: &Link) -> Result<(), Error> {
+        self.written += 1;
         self.links.insert(ifindex, link.clone());
         Ok(())
     }

@@ -154,6 +154,7 @@ impl<'a, S: Store> Report<'a, S> {
             persistence,
             scheduler: scheduler.to_owned(),
             flags: flags.map(|(_, name)| name.to_owned()).collect(),
+            table_size: Some(record.table().1).filter(|size| *size > 0),
             counters: tally.services.get(&index).map(counters).unwrap_or_default(),
             rates: self.rates.map(|rates| counters(&rates.service(index))),
             ..Service::default()

@@ -44,7 +44,7 @@ const _: () = {
     assert!(offset_of!(Conn<Addr4>, mark) == 48 && offset_of!(Conn<Addr6>, mark) == 60);
     assert!(offset_of!(Conn<Addr4>, timeout) == 60 && offset_of!(Conn<Addr6>, timeout) == 72);
     assert!(offset_of!(Service, persistence) == 40 && offset_of!(Service, port) == 52);
-    assert!(size_of::<Service>() == 64 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, table_base) == 32);
+    assert!(size_of::<Service>() == 64 && offset_of!(Service, wrr_max) == 24 && offset_of!(Service, table) == 32);
     assert!(size_of::<Server>() == 64 && offset_of!(Server, port) == 32 && offset_of!(Server, weight) == 36);
     assert!(
         offset_of!(Server, flags) == 40 && offset_of!(Server, upper) == 48 && offset_of!(Server, last_weight) == 56

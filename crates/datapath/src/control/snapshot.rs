@@ -96,7 +96,7 @@ fn copy<S: Store>(store: &S) -> Result<MemoryTables, Error> {
     for index in places.iter().map(|(_, index)| *index) {
         let service = store.service(index)?;
         let list = service.list.load();
-        let mut regions = vec![((list >> 32) as u32, list as u32), (service.table_base, service.table_size)];
+        let mut regions = vec![((list >> 32) as u32, list as u32), service.table()];
         if let Some(base) = service.ids() {
             // First stands how many there are, then two words each.
             let count = store.slots(base, 1)?.first().copied().unwrap_or(0);

@@ -125,6 +125,11 @@ pub trait Store {
     fn counters(&self, index: u32) -> Result<Counters, Error>;
     /// Sets a server's counters to zero.
     fn zero_counters(&mut self, index: u32) -> Result<(), Error>;
+    /// What these servers, in ascending order, have counted less what of it counts as nothing.
+    fn counted(&self, servers: &[u32]) -> Result<Vec<Counters>, Error> {
+        let one = |index: &u32| Ok(self.counters(*index)?.since(self.origin(*index)?));
+        servers.iter().map(one).collect()
+    }
     /// What of a server's counters counts as nothing.
     fn origin(&self, index: u32) -> Result<Counters, Error>;
     /// Writes it.

@@ -56,7 +56,8 @@ impl<S: Store> Control<S> {
             let Some(key) = spot.key() else { continue };
             let record = self.store.service(index)?;
             let list = region(record.list.load());
-            let table = Region { base: record.table_base, len: record.table_size };
+            let (base, len) = record.table();
+            let table = Region { base, len };
             let ids = match record.ids() {
                 Some(base) => {
                     let count = self.store.slots(base, 1)?.first().copied().unwrap_or(0);

@@ -32,9 +32,10 @@ pub fn read<S: Store>(store: &S, services: impl IntoIterator<Item = u32>) -> Res
         tally.services.insert(index, base);
         tally.total = tally.total.plus(base);
     }
-    for index in store.used_servers()? {
+    let servers = store.used_servers()?;
+    let counted = store.counted(&servers)?;
+    for (index, counted) in servers.into_iter().zip(counted) {
         let record = store.server(index)?;
-        let counted = server(store, index)?;
         tally.total = tally.total.plus(counted);
         tally.servers.insert(index, counted);
         if let Some(sum) = tally.services.get_mut(&record.service) {

@@ -269,9 +269,117 @@ fn an_edit_that_fails_half_way_is_taken_back() {
     let mut wanted = model.clone();
     rules(&mut wanted, &["-e -t 192.0.2.1:80 -r 10.0.0.2:80 -m -w 7"]);
     let error = control.change_to(&wanted).unwrap_err();
-    assert_eq!(error.to_string(), "no room for another list of servers: the table holds 300");
+    assert_eq!(error.to_string(), "no room for another table of a scheduler: the table holds 300");
     assert_eq!(control.model(), &model);
     assert_consistent(&control);
+}
+
+/// A change costs what it changes, and not what there is beside it: so many writes with two hundred services as with twenty,
+/// whose servers are the same machines.
+#[test]
+fn writes_are_as_many_as_there_are_changes() {
+    let many = |services: u8, weight: &dyn Fn(u8, u8) -> u32| {
+        let mut model = Model::default();
+        for service in 1..=services {
+            let at = format!("192.0.2.{service}:80");
+            rules(&mut model, &[&format!("-A -t {at} -s wrr")]);
+            for server in 1..=20 {
+                rules(&mut model, &[&format!("-a -t {at} -r 10.0.0.{server}:80 -m -w {}", weight(service, server))]);
+            }
+        }
+        model
+    };
+    let measured = [20, 200].map(|services| {
+        let capacity = Capacity { servers: 2 * 20 * usize::from(services), ..Capacity::default() };
+        let first = many(services, &|_, _| 2);
+        let mut control = Control::open(MemoryTables::new(&capacity), &first).unwrap();
+        let servers = 20 * u64::from(services);
+        let change = |control: &mut Control<MemoryTables>, to: &Model| {
+            let before = control.store().written;
+            control.change_to(to).unwrap();
+            control.store().written - before
+        };
+        let began = control.store().written;
+        assert!(began < servers * 8, "{began} writes for {servers} servers");
+        let none = change(&mut control, &first);
+        let one =
+            change(&mut control, &many(services, &|service, server| if (service, server) == (9, 9) { 3 } else { 2 }));
+        let all = change(&mut control, &many(services, &|_, _| 5));
+        assert!(all < servers * 8, "{all} writes for {servers} servers");
+        let mut fewer = many(services, &|_, _| 5);
+        rules(&mut fewer, &["-d -t 192.0.2.9:80 -r 10.0.0.9:80"]);
+        let gone = change(&mut control, &fewer);
+        let model = control.model().clone();
+        let again = control.store().written;
+        control = Control::open(control.into_store(), &model).unwrap();
+        let taken_over = control.store().written - again;
+        assert!(taken_over < servers * 8, "{taken_over} writes for {servers} servers");
+        [none, one, gone]
+    });
+    let [few, many] = measured;
+    assert_eq!(few, many);
+    let [none, one, gone] = few;
+    assert!(none == 0 && one <= 5 && gone <= 40, "{few:?}");
+}
+
+/// A table of another size is another one, of which a packet sees all or nothing; and there is an end to room.
+#[test]
+fn tables_are_of_the_sizes_that_services_choose() {
+    let mh = RR.map(|line| line.replace("rr", "mh"));
+    let small = model(&mh.each_ref().map(String::as_str));
+    let sized = |slots| {
+        let mut service = small.services()[0].clone();
+        service.table_size = slots;
+        let mut model = small.clone();
+        model.put_service(service).map(|()| model)
+    };
+    let capacity = Capacity { slots: 80_000, ..Capacity::default() };
+    let mut control = Control::open(MemoryTables::new(&capacity), &small).unwrap();
+    let key = small.services()[0].key;
+    let table = |control: &Control<MemoryTables>| {
+        let (_, index) = control.store().places().unwrap()[0];
+        let (base, size) = Store::service(control.store(), index).unwrap().table();
+        let slots = control.store().slots(base, size).unwrap();
+        let servers: HashSet<u32> = control.held[&key].members.iter().map(|member| member.index).collect();
+        assert!(slots.iter().all(|slot| servers.contains(slot)));
+        size
+    };
+    assert_eq!(table(&control), 4093);
+    for size in [65521, 251, 65521] {
+        control.change_to(&sized(Some(size)).unwrap()).unwrap();
+        assert_eq!(table(&control), size);
+        assert_consistent(&control);
+    }
+    // The old table and the new one would have to fit.
+    let error = control.change_to(&sized(Some(32749)).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "no room for another table of a scheduler: the table holds 80000");
+    assert!(matches!(error, Error::Full { key: "slots", .. }));
+    assert_eq!(table(&control), 65521);
+    assert_consistent(&control);
+    let model = control.model().clone();
+    control = Control::open(control.into_store(), &model).unwrap();
+    assert_eq!(table(&control), 65521);
+    control.change_to(&small).unwrap();
+    assert_eq!(table(&control), 4093);
+    assert!(sized(Some(65536)).is_err());
+}
+
+/// Without an available server nobody is chosen, however many slots there are to look at.
+#[test]
+fn a_fallback_finds_whoever_is_available() {
+    let mh = ["-A -t 192.0.2.1:80 -s mh -b mh-fallback", RR[1], RR[2], RR[3]];
+    let mut control = open(&model(&mh));
+    let key = control.model().services()[0].key;
+    for (n, left) in (1..=3).zip([vec![2, 3], vec![3], vec![]]) {
+        change(&mut control, &[&format!("-e -t 192.0.2.1:80 -r 10.0.0.{n}:80 -m -w 0")]);
+        let seen: HashSet<u8> = (0..200)
+            .filter_map(|client| match goes_to(&control, &key, client)? {
+                IpAddr::V4(a) => Some(a.octets()[3]),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        assert_eq!(seen, left.into_iter().collect(), "without {n}");
+    }
 }
 
 #[test]
@@ -321,7 +429,7 @@ fn assert_consistent(control: &Control<MemoryTables>) {
         assert_eq!(record.flags & service_flag::BY_MARK != 0, wanted.key.mark() != 0);
         assert_eq!((record.mark, record.port.get()), (wanted.key.mark(), wanted.key.port()));
         assert!((record.cursor.load() >> 32) as usize <= expected.len());
-        assert_eq!(record.table_size, wanted.scheduler.table().map_or(0, |table| table.size));
+        assert_eq!(record.table().1, wanted.table_slots());
         assert_eq!(record.flags & service_flag::QUIC != 0, wanted.quic);
         assert_eq!(record.ids().is_some(), wanted.quic);
         let count = record.ids().map_or(0, |base| store.slots(base, 1).unwrap()[0]);

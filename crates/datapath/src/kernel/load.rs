@@ -80,6 +80,23 @@ impl Instance {
         self.map(LAYOUT_MAP).exists()
     }
 
+    /// How many entries there is room for in a pinned map.
+    pub fn entries(&self, name: &str) -> Result<u32, Error> {
+        let path = self.map(name);
+        let info = sys::open_pin(&path).and_then(|fd| sys::map_info(fd.as_fd()));
+        info.map(|info| info.entries).map_err(|e| Error::path(path, e))
+    }
+
+    /// Bytes of kernel memory that all pinned maps take.
+    pub fn bytes(&self) -> Result<u64, Error> {
+        let maps = self.directory().join("maps");
+        let entries = fs::read_dir(&maps).map_err(|e| Error::path(&maps, e))?;
+        entries.flatten().map(|entry| entry.path()).try_fold(0, |sum, path| {
+            let bytes = sys::open_pin(&path).and_then(|fd| sys::map_bytes(fd.as_fd()));
+            bytes.map(|bytes| sum + bytes).map_err(|e| Error::path(path, e))
+        })
+    }
+
     /// Opens a pinned map, without loading anything: for commands that only look.
     pub fn open_table<K, V>(&self, name: &str) -> Result<Table<K, V>, Error> {
         let path = self.map(name);
@@ -316,6 +333,12 @@ impl Kernel {
             .map(name)
             .ok_or_else(|| Error::Map { map: name.to_owned(), reason: "is not in the BPF object".to_owned() })?;
         duplicate(name, map)
+    }
+
+    /// Bytes of kernel memory that a map takes.
+    pub fn map_bytes(&self, name: &str) -> Result<u64, Error> {
+        let fd = self.map_fd(name)?;
+        sys::map_bytes(fd.as_fd()).map_err(|e| Error::system(format!("the size of map {name}"), e))
     }
 
     /// How many instructions the verifier walked through to accept a program (its limit

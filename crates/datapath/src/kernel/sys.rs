@@ -122,6 +122,13 @@ pub(super) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
     Ok(MapInfo { kind, key, value, entries })
 }
 
+/// Bytes of kernel memory that a map takes, as `/proc` says of its descriptor.
+pub(super) fn map_bytes(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", number(fd)))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    line.and_then(|bytes| bytes.trim().parse().ok()).ok_or_else(|| io::Error::other("the kernel does not tell memlock"))
+}
+
 #[repr(C)]
 struct LinkDetach {
     link_fd: u32,

@@ -281,10 +281,47 @@ impl<K: IntoBytes + FromBytes, V: IntoBytes + FromBytes> PerCpuTable<K, V> {
         Ok(found.then(|| values.map(|(value, _)| value).collect()))
     }
 
+    /// Shows each CPU's value of the first keys of a map whose batches come in their order, as those of an array do, with
+    /// as few calls as possible.
+    pub(crate) fn first(&self, count: usize, mut see: impl FnMut(&mut dyn Iterator<Item = V>)) -> Result<(), Error> {
+        const CHUNK: usize = 1024;
+        let (key, value) = (size_of::<K>(), self.raw.value_bytes);
+        let (mut cursor, mut left) = (Cursor::default(), count.min(self.raw.info.entries as usize));
+        let (mut keys, mut values) = (vec![0; CHUNK * key], vec![0; CHUNK * value]);
+        while left > 0 {
+            let wanted = left.min(CHUNK);
+            keys.truncate(wanted * key);
+            values.truncate(wanted * value);
+            let (got, last) = self
+                .raw
+                .lookup_batch(&mut cursor, &mut keys, &mut values)
+                .map_err(|e| Error::system(format!("reading map {}", self.name), e))?;
+            for bytes in values.chunks_exact(value).take(got) {
+                let slots = bytes.chunks_exact(self.slot()).filter_map(|slot| V::read_from_prefix(slot).ok());
+                see(&mut slots.map(|(value, _)| value));
+            }
+            left = if last { 0 } else { left - got.min(left) };
+        }
+        Ok(())
+    }
+
     /// Sets every CPU's value of a key to the same.
     pub fn set_all(&self, mut key: K, mut value: V) -> Result<(), Error> {
         let mut bytes = vec![0; self.raw.value_bytes];
         for slot in bytes.chunks_exact_mut(self.slot()) {
+            if let Some(place) = slot.get_mut(..size_of::<V>()) {
+                place.copy_from_slice(value.as_mut_bytes());
+            }
+        }
+        self.raw
+            .update(key.as_mut_bytes(), &bytes, ANY)
+            .map_err(|e| Error::system(format!("writing map {}", self.name), e))
+    }
+
+    /// Sets each CPU's value of a key, in the order of [`Self::get`]; those for which none is given become zero.
+    pub fn set(&self, mut key: K, values: &mut [V]) -> Result<(), Error> {
+        let mut bytes = vec![0; self.raw.value_bytes];
+        for (slot, value) in bytes.chunks_exact_mut(self.slot()).zip(values) {
             if let Some(place) = slot.get_mut(..size_of::<V>()) {
                 place.copy_from_slice(value.as_mut_bytes());
             }

@@ -103,6 +103,8 @@ pub struct MemoryTables {
     led: Cell<u32>,
     random: Cell<u32>,
     watch: Watch,
+    /// How often user space has written anything, each slot by itself.
+    pub(crate) written: u64,
 }
 
 impl Default for MemoryTables {
@@ -154,6 +156,7 @@ impl MemoryTables {
             led: Cell::new(0),
             random: Cell::new(0x2545_f491),
             watch: Watch::default(),
+            written: 0,
         }
     }
     /// The next lots and the budgets of errors are those of other tables: what no table of a director in service tells.

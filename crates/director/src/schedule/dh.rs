@@ -7,10 +7,11 @@ use crate::records::Service;
 use crate::tables::Tables;
 
 pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
-    if service.table_size != BUCKETS {
+    let (base, size) = service.table();
+    if size != BUCKETS {
         return None;
     }
-    let index = t.slot(service.table_base.wrapping_add(bucket(client.dest, 0, 0)))?;
+    let index = t.slot(base.wrapping_add(bucket(client.dest, 0, 0)))?;
     t.server(index).is_some_and(|server| serves(server, client)).then_some(index)
 }
 

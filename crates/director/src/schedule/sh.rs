@@ -29,19 +29,20 @@ impl<T: Tables> Step<T> for Fallback {
 }
 
 pub fn pick<T: Tables>(t: &T, service: &Service, client: &Client) -> Option<u32> {
-    if service.table_size != BUCKETS {
+    let (base, size) = service.table();
+    if size != BUCKETS {
         return None;
     }
     let port = if service.flags & service_flag::HASH_PORT != 0 { u32::from(client.port) } else { 0 };
     let first = bucket(client.addr, port, 0);
-    let index = t.slot(service.table_base.wrapping_add(first))?;
+    let index = t.slot(base.wrapping_add(first))?;
     if t.server(index).is_some_and(|server| serves(server, client)) {
         return Some(index);
     }
     if service.flags & service_flag::HASH_FALLBACK == 0 {
         return None;
     }
-    let mut fallback = Fallback { base: service.table_base, addr: client.addr, port, first, found: None };
+    let mut fallback = Fallback { base, addr: client.addr, port, first, found: None };
     t.walk(BUCKETS, &mut fallback);
     fallback.found
 }

@@ -65,6 +65,7 @@ export function service(state, does) {
   if (!detail) return [head, el("p", { class: "dim" }, "asking the daemon")];
   const facts = [
     ["Scheduler", [detail.scheduler, ...detail.flags].join(", ")],
+    detail.table_size !== null && ["Table", `${whole(detail.table_size)} slots`],
     detail.persistence && ["Persistence", `${detail.persistence.timeout_s} s, ${detail.persistence.mask}`],
     detail.quorum !== null && ["Quorum", detail.quorum ? "● has it" : "✕ lost"],
     ["Connections", whole(detail.counters.connections)],

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Result};
 use dirigent_datapath::kernel::{Endpoint, Hook, Instance, TcKind, attached, detach_all, has_tcx};
 use dirigent_net::links::{Neighbour, RouteEntry};
-use dirigent_net::{Link, Mac, Netlink, RouteSpec, Snapshot, SourceRule, mac_text, sysctl, vip};
+use dirigent_net::{Link, Mac, Netlink, RouteSpec, Snapshot, SourceRule, mac_text, receive, sysctl, vip};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -54,6 +54,19 @@ pub enum Change {
         address: IpAddr,
         /// What it says.
         mac: Mac,
+        /// Why.
+        why: String,
+    },
+    /// To which CPUs the packets of a receive queue are handed (RPS).
+    Steering {
+        /// Of which interface.
+        interface: String,
+        /// The queue, like `rx-0`.
+        queue: String,
+        /// A mask in hexadecimal.
+        cpus: String,
+        /// What it was, once it was changed.
+        before: Option<String>,
         /// Why.
         why: String,
     },
@@ -130,6 +143,11 @@ impl Change {
             Self::Neighbour { interface, address, mac, why } => {
                 (format!("remove the entry {address} dev {interface} lladdr {} PERMANENT", mac_text(*mac)), why.clone())
             }
+            Self::Steering { interface, queue, cpus, before, why } => {
+                let now = || receive::steered(interface, queue).unwrap_or_else(|_| "absent".into());
+                let was = before.clone().unwrap_or_else(now);
+                (format!("rps_cpus of {interface}'s queue {queue} {was} → {cpus}"), why.clone())
+            }
             Self::Programs { interface, terms, .. } => {
                 let from = match terms.directors.as_slice() {
                     [] => "anybody (--director ADDR narrows it)".to_owned(),
@@ -169,6 +187,9 @@ impl Change {
                 rules.iter().any(|rule| (rule.from, rule.table) == (*address, *table))
             }
             Self::Neighbour { interface, address, .. } => by_hand(network, interface, *address).is_none(),
+            Self::Steering { interface, queue, cpus, .. } => {
+                receive::steered(interface, queue).is_ok_and(|now| now == *cpus)
+            }
             Self::Programs { interface, instance, terms, .. } => {
                 let instance = Instance::new(instance)?;
                 let index = network.link_named(interface).map(|link| link.index);
@@ -187,6 +208,9 @@ impl Change {
             (Self::Neighbour { interface, address, .. }, Self::Neighbour { interface: other, address: of, .. }) => {
                 (interface, address) == (other, of)
             }
+            (Self::Steering { interface, queue, .. }, Self::Steering { interface: other, queue: of, .. }) => {
+                (interface, queue) == (other, of)
+            }
             (Self::Route { .. }, Self::Route { .. }) | (Self::Rule { .. }, Self::Rule { .. }) => self == other,
             _ => false,
         }
@@ -196,6 +220,7 @@ impl Change {
     pub fn note(&mut self, earlier: Option<&Self>) -> Result<()> {
         match self {
             Self::Sysctl { name, before, .. } => *before = sysctl::get(name).ok(),
+            Self::Steering { interface, queue, before, .. } => *before = receive::steered(interface, queue).ok(),
             Self::Programs { interface, clsact_before, .. } => {
                 *clsact_before = match earlier {
                     Some(Self::Programs { clsact_before, .. }) => *clsact_before,
@@ -230,6 +255,7 @@ impl Change {
                 let index = netlink.index_of(interface)?;
                 netlink.delete_neighbour(index, *address)?;
             }
+            Self::Steering { interface, queue, cpus, .. } => receive::steer(interface, queue, cpus)?,
             Self::Programs { interface, instance, terms, .. } => {
                 terms.endpoint().attach(&Instance::new(instance)?, interface, TcKind::Auto)?;
             }
@@ -279,6 +305,17 @@ impl Change {
                     }
                     (Some(_), Some(_)) => format!("{address} dev {interface} was set by hand since: left as it is"),
                     (None, _) => format!("{interface} is gone, and the entry {entry} with it"),
+                }
+            }
+            Self::Steering { interface, queue, cpus, before, .. } => {
+                let what = format!("rps_cpus of {interface}'s queue {queue}");
+                match (receive::steered(interface, queue), before) {
+                    (Ok(now), Some(before)) if now == *cpus => {
+                        receive::steer(interface, queue, before)?;
+                        format!("{what} {now} → {before}")
+                    }
+                    (Ok(now), _) => format!("{what} is {now}, not {cpus} any more: left as it is"),
+                    (Err(_), _) => format!("{what} is gone"),
                 }
             }
             Self::Programs { interface, instance, clsact_before, .. } => {

@@ -20,6 +20,9 @@ pub struct ServiceOptions {
     /// A flag of the scheduler, like mh-port; several times for several; none for none
     #[arg(long, value_name = "FLAG")]
     pub scheduler_flag: Vec<String>,
+    /// Slots of mh's table: 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521 or 131071; none for 4093
+    #[arg(long, value_name = "N")]
+    pub table_size: Option<String>,
     /// Each packet is scheduled alone; udp only
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub one_packet: Option<bool>,
@@ -153,6 +156,8 @@ impl ServiceOptions {
             let all: Vec<_> = given.iter().filter(|word| *word != "none").cloned().collect();
             keys.set(key, Some(all).filter(|_| !given.is_empty()));
         }
+        let number = |text: &String| text.parse::<u64>().map_or_else(|_| Value::from(text.as_str()), Value::from);
+        keys.set("table_size", self.table_size.as_ref().map(number));
         keys.set("one_packet", self.one_packet);
         keys.set("stateless", self.stateless);
         keys.set("quic", self.quic);

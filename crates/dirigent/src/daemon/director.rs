@@ -116,18 +116,17 @@ impl Director {
         if instance.exists() {
             failover.follow(file.failover())?;
         }
-        let size = Size::of(settings.connections)?;
-        let maps = size.maps();
         let kept = Kept::of(instance.name());
         let begun = change::Begun::from(&kept, &file, instance.exists())?;
         let features = features(&begun.model);
-        let mut options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &maps, features };
         let found = report::size(&instance);
-        let found_maps = found.map(Size::maps);
-        if let (None, Some(maps)) = (settings.connections, &found_maps) {
+        let size = match found {
             // A default that came out differently is no reason to complain.
-            options.map_sizes = maps;
-        }
+            Some(found) => found.as_said(settings),
+            None => Size::of(settings, &begun.model)?,
+        };
+        let maps = size.maps();
+        let options = LoadOptions { instance: Some(&instance), layout: LAYOUT_VERSION, map_sizes: &maps, features };
         let mut kernel = Kernel::load(&options)?;
         let mut lacking = Vec::new();
         if let Err(error) = kernel.count_losses() {

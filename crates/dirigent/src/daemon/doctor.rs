@@ -14,6 +14,7 @@ mod known;
 mod links;
 mod paths;
 mod servers;
+mod spread;
 mod way;
 
 use super::director::{Director, Known};
@@ -145,6 +146,7 @@ pub async fn examine(subject: &Subject) -> (Diagnosis, Learned) {
     let links::Looked { mut findings, faulty } = links::look(subject);
     let whole = subject.about.is_none();
     let before = clients::counts(subject).await;
+    let by_cpu = spread::counts(subject).await;
     let ears = answers::Ears::open(subject);
     let tries = async {
         let tried = paths::try_all(subject).await;
@@ -170,6 +172,7 @@ pub async fn examine(subject: &Subject) -> (Diagnosis, Learned) {
     if whole {
         findings.extend(host::look(subject));
         findings.extend(clients::look(subject, &before, &clients::counts(subject).await));
+        findings.extend(spread::look(subject, by_cpu.as_ref(), spread::counts(subject).await.as_ref()));
     }
     if let Some(netfilter) = &netfilter {
         findings.extend(firewall::look(subject, netfilter));
@@ -236,6 +239,7 @@ mod tests {
             include_str!("doctor/links.rs"),
             include_str!("doctor/paths.rs"),
             include_str!("doctor/servers.rs"),
+            include_str!("doctor/spread.rs"),
             include_str!("suspicion.rs"),
         ];
         let table = include_str!("../../../../docs/doctor.md");

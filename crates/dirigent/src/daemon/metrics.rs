@@ -368,13 +368,14 @@ mod tests {
         };
         let stats =
             Stats { total: counters, services: vec![service, removed], reasons: reasons.to_vec(), ..Stats::default() };
+        let room = Room { services: 10, servers: 20, slots: 30 };
         Scrape {
             director: ODD.to_owned(),
             names: vec![Some("tcp 192.0.2.10:80".to_owned()), None],
             stats,
             interfaces: vec![Interface { name: "eth0".to_owned(), path: "xdp".to_owned(), ..Interface::default() }],
-            size: Some(crate::daemon::size::Size { connections: 50 }),
-            room: Room { services: 10, servers: 20, slots: 30 },
+            size: Some(crate::daemon::size::Size { connections: 50, room }),
+            room,
             configured: Configured {
                 generation: 17,
                 runtime_changes: 2,

@@ -69,12 +69,14 @@ impl Vips {
         let all = super::config::virtual_addresses(model).into_iter();
         self.wanted = all.filter_map(|(ip, managed)| managed.then_some(ip)).collect();
         let gone: Vec<_> = self.record.added.difference(&self.wanted).copied().collect();
-        for ip in gone {
-            vip::remove(ip)?;
+        for ip in &gone {
+            vip::remove(*ip)?;
             tracing::info!(
                 event = "address_removed", address = %ip, device = "lo", "removed the virtual address {ip}"
             );
-            self.record.added.remove(&ip);
+            self.record.added.remove(ip);
+        }
+        if !gone.is_empty() {
             self.save()?;
         }
         self.hold()
@@ -82,13 +84,16 @@ impl Vips {
 
     /// Adds again what someone else removed.
     pub fn hold(&mut self) -> Result<()> {
+        let mut new: BTreeSet<_> = self.wanted.difference(&self.record.added).copied().collect();
+        if !new.is_empty() {
+            Snapshot::take()?.addresses.iter().for_each(|address| _ = new.remove(&address.ip));
+        }
+        if !new.is_empty() {
+            // Recorded first: after a crash between the two they are removed all the same.
+            self.record.added.extend(new);
+            self.save()?;
+        }
         for ip in self.wanted.clone() {
-            // Recorded first: after a crash between the two it is removed all the same.
-            let new = !self.record.added.contains(&ip) && !Snapshot::take()?.addresses.iter().any(|a| a.ip == ip);
-            if new {
-                self.record.added.insert(ip);
-                self.save()?;
-            }
             if self.record.added.contains(&ip) && vip::add(ip)? {
                 tracing::info!(
                     event = "address_added", address = %ip, device = "lo", "added the virtual address {ip} to lo"
@@ -131,8 +136,10 @@ impl Vips {
 
 /// For the status.
 pub fn report(model: &Model, snapshot: &Snapshot) -> Vec<VirtualAddress> {
+    // There may be ten thousand of each.
+    let holders = vip::holders(snapshot);
     let one = |(ip, managed): (IpAddr, bool)| {
-        let holder = vip::holder(snapshot, ip).map(str::to_owned);
+        let holder = holders.get(&ip).map(|link| (*link).to_owned());
         let holder = holder.or_else(|| snapshot.is_local(ip).then(|| "a local route".to_owned()));
         VirtualAddress { address: ip.to_string(), managed, holder }
     };

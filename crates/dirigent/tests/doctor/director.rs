@@ -4,6 +4,8 @@ use super::Heal::{By, Fix, Said};
 use super::{Break, WEB4, breaks, doctor, find, findings, is_healthy, recovers};
 use crate::common::{TestLab, with_checks};
 use serde_json::Value;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn interfaces_and_programs_are_looked_at() {
@@ -170,6 +172,50 @@ fn what_xdp_cannot_do_is_found() {
         ),
     ];
     breaks(&lab, 4, all);
+}
+
+/// Ends senders, also when a test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// A flood from one CPU comes on that CPU: it is seen by where packets are counted, and RPS is set, and set back.
+#[test]
+fn packets_that_all_come_on_one_cpu_are_spread() {
+    let lab = TestLab::up(&["--servers", "1", "--path", "tc"]);
+    is_healthy(&lab, 4);
+    let ended = AtomicBool::new(false);
+    // To a port that no service has: counted, and left to the host.
+    let flood = || {
+        dirigent_testkit::cpu::pin(0, &[0]).unwrap();
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        while !ended.load(Ordering::Acquire) {
+            let _ = socket.send_to(b"x", "192.0.2.10:9");
+        }
+    };
+    std::thread::scope(|scope| {
+        let _end = End(&ended);
+        for _ in 0..3 {
+            scope.spawn(|| lab.run("client", flood));
+        }
+        let answer = find(&lab, &[("one_cpu_receives", "interface c0")], "all on one CPU");
+        let finding = &answer["findings"][0];
+        assert!(finding["evidence"][0].as_str().unwrap().contains(" packets came on CPU 0 in "), "{finding:#}");
+        let mask = || lab.sh("director", "cat /sys/class/net/c0/queues/rx-0/rps_cpus");
+        let before = mask();
+        let (_, done) = doctor(&lab, &["--fix", "--yes"]);
+        assert_eq!(done[0]["done"], true, "{done:#}");
+        assert!(done[0]["what"].as_str().unwrap().starts_with("rps_cpus of c0's queue rx-0 0 → "), "{done:#}");
+        assert_ne!(mask(), before);
+        recovers(&lab, 4, "all on one CPU");
+        let (_, back) = doctor(&lab, &["--undo", "--yes"]);
+        assert!(back[0].as_str().unwrap().ends_with(" → 0"), "{back:#}");
+        assert_eq!(mask(), before);
+    });
 }
 
 /// A word of it on whatever is asked about.

@@ -7,7 +7,10 @@ use dirigent_datapath::object;
 use dirigent_director::Reason;
 use dirigent_director::records::LAYOUT_VERSION;
 
+use std::sync::Barrier;
+
 use super::cases::{Case, Packets, Setup};
+use crate::cpu::pin;
 use crate::golden::tables::{self, text};
 use crate::golden::{Bed, Side};
 
@@ -16,6 +19,32 @@ mod record;
 
 pub use record::FRAME;
 use record::Round;
+
+/// When a CPU sent its first packet and its last, on the kernel's clock, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub begun: u64,
+    pub ended: u64,
+}
+
+/// What the wrapper is told.
+fn round_of(packets: &Packets, count: u32, counter: u64) -> Round {
+    let mut round = Round {
+        packets: count.into(),
+        counter,
+        mask: packets.connections - 1,
+        v6: packets.v6.into(),
+        reply: packets.reply.into(),
+        action: packets.action,
+        len: packets.len,
+        ..Round::default()
+    };
+    let words = packets.frame.chunks_exact(8).filter_map(|bytes| bytes.first_chunk().copied());
+    for (to, word) in round.template.iter_mut().zip(words) {
+        *to = u64::from_ne_bytes(word);
+    }
+    round
+}
 
 /// A loaded object.
 pub struct Instance {
@@ -78,26 +107,49 @@ impl Instance {
         count: u32,
         counter: u64,
     ) -> Result<f64, String> {
-        let mut round = Round {
-            packets: count.into(),
-            counter,
-            mask: packets.connections - 1,
-            v6: packets.v6.into(),
-            reply: packets.reply.into(),
-            action: packets.action,
-            len: packets.len,
-            ..Round::default()
-        };
-        let words = packets.frame.chunks_exact(8).filter_map(|bytes| bytes.first_chunk().copied());
-        for (to, word) in round.template.iter_mut().zip(words) {
-            *to = u64::from_ne_bytes(word);
+        let [times] = self.send_on([None], program, packets, ifindex, count, [counter])?;
+        Ok((times.ended - times.begun) as f64 / f64::from(count))
+    }
+
+    /// Sends `count` packets on each of these CPUs at once (`None`: where the calling thread is kept already), of connections from these
+    /// on.
+    pub(super) fn send_on<const N: usize>(
+        &mut self,
+        cpus: [Option<usize>; N],
+        program: &str,
+        packets: &Packets,
+        ifindex: u32,
+        count: u32,
+        counters: [u64; N],
+    ) -> Result<[Times; N], String> {
+        let table = self.kernel.per_cpu_table::<u32, Round>("ROUND").map_err(text)?;
+        let mut rounds = table.get(&0).map_err(text)?.ok_or("the record of the round is gone")?;
+        for (at, round) in rounds.iter_mut().enumerate() {
+            // Where it is not said who runs there, whoever does is the first.
+            let which = cpus.iter().position(|cpu| *cpu == Some(at)).unwrap_or(0);
+            let counter = counters.get(which).copied().unwrap_or_default();
+            *round = round_of(packets, count, counter);
         }
-        let table = self.kernel.table::<u32, Round>("ROUND").map_err(text)?;
-        table.insert(0, round).map_err(text)?;
+        table.set(0, &mut rounds).map_err(text)?;
         let before = self.reasons()?;
         self.news.iter_mut().for_each(|news| news.take(usize::MAX, |_| ()));
-        self.kernel.run_xdp_program(program, ifindex, &packets.frame, count).map_err(text)?;
-        let round = table.get(&0).map_err(text)?.ok_or("the record of the round is gone")?;
+        let (kernel, barrier) = (&self.kernel, Barrier::new(N));
+        let run = |cpu: Option<usize>| {
+            if let Some(cpu) = cpu {
+                pin(0, &[cpu])?;
+            }
+            barrier.wait();
+            kernel.run_xdp_program(program, ifindex, &packets.frame, count).map(drop).map_err(text)
+        };
+        match cpus.as_slice() {
+            [cpu] => run(*cpu)?,
+            several => std::thread::scope(|scope| {
+                let run = &run;
+                let threads: Vec<_> = several.iter().map(|cpu| scope.spawn(move || run(*cpu))).collect();
+                threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
+            })?,
+        }
+        let rounds = table.get(&0).map_err(text)?.ok_or("the record of the round is gone")?;
         let reasons = self.reasons()?;
         // What a director says that it did must be that too.
         let rose: Vec<(Reason, u64)> = Reason::ALL
@@ -105,17 +157,24 @@ impl Instance {
             .zip(reasons.iter().zip(&before))
             .filter_map(|(reason, (after, before))| (after > before).then_some((*reason, after - before)))
             .collect();
+        let count = u64::from(count);
         let expected = match packets.reason {
-            Some(reason) if self.store.is_some() => rose == [(reason, u64::from(count))],
+            Some(reason) if self.store.is_some() => rose == [(reason, count * N as u64)],
             _ => true,
         };
-        if round.astray > 0 || round.done != u64::from(count) || !expected {
+        let ran: Vec<&Round> = rounds.iter().filter(|round| round.done > 0).collect();
+        let astray: u64 = ran.iter().map(|round| round.astray).sum();
+        if astray > 0 || ran.len() != N || ran.iter().any(|round| round.done != count) || !expected {
+            let done: Vec<u64> = ran.iter().map(|round| round.done).collect();
             return Err(format!(
-                "{} of {count} packets left their path, {} were sent, counted: {rose:?}; these times would mean nothing",
-                round.astray, round.done
+                "{astray} packets left their path, {done:?} of {count} were sent, counted: {rose:?}; these times would mean nothing"
             ));
         }
-        Ok((round.ended - round.begun) as f64 / f64::from(count))
+        let mut times = [Times::default(); N];
+        for (to, round) in times.iter_mut().zip(ran) {
+            *to = Times { begun: round.begun, ended: round.ended };
+        }
+        Ok(times)
     }
 
     /// Packets by reason; none of floors.

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -229,11 +228,7 @@ fn beside_expiry(
 
 /// Bytes of kernel memory that the tables of connections take.
 fn memory(instance: &Instance) -> Result<u64, String> {
-    let map = instance.kernel().map_fd("CONNS4").map_err(text)?;
-    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
-    let info = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-    let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
-    line.and_then(|bytes| bytes.trim().parse().ok()).ok_or(format!("{path} does not say memlock: {info}"))
+    instance.kernel().map_bytes("CONNS4").map_err(text)
 }
 
 /// Bytes that processes may still get.

@@ -9,6 +9,7 @@
 pub mod against;
 pub mod cases;
 pub mod changes;
+pub mod cores;
 pub mod document;
 pub mod instance;
 pub mod instructions;

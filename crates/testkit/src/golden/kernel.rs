@@ -278,7 +278,7 @@ impl Programs {
         let bed = namespace(bed)?;
         const SERVERS: u32 = 1 << 14;
         let of_servers = ["SERVERS", "NEXT_HOPS", "COUNTERS", "ORIGINS"].map(|name| (name, SERVERS));
-        let others = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 16), ("SERVICES", 4096), ("BASES", 4097)];
+        let others = [("CONNS4", 4096), ("CONNS6", 4096), ("SLOTS", 1 << 18), ("SERVICES", 4096), ("BASES", 4097)];
         let map_sizes = [&of_servers[..], &others].concat();
         let options =
             LoadOptions { instance: None, layout: LAYOUT_VERSION, map_sizes: &map_sizes, features: Features::ALL };

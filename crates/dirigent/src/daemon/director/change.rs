@@ -435,6 +435,9 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<String> {
     let differs = [
         (old.instance != new.instance, "instance", other.as_str()),
         (old.connections != new.connections, "connections", resize),
+        (old.services != new.services, "services", resize),
+        (old.servers != new.servers, "servers", resize),
+        (old.slots != new.slots, "slots", resize),
         (old.socket != new.socket, "socket", restart),
         (old.group != new.group, "group", restart),
         (old.operators != new.operators, "operators", restart),

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# make bench-scale: a daemon with 10,000 services of 100 servers each (start, reloads, its successor's start, memory), what two CPUs
+# do at once, and what follows for larger machines. Writes the tables of docs/capacity.md, and target/bench/scale.json. With arguments
+# (`--services 200 --servers 20`, `--only cores`, `--help`) a sample, which writes no document.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+need_root "make bench-scale" "make bench-scale"
+scripts/setup.sh
+cargo build --quiet --release -p dirigent -p dirigent-testkit
+built=${CARGO_TARGET_DIR:-target}/release
+if [ $# -gt 0 ]; then
+    exec "$built/scale" --dirigent "$built/dirigent" --json target/bench/scale.json "$@"
+fi
+machine="on $(LC_ALL=C date -u '+%-d %B %Y'), Linux $(uname -r), $(nproc) CPUs ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1))"
+exec "$built/scale" --dirigent "$built/dirigent" --json target/bench/scale.json --docs docs/capacity.md --machine "$machine"
