@@ -188,6 +188,7 @@ pub struct KernelTables {
 
 /// What `bpf_loop` calls for each number.
 extern "C" fn visit<S: Step<KernelTables>>(i: u32, step: *mut c_void) -> i64 {
+    // A step asks for no more: see [`Step`].
     let tables = KernelTables { ctx: core::ptr::null_mut(), settings: None };
     // SAFETY: `walk` passes its own `&mut S`.
     let step = unsafe { &mut *step.cast::<S>() };
@@ -219,15 +220,15 @@ impl KernelTables {
     pub fn new(ctx: *mut c_void) -> Self {
         Self { ctx, settings: SETTINGS.get(0) }
     }
-    /// Whether prefixes are to be looked at.
-    #[inline(always)]
-    fn local_nets(&self) -> bool {
-        self.settings.is_some_and(|s| s.flags & setting::LOCAL_NETS != 0)
-    }
     /// For what asks for no routes.
     #[inline(always)]
     pub fn aside() -> Self {
         Self::new(core::ptr::null_mut())
+    }
+    /// Whether prefixes are to be looked at.
+    #[inline(always)]
+    fn local_nets(&self) -> bool {
+        self.settings.is_some_and(|s| s.flags & setting::LOCAL_NETS != 0)
     }
     /// Asks the kernel's routing table; `fill` writes the addresses.
     #[inline(always)]

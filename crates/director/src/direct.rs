@@ -97,7 +97,7 @@ pub enum Stage {
     Clear = 16,
     /// A client of a persistent service that has no template, but a server now.
     Assign = 17,
-    /// A new flow that needs a server.
+    /// A new flow that needs a server, where a stage came before [`Stage::Open`]: of a persistent or a QUIC service.
     Choose = 18,
     /// A packet of a QUIC service and no connection: perhaps of one whose client moved.
     Quic = 19,
