@@ -35,6 +35,8 @@ pub enum Seen {
     Known(Spot, Option<u32>),
     /// A mark rule, by its place.
     Rule(u32),
+    /// A scheduler begins to choose a server, or (`false`) has ended.
+    Scheduling(bool),
     /// A server's record.
     Server(u32),
     /// How frames reach a server.

@@ -8,6 +8,7 @@ use dirigent_director::records::{
     Conn, Counters, Datagram, ERROR_WORDS, Known, Link, MARK_RULES, MarkRule, NextHop, Note, Noted, Piece, Place,
     Server, Service, Settings, Tuple, setting,
 };
+use dirigent_director::schedule::{self, Client};
 use dirigent_director::shared::S64;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Reason;
@@ -415,6 +416,12 @@ impl Tables for MemoryTables {
     }
     fn walk<S: Step<Self>>(&self, n: u32, step: &mut S) {
         (0..n).all(|i| step.step(self, i));
+    }
+    fn schedule(&self, client: &Client) -> Option<u32> {
+        self.watch.note(|| Seen::Scheduling(true));
+        let chosen = schedule::schedule(self, client);
+        self.watch.note(|| Seen::Scheduling(false));
+        chosen
     }
 
     fn route4(&self, _: u32, _: &Addr4, dst: &Addr4, len: u32) -> Route {

@@ -110,14 +110,16 @@ pub fn considers(server: &str, weight: u32, (active, inactive): (u32, u32), full
 
 /// The sentences, each once: later stages read the packet anew, and ask again.
 pub fn tell<S: Store>(seen: &[Seen], names: &Names<'_, S>, after: &MemoryTables) -> Vec<String> {
-    let (mut told, mut lines, mut stage) = (HashSet::new(), Vec::new(), None);
+    let (mut told, mut lines, mut chooses) = (HashSet::new(), Vec::new(), false);
     for one in seen {
-        if let Seen::Stage(number) = one {
-            stage = Some(number / 2);
+        match one {
+            // The server is the one that knows the connection.
+            Seen::Stage(number) => chooses = number / 2 == Stage::Quic as u32,
+            Seen::Scheduling(begins) => chooses = *begins,
+            _ => {}
         }
-        let chooses = [Stage::Choose, Stage::Quic].map(|stage| stage as u32);
         let line = match one {
-            Seen::Server(index) if stage.is_some_and(|stage| chooses.contains(&stage)) => names.candidate(*index),
+            Seen::Server(index) if chooses => names.candidate(*index),
             other => sentence(other, names, after),
         };
         lines.extend(line.filter(|line| told.insert(line.clone())));
@@ -160,15 +162,15 @@ fn sentence<S: Store>(seen: &Seen, names: &Names<'_, S>, after: &MemoryTables) -
         Seen::Insert(made, Insert::Exists) => format!("{} is another connection's", flow(made)),
         Seen::Insert(made, Insert::Full) => format!("no room for {}: the table is full", flow(made)),
         Seen::Remove(gone) => format!("ends {}", flow(gone)),
+        Seen::Scheduling(true) => "a server is chosen:".to_owned(),
         Seen::Stage(number) => match number / 2 {
-            stage if stage == Stage::Choose as u32 => "a server is chosen:".to_owned(),
             stage if stage == Stage::Refuse as u32 => "an error is sent about it".to_owned(),
             stage if stage == Stage::Encapsulate as u32 => "it is put into a tunnel".to_owned(),
             stage if stage == Stage::Cut as u32 => "it is cut".to_owned(),
             stage if stage == Stage::Over as u32 => "its connection is over, or was to be ended".to_owned(),
             _ => return None,
         },
-        Seen::Server(_) | Seen::Count(..) => return None,
+        Seen::Scheduling(false) | Seen::Server(_) | Seen::Count(..) => return None,
     })
 }
 
