@@ -577,7 +577,7 @@ fn router(n: u8) -> impl Strategy<Value = VirtualRouter> {
             let authentication = authentication.filter(|_| v2 && !strict);
             // Devices of several have names of their own; one may go by its number.
             let name =
-                |name: Option<String>| name.map(|name| format!("{name}{n}")).or((n > 1).then(|| format!("v{n}")));
+                |name: Option<String>| name.map(|name| format!("{name}{n}")).or((n > 0).then(|| format!("v{n}")));
             let virtual_mac = virtual_mac.map(|mac| VirtualMac { name: name(mac.name), ..mac });
             let interface = (peers.is_empty() || !source || virtual_mac.is_some() || a).then(|| format!("eth{n}"));
             let whole = if v2 { Duration::from_secs(interval % 255 + 1) } else { Duration::from_millis(interval * 10) };
