@@ -299,7 +299,12 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
     reason: Reason,
 ) -> Verdict {
     if !next.tunnelled() {
-        return if frame(p, &next.src, &next.dst) { way.go::<F, P, T>(t, reason) } else { failed() };
+        if !frame(p, &next.src, &next.dst) {
+            return failed();
+        }
+        // If it is as it was now that all of it is read, all was of one next hop.
+        let resolved = way.resolved && next.state.load() == hop::RESOLVED;
+        return Way { resolved, ..way }.go::<F, P, T>(t, reason);
     }
     if !P::CARRIES {
         t.stash(Load::new(&way, reason).0);
