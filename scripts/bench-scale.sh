@@ -13,5 +13,4 @@ built=${CARGO_TARGET_DIR:-target}/release
 if [ $# -gt 0 ]; then
     exec "$built/scale" --dirigent "$built/dirigent" --json target/bench/scale.json "$@"
 fi
-machine="on $(LC_ALL=C date -u '+%-d %B %Y'), Linux $(uname -r), $(nproc) CPUs ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1))"
-exec "$built/scale" --dirigent "$built/dirigent" --json target/bench/scale.json --docs docs/capacity.md --machine "$machine"
+exec "$built/scale" --dirigent "$built/dirigent" --json target/bench/scale.json --docs docs/capacity.md

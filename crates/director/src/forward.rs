@@ -302,7 +302,8 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
         if !frame(p, &next.src, &next.dst) {
             return failed();
         }
-        // If it is as it was now that all of it is read, all was of one next hop.
+        // If it is as it was now that all of it is read, all was of one next hop. (Of tunnels too that should be asked,
+        // for which the first program has no room on kernel 6.1's stack.)
         let resolved = way.resolved && next.state.load() == hop::RESOLVED;
         return Way { resolved, ..way }.go::<F, P, T>(t, reason);
     }

@@ -8,12 +8,14 @@
 //! Unlike the rest of the project this crate may panic: it is never in service.
 
 pub mod bench;
+mod command;
 pub mod cpu;
 pub mod decode;
 pub mod failover;
 pub mod golden;
 pub mod hosts;
 pub mod marked;
+mod memory;
 pub mod occasion;
 pub mod packet;
 pub mod peers;

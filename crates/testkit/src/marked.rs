@@ -1,5 +1,7 @@
 //! Parts of documents that a command writes, or reads: they stand between `<!-- MARK from here -->` and `<!-- MARK to here -->`.
 
+use std::path::Path;
+
 /// What stands before, between and behind two marks, which are of the parts outside.
 pub fn split<'t>(text: &'t str, mark: &str) -> Result<[&'t str; 3], String> {
     let [begin, end] = ["from", "to"].map(|way| format!("<!-- {mark} {way} here -->"));
@@ -15,6 +17,15 @@ pub fn split<'t>(text: &'t str, mark: &str) -> Result<[&'t str; 3], String> {
 pub fn with(text: &str, mark: &str, tables: &str) -> Result<String, String> {
     let [before, _, behind] = split(text, mark)?;
     Ok(format!("{before}\n\n{tables}\n{behind}"))
+}
+
+/// Writes a document anew as `with` says, and says so.
+pub fn rewrite(file: &Path, with: impl FnOnce(&str) -> Result<String, String>) -> Result<(), String> {
+    let place = |e: String| format!("{}: {e}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|e| place(e.to_string()))?;
+    std::fs::write(file, with(&text).map_err(place)?).map_err(|e| place(e.to_string()))?;
+    println!("written to {}", file.display());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -14,3 +14,12 @@ pub fn day() -> String {
 pub fn kernel() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
+
+/// How many CPUs, and which: `2 CPUs (Intel Xeon)`.
+#[must_use]
+pub fn cpus() -> String {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = all.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    format!("{count} CPUs ({})", model.map_or("of an unknown model", |(_, model)| model.trim()))
+}

@@ -125,10 +125,13 @@ pub trait Store {
     fn counters(&self, index: u32) -> Result<Counters, Error>;
     /// Sets a server's counters to zero.
     fn zero_counters(&mut self, index: u32) -> Result<(), Error>;
-    /// What these servers, in ascending order, have counted less what of it counts as nothing.
-    fn counted(&self, servers: &[u32]) -> Result<Vec<Counters>, Error> {
-        let one = |index: &u32| Ok(self.counters(*index)?.since(self.origin(*index)?));
-        servers.iter().map(one).collect()
+    /// What a server has counted less what of it counts as nothing.
+    fn counted(&self, index: u32) -> Result<Counters, Error> {
+        Ok(self.counters(index)?.since(self.origin(index)?))
+    }
+    /// The same of all these servers, in ascending order.
+    fn counted_of(&self, servers: &[u32]) -> Result<Vec<Counters>, Error> {
+        servers.iter().map(|index| self.counted(*index)).collect()
     }
     /// What of a server's counters counts as nothing.
     fn origin(&self, index: u32) -> Result<Counters, Error>;

@@ -33,7 +33,7 @@ pub fn read<S: Store>(store: &S, services: impl IntoIterator<Item = u32>) -> Res
         tally.total = tally.total.plus(base);
     }
     let servers = store.used_servers()?;
-    let counted = store.counted(&servers)?;
+    let counted = store.counted_of(&servers)?;
     for (index, counted) in servers.into_iter().zip(counted) {
         let record = store.server(index)?;
         tally.total = tally.total.plus(counted);
@@ -43,11 +43,6 @@ pub fn read<S: Store>(store: &S, services: impl IntoIterator<Item = u32>) -> Res
         }
     }
     Ok(tally)
-}
-
-/// A server's counters.
-pub fn server<S: Store>(store: &S, index: u32) -> Result<Counters, Error> {
-    Ok(store.counters(index)?.since(store.origin(index)?))
 }
 
 /// The base of what is no service's.
@@ -63,7 +58,7 @@ fn add<S: Store>(store: &mut S, base: u32, more: Counters) -> Result<(), Error> 
 /// Lets a server count from 0 on: what it had. (A daemon that dies between this and what
 /// becomes of it loses counts, and doubles none.)
 fn take<S: Store>(store: &mut S, index: u32) -> Result<Counters, Error> {
-    let had = server(store, index)?;
+    let had = store.counted(index)?;
     let raw = store.origin(index)?.plus(had);
     store.put_origin(index, &raw)?;
     Ok(had)

@@ -440,6 +440,11 @@ fn goals(method: Method, v6: bool, protocol: Protocol, many: bool) -> (&'static 
     }
 }
 
+/// The case of this name.
+pub fn named<'c>(all: &'c [Case], name: &str) -> Result<&'c Case, String> {
+    all.iter().find(|case| case.name == name).ok_or_else(|| format!("there is no case {name}"))
+}
+
 /// Everything that is measured, floors first.
 #[must_use]
 pub fn all(options: &Options) -> Vec<Case> {

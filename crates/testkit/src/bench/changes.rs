@@ -7,7 +7,7 @@ use std::time::Duration;
 use dirigent_config::Plan;
 use serde::Serialize;
 
-use super::cases::{self, Case};
+use super::cases;
 use super::instance::Instance;
 use super::turns::{Beside, by_turns};
 use super::{Options, own_namespace};
@@ -60,7 +60,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str, usize, usize)) -> R
     let rounds = (options.rounds / 2).max(1);
     let mut rows = Vec::new();
     for name in CASES {
-        let case: &Case = catalogue.iter().find(|case| case.name == name).ok_or(format!("no case {name}"))?;
+        let case = cases::named(&catalogue, name)?;
         let mut instance = Instance::new(&cases::setup(&case.of, options), &bed)?;
         let mut control = instance.take_control()?;
         let mut models = cases::changed(&case.of).into_iter().cycle();

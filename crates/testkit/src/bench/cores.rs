@@ -1,7 +1,7 @@
 //! What two CPUs do at once, beside what each does alone: packets of different connections of the same services. Where both
 //! write one cache line, or wait for one lock, two do less than twice as much.
 
-use super::cases::{self, Case, Setup};
+use super::cases::{self, Case};
 use super::instance::{Instance, Times};
 use super::{Options, median, own_namespace};
 use crate::golden::Side;
@@ -59,17 +59,17 @@ fn times(alone_ns: f64, both: &[Times; 2], count: u32) -> f64 {
 pub fn run(options: &Options, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Cores, String> {
     let bed = own_namespace()?;
     let catalogue = cases::all(options);
-    let named = |name: &str| catalogue.iter().find(|case| case.name == name).ok_or(format!("there is no case {name}"));
-    let wanted: Vec<&Case> = CASES.iter().map(|name| named(name)).collect::<Result<_, _>>()?;
+    let wanted: Vec<&Case> = CASES.iter().map(|name| cases::named(&catalogue, name)).collect::<Result<_, _>>()?;
     let ifindex = bed.ifindex(Side::R);
     crate::cpu::pin(0, &[0])?;
     let mut measured = Vec::new();
     for (done, case) in wanted.iter().enumerate() {
         progress("set up", done, wanted.len());
-        measured.push((*case, Instance::new(&setup(case, options), &bed)?, 0_u64, Vec::new(), Vec::new()));
+        measured.push((*case, Instance::new(&cases::setup(&case.of, options), &bed)?, 0_u64, Vec::new(), Vec::new()));
     }
     let known = measured.first().ok_or("nothing is measured")?;
-    let room = setup(known.0, options).map_sizes.iter().find(|(name, _)| *name == "CONNS4").map_or(1, |(_, n)| *n);
+    let room =
+        cases::setup(&known.0.of, options).map_sizes.iter().find(|(name, _)| *name == "CONNS4").map_or(1, |(_, n)| *n);
     let bytes = known.1.kernel().map_bytes("CONNS4").map_err(|e| e.to_string())?;
     for round in 0..options.rounds {
         progress("two CPUs", round, options.rounds);
@@ -108,10 +108,6 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str, usize, usize)) -> R
         // An entry for each direction.
         bytes_a_connection: bytes as f64 / f64::from(room) * 2.0,
     })
-}
-
-fn setup(case: &Case, options: &Options) -> Setup {
-    cases::setup(&case.of, options)
 }
 
 #[cfg(test)]

@@ -35,12 +35,7 @@ impl Part {
 
 /// Writes these parts of a document anew.
 pub fn write(file: &Path, parts: &[(Part, String)]) -> Result<(), String> {
-    let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|e| fail(&e))?;
-    let text = with(&text, parts).map_err(|e| fail(&e))?;
-    std::fs::write(file, text).map_err(|e| fail(&e))?;
-    println!("written to {}", file.display());
-    Ok(())
+    marked::rewrite(file, |text| with(text, parts))
 }
 
 fn with(text: &str, parts: &[(Part, String)]) -> Result<String, String> {

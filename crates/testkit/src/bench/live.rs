@@ -17,6 +17,7 @@ use super::{Options, own_namespace};
 use crate::cpu::pin;
 use crate::golden::Side;
 use crate::golden::tables::text;
+use crate::memory;
 
 /// What forwarding may cost beside the sweep, of what it costs without.
 pub const GOAL: f64 = 1.10;
@@ -78,7 +79,7 @@ impl fmt::Display for Live {
 pub fn run(options: &Options, connections: u32, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Live, String> {
     pin(0, &[options.cpu])?;
     let needed = cases::LIVE_BYTES * u64::from(connections);
-    let available = available()?;
+    let available = memory::bytes("/proc/meminfo", "MemAvailable")?;
     if needed > available {
         return Err(format!("{connections} connections take {needed} bytes, and {available} are available: --live N"));
     }
@@ -90,7 +91,7 @@ pub fn run(options: &Options, connections: u32, progress: &mut dyn FnMut(&str, u
     let begun = Instant::now();
     open(&mut instance, &fill, ifindex, 0..connections, progress)?;
     let filled_s = begun.elapsed().as_secs_f64();
-    let bytes = memory(&instance)?;
+    let bytes = instance.kernel().map_bytes("CONNS4").map_err(text)?;
 
     let mut store = KernelStore::new(instance.kernel()).map_err(text)?;
     let mut sweep = Sweep::default();
@@ -224,18 +225,4 @@ fn beside_expiry(
         all if all == u64::from(expiring) => Ok(Beside::of(&turns)),
         gone => Err(format!("{gone} of {expiring} connections expired beside others")),
     }
-}
-
-/// Bytes of kernel memory that the tables of connections take.
-fn memory(instance: &Instance) -> Result<u64, String> {
-    instance.kernel().map_bytes("CONNS4").map_err(text)
-}
-
-/// Bytes that processes may still get.
-fn available() -> Result<u64, String> {
-    let path = "/proc/meminfo";
-    let info = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or(format!("{path} does not say MemAvailable"))
 }

@@ -3,7 +3,7 @@
 use dirigent_testkit::marked;
 use dirigent_testkit::peers::{Options, page, plot, run, site};
 use dirigent_testkit::progress::{clear, progress, write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: peers --dirigent PROGRAM [--quick] [--rounds N] [--seconds N] [--only WORDS] [--json FILE] [--into DIRECTORY]
@@ -70,7 +70,7 @@ fn bench() -> Result<(), String> {
     // A part would leave the rest of the tables empty, and one round says little.
     if let Some(project) = into.filter(|_| options.only.is_empty() && !quick) {
         for (file, table) in [("README.md", page::summary(&report)), ("docs/peers.md", page::tables(&report))] {
-            change(&project.join(file), |text| marked::with(text, page::TABLES, &table))?;
+            marked::rewrite(&project.join(file), |text| marked::with(text, page::TABLES, &table))?;
         }
         let pictures = [
             ("peers", plot::rates(&report)),
@@ -84,10 +84,4 @@ fn bench() -> Result<(), String> {
         println!("tables in README.md and docs/peers.md, pictures beside it");
     }
     Ok(())
-}
-
-fn change(path: &Path, with: impl FnOnce(&str) -> Result<String, String>) -> Result<(), String> {
-    let place = |e: String| format!("{}: {e}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|e| place(e.to_string()))?;
-    std::fs::write(path, with(&text).map_err(place)?).map_err(|e| place(e.to_string()))
 }

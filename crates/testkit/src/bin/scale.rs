@@ -3,12 +3,13 @@
 use dirigent_testkit::bench::{Options as Bench, cores};
 use dirigent_testkit::progress::{clear, progress, write};
 use dirigent_testkit::scale::{Options, cores_table, daemon, page};
+use dirigent_testkit::{marked, occasion};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: scale --dirigent PROGRAM [--services N] [--servers N] [--rounds N] [--connections N]
-             [--only daemon|cores] [--json FILE] [--docs FILE --machine TEXT]
+             [--only daemon|cores] [--json FILE] [--docs FILE]
   a daemon with very many services, and what two CPUs do at once (needs root)
   --services     virtual services (10000)
   --servers      real servers of each (100)
@@ -16,8 +17,7 @@ const USAGE: &str = "usage: scale --dirigent PROGRAM [--services N] [--servers N
   --connections  connections of the cases with many, a power of two (524288)
   --only         only one of the two
   --json         writes all that was measured
-  --docs         docs/capacity.md, whose tables are written
-  --machine      where and when, which stands below them";
+  --docs         docs/capacity.md, whose tables are written";
 
 #[derive(Serialize)]
 struct All {
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Result<(), String> {
-    let (mut dirigent, mut json, mut docs, mut machine) = (None, None, None, String::new());
+    let (mut dirigent, mut json, mut docs) = (None, None, None);
     let (mut services, mut servers, mut only) = (10_000, 100, String::new());
     let mut options = Bench { rounds: 40, ..Bench::default() };
     let mut arguments = std::env::args().skip(1);
@@ -51,7 +51,6 @@ fn bench() -> Result<(), String> {
             "--dirigent" => dirigent = Some(PathBuf::from(value)),
             "--json" => json = Some(PathBuf::from(value)),
             "--docs" => docs = Some(PathBuf::from(value)),
-            "--machine" => machine = value,
             "--only" if ["daemon", "cores"].contains(&value.as_str()) => only = value,
             "--services" => services = number()?,
             "--servers" => servers = number()?,
@@ -78,11 +77,8 @@ fn bench() -> Result<(), String> {
         all.cores = Some(cores);
     }
     if let Some(path) = docs {
-        let fail = |e: std::io::Error| format!("{}: {e}", path.display());
-        let text = std::fs::read_to_string(&path).map_err(fail)?;
-        let text = page(&text, all.scale.as_ref(), all.cores.as_ref(), &machine)?;
-        std::fs::write(&path, text).map_err(fail)?;
-        println!("tables written to {}", path.display());
+        let occasion = format!("on {}, Linux {}, {}", occasion::day(), occasion::kernel(), occasion::cpus());
+        marked::rewrite(&path, |text| page(text, all.scale.as_ref(), all.cores.as_ref(), &occasion))?;
     }
     json.map_or(Ok(()), |path| write(&path, &all))
 }

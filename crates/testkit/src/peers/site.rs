@@ -2,6 +2,7 @@
 
 use super::contestant::{self, BULK, Contestant, LIMIT, Program, Setting, WEB};
 use super::{CLIENT_CPU, SERVER_CPU};
+use crate::command::succeeds;
 use crate::cpu::{self, Account};
 use dirigent_net::Namespace;
 use dirigent_net::ethtool::{Offloads, set_offloads};
@@ -9,7 +10,7 @@ use dirigent_net::lab::{DIRECTORY, Lab, Mode as Method};
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Labs are called so, then comes the number of the process that made them.
@@ -47,7 +48,7 @@ impl Site {
             Setting::Frames => command.args(["--no-offloads", "--path", "xdp"]),
             Setting::Offloads => command.args(["--path", "tc"]),
         };
-        run(&mut command)?;
+        succeeds(&mut command)?;
         let lab = Lab::open(&name).map_err(|e| e.to_string())?;
         let mut site = Self { contestant, setting, dirigent: dirigent.to_owned(), lab, account: Account::of([]) };
         site.furnish()?;
@@ -209,15 +210,7 @@ impl Drop for Site {
 }
 
 fn down(dirigent: &Path, lab: &str) -> Result<(), String> {
-    run(Command::new(dirigent).args(["lab", "down", "--name", lab]))
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
+    succeeds(Command::new(dirigent).args(["lab", "down", "--name", lab]))
 }
 
 /// Takes away the labs of those who were killed.

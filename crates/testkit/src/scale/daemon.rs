@@ -2,7 +2,9 @@
 
 use super::table::{self, Change};
 use super::{Options, Row, Scale};
+use crate::command::succeeds;
 use crate::cpu::scheduled;
+use crate::memory;
 use dirigent_datapath::kernel::Instance;
 use dirigent_net::Namespace;
 use dirigent_net::lab::{DIRECTORY, Lab};
@@ -163,11 +165,7 @@ impl Site {
     /// Megabytes of the daemon, by proc_pid_status(5).
     fn resident(&self, key: &str) -> Result<f64, String> {
         let pid = self.daemon.as_ref().map_or(0, Child::id);
-        let path = format!("/proc/{pid}/status");
-        let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        kib.map(|kib| kib * 1024.0 / 1e6).ok_or(format!("{path} does not say {key}"))
+        Ok(memory::bytes(&format!("/proc/{pid}/status"), key)? as f64 / 1e6)
     }
 }
 
@@ -179,13 +177,5 @@ impl Drop for Site {
         for error in gone.err().into_iter().chain(down.err()) {
             eprintln!("scale: {error}");
         }
-    }
-}
-
-fn succeeds(command: &mut Command) -> Result<(), String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }

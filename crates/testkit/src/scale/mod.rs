@@ -95,9 +95,9 @@ pub mod mark {
 }
 
 /// The page with what was measured; what was not stays as it was.
-pub fn page(text: &str, scale: Option<&Scale>, cores: Option<&Cores>, machine: &str) -> Result<String, String> {
+pub fn page(text: &str, scale: Option<&Scale>, cores: Option<&Cores>, occasion: &str) -> Result<String, String> {
     let mut text = text.to_owned();
-    let measured = |table: &str| format!("{table}\nMeasured {machine}.\n");
+    let measured = |table: &str| format!("{table}\nMeasured {occasion}.\n");
     if let Some(scale) = scale {
         text = marked::with(&text, mark::SCALE, &measured(&scale.table()))?;
     }
