@@ -25,7 +25,8 @@ run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         # nextest runs no documentation tests.
         cargo test --quiet --workspace --doc
-        cargo nextest run --workspace --no-fail-fast "$@"
+        # Most of the time most of them wait: for clocks, for timeouts, for others.
+        cargo nextest run --workspace --no-fail-fast --test-threads "$((2 * $(nproc)))" "$@"
     else
         cargo test --workspace --no-fail-fast "$@"
     fi

@@ -19,6 +19,7 @@ use dirigent_director::records::{
 };
 use dirigent_director::schedule::{self, Client};
 use dirigent_director::shared::S64;
+use dirigent_director::sieve;
 use dirigent_director::sync::learn::Room;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Reason;
@@ -85,6 +86,8 @@ static DATAGRAMS6: LruHashMap<Piece<Addr6>, Datagram, 16384> = LruHashMap::new()
 static LINKS: Array<Link, { MAX_LINKS as usize }> = Array::new();
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static SIEVE: Array<[u8; sieve::SLOTS], 1, MMAPABLE> = Array::new();
 #[btf_map]
 static ERRORS: Array<S64, { ERROR_WORDS as usize }> = Array::new();
 #[btf_map]
@@ -343,7 +346,7 @@ impl Tables for KernelTables {
     }
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        self.settings.filter(|s| s.version != 0)
+        self.settings
     }
     #[inline(always)]
     fn link(&self, ifindex: u32) -> Option<&Link> {
@@ -410,6 +413,10 @@ impl Tables for KernelTables {
     fn service6(&self, at: &Place<Addr6>) -> Option<u32> {
         // SAFETY: a word, written whole.
         unsafe { SERVICES6.get(at).copied() }
+    }
+    #[inline(always)]
+    fn sieve(&self) -> Option<&[u8; sieve::SLOTS]> {
+        SIEVE.get(0)
     }
     #[inline(always)]
     fn local4(&self, addr: &Addr4) -> bool {

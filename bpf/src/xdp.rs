@@ -262,13 +262,16 @@ fn tables(ctx: &XdpContext) -> KernelTables {
 /// The verdict's action, which is told of if the packet is traced.
 #[inline(always)]
 fn act(ctx: &XdpContext, mut verdict: Verdict, traced: impl FnOnce() -> bool) -> u32 {
-    if verdict.action == Action::Continue {
-        // SAFETY: nothing of this program is held.
-        unsafe { XDP_STAGES.tail_call(ctx, verdict.ifindex) };
-        verdict = Stage::missing(verdict.ifindex);
-    }
-    if matches!(verdict.action, Action::Pass | Action::Deliver | Action::Forward) {
-        mark(ctx.ctx);
+    // Most packets are sent on: of them nothing else is asked.
+    if verdict.action != Action::Transmit {
+        if verdict.action == Action::Continue {
+            // SAFETY: nothing of this program is held.
+            unsafe { XDP_STAGES.tail_call(ctx, verdict.ifindex) };
+            verdict = Stage::missing(verdict.ifindex);
+        }
+        if matches!(verdict.action, Action::Pass | Action::Deliver | Action::Forward) {
+            mark(ctx.ctx);
+        }
     }
     count_reason(verdict.reason);
     // SAFETY: the context is the program's.

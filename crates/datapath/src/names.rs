@@ -183,6 +183,7 @@ pub const MAPS: &[&str] = &[
     "SERVICES4",
     "SERVICES6",
     "SETTINGS",
+    "SIEVE",
     "SLOTS",
     "SOURCES4",
     "SOURCES6",

@@ -385,6 +385,51 @@ fn syn(v6: bool, port: u8) -> Vec<u8> {
     support::segment(v6, [0x1000, 0x1f00 | u16::from(port)], 2)
 }
 
+/// A place that is in the tables, but whose address nobody noted, shows that the sieve stands before them, in its map too.
+#[test]
+fn packets_of_nobodys_addresses_pass_the_sieve_of_the_kernel() {
+    use dirigent_datapath::control::{Control, KernelStore, Spot, Store as _};
+    use dirigent_director::Reason;
+    use dirigent_director::records::Link;
+    use dirigent_director::sieve::{SLOTS, VIRTUAL};
+    use dirigent_wire::Mac;
+    const OTHERS: [&str; 2] = ["198.18.0.1", "2001:db8:1::1"];
+    in_namespace(|| {
+        let link = veth();
+        let kernel = unpinned();
+        let sieve = || {
+            let bits = kernel.table::<u32, [u8; SLOTS]>("SIEVE").unwrap().get(&0).unwrap().unwrap();
+            bits.into_iter().filter(|bits| *bits != 0).collect::<Vec<_>>()
+        };
+        assert!(sieve().is_empty(), "nothing is noted");
+        let service = "version = 1\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.0.2.1:7936\"\n";
+        let model = dirigent_config::file::parse("f", service).unwrap();
+        let mut store = Control::open(KernelStore::new(&kernel).unwrap(), &model).unwrap().into_store();
+        assert_eq!(sieve(), [VIRTUAL]);
+        store.put_link(link, &Link { mac: Mac::new([2, 0, 0, 0, 0, 1]), used: 1, ..Link::default() }).unwrap();
+        let (_, index) = store.places().unwrap()[0];
+        let context = SkbContext { ifindex: link, ingress_ifindex: link, ..SkbContext::default() };
+        for (v6, address) in [(false, OTHERS[0]), (true, OTHERS[1])] {
+            let address: std::net::IpAddr = address.parse().unwrap();
+            store.set_place(&Spot { address, port: 7936, protocol: 6, mark: false }, Some(index)).unwrap();
+            let frame = syn(v6, 0);
+            let went = |store: &KernelStore, reason: Reason| {
+                let count = || store.reasons().unwrap()[reason as usize];
+                let before = count();
+                kernel.run_xdp(link, &frame).unwrap();
+                kernel.run_tc(Direction::Ingress, &context, &frame).unwrap();
+                count() - before
+            };
+            assert_eq!(went(&store, Reason::NoService), 2, "{address}");
+            store.add_to_sieve(address, VIRTUAL).unwrap();
+            // The service has no server.
+            assert_eq!(went(&store, Reason::NoService), 0, "{address}");
+        }
+        store.open_sieve().unwrap();
+        assert_eq!(sieve(), [u8::MAX; SLOTS]);
+    });
+}
+
 /// Packets that netfilter has marked, by the link that marks lead to and by another: tc and memory say the same, and
 /// tc leaves a mark where it has not led here.
 #[test]

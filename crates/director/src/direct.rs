@@ -20,6 +20,7 @@ use crate::relay;
 use crate::reset;
 use crate::schedule::Client;
 use crate::sctp::{self, Association};
+use crate::sieve;
 use crate::sync;
 use crate::tables::Tables;
 use crate::tcp;
@@ -175,7 +176,11 @@ const LOOK_FURTHER: u32 =
 /// The easy case, nearly always: a whole packet of a known, live connection.
 #[inline(always)]
 fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
-    let ip = F::read_plain(p, L3).ok_or_else(|| later::<F, T>(t))?;
+    let header = p.get(L3).ok_or_else(|| later::<F, T>(t))?;
+    if sieve::retains::<F, T>(t, header) {
+        return Err(Verdict::pass(Reason::NoService));
+    }
+    let ip = F::plain(p, header, L3).ok_or_else(|| later::<F, T>(t))?;
     let flow = match ip.protocol {
         proto::TCP | proto::UDP => whole::<F, P>(p, &ip).ok_or_else(|| later::<F, T>(t))?,
         other if other == F::ICMP => return Err(Stage::Icmp.verdict::<F>()),

@@ -34,6 +34,16 @@ pub trait Address: Copy + PartialEq + Default + core::fmt::Debug + 'static {
     fn impossible_source(&self) -> bool;
 }
 
+/// As one word: as they lie in memory, so that the compiler reads both at once where they are aligned.
+#[inline(always)]
+fn pair([a, b]: [u16; 2]) -> u32 {
+    #[cfg(target_endian = "little")]
+    let word = u32::from(b) << 16 | u32::from(a);
+    #[cfg(target_endian = "big")]
+    let word = u32::from(a) << 16 | u32::from(b);
+    word
+}
+
 impl Address for Addr4 {
     #[inline(always)]
     fn sum(&self) -> u16 {
@@ -70,8 +80,7 @@ impl Address for Addr4 {
     }
     #[inline(always)]
     fn digest(&self) -> u32 {
-        let [a, b] = self.0;
-        (a as u32) << 16 | b as u32
+        pair(self.0)
     }
     #[inline(always)]
     fn impossible_source(&self) -> bool {
@@ -121,7 +130,7 @@ impl Address for Addr6 {
     #[inline(always)]
     fn digest(&self) -> u32 {
         let [a, b, c, d, _, _, g, h] = self.0;
-        ((a ^ c ^ g) as u32) << 16 | (b ^ d ^ h) as u32
+        pair([a, b]) ^ pair([c, d]) ^ pair([g, h])
     }
     #[inline(always)]
     fn impossible_source(&self) -> bool {

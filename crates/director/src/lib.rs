@@ -30,6 +30,7 @@ pub mod reset;
 pub mod schedule;
 pub mod sctp;
 pub mod shared;
+pub mod sieve;
 pub mod sync;
 pub mod tables;
 pub mod tcp;

@@ -59,15 +59,32 @@ pub trait ReadIp: Family {
     /// Reads the header at `at`. `quoted`: it stands in an ICMP error, where the
     /// packet is cut and its checksum is none of ours.
     fn read<P: Packet>(p: &P, at: usize, quoted: bool) -> Option<Ip<Self::Addr>>;
-    /// Reads the header at `at` if it is as simple as nearly all are: no options,
-    /// no extension headers.
-    fn read_plain<P: Packet>(p: &P, at: usize) -> Option<Ip<Self::Addr>>;
+    /// The header without options and extension headers.
+    type Header: dirigent_wire::Header;
+    /// Source and destination of TCP and UDP.
+    fn ends(header: &Self::Header) -> Option<(&Self::Addr, &Self::Addr)>;
+    /// What the header at `at` says, if it is as simple as nearly all are: no options, no extension headers.
+    fn plain<P: Packet>(p: &P, header: &Self::Header, at: usize) -> Option<Ip<Self::Addr>>;
+    /// Reads the header at `at` if it is as simple.
+    #[inline(always)]
+    fn read_plain<P: Packet>(p: &P, at: usize) -> Option<Ip<Self::Addr>> {
+        Self::plain(p, p.get(at)?, at)
+    }
+}
+
+#[inline(always)]
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, proto::TCP | proto::UDP)
 }
 
 impl ReadIp for V4 {
+    type Header = Ipv4Header;
     #[inline(always)]
-    fn read_plain<P: Packet>(p: &P, at: usize) -> Option<Ip<Self::Addr>> {
-        let ip = p.get::<Ipv4Header>(at)?;
+    fn ends(ip: &Ipv4Header) -> Option<(&Self::Addr, &Self::Addr)> {
+        has_ports(ip.protocol).then_some((&ip.src, &ip.dst))
+    }
+    #[inline(always)]
+    fn plain<P: Packet>(p: &P, ip: &Ipv4Header, at: usize) -> Option<Ip<Self::Addr>> {
         let len = u32::from(ip.total_len.get());
         let room = p.len().wrapping_sub(at as u32);
         let sound = ip.version_ihl == 0x45 && len <= room && len >= 20 && ip.sum() == 0xffff;
@@ -160,9 +177,13 @@ pub fn source_routed<P: Packet, T: Tables>(p: &P, t: &T, end: usize) -> bool {
 const MAX_EXTENSIONS: usize = 6;
 
 impl ReadIp for V6 {
+    type Header = Ipv6Header;
     #[inline(always)]
-    fn read_plain<P: Packet>(p: &P, at: usize) -> Option<Ip<Self::Addr>> {
-        let ip = p.get::<Ipv6Header>(at)?;
+    fn ends(ip: &Ipv6Header) -> Option<(&Self::Addr, &Self::Addr)> {
+        has_ports(ip.next_header).then_some((&ip.src, &ip.dst))
+    }
+    #[inline(always)]
+    fn plain<P: Packet>(p: &P, ip: &Ipv6Header, at: usize) -> Option<Ip<Self::Addr>> {
         let len = u32::from(ip.payload_len.get()) + 40;
         let plain = matches!(ip.next_header, proto::TCP | proto::UDP | proto::ICMPV6);
         if ip.version_class_flow.get() >> 28 != 6 || len > p.len().wrapping_sub(at as u32) || !plain {
@@ -293,29 +314,29 @@ pub fn transport<P: Packet, A>(p: &P, ip: &Ip<A>) -> (Extent, Transport) {
         no_check: false,
     };
     let room = ip.l4_len();
-    let Some(ports) = p.get::<Ports>(ip.l4) else { return (Extent::Nothing, l4) };
-    (l4.sport, l4.dport) = (ports.src, ports.dst);
-    if room < 4 {
-        return (Extent::Nothing, l4);
-    }
     if ip.protocol == proto::TCP {
         l4.check_at = ip.l4 + TcpHeader::CHECK;
-        match p.get::<TcpHeader>(ip.l4) {
-            Some(tcp) if room >= 20 => {
-                l4.flags = tcp.flags;
-                l4.header = u32::from(tcp.data_offset >> 4) * 4;
-                (Extent::Full, l4)
-            }
-            _ => (Extent::Ports, l4),
+        if let Some(tcp) = p.get::<TcpHeader>(ip.l4)
+            && room >= 20
+        {
+            (l4.sport, l4.dport) = (tcp.ports.src, tcp.ports.dst);
+            l4.flags = tcp.flags;
+            l4.header = u32::from(tcp.data_offset >> 4) * 4;
+            return (Extent::Full, l4);
         }
-    } else {
-        match p.get::<UdpHeader>(ip.l4) {
-            Some(udp) if room >= 8 => {
-                l4.no_check = udp.check.raw() == 0;
-                (Extent::Full, l4)
-            }
-            _ => (Extent::Ports, l4),
+    } else if let Some(udp) = p.get::<UdpHeader>(ip.l4)
+        && room >= 8
+    {
+        (l4.sport, l4.dport) = (udp.ports.src, udp.ports.dst);
+        l4.no_check = udp.check.raw() == 0;
+        return (Extent::Full, l4);
+    }
+    match p.get::<Ports>(ip.l4) {
+        Some(ports) if room >= 4 => {
+            (l4.sport, l4.dport) = (ports.src, ports.dst);
+            (Extent::Ports, l4)
         }
+        _ => (Extent::Nothing, l4),
     }
 }
 

@@ -11,13 +11,14 @@ use crate::tables::Tables;
 use dirigent_wire::{Be16, Mac};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Version of every layout in this file.
-pub const LAYOUT_VERSION: u32 = 8;
+/// Version of every layout in this file, and of what entries are sealed with ([`crate::conn`]).
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// Which way between client and server: the key of a connection entry is the
 /// packet's own tuple, so NAT has one entry for each direction.
+/// (Aligned for reading several fields at once.)
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Tuple<A> {
     /// Source address of the packet.
     pub src: A,
@@ -936,6 +937,8 @@ pub mod map {
     pub const LINKS: &str = "LINKS";
     /// `Settings`, one entry.
     pub const SETTINGS: &str = "SETTINGS";
+    /// Slot of an address to bits, all in one entry: see [`crate::sieve`].
+    pub const SIEVE: &str = "SIEVE";
     /// Error budgets: bucket 0 is the total. Behind them [`super::NEW_FLOWS`].
     pub const ERRORS: &str = "ERRORS";
 
@@ -1027,8 +1030,8 @@ mod tests {
     /// A change here needs a new [`LAYOUT_VERSION`]: pinned maps of the old one
     /// are then refused instead of misread.
     #[test]
-    fn layouts_of_version_8() {
-        assert_eq!(LAYOUT_VERSION, 8);
+    fn layouts_of_version_9() {
+        assert_eq!(LAYOUT_VERSION, 9);
         let conn4 = [
             offset_of!(Conn<Addr4>, last_seen),
             offset_of!(Conn<Addr4>, server),

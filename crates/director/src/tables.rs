@@ -7,6 +7,7 @@ use crate::records::{
 };
 use crate::schedule::{self, Client};
 use crate::shared::S64;
+use crate::sieve;
 use dirigent_wire::{Addr4, Addr6, Mac};
 
 /// How an insertion ended.
@@ -116,6 +117,8 @@ pub trait Tables {
     fn service4(&self, at: &Place<Addr4>) -> Option<u32>;
     /// Index of the IPv6 virtual service at this place.
     fn service6(&self, at: &Place<Addr6>) -> Option<u32>;
+    /// Bits of addresses by slot: [`sieve`].
+    fn sieve(&self) -> Option<&[u8; sieve::SLOTS]>;
     /// Whether the address is this host's.
     fn local4(&self, addr: &Addr4) -> bool;
     /// Whether the address is this host's.

@@ -15,6 +15,7 @@ use dirigent_director::records::{
     conn_flag, kind, server_flag, service_flag,
 };
 use dirigent_director::shared::S64;
+use dirigent_director::sieve::SLOTS;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::tcp::State;
 use dirigent_director::verdict::{Action, Reason, Verdict};
@@ -206,6 +207,9 @@ impl Tables for Cpu {
     }
     fn random(&self) -> u32 {
         self.draw() << 8 ^ self.draw()
+    }
+    fn sieve(&self) -> Option<&[u8; SLOTS]> {
+        None
     }
     fn settings(&self) -> Option<&Settings> {
         Some(&self.shared.settings)

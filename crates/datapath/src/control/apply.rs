@@ -13,6 +13,7 @@ use dirigent_director::records::{
 };
 use dirigent_director::schedule::{Scheduler, Table};
 use dirigent_director::shared::{S32, S64};
+use dirigent_director::sieve;
 use dirigent_director::ways;
 use dirigent_wire::Be16;
 
@@ -29,6 +30,9 @@ use super::tally;
 use super::trash::Trash;
 use crate::keys::{Spot, words};
 use crate::memory::{LocalNet, SourceNet};
+
+/// The port of FTP's control connections (RFC 959).
+const FTP: u16 = 21;
 
 /// A real server of a service, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,6 +122,8 @@ pub struct Control<S> {
     users: HashMap<IpAddr, BTreeMap<u32, Method>>,
     /// Services by their addresses: how many.
     places: HashMap<IpAddr, usize>,
+    /// Whether all bits of the sieve are known to be set.
+    sieve_is_open: bool,
 }
 
 /// A real server with what the tables say of it.
@@ -195,6 +201,7 @@ impl<S: Store> Control<S> {
             hops: HashMap::new(),
             users: HashMap::new(),
             places: HashMap::new(),
+            sieve_is_open: false,
         }
     }
 
@@ -355,7 +362,11 @@ impl<S: Store> Control<S> {
             self.forget_notes(|of| of.service == held.index)?;
         }
         if new {
+            if key.port() == FTP {
+                self.open_sieve()?;
+            }
             if let Some(address) = key.address() {
+                self.store.add_to_sieve(address, sieve::VIRTUAL)?;
                 self.store.set_place(&Spot::whole(address), Some(u32::MAX))?;
             }
             self.store.set_place(&spot(&key), Some(held.index))?;
@@ -616,6 +627,7 @@ impl<S: Store> Control<S> {
 
     /// A record has this address: its next hop is kept true from now on.
     pub(super) fn add_user(&mut self, address: IpAddr, index: u32, method: Method) -> Result<(), Error> {
+        self.store.add_to_sieve(address, sieve::SERVER)?;
         self.users.entry(address).or_default().insert(index, method);
         self.write_hop(index, address, method)
     }
@@ -717,6 +729,14 @@ impl<S: Store> Control<S> {
         self.store.put_settings(&Settings { ways: ways::next(old.ways), ..old })
     }
 
+    /// Has packets of all addresses looked at, from now on.
+    fn open_sieve(&mut self) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.sieve_is_open, true) {
+            self.store.open_sieve()?;
+        }
+        Ok(())
+    }
+
     /// Writes the settings if they differ.
     pub(super) fn settle_settings(&mut self) -> Result<(), Error> {
         let old = self.store.settings()?;
@@ -730,6 +750,9 @@ impl<S: Store> Control<S> {
             new.sync_retries = sync.retries.into();
         }
         defence::settle(&self.model.settings().defence, self.available, &mut new);
+        if !self.model.marks().is_empty() || new.flags & setting::LED != 0 {
+            self.open_sieve()?;
+        }
         if format!("{old:?}") == format!("{new:?}") {
             return Ok(());
         }
@@ -763,7 +786,7 @@ fn presence(service: Option<&WantedService>) -> u32 {
     let one_packet_nat = service.one_packet && service.servers.iter().any(|s| s.method == Method::Nat);
     let (port, by_mark) = (service.key.port(), service.key.mark() != 0);
     bit(one_packet_nat, setting::KNOW_SERVERS)
-        | bit(port == 21, setting::FTP)
+        | bit(port == FTP, setting::FTP)
         | bit(port == 0 && !by_mark, setting::ANY_PORT)
 }
 

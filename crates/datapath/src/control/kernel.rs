@@ -3,7 +3,7 @@
 //! director's by the assertions at the end.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use dirigent_director::family::{V4, V6};
 use dirigent_director::probe::Pin;
@@ -12,13 +12,14 @@ use dirigent_director::records::{
     candidate, hop, local_net, map,
 };
 use dirigent_director::shared::S64;
+use dirigent_director::sieve;
 use dirigent_director::verdict::Reason;
 
 use super::Error;
 use super::clock::Clock;
 use super::shapes::{self, Conn4, Conn6, Key4, Key6, Net4, Net6, Place4, Place6, halves, pair, words_of_key};
 use super::shapes::{Source4, Source6};
-use super::store::{Due, Entry, Expired, Room, Store};
+use super::store::{Due, Entry, Expired, Room, Store, slot};
 use crate::kernel::sys::Cursor;
 use crate::kernel::{self, Features, Instance, Kernel, Mapped, PerCpuTable, Step, Table};
 use crate::keys::{Flow, Spot};
@@ -62,6 +63,7 @@ pub struct KernelStore {
     known6: Table<Place6, Known>,
     links: Table<u32, [u32; 24]>,
     settings: Table<u32, [u32; 64]>,
+    sieve: Mapped<[AtomicU8; sieve::SLOTS]>,
     mark_rules: Table<u32, MarkRule>,
     pins4: Table<Key4, Conn4>,
     pins6: Table<Key6, Conn6>,
@@ -99,6 +101,7 @@ macro_rules! open {
             known6: $from.$table(map::KNOWN6)?,
             links: $from.$table(map::LINKS)?,
             settings: $from.$table(map::SETTINGS)?,
+            sieve: $from.$mapped(map::SIEVE)?,
             mark_rules: $from.$table(map::MARK_RULES)?,
             pins4: $from.$table(map::PINS4)?,
             pins6: $from.$table(map::PINS6)?,
@@ -394,6 +397,18 @@ impl Store for KernelStore {
     }
     fn forget_note(&mut self, of: &Noted) -> Result<(), Error> {
         set(&self.notes, *of, None)
+    }
+
+    fn add_to_sieve(&mut self, address: IpAddr, bits: u8) -> Result<(), Error> {
+        let slot = self.sieve.get(0).and_then(|all| all.get(usize::from(slot(address))));
+        slot.ok_or(Error::NoEntry { table: map::SIEVE, index: 0 })?.fetch_or(bits, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn open_sieve(&mut self) -> Result<(), Error> {
+        let all = self.sieve.get(0).ok_or(Error::NoEntry { table: map::SIEVE, index: 0 })?;
+        all.iter().for_each(|bits| bits.store(u8::MAX, Ordering::Release));
+        Ok(())
     }
 
     fn known(&self) -> Result<Vec<(Spot, Known)>, Error> {

@@ -17,7 +17,7 @@ use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
-use super::store::{self, Due, Entry, Expired, Store};
+use super::store::{self, Due, Entry, Expired, Store, slot};
 use crate::keys::{Flow, Spot, address};
 use crate::memory::{LocalNet, MemoryTables, SourceNet};
 
@@ -217,6 +217,20 @@ impl Store for MemoryTables {
     }
     fn forget_note(&mut self, of: &Noted) -> Result<(), Error> {
         self.notes.get_mut().remove(of);
+        Ok(())
+    }
+
+    fn add_to_sieve(&mut self, address: IpAddr, bits: u8) -> Result<(), Error> {
+        self.written += 1;
+        if let Some(slot) = self.sieve.get_mut(usize::from(slot(address))) {
+            *slot |= bits;
+        }
+        Ok(())
+    }
+
+    fn open_sieve(&mut self) -> Result<(), Error> {
+        self.written += 1;
+        self.sieve.fill(u8::MAX);
         Ok(())
     }
 

@@ -112,7 +112,8 @@ fn copy<S: Store>(store: &S) -> Result<MemoryTables, Error> {
         slots: slots.unwrap_or(0),
         ..Capacity::default()
     });
-    // Whoever is told what becomes of a packet is told what the routing table says now.
+    // Whoever is told what becomes of a packet is told what the routing table says now, and that no table has it.
+    tables.open_sieve()?;
     let settings = Settings { ways: 0, ..store.settings()? };
     tables.now = store.now().wrapping_sub(settings.clock_offset);
     tables.settings = (settings.version != 0).then_some(settings);

@@ -7,6 +7,8 @@ use dirigent_director::probe::Pin;
 use dirigent_director::records::{
     Counters, Known, Lesson, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, server_flag,
 };
+use dirigent_director::sieve;
+use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
 use crate::keys::{Flow, Spot, address};
@@ -153,6 +155,11 @@ pub trait Store {
     /// Forgets one.
     fn forget_note(&mut self, of: &Noted) -> Result<(), Error>;
 
+    /// Adds to the bits of an address: [`dirigent_director::sieve`].
+    fn add_to_sieve(&mut self, address: IpAddr, bits: u8) -> Result<(), Error>;
+    /// Sets all bits of all addresses.
+    fn open_sieve(&mut self) -> Result<(), Error>;
+
     /// The NAT servers by place.
     fn known(&self) -> Result<Vec<(Spot, Known)>, Error>;
     /// Adds, replaces or (`None`) removes one.
@@ -211,4 +218,12 @@ pub trait Store {
 /// The address of a real server's record.
 pub fn server_address(server: &Server) -> IpAddr {
     address(&server.addr, server.flags.load() & server_flag::IPV6 != 0)
+}
+
+/// The slot of an address in the sieve.
+pub fn slot(address: IpAddr) -> u16 {
+    match address {
+        IpAddr::V4(a) => sieve::slot(&Addr4::new(a.octets())),
+        IpAddr::V6(a) => sieve::slot(&Addr6::new(a.octets())),
+    }
 }

@@ -13,11 +13,13 @@ use dirigent_director::records::{
 };
 use dirigent_director::schedule::{Client, schedule};
 use dirigent_director::shared::S32;
+use dirigent_director::sieve::{SERVER, VIRTUAL};
 use dirigent_director::tables::Tables as _;
 use dirigent_wire::{Addr4, Addr6};
 use proptest::prelude::*;
 
 use super::apply::spot;
+use super::store::slot;
 use super::*;
 use crate::keys::{address, words};
 use crate::memory::{Capacity, LocalNet, MemoryTables};
@@ -37,6 +39,17 @@ fn rules(model: &mut Model, lines: &[&str]) {
 
 fn open(model: &Model) -> Control<MemoryTables> {
     Control::open(MemoryTables::default(), model).unwrap()
+}
+
+/// Whether packets of an address that nobody noted are nobody's business.
+fn sieves(control: &Control<MemoryTables>) -> bool {
+    noted(control, "203.0.113.1") == 0
+}
+
+/// The bits of an address in the sieve.
+fn noted(control: &Control<MemoryTables>, address: &str) -> u8 {
+    let slot = usize::from(slot(address.parse().unwrap()));
+    control.store().sieve.get(slot).copied().unwrap()
 }
 
 /// Applies ipvsadm lines one after the other.
@@ -227,6 +240,44 @@ fn one_packet_servers_are_known() {
     assert_eq!((kind(&control), flags(&control) & setting::KNOW_SERVERS), (0, 0));
     change(&mut control, &["-C"]);
     assert!(control.store().known().unwrap().is_empty());
+}
+
+#[test]
+fn addresses_are_noted_before_they_are_used_and_for_good() {
+    let mut control = open(&model(&["-A -t 192.0.2.1:80 -s rr", "-a -t 192.0.2.1:80 -r 10.0.0.1 -m"]));
+    let all = |control: &Control<MemoryTables>| {
+        ["192.0.2.1", "10.0.0.1", "2001:db8::1", "2001:db8::2", "10.0.0.3"].map(|address| noted(control, address))
+    };
+    assert_eq!(all(&control), [VIRTUAL, SERVER, 0, 0, 0]);
+    change(&mut control, &["-A -u [2001:db8::1]:53 -s rr", "-a -u [2001:db8::1]:53 -r [2001:db8::2]:53 -m"]);
+    control.set_targets(&HashSet::from([target("10.0.0.3", Method::Dr)])).unwrap();
+    assert_eq!(all(&control), [VIRTUAL, SERVER, VIRTUAL, SERVER, SERVER]);
+    // Their connections outlive them, and a take-over.
+    change(&mut control, &["-D -t 192.0.2.1:80", "-d -u [2001:db8::1]:53 -r [2001:db8::2]:53"]);
+    let control = Control::open(control.into_store(), &Model::default()).unwrap();
+    assert!(sieves(&control));
+    assert_eq!(all(&control), [VIRTUAL, SERVER, VIRTUAL, SERVER, SERVER]);
+}
+
+/// Once packets of any address could open connections, nobody knows what addresses there are: until the tables are new.
+#[test]
+fn marks_and_ftp_have_tables_asked_about_every_packet() {
+    let plain = "-A -t 192.0.2.1:80 -s rr";
+    let marked = |line: &str| dirigent_config::file::parse("test.toml", &format!("version = 1\n{line}\n")).unwrap();
+    for wanted in [
+        model(&["-A -t 192.0.2.1:21 -s rr"]),
+        marked("[director]\nmark_device = \"marked\""),
+        marked("[[mark]]\nset = 7\ndestination = \"192.0.2.0/24\""),
+    ] {
+        let mut control = open(&model(&[plain]));
+        assert!(sieves(&control));
+        control.change_to(&wanted).unwrap();
+        assert!(!sieves(&control));
+        control.change_to(&model(&[plain])).unwrap();
+        assert!(!sieves(&control), "their connections are there");
+        let control = Control::open(control.into_store(), &model(&[plain])).unwrap();
+        assert!(!sieves(&control), "and outlive the daemon");
+    }
 }
 
 #[test]

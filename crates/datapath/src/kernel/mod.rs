@@ -31,5 +31,5 @@ pub use select::{Choice, Facts, Mode, PathKind, choose};
 pub use shape::{STACK_LIMIT, Shape};
 pub use stages::Features;
 pub use table::{Mapped, PerCpuTable, Table};
-pub use testrun::{Direction, Ran, SkbContext, Step};
+pub use testrun::{Direction, Ran, Runner, SkbContext, Step};
 pub use trace::Tracer;

@@ -182,11 +182,13 @@ impl Kernel {
 
     /// Runs any XDP program of the object, `repeat` times on the same buffer.
     pub fn run_xdp_program(&self, program: &str, ifindex: u32, frame: &[u8], repeat: u32) -> Result<Ran, Error> {
-        let mut context = [0; XDP_CONTEXT];
-        let length = u32::try_from(frame.len()).map_err(|e| Error::system("frame length", std::io::Error::other(e)))?;
-        put(&mut context, 4, length); // data_end; data is 0
-        put(&mut context, 12, ifindex);
-        self.run(program, frame, &context, repeat)
+        self.runner(program)?.run_xdp(ifindex, frame, repeat)
+    }
+
+    /// A program of the object, to be run again and again: what it takes to find one depends on its name.
+    pub fn runner<'k>(&'k self, name: &'k str) -> Result<Runner<'k>, Error> {
+        let missing = || Error::Program { program: name.to_owned(), kind: "XDP or tc" };
+        Ok(Runner { program: self.ebpf.program(name).ok_or_else(missing)?, name })
     }
 
     /// Runs a tc program on a frame.
@@ -200,15 +202,32 @@ impl Kernel {
 
     /// Runs any tc program of the object, `repeat` times on the same buffer.
     pub fn run_tc_program(&self, program: &str, context: &SkbContext, frame: &[u8], repeat: u32) -> Result<Ran, Error> {
-        let mut ran = self.run(program, frame, &context.to_bytes(), repeat)?;
+        let mut ran = self.runner(program)?.run(frame, &context.to_bytes(), repeat)?;
         // The kernel reports the device only through the context that it was given.
         if ran.context.ifindex == 0 {
             ran.context.ifindex = context.ifindex;
         }
         Ok(ran)
     }
+}
 
-    fn run(&self, name: &str, frame: &[u8], context: &[u8], repeat: u32) -> Result<Ran, Error> {
+/// A program that is found.
+pub struct Runner<'k> {
+    program: &'k Program,
+    name: &'k str,
+}
+
+impl Runner<'_> {
+    /// Runs an XDP program on a frame that arrives by an interface, `repeat` times on the same buffer.
+    pub fn run_xdp(&self, ifindex: u32, frame: &[u8], repeat: u32) -> Result<Ran, Error> {
+        let mut context = [0; XDP_CONTEXT];
+        let length = u32::try_from(frame.len()).map_err(|e| Error::system("frame length", std::io::Error::other(e)))?;
+        put(&mut context, 4, length); // data_end; data is 0
+        put(&mut context, 12, ifindex);
+        self.run(frame, &context, repeat)
+    }
+
+    fn run(&self, frame: &[u8], context: &[u8], repeat: u32) -> Result<Ran, Error> {
         let mut out = vec![0; frame.len() + GROWTH];
         let mut context_out = vec![0; context.len()];
         let options = TestRunOptions {
@@ -219,9 +238,10 @@ impl Kernel {
             repeat,
             ..TestRunOptions::default()
         };
-        let result = match self.ebpf.program(name) {
-            Some(Program::Xdp(xdp)) => xdp.test_run(options),
-            Some(Program::SchedClassifier(tc)) => tc.test_run(options),
+        let name = self.name;
+        let result = match self.program {
+            Program::Xdp(xdp) => xdp.test_run(options),
+            Program::SchedClassifier(tc) => tc.test_run(options),
             _ => return Err(Error::Program { program: name.to_owned(), kind: "XDP or tc" }),
         };
         let result = result.map_err(|e| Error::load(format!("a run of {name} on {} bytes", frame.len()), e))?;

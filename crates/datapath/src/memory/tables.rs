@@ -10,6 +10,7 @@ use dirigent_director::records::{
 };
 use dirigent_director::schedule::{self, Client};
 use dirigent_director::shared::S64;
+use dirigent_director::sieve;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
@@ -87,6 +88,8 @@ pub struct MemoryTables {
     pub links: HashMap<u32, Link>,
     /// Settings, once there are some.
     pub settings: Option<Settings>,
+    /// Bits of addresses by slot: [`dirigent_director::sieve`].
+    pub(crate) sieve: Box<[u8; sieve::SLOTS]>,
     /// The host's routing table.
     pub routes: Routes,
     counters: RefCell<Vec<Counters>>,
@@ -143,6 +146,7 @@ impl MemoryTables {
             mark_rules: vec![MarkRule::default(); 2 * MARK_RULES as usize],
             links: HashMap::new(),
             settings: None,
+            sieve: Box::new([0; sieve::SLOTS]),
             routes: Routes::default(),
             counters: RefCell::new(vec![Counters::default(); capacity.servers]),
             origins: vec![Counters::default(); capacity.servers],
@@ -338,6 +342,9 @@ impl Tables for MemoryTables {
         let index = self.services6.get(at).copied();
         self.watch.note(|| Seen::Service(Spot::of6(at), index));
         index
+    }
+    fn sieve(&self) -> Option<&[u8; sieve::SLOTS]> {
+        Some(&self.sieve)
     }
     fn local4(&self, addr: &Addr4) -> bool {
         let address = IpAddr::from(addr.bytes());

@@ -13,6 +13,7 @@ use dirigent_director::records::{
     Settings, Tuple, hop, kind, link_flag, server_flag,
 };
 use dirigent_director::shared::{S32, S64};
+use dirigent_director::sieve::SLOTS;
 use dirigent_director::tables::{Insert, Route, Step, Tables};
 use dirigent_director::tunnel::Outer;
 use dirigent_director::verdict::{Action, Verdict};
@@ -165,6 +166,8 @@ impl<const E: bool> Packet for Frame<E> {
 pub struct Memory {
     pub now: u32,
     pub settings: Settings,
+    /// Bits by slot.
+    pub sieve: Box<[u8; SLOTS]>,
     /// Entries (of either direction) there is room for.
     pub room: usize,
     pub conns4: HashMap<Tuple<Addr4>, Conn<Addr4>>,
@@ -227,6 +230,7 @@ impl Memory {
             servers: Vec::new(),
             hops: Vec::new(),
             slots: Vec::new(),
+            sieve: Box::new([u8::MAX; SLOTS]),
             local4: HashSet::from([Addr4::new(VIP4)]),
             local6: HashSet::from([Addr6::new(VIP6)]),
             link: Link { mac, used: 1, ..Link::default() },
@@ -386,6 +390,9 @@ impl Tables for Memory {
     fn random(&self) -> u32 {
         self.seed.set(self.seed.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
         self.seed.get()
+    }
+    fn sieve(&self) -> Option<&[u8; SLOTS]> {
+        Some(&self.sieve)
     }
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)

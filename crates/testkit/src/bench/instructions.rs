@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use dirigent_datapath::control::{KernelStore, Store as _};
-use dirigent_datapath::kernel::{Features, Kernel, LoadOptions};
+use dirigent_datapath::kernel::{Features, Kernel, LoadOptions, Runner};
 use dirigent_director::Reason;
 use dirigent_director::records::LAYOUT_VERSION;
 
@@ -104,10 +104,11 @@ pub fn run(progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Counted, Stri
     let model = models::model(std::iter::empty(), lines.iter().map(String::as_str)).map_err(|e| format!("{e:?}"))?;
     let control = tables::set_up(KernelStore::new(&kernel).map_err(text)?, &bed, &model)?;
     let ifindex = bed.ifindex(Side::R);
-    let send =
-        |program: &str, packet: &[u8]| kernel.run_xdp_program(program, ifindex, packet, 1).map(|_| ()).map_err(text);
+    let runner = |program| kernel.runner(program).map_err(text);
+    let (director, untraced, pass) = (runner("dirigent_xdp")?, runner(untraced)?, runner("dirigent_pass")?);
+    let send = |program: &Runner<'_>, packet: &[u8]| program.run_xdp(ifindex, packet, 1).map(|_| ()).map_err(text);
     // What one run takes: the least of all rounds, of which each is many.
-    let count = |program: &str, packet: &[u8]| -> Result<f64, String> {
+    let count = |program: &Runner<'_>, packet: &[u8]| -> Result<f64, String> {
         let mut least = f64::INFINITY;
         for _ in 0..ROUNDS {
             let begun = Instant::now();
@@ -126,18 +127,18 @@ pub fn run(progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Counted, Stri
             let from = place(client(v6), 1024 + n as u16);
             let request = |flags| frame(Protocol::Tcp, from, place(vip(v6), port), flags);
             let reply = |flags| frame(Protocol::Tcp, place(server(1, v6), server_port), from, flags);
-            send("dirigent_xdp", &request(flag::SYN))?;
+            send(&director, &request(flag::SYN))?;
             let mut packets = vec![("request", request(flag::ACK), Reason::Request)];
             if name == "nat" {
-                send("dirigent_xdp", &reply(flag::SYN | flag::ACK))?;
+                send(&director, &reply(flag::SYN | flag::ACK))?;
                 packets.push(("reply", reply(flag::ACK), Reason::Reply));
             }
-            send("dirigent_xdp", &request(flag::ACK))?;
+            send(&director, &request(flag::ACK))?;
             for (direction, packet, reason) in packets {
                 let reasons = || control.store().reasons().map_err(text);
                 let before = reasons()?;
-                let empty = count("dirigent_pass", &packet)?;
-                let [director, without] = [count("dirigent_xdp", &packet)? - empty, count(untraced, &packet)? - empty];
+                let empty = count(&pass, &packet)?;
+                let [all, without] = [count(&director, &packet)? - empty, count(&untraced, &packet)? - empty];
                 let rose = |reason: Reason| Ok::<_, String>(reasons()?[reason as usize] - before[reason as usize]);
                 if rose(reason)? != u64::from(2 * ROUNDS * RUNS) {
                     return Err(format!(
@@ -145,7 +146,7 @@ pub fn run(progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Counted, Stri
                     ));
                 }
                 let family = if v6 { "v6" } else { "v4" };
-                rows.push(Row { name: format!("{name} {family} tcp {direction}"), director, untraced: without });
+                rows.push(Row { name: format!("{name} {family} tcp {direction}"), director: all, untraced: without });
             }
         }
     }
