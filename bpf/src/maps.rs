@@ -185,7 +185,7 @@ pub fn lesson(i: u32) -> Option<(&'static mut Lesson, &'static mut Room<V4>, &'s
 pub struct KernelTables {
     /// The program's context, which route lookups need.
     ctx: *mut c_void,
-    /// Looked up once: they are asked for again and again.
+    /// Looked up once: they are asked for again and again. (The loader writes their version: there always are some.)
     settings: Option<&'static Settings>,
 }
 

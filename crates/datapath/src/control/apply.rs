@@ -362,7 +362,8 @@ impl<S: Store> Control<S> {
             self.forget_notes(|of| of.service == held.index)?;
         }
         if new {
-            if key.port() == FTP {
+            // By mark, or of all ports, FTP's among them.
+            if matches!(key.port(), 0 | FTP) {
                 self.open_sieve()?;
             }
             if let Some(address) = key.address() {
@@ -731,8 +732,9 @@ impl<S: Store> Control<S> {
 
     /// Has packets of all addresses looked at, from now on.
     fn open_sieve(&mut self) -> Result<(), Error> {
-        if !std::mem::replace(&mut self.sieve_is_open, true) {
+        if !self.sieve_is_open {
             self.store.open_sieve()?;
+            self.sieve_is_open = true;
         }
         Ok(())
     }

@@ -266,6 +266,8 @@ fn marks_and_ftp_have_tables_asked_about_every_packet() {
     let marked = |line: &str| dirigent_config::file::parse("test.toml", &format!("version = 1\n{line}\n")).unwrap();
     for wanted in [
         model(&["-A -t 192.0.2.1:21 -s rr"]),
+        model(&["-A -t 192.0.2.1:0 -s rr -p 60"]),
+        model(&["-A -f 7 -s rr"]),
         marked("[director]\nmark_device = \"marked\""),
         marked("[[mark]]\nset = 7\ndestination = \"192.0.2.0/24\""),
     ] {
