@@ -46,9 +46,6 @@ impl NextHop {
     /// Bytes that a tunnel adds to a packet.
     #[inline(always)]
     pub fn overhead(&self) -> u32 {
-        if !self.tunnelled() {
-            return 0;
-        }
         let ip = if self.flags & tunnel::PEER_V6 != 0 { 40 } else { 20 };
         match self.tunnel {
             tunnel::IPIP => ip,
@@ -58,18 +55,18 @@ impl NextHop {
             _ => 0,
         }
     }
-    /// The largest packet that the way carries, outer headers included; bytes. (Of tunnels only a smaller one is learned.)
+    /// The largest packet that the way carries, outer headers included; bytes.
     #[inline(always)]
     pub fn path_mtu(&self) -> u32 {
-        if !self.tunnelled() {
-            return self.mtu;
-        }
         let learned = self.learned.load() & 0xffff;
         if learned != 0 && learned < self.mtu { learned } else { self.mtu }
     }
-    /// The largest packet that can be sent to the server in one piece.
+    /// The largest packet that can be sent to the server in one piece. (Of tunnels only a smaller MTU is learned.)
     #[inline(always)]
     pub fn room(&self) -> u32 {
+        if !self.tunnelled() {
+            return self.mtu;
+        }
         self.path_mtu().saturating_sub(self.overhead())
     }
 }
