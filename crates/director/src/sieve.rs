@@ -30,6 +30,6 @@ pub fn slot<A: Address>(address: &A) -> u16 {
 #[inline(always)]
 pub fn retains<F: ReadIp, T: Tables>(t: &T, header: &F::Header) -> bool {
     let (Some((src, dst)), Some(bits)) = (F::ends(header), t.sieve()) else { return false };
-    let of = |address| bits[usize::from(slot(address))];
+    let of = |address| bits.get(usize::from(slot(address))).copied().unwrap_or(u8::MAX);
     of(dst) & TO == 0 && of(src) & FROM == 0
 }
