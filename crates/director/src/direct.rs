@@ -680,18 +680,15 @@ fn begins<F: Family, P: Packet>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
 }
 
 /// Whether the packet ends its connection at once, and goes on as one without: a new one of a
-/// closed connection (ipvs-semantics §3.8), or any where the server was removed (§0, step 5) or is gone
-/// before it got a packet.
+/// closed connection (ipvs-semantics §3.8), or any where the server was removed (§0, step 5).
 /// IPVS drops such a SYN where netfilter knows it, and waits for the next. (Not inlined: the
 /// verifier would go through all that follows once for each way through it.)
 #[inline(never)]
 fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, conn: &Held<'_, F::Addr>) -> bool {
     let begins = begins::<F, P>(flow, conn);
-    let no_dest = settings.flags & setting::EXPIRE_NODEST != 0;
-    // The server may go while its connection is being opened: before any packet of it was sent there.
-    if !conn.is_reply() && (no_dest || conn.packets.load() == 0) {
+    if settings.flags & setting::EXPIRE_NODEST != 0 && !conn.is_reply() {
         let removed = t.next_hop(conn.server).is_some_and(|next| next.state.load() == hop::REMOVED);
-        if removed || (no_dest && begins && t.server(conn.server).is_some_and(|server| server.weight.load() == 0)) {
+        if removed || (begins && t.server(conn.server).is_some_and(|server| server.weight.load() == 0)) {
             return true;
         }
     }

@@ -137,29 +137,6 @@ fn a_removed_servers_connections_wait_or_end_with_their_next_packet() {
     }
 }
 
-/// As when a CPU has chosen a server, and another removes it before the connection is open.
-#[test]
-fn a_server_that_goes_while_it_is_chosen_costs_no_connection() {
-    for (method, protocol, flags) in [
-        (kind::NAT_REQUEST, 6, SYN),
-        (kind::DR_REQUEST, 6, SYN),
-        (kind::NAT_REQUEST, 17, 0),
-        (kind::TUN_REQUEST, 17, 0),
-    ] {
-        for gone in 0..2 {
-            let mut m = Memory::new(0, method, &[1, 1]);
-            m.hops[gone].state = S32::new(hop::REMOVED);
-            for client in 1..5 {
-                let (src, dst) = ((client4(client), 5000), (VIP4, VPORT));
-                let packet = frame4(Spec { src, dst, protocol, flags, ttl: 64, payload: 8 });
-                assert_eq!(m.run(&packet, CLIENT_LINK).0.reason, Reason::Request, "{method} {protocol} {gone}");
-            }
-            assert_eq!(m.recount(), m.counted());
-            assert_eq!(m.recount()[gone], (0, 0));
-        }
-    }
-}
-
 #[test]
 fn with_expire_nodest_conn_a_syn_leaves_a_quiesced_server() {
     for (set, conns) in [(0, [1, 0]), (setting::EXPIRE_NODEST, [1, 1])] {
