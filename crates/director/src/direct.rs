@@ -469,7 +469,7 @@ fn first<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>) -> V
 /// Whether the packet is one that the first stage would have read.
 #[inline(always)]
 fn is_plain<F: Family>(Flow { ip, .. }: &Flow<F>) -> bool {
-    matches!(ip.protocol, proto::TCP | proto::UDP) && ip.fragment == Fragment::Whole && ip.l4 == L3 + F::HEADER
+    parse::has_ports(ip.protocol) && ip.fragment == Fragment::Whole && ip.l4 == L3 + F::HEADER
 }
 
 /// A packet of which a later stage knows that it is easy, as the first one.

@@ -72,8 +72,9 @@ pub trait ReadIp: Family {
     }
 }
 
+/// TCP and UDP.
 #[inline(always)]
-fn has_ports(protocol: u8) -> bool {
+pub fn has_ports(protocol: u8) -> bool {
     matches!(protocol, proto::TCP | proto::UDP)
 }
 

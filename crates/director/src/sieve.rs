@@ -3,7 +3,8 @@
 //!
 //! User space notes an address before a service or server has it, and never takes it back: connections outlive both. Where
 //! packets of any address may be a service's it notes all there are, for as long as the tables last: marks lead them there,
-//! and an FTP server may name any address for its data (a service of all ports may be FTP's). Several addresses may share a slot; then tables are asked in vain.
+//! and an FTP server may name any address for its data (a service of all ports may be FTP's). Several addresses may share a
+//! slot; then tables are asked in vain.
 
 use crate::family::Address;
 use crate::parse::ReadIp;

@@ -4,7 +4,7 @@
 use crate::direct::Flow;
 use crate::family::{Address, Family, L3, pseudo_tail};
 use crate::packet::Packet;
-use crate::parse::Fragment;
+use crate::parse::{self, Fragment};
 use crate::records::{NextHop, Settings, setting, tunnel};
 use crate::tables::Tables;
 use dirigent_wire::{
@@ -304,7 +304,7 @@ fn inner_sum<F: Family, P: Packet>(p: &P, flow: &Flow<F>) -> Option<u16> {
 /// holds the pseudo header's sum, and the checksum is not right as it stands.
 #[inline(always)]
 pub fn unfinished<F: Family, P: Packet>(p: &P, flow: &Flow<F>, l4: u16) -> bool {
-    if flow.ip.fragment != Fragment::Whole || !matches!(flow.ip.protocol, proto::TCP | proto::UDP) {
+    if flow.ip.fragment != Fragment::Whole || !parse::has_ports(flow.ip.protocol) {
         return false;
     }
     let addresses = checksum::add(flow.ip.src.sum(), flow.ip.dst.sum());

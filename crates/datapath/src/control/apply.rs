@@ -8,6 +8,7 @@ use dirigent_config::{
     Method, Model, Op, Plan, Prefix, Protocol, Server as Wanted, Service as WantedService, ServiceKey,
     Settings as WantedSettings, Tunnel, TunnelChecksum, TunnelKind, VipDefault,
 };
+use dirigent_director::ftp;
 use dirigent_director::records::{
     Counters, LAYOUT_VERSION, NextHop, Noted, Server, Service, Settings, hop, kind, server_flag, setting, tunnel,
 };
@@ -19,6 +20,7 @@ use dirigent_wire::Be16;
 
 use super::Error;
 use super::defence;
+use super::features::may_be_ftp;
 use super::known::KnownServers;
 use super::lists;
 use super::marks::Marks;
@@ -30,9 +32,6 @@ use super::tally;
 use super::trash::Trash;
 use crate::keys::{Spot, words};
 use crate::memory::{LocalNet, SourceNet};
-
-/// The port of FTP's control connections (RFC 959).
-const FTP: u16 = 21;
 
 /// A real server of a service, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -362,8 +361,8 @@ impl<S: Store> Control<S> {
             self.forget_notes(|of| of.service == held.index)?;
         }
         if new {
-            // By mark, or of all ports, FTP's among them.
-            if matches!(key.port(), 0 | FTP) {
+            // Packets with a mark, and those of FTP's data, may be of any address.
+            if may_be_ftp(&key) {
                 self.open_sieve()?;
             }
             if let Some(address) = key.address() {
@@ -788,7 +787,7 @@ fn presence(service: Option<&WantedService>) -> u32 {
     let one_packet_nat = service.one_packet && service.servers.iter().any(|s| s.method == Method::Nat);
     let (port, by_mark) = (service.key.port(), service.key.mark() != 0);
     bit(one_packet_nat, setting::KNOW_SERVERS)
-        | bit(port == FTP, setting::FTP)
+        | bit(port == ftp::CONTROL, setting::FTP)
         | bit(port == 0 && !by_mark, setting::ANY_PORT)
 }
 

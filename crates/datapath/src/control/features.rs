@@ -1,6 +1,7 @@
 //! What packets of a configuration need stages of their own for.
 
-use dirigent_config::{Method, Model, Protocol, Service};
+use dirigent_config::{Method, Model, Protocol, Service, ServiceKey};
+use dirigent_director::ftp;
 
 use crate::kernel::Features;
 
@@ -21,15 +22,21 @@ fn of_service(service: &Service) -> Features {
             features |= feature;
         }
     };
-    // Marks are given to packets of any protocol, and to any port.
-    let (protocol, port) = (service.key.protocol(), service.key.port());
-    wanted(Features::SCTP, matches!(protocol, None | Some(Protocol::Sctp)));
-    wanted(Features::FTP, protocol.is_none() || (protocol == Some(Protocol::Tcp) && matches!(port, 0 | 21)));
+    wanted(Features::SCTP, matches!(service.key.protocol(), None | Some(Protocol::Sctp)));
+    wanted(Features::FTP, may_be_ftp(&service.key));
     wanted(Features::ONE_PACKET, service.one_packet);
     wanted(Features::PERSISTENCE, service.persistence.is_some());
     let mut methods = service.servers.iter().map(|s| s.method).chain(service.health.sorry.as_ref().map(|s| s.method));
     wanted(Features::TUNNELS, methods.any(|method| matches!(method, Method::Tun(_))));
     features
+}
+
+/// Whether a control connection of FTP's may be of this service. Marks are given to packets of any protocol, and to any port.
+pub(super) fn may_be_ftp(key: &ServiceKey) -> bool {
+    match key.protocol() {
+        None => true,
+        Some(protocol) => protocol == Protocol::Tcp && matches!(key.port(), 0 | ftp::CONTROL),
+    }
 }
 
 #[cfg(test)]

@@ -174,8 +174,9 @@ impl Instance {
         let count = u64::from(count);
         let otherwise = match packets.reason {
             Some(reason) if self.store.is_some() => {
-                let as_expected = rose.iter().find(|(rose, _)| *rose == reason).map_or(0, |(_, count)| *count);
-                (count * N as u64).abs_diff(as_expected)
+                let (as_expected, others): (Vec<_>, Vec<_>) = rose.iter().partition(|(rose, _)| *rose == reason);
+                let sum = |counts: &[(Reason, u64)]| counts.iter().map(|(_, count)| count).sum::<u64>();
+                sum(&others).max((count * N as u64).abs_diff(sum(&as_expected)))
             }
             _ => 0,
         };
