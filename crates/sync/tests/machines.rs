@@ -516,6 +516,19 @@ fn a_bulk_that_another_asked_for_does_not_make_whole() {
     assert_eq!(wanted(&mut backup).1, [Body::BulkRequest { to: origin(A), request: 1 }]);
 }
 
+/// Found by fuzzing. No director counts as far; a forger may say that it did.
+#[test]
+fn nothing_comes_after_the_last_number() {
+    let mut backup = Backup::new(BackupConfig::new(B, 7));
+    backup.on_datagram(0, at(1), &hello(A, 1, u64::MAX - 1)).unwrap();
+    let _ = wanted(&mut backup);
+    backup.on_datagram(0, at(1), &numbered(u64::MAX - 1, &[1])).unwrap();
+    for number in [u64::MAX, u64::MAX, 0] {
+        assert_eq!(backup.on_datagram(0, at(1), &numbered(number, &[2])), Err(Reason::Old), "{number}");
+    }
+    assert_eq!(wanted(&mut backup).0, [1]);
+}
+
 #[test]
 fn what_is_held_and_what_waits_is_bounded() {
     let config = BackupConfig { hold_datagrams: 3, queue_datagrams: 2, ..BackupConfig::new(B, 7) };

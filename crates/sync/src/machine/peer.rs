@@ -133,10 +133,11 @@ impl Peer {
     /// A numbered datagram arrived. Says whether it is to be kept; those that are next are then
     /// taken with [`Peer::take`].
     pub(super) fn on_number(&mut self, now_ms: u64, number: u64, held: Held, config: &BackupConfig) -> Arrived {
-        if number < self.next || self.held.contains_key(&number) {
+        // Nothing could follow the last number that there is.
+        if number < self.next || number == u64::MAX || self.held.contains_key(&number) {
             return Arrived::Old;
         }
-        let again = number.saturating_add(1) < self.end;
+        let again = number + 1 < self.end;
         if number - self.next > config.window {
             // As if everything before it was lost.
             self.end = self.end.max(number);
@@ -145,7 +146,7 @@ impl Peer {
         let full = self.held.len() >= config.hold_datagrams
             || self.held_bytes.saturating_add(held.bytes.len()) > config.hold_bytes;
         if full && number != self.next {
-            self.expect(now_ms, number.saturating_add(1), config);
+            self.expect(now_ms, number + 1, config);
             return Arrived::NoRoom;
         }
         if again && self.gap.is_some_and(|(_, asked, _)| asked.is_some()) {
@@ -155,7 +156,7 @@ impl Peer {
         }
         self.held_bytes += held.bytes.len();
         self.held.insert(number, held);
-        self.end = self.end.max(number.saturating_add(1));
+        self.end = self.end.max(number + 1);
         self.look(now_ms);
         Arrived::Kept
     }
