@@ -603,8 +603,10 @@ pub struct Settings {
     pub ways: u32,
     /// And those of another period: the bits of a time, in ticks, that say which it is.
     pub ways_period: u32,
+    /// When user space last said that it would have told of changes, in ticks: for a while ways are good beyond their period.
+    pub ways_followed: u32,
     /// Zero.
-    pub spare: [u32; 13],
+    pub spare: [u32; 12],
 }
 
 impl Default for Settings {
@@ -632,7 +634,8 @@ impl Default for Settings {
             sync_retries: 0,
             ways: 0,
             ways_period: 0,
-            spare: [0; 13],
+            ways_followed: 0,
+            spare: [0; 12],
         };
         for (slot, seconds) in s.tcp_timeouts.iter_mut().zip(crate::tcp::TIMEOUTS_S) {
             *slot = seconds * hz;

@@ -1,5 +1,6 @@
 //! What is nobody's business here is told from the rest before any table is asked: a packet neither to a virtual service's
-//! address nor from a real server's. (Of probes by direct routing, answers come from the virtual address.)
+//! address nor from a real server's. (Of probes by direct routing, answers come from the virtual address.) It is not read on:
+//! what is cut short, its recipient drops.
 //!
 //! User space notes an address before a service or server has it, and never takes it back: connections outlive both. Where
 //! packets of any address may be a service's it notes all there are, for as long as the tables last: marks lead them there,

@@ -1,8 +1,10 @@
 //! Ways to clients that reply entries remember, so that not each packet asks the kernel's routing table.
 //!
-//! A way is asked for again after at most a period (a second or less), and at once when user space has heard of a change
-//! of routes, rules, neighbours, links or addresses, and has counted [`Settings::ways`] on. So a director without its
-//! daemon follows changes too, if later. Packets longer than the way carries ask each for themselves.
+//! A way is asked for again when user space has heard of a change of routes, rules, neighbours, links or addresses, and has
+//! counted [`Settings::ways`] on. As long as user space says now and then that it is there to tell
+//! ([`Settings::ways_followed`]), no other packet asks, but once in a minute or so. Where it does not, because it ended, or is
+//! busy, a way is good for a period ([`period`]): a director without its daemon follows changes too, within a second. Packets
+//! longer than the way carries ask each for themselves.
 //!
 //! [`Conn::link`] holds the next hop's MAC in its low 48 bits and the interface above, [`Conn::timeout`] the number under
 //! which it was found in the low half and the largest packet's bytes in the high one: 0, as entries begin, remembers
@@ -14,28 +16,41 @@ use crate::records::Settings;
 use crate::tables::{Route, Tables};
 use dirigent_wire::Mac;
 
+/// A way whose changes somebody follows is good for so many times a period, as a power of two: a minute or so.
+const LONG: u32 = 7;
+
 /// The number after this one: [`Settings::ways`].
 #[must_use]
 pub const fn next(ways: u32) -> u32 {
     ways % 0xffff + 1
 }
 
-/// [`Settings::ways_period`] of a clock that ticks so many times a second: the longest power of two of ticks that is no
-/// longer than one.
+/// [`Settings::ways_period`] of a clock that ticks so many times a second: the longest power of two of ticks with which it
+/// and the time for which user space is trusted, its half, are no longer than a second.
 #[must_use]
 pub const fn period(hz: u32) -> u32 {
-    match hz.checked_ilog2() {
+    match (hz * 2 / 3).checked_ilog2() {
         Some(bit) => !((1 << bit) - 1),
         None => u32::MAX,
     }
+}
+
+/// Whether a way that was good at `then` is still, of those of the same number.
+#[inline(always)]
+fn lasts(settings: &Settings, then: u32, now: u32) -> bool {
+    let (period, passed) = (settings.ways_period, now ^ then);
+    if passed & period == 0 {
+        return true;
+    }
+    let half = (period as i32 >> 1) as u32;
+    passed & (period << LONG) == 0 && now.wrapping_sub(settings.ways_followed) & half == 0
 }
 
 /// The way of this entry's packet of `len` bytes, if it is remembered.
 #[inline(always)]
 pub fn recall<A, T: Tables>(t: &T, settings: &Settings, conn: &Held<'_, A>, len: u32) -> Option<Way> {
     let found = conn.timeout.load();
-    let sooner = (t.now() ^ conn.last_seen.load()) & settings.ways_period == 0;
-    if found as u16 != settings.ways as u16 || len > found >> 16 || !sooner {
+    if found as u16 != settings.ways as u16 || len > found >> 16 || !lasts(settings, conn.last_seen.load(), t.now()) {
         return None;
     }
     let to = conn.link.load();

@@ -38,11 +38,11 @@ fn reply(v6: bool, payload: usize) -> Vec<u8> {
     }
 }
 
-/// A connection whose ways are remembered, at the beginning of a period.
+/// A connection whose ways are remembered, at the beginning of a period, and of a minute.
 fn connected(v6: bool) -> Memory {
     let mut m = Memory::new(0, kind::NAT_REQUEST, &[1]);
     (m.settings.ways, m.settings.ways_period) = (1, ways::period(HZ));
-    m.now &= m.settings.ways_period;
+    m.now &= m.settings.ways_period << 7;
     let _ = m.run(&request(v6), CLIENT_LINK);
     assert_eq!(gateway(&mut m, v6), Some(FIRST), "the first answer");
     m
@@ -92,6 +92,55 @@ fn without_word_of_changes_a_way_is_asked_for_in_each_period() {
     }
 }
 
+/// Seldom packets need not ask while somebody is there who would tell.
+#[test]
+fn a_way_whose_changes_are_followed_lasts() {
+    for v6 in [false, true] {
+        let mut m = connected(v6);
+        m.way_back = way(SECOND, 1500);
+        let (period, begin) = (!m.settings.ways_period + 1, m.now);
+        let minute = period << 7;
+        assert!((30 * HZ..100 * HZ).contains(&minute), "{minute} ticks");
+        for later in [period, 2 * period - 1, 50 * period, minute - period / 2, minute - 1] {
+            m.now = begin + later;
+            // Of the time just past, or as long ago as it may be.
+            m.settings.ways_followed = m.now - later % (period / 2);
+            assert_eq!(gateway(&mut m, v6), Some(FIRST), "{later} ticks later");
+        }
+        m.now += 1;
+        m.settings.ways_followed = m.now;
+        assert_eq!(gateway(&mut m, v6), Some(SECOND), "a minute is over");
+        m.way_back = way(FIRST, 1500);
+        m.settings.ways = ways::next(m.settings.ways);
+        assert_eq!(gateway(&mut m, v6), Some(FIRST), "somebody told");
+    }
+}
+
+#[test]
+fn when_nobody_follows_changes_any_more_a_way_is_asked_for_in_each_period() {
+    for v6 in [false, true] {
+        let mut m = connected(v6);
+        m.way_back = way(SECOND, 1500);
+        let period = !m.settings.ways_period + 1;
+        assert!(period + period / 2 <= HZ, "{period} ticks");
+        m.settings.ways_followed = m.now + period - 2;
+        // At most half a period after the last word the period counts again, and it ends the next time.
+        m.now += period - 1;
+        assert_eq!(gateway(&mut m, v6), Some(FIRST));
+        m.now += 1;
+        assert_eq!(gateway(&mut m, v6), Some(FIRST), "somebody is there to tell");
+        m.now += period - 1;
+        assert_eq!(gateway(&mut m, v6), Some(FIRST), "of the same period");
+        m.now += 1;
+        assert_eq!(gateway(&mut m, v6), Some(SECOND), "nobody is there");
+        // What is to come says nothing.
+        m.now += period;
+        m.settings.ways_followed = m.now + 1;
+        m.way_back = way(FIRST, 1500);
+        assert_eq!(gateway(&mut m, v6), Some(FIRST));
+    }
+}
+
 #[test]
 fn who_is_told_of_no_change_remembers_nothing() {
     let mut m = connected(false);
@@ -126,5 +175,5 @@ fn what_a_way_does_not_carry_is_asked_for() {
 #[test]
 fn a_number_is_never_none() {
     assert_eq!([ways::next(0), ways::next(1), ways::next(0xfffe), ways::next(0xffff)], [1, 2, 0xffff, 1]);
-    assert_eq!([100, 250, 300, 1000].map(|hz| !ways::period(hz) + 1), [64, 128, 256, 512]);
+    assert_eq!([100, 250, 300, 1000].map(|hz| !ways::period(hz) + 1), [64, 128, 128, 512]);
 }

@@ -15,8 +15,11 @@ use std::net::IpAddr;
 use tokio::io::unix::AsyncFd;
 
 const BUFFER: usize = 4 << 20;
-/// RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE.
-const GROUPS: [u32; 8] = [1, 3, 5, 7, 8, 9, 11, 19];
+/// RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE, _NEXTHOP.
+const GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 32];
+/// `linux/rtnetlink.h`: nexthops that routes name. By default their routes are told of, too; not without `nexthop_compat_mode`.
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
 /// RTNLGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR.
 const OWN: [u32; 3] = [1, 5, 9];
 
@@ -180,6 +183,7 @@ fn apply(snapshot: &mut Snapshot, raw: Raw<'_>) -> Option<Change> {
             Some(Change::AddressGone(gone.ifindex, gone.ip))
         }
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Change::Routes),
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Change::Routes),
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
             let new = parse_neighbour(raw.body)?;
             let same = |old: &crate::links::Neighbour| (old.ifindex, old.ip) == (new.ifindex, new.ip);

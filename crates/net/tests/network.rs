@@ -270,6 +270,28 @@ fn every_change_is_reported_and_the_snapshot_keeps_up() {
     lab.run("director", || runtime().block_on(watching)).unwrap();
 }
 
+/// What routes name instead of a gateway may change without a word about the routes.
+#[test]
+fn nexthops_that_routes_name_are_watched() {
+    let lab = lab();
+    let of = |line: &str| {
+        let done = std::process::Command::new("ip").args(line.split(' ')).output().unwrap();
+        assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    let watching = async {
+        std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0").unwrap();
+        of("nexthop add id 1 via 10.0.0.2 dev r0");
+        of("route add 198.51.100.0/24 nhid 1");
+        let mut watcher = Watcher::start().unwrap();
+        of("nexthop replace id 1 via 10.0.0.3 dev r0");
+        wait_for(&mut watcher, &[Change::Routes]).await;
+        of("nexthop del id 1");
+        wait_for(&mut watcher, &[Change::Routes]).await;
+    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    lab.run("director", || runtime().block_on(watching)).unwrap();
+}
+
 /// Prefixes made local for IPVS: by a route for all, or by a rule for marked packets.
 #[test]
 fn local_prefixes_follow_routes_and_rules() {

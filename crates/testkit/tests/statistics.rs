@@ -145,7 +145,7 @@ fn counters_and_rates_are_those_of_the_recording() {
 /// The only service, its servers in the order of their addresses, and everything.
 fn counted(tally: &Tally) -> [Counters; 4] {
     let service = *tally.services.values().next().unwrap();
-    let mut servers: Vec<_> = tally.servers.values().copied().collect();
+    let mut servers: Vec<_> = tally.servers.iter().map(|(_, counters)| *counters).collect();
     servers.sort_by_key(|c| std::cmp::Reverse(c.out_packets));
     [service, servers[0], servers[1], tally.total]
 }

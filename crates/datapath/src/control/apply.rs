@@ -729,6 +729,15 @@ impl<S: Store> Control<S> {
         self.store.put_settings(&Settings { ways: ways::next(old.ways), ..old })
     }
 
+    /// Nothing changed in the network that [`Control::ways_changed`] was not told of: to be said ten times a second, or
+    /// packets ask for their ways each half second.
+    pub fn ways_followed(&mut self) -> Result<(), Error> {
+        let old = self.store.settings()?;
+        // A CPU may be a little behind, and of the future nothing can be said.
+        let ways_followed = self.store.now().wrapping_sub(2);
+        self.store.put_settings(&Settings { ways_followed, ..old })
+    }
+
     /// Has packets of all addresses looked at, from now on.
     fn open_sieve(&mut self) -> Result<(), Error> {
         if !self.sieve_is_open {
@@ -862,6 +871,7 @@ fn settings(of: &WantedSettings, hz: u32, presence: u32, old: &Settings) -> Sett
         clock_offset: old.clock_offset,
         ways: old.ways,
         ways_period: ways::period(hz),
+        ways_followed: old.ways_followed,
         tcp_timeouts: [0; 16],
         udp_timeout: ticks(of.timeouts.udp),
         error_rate: of.errors.rate,

@@ -210,7 +210,7 @@ impl<'a, S: Store> Report<'a, S> {
             templates: record.persistent.load(),
             state: state.to_owned(),
             next_hop: next_hop(&next),
-            counters: tally.servers.get(&index).map(counters).unwrap_or_default(),
+            counters: tally.server(index).map(counters).unwrap_or_default(),
             rates: self.rates.map(|rates| counters(&rates.server(index))),
             // Not the tables' to know.
             health: None,

@@ -459,7 +459,7 @@ pub fn settings(words: &[u32; 64]) -> Settings {
     let [lblc_expiration, lblcr_expiration, mark_rules, drop_rate] = *last;
     let (sync, rest) = rest.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
     let [sync_threshold, sync_period, sync_refresh, sync_retries] = *sync;
-    let [ways, ways_period] = *rest.first_chunk::<2>().unwrap_or(&[0; 2]);
+    let [ways, ways_period, ways_followed] = *rest.first_chunk::<3>().unwrap_or(&[0; 3]);
     Settings {
         version,
         flags,
@@ -482,7 +482,8 @@ pub fn settings(words: &[u32; 64]) -> Settings {
         sync_retries,
         ways,
         ways_period,
-        spare: [0; 13],
+        ways_followed,
+        spare: [0; 12],
     }
 }
 
@@ -493,7 +494,7 @@ pub fn settings_words(s: &Settings) -> [u32; 64] {
     let tail = [s.udp_timeout, s.error_rate, s.error_burst, s.error_dest_rate, s.error_dest_burst];
     let last = [s.lblc_expiration, s.lblcr_expiration, s.mark_rules, s.drop_rate];
     let sync = [s.sync_threshold, s.sync_period, s.sync_refresh, s.sync_retries];
-    let last = last.into_iter().chain(sync).chain([s.ways, s.ways_period]);
+    let last = last.into_iter().chain(sync).chain([s.ways, s.ways_period, s.ways_followed]);
     let all = head.into_iter().chain(s.tcp_timeouts).chain(tail).chain(s.sctp_timeouts).chain(last);
     for (to, word) in words.iter_mut().zip(all) {
         *to = word;

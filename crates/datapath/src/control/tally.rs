@@ -20,8 +20,17 @@ pub struct Tally {
     pub total: Counters,
     /// Services by index.
     pub services: BTreeMap<u32, Counters>,
-    /// Servers by index: those with a record, in a list or not.
-    pub servers: BTreeMap<u32, Counters>,
+    /// Servers with their indexes, in ascending order: those with a record, in a list or not.
+    pub servers: Vec<(u32, Counters)>,
+}
+
+impl Tally {
+    /// Those of a server.
+    #[must_use]
+    pub fn server(&self, index: u32) -> Option<&Counters> {
+        let at = self.servers.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        self.servers.get(at).map(|(_, counters)| counters)
+    }
 }
 
 /// Reads all counters. `services`: the indexes of those that there are.
@@ -34,10 +43,11 @@ pub fn read<S: Store>(store: &S, services: impl IntoIterator<Item = u32>) -> Res
     }
     let servers = store.used_servers()?;
     let counted = store.counted_of(&servers)?;
+    tally.servers.reserve_exact(servers.len());
     for (index, counted) in servers.into_iter().zip(counted) {
         let record = store.server(index)?;
         tally.total = tally.total.plus(counted);
-        tally.servers.insert(index, counted);
+        tally.servers.push((index, counted));
         if let Some(sum) = tally.services.get_mut(&record.service) {
             *sum = sum.plus(counted);
         }

@@ -537,6 +537,15 @@ impl Director {
         self.suspicions.listen(&self.interfaces.indexes(), &all.filter(|ip| !theirs.contains(ip)).collect());
     }
 
+    /// If changes of the network that came in are in the tables, packets may rely on it.
+    pub fn say_followed(&mut self) {
+        if self.problem.is_none()
+            && let Err(failure) = self.tables.ways_followed()
+        {
+            tracing::debug!("packets go on asking for their ways: {failure}");
+        }
+    }
+
     /// New virtual addresses are announced on all interfaces in use.
     pub fn announce(&mut self) {
         if self.vips.is_due() {

@@ -43,6 +43,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -50,6 +51,8 @@ use tokio::sync::mpsc;
 const TIDY: Duration = Duration::from_secs(1);
 /// Between two announcements of a new virtual address.
 const ANNOUNCE: Duration = Duration::from_millis(500);
+/// Between two words to the packet path that changes of the network are followed.
+const FOLLOW: Duration = Duration::from_millis(100);
 /// Scripts that are told of a director's end have this time.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// Operations of one change that the log tells.
@@ -173,6 +176,9 @@ pub fn forget(instance: &str) -> Result<()> {
 async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc::Receiver<Ask>) -> Result<()> {
     let mut tidy = tokio::time::interval(TIDY);
     let mut announce = tokio::time::interval(ANNOUNCE);
+    // From this task, which takes changes in: where it stands still, the packet path looks after itself.
+    let mut follow = tokio::time::interval(FOLLOW);
+    follow.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // From this task, so that it stands still when this task does.
     let watchdog = manager::watchdog();
     let mut alive = tokio::time::interval(watchdog.unwrap_or(TIDY));
@@ -195,6 +201,7 @@ async fn serve(director: &mut Director, signals: &mut Signals, asked: &mut mpsc:
                 director.leave();
             }
             _ = announce.tick() => director.announce(),
+            _ = follow.tick() => director.say_followed(),
             _ = alive.tick(), if watchdog.is_some() => manager::alive(),
             _ = signals.hangup.recv() => {
                 manager::reloading();

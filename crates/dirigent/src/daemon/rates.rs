@@ -6,10 +6,10 @@ use crate::failure::Result;
 use dirigent_api::Event;
 use dirigent_datapath::control::report::Growth;
 use dirigent_datapath::control::tally::{self, Estimator, Tally};
-use dirigent_datapath::control::{KernelStore, Store};
-use dirigent_director::records::{Counters, kind};
+use dirigent_datapath::control::{KernelStore, Store, server_address};
+use dirigent_director::records::{Counters, Server, kind};
 use dirigent_director::verdict::{Reason, ReasonKind};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,16 +19,29 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Its protocol number.
 const TCP: u8 = dirigent_wire::ip::proto::TCP;
 
-/// Estimators of all that is counted, by index.
+/// Estimators of all that is counted.
 #[derive(Clone, Debug, Default)]
 pub struct Averages {
     total: Estimator,
+    /// By index.
     services: BTreeMap<u32, Estimator>,
-    /// With the address and port that the server had: another may come to its index.
-    servers: BTreeMap<u32, (Identity, Estimator)>,
+    /// By index, from 0 on: there may be a million.
+    servers: Vec<Option<Watched>>,
+}
+
+/// A server whose counters are watched.
+#[derive(Clone, Debug)]
+struct Watched {
+    /// The address and port that it had: another may come to its index.
+    identity: Identity,
+    estimator: Estimator,
 }
 
 type Identity = ([u16; 8], u16);
+
+fn identity(server: &Server) -> Identity {
+    (server.addr, server.port.get())
+}
 
 /// What grows how fast, as of the newest look.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +55,7 @@ impl Growth for Averages {
         self.services.get(&index).map(Estimator::rates).unwrap_or_default()
     }
     fn server(&self, index: u32) -> Counters {
-        self.servers.get(&index).map(|(_, e)| e.rates()).unwrap_or_default()
+        self.servers.get(index as usize).and_then(Option::as_ref).map(|w| w.estimator.rates()).unwrap_or_default()
     }
 }
 
@@ -63,22 +76,36 @@ impl Rates {
         };
         let averages = Arc::make_mut(&mut averages);
         averages.services.remove(&service);
-        for index in averages.servers.keys().copied().collect::<Vec<_>>() {
-            if store.server(index)?.service == service {
-                averages.servers.remove(&index);
+        for (index, watched) in (0..).zip(&mut averages.servers) {
+            if watched.is_some() && store.server(index)?.service == service {
+                *watched = None;
             }
         }
         Ok(())
     }
 
-    fn look(&self, store: &KernelStore) -> Result<()> {
+    /// What was counted before is no growth.
+    fn begin(&self, store: &KernelStore) -> Result<()> {
         let services: Vec<u32> = store.places()?.into_iter().map(|(_, index)| index).collect();
         let Tally { total, services, servers } = tally::read(store, services)?;
-        let mut there = BTreeMap::new();
+        let mut averages = Averages {
+            total: Estimator::new(total),
+            services: services.into_iter().map(|(index, counters)| (index, Estimator::new(counters))).collect(),
+            servers: Vec::new(),
+        };
+        averages.make_room(&servers);
         for (index, counters) in servers {
-            let record = store.server(index)?;
-            there.insert(index, ((record.addr, record.port.get()), counters));
+            let identity = identity(&store.server(index)?);
+            averages.set(index, Some(Watched { identity, estimator: Estimator::new(counters) }));
         }
+        *self.averages() = Arc::new(averages);
+        Ok(())
+    }
+
+    /// Lets averages follow. All counters are read once, for all that looks at them.
+    fn look(&self, store: &KernelStore, doubts: &Doubts) -> Result<()> {
+        let services: Vec<u32> = store.places()?.into_iter().map(|(_, index)| index).collect();
+        let Tally { total, services, servers } = tally::read(store, services)?;
         let mut averages = self.averages();
         let averages = Arc::make_mut(&mut averages);
         averages.total.tick(total);
@@ -86,12 +113,45 @@ impl Rates {
         for (index, counters) in services {
             averages.services.entry(index).or_default().tick(counters);
         }
-        averages.servers.retain(|index, (was, _)| there.get(index).is_some_and(|(is, _)| is == was));
-        for (index, (identity, counters)) in there {
-            averages.servers.entry(index).or_insert((identity, Estimator::default())).1.tick(counters);
+        averages.make_room(&servers);
+        let mut there = servers.into_iter().peekable();
+        for (index, watched) in (0..).zip(&mut averages.servers) {
+            let Some((_, counters)) = there.next_if(|(there, _)| *there == index) else {
+                *watched = None;
+                continue;
+            };
+            let server = store.server(index)?;
+            let identity = identity(&server);
+            if watched.as_ref().is_none_or(|w| w.identity != identity) {
+                *watched = Some(Watched { identity, estimator: Estimator::default() });
+            } else if watched.as_ref().is_some_and(|w| is_silent(&server, &w.estimator.last, &counters)) {
+                doubts.cast(server_address(&server));
+            }
+            if let Some(watched) = watched {
+                watched.estimator.tick(counters);
+            }
         }
         Ok(())
     }
+}
+
+impl Averages {
+    /// One place for each of these, and no more.
+    fn make_room(&mut self, servers: &[(u32, Counters)]) {
+        self.servers.resize(servers.last().map_or(0, |(last, _)| *last as usize + 1), None);
+    }
+    fn set(&mut self, index: u32, watched: Option<Watched>) {
+        if let Some(place) = self.servers.get_mut(index as usize) {
+            *place = watched;
+        }
+    }
+}
+
+/// Whether a NAT server got packets of TCP between two looks and answered nothing at all: its answers come by here. Of
+/// other methods no answers are seen, and what else is sent need not be answered.
+fn is_silent(server: &Server, before: &Counters, now: &Counters) -> bool {
+    let silent = now.out_packets == before.out_packets && now.in_packets > before.in_packets;
+    silent && server.method == kind::NAT_REQUEST && server.protocol == TCP
 }
 
 /// The thread that looks; it ends when this is dropped.
@@ -105,17 +165,14 @@ impl Watch {
             if let Err(error) = rates.begin(&store) {
                 tracing::error!("reading counters: {error}");
             }
-            let (mut drops, mut silence) = (Drops::default(), Silence::default());
+            let mut drops = Drops::default();
             let mut next = Instant::now() + PERIOD;
             while ended.recv_timeout(next.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
-                if let Err(error) = rates.look(&store) {
+                if let Err(error) = rates.look(&store, &doubts) {
                     tracing::error!("reading counters: {error}");
                 }
                 if let Err(error) = drops.look(&store, &events) {
                     tracing::error!("reading counters: {error}");
-                }
-                if let Err(error) = silence.look(&store, &doubts) {
-                    tracing::error!("looking for servers that do not answer: {error}");
                 }
                 next += PERIOD;
             }
@@ -146,48 +203,6 @@ impl Drops {
                 events.tell(Event::Drops { reason, text, per_second });
             }
         }
-        Ok(())
-    }
-}
-
-/// Servers' counters as of the last look.
-#[derive(Default)]
-struct Silence(HashMap<u32, (Identity, Counters)>);
-
-impl Silence {
-    /// Casts doubt on NAT servers that got packets of TCP since the last look and answered nothing at all: their answers
-    /// come by here. Of other methods no answers are seen, and what else is sent need not be answered.
-    fn look(&mut self, store: &KernelStore, doubts: &Doubts) -> Result<()> {
-        let mut now = HashMap::new();
-        for (index, counters) in tally::read(store, std::iter::empty())?.servers {
-            let record = store.server(index)?;
-            let identity = (record.addr, record.port.get());
-            if let Some((_, before)) = self.0.get(&index).filter(|(was, _)| *was == identity) {
-                let silent = counters.out_packets == before.out_packets && counters.in_packets > before.in_packets;
-                if silent && record.method == kind::NAT_REQUEST && record.protocol == TCP {
-                    doubts.cast(dirigent_datapath::control::server_address(&record));
-                }
-            }
-            now.insert(index, (identity, counters));
-        }
-        self.0 = now;
-        Ok(())
-    }
-}
-
-impl Rates {
-    fn begin(&self, store: &KernelStore) -> Result<()> {
-        let services: Vec<u32> = store.places()?.into_iter().map(|(_, index)| index).collect();
-        let Tally { total, services, servers } = tally::read(store, services)?;
-        let servers = servers.into_iter().map(|(index, counters)| {
-            let record = store.server(index)?;
-            Ok((index, ((record.addr, record.port.get()), Estimator::new(counters))))
-        });
-        *self.averages() = Arc::new(Averages {
-            total: Estimator::new(total),
-            services: services.into_iter().map(|(index, counters)| (index, Estimator::new(counters))).collect(),
-            servers: servers.collect::<Result<_>>()?,
-        });
         Ok(())
     }
 }

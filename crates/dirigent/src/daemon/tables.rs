@@ -87,6 +87,11 @@ impl Tables {
         Ok(self.control.ways_changed()?)
     }
 
+    /// Nothing else did: see [`Control::ways_followed`].
+    pub fn ways_followed(&mut self) -> Result<()> {
+        Ok(self.control.ways_followed()?)
+    }
+
     /// The servers that are probed along the clients' path.
     pub fn set_targets(&mut self, targets: &HashSet<Target>) -> Result<()> {
         Ok(self.control.set_targets(targets)?)

@@ -145,6 +145,10 @@ impl Instance {
             *round = round_of(packets, count, counter);
         }
         table.set(0, &mut rounds).map_err(text)?;
+        if let Some(control) = &mut self.control {
+            // A daemon does ten times a second.
+            control.ways_followed().map_err(text)?;
+        }
         let before = self.reasons()?;
         self.news.iter_mut().for_each(|news| news.take(usize::MAX, |_| ()));
         let (kernel, barrier) = (&self.kernel, Barrier::new(N));
