@@ -57,7 +57,7 @@ static NEXT_HOPS: Array<NextHop, MAX_SERVERS, MMAPABLE> = Array::new();
 static COUNTERS: PerCpuArray<Counters, MAX_SERVERS> = PerCpuArray::new();
 // These two are user space's own, kept here as long as the counters are.
 #[btf_map]
-static ORIGINS: Array<Counters, MAX_SERVERS> = Array::new();
+static ORIGINS: Array<Counters, MAX_SERVERS, MMAPABLE> = Array::new();
 #[btf_map]
 static BASES: Array<Counters, { MAX_SERVICES + 1 }> = Array::new();
 #[btf_map]

@@ -49,7 +49,7 @@ pub struct KernelStore {
     slots: Mapped<AtomicU32>,
     next_hops: Mapped<[AtomicU32; 16]>,
     counters: PerCpuTable<u32, Counters>,
-    origins: Table<u32, Counters>,
+    origins: Mapped<[AtomicU64; 5]>,
     bases: Table<u32, Counters>,
     reasons: PerCpuTable<u32, u64>,
     local4: Table<[u16; 2], u32>,
@@ -87,7 +87,7 @@ macro_rules! open {
             slots: $from.$mapped(map::SLOTS)?,
             next_hops: $from.$mapped(map::NEXT_HOPS)?,
             counters: $from.$per_cpu(map::COUNTERS)?,
-            origins: $from.$table(map::ORIGINS)?,
+            origins: $from.$mapped(map::ORIGINS)?,
             bases: $from.$table(map::BASES)?,
             reasons: $from.$per_cpu(map::REASONS)?,
             local4: $from.$table(map::LOCAL4)?,
@@ -193,8 +193,6 @@ impl KernelStore {
 
 /// Counters are read in batches unless more than so many places were read for one that is used.
 const SPARSE: usize = 8;
-/// Entries of a batch.
-const BATCH: usize = 1024;
 
 /// What all CPUs have counted.
 fn sum(each: impl Iterator<Item = Counters>) -> Counters {
@@ -352,15 +350,12 @@ impl Store for KernelStore {
         if servers.len() * SPARSE < end {
             return servers.iter().map(|index| self.counted(*index)).collect();
         }
-        // One by one, two calls each, a million servers would keep a CPU busy all the time.
-        let (mut raw, mut origins) = (Vec::with_capacity(end), Vec::with_capacity(end));
+        // One by one, a call each, a million servers would keep a CPU busy all the time.
+        let mut raw = Vec::with_capacity(end);
         self.counters.first(end, |each| raw.push(sum(each)))?;
-        let mut walk = self.origins.walk(BATCH);
-        while origins.len() < end && walk.next_chunk(|_, origin| origins.push(origin))? {}
         let one = |index: &u32| {
-            let at = *index as usize;
-            let both = raw.get(at).zip(origins.get(at));
-            both.map(|(raw, origin)| raw.since(*origin)).ok_or(Error::NoEntry { table: map::COUNTERS, index: *index })
+            let raw = raw.get(*index as usize).ok_or(Error::NoEntry { table: map::COUNTERS, index: *index })?;
+            Ok(raw.since(self.origin(*index)?))
         };
         servers.iter().map(one).collect()
     }
@@ -368,10 +363,15 @@ impl Store for KernelStore {
         Ok(self.counters.set_all(index, Counters::default())?)
     }
     fn origin(&self, index: u32) -> Result<Counters, Error> {
-        self.origins.get(&index)?.ok_or(Error::NoEntry { table: map::ORIGINS, index })
+        let words = self.origins.get(index).ok_or(Error::NoEntry { table: map::ORIGINS, index })?;
+        Ok(shapes::counters(words.each_ref().map(|word| word.load(Ordering::Acquire))))
     }
     fn put_origin(&mut self, index: u32, origin: &Counters) -> Result<(), Error> {
-        set(&self.origins, index, Some(*origin))
+        let words = self.origins.get(index).ok_or(Error::NoEntry { table: map::ORIGINS, index })?;
+        for (to, word) in words.iter().zip(shapes::counter_words(origin)) {
+            to.store(word, Ordering::Release);
+        }
+        Ok(())
     }
     fn base(&self, index: u32) -> Result<Counters, Error> {
         self.bases.get(&index)?.ok_or(Error::NoEntry { table: map::BASES, index })

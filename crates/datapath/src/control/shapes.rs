@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use dirigent_director::records::{Conn, Lesson, Link, NextHop, Server, Settings, Tuple};
+use dirigent_director::records::{Conn, Counters, Lesson, Link, NextHop, Server, Settings, Tuple};
 use dirigent_director::shared::{S32, S64};
 use dirigent_wire::{Addr4, Addr6, Be16, Mac};
 
@@ -448,6 +448,16 @@ pub fn link(words: &[u32; 24]) -> Link {
     Link { mac: Mac([a, b, c]), used, addr4: [d, e], addr6: eight([fg, hi, jk, lm]), flags, virtual_macs: rest }
 }
 
+/// Counters of their words.
+pub fn counters([conns, in_packets, in_bytes, out_packets, out_bytes]: [u64; 5]) -> Counters {
+    Counters { conns, in_packets, in_bytes, out_packets, out_bytes }
+}
+
+/// Counters' words.
+pub fn counter_words(c: &Counters) -> [u64; 5] {
+    [c.conns, c.in_packets, c.in_bytes, c.out_packets, c.out_bytes]
+}
+
 /// Settings of their words.
 pub fn settings(words: &[u32; 64]) -> Settings {
     let [version, flags, hz, clock_offset, rest @ ..] = *words;
@@ -508,7 +518,7 @@ mod tests {
 
     #[test]
     fn words_and_back() {
-        let s = Settings { flags: 5, hz: 100, drop_rate: 9, sync_retries: 2, ..Settings::default() };
+        let s = Settings { flags: 5, hz: 100, drop_rate: 9, sync_retries: 2, ways_followed: 7, ..Settings::default() };
         assert_eq!(format!("{:?}", settings(&settings_words(&s))), format!("{s:?}"));
         let words = [1, 8, 2, 3, pair(word(0x1234, 0x0601), 7), 5, 6, 7];
         assert_eq!(server_words(&server(words)), words);
@@ -516,6 +526,7 @@ mod tests {
         assert_eq!(hop_words(&next_hop(words)), words);
         let words: [u32; 24] = std::array::from_fn(|i| 0x0101_0203 * (i as u32 + 1));
         assert_eq!(link_words(&link(&words)), words);
+        assert_eq!(counter_words(&counters([1, 2, 3, 4, 5])), [1, 2, 3, 4, 5]);
         let flow = Flow {
             protocol: 6,
             template: 1,
