@@ -8,6 +8,8 @@
 mod common;
 
 use common::TestLab;
+use dirigent_datapath::control::{KernelStore, Store as _};
+use dirigent_datapath::kernel::Instance;
 use dirigent_net::Namespace;
 use dirigent_net::lab::spec::{self, Pair};
 use dirigent_net::vip::announce;
@@ -203,6 +205,24 @@ fn without_a_daemon_the_clients_gateways_new_mac_is_followed_within_a_second() {
         lab.kill_daemon();
         change_mac(lab, "router", "outside0", spec::ROUTER_OUTSIDE);
     });
+}
+
+/// As long as the daemon watches the network, packets know it.
+#[test]
+fn packets_are_told_that_the_network_is_watched_while_it_is() {
+    let lab = TestLab::up(&["--servers", "1"]);
+    let store = KernelStore::open(&Instance::new(lab.name()).unwrap()).unwrap();
+    let told = || store.settings().unwrap().ways_followed;
+    let recently = || store.now().wrapping_sub(told()) < store.hz() / 4;
+    for _ in 0..3 {
+        let before = told();
+        until("nobody watches", 5 * SECOND, || told() != before && recently());
+    }
+    lab.kill_daemon();
+    let last = told();
+    std::thread::sleep(SECOND);
+    assert_eq!(told(), last);
+    assert!(!recently());
 }
 
 /// server1 is behind server2 or server3, its gateways; answers come directly.

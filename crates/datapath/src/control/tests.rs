@@ -9,7 +9,7 @@ use dirigent_config::{
 };
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{
-    Conn, MarkRule, NextHop, Place, Server, hop, kind, mark_flag, server_flag, service_flag, setting,
+    Conn, MarkRule, NextHop, Place, Server, Settings, hop, kind, mark_flag, server_flag, service_flag, setting,
 };
 use dirigent_director::schedule::{Client, schedule};
 use dirigent_director::shared::S32;
@@ -948,6 +948,24 @@ fn settings_of(control: &mut Control<MemoryTables>, change: impl FnOnce(&mut dir
     change(&mut settings);
     wanted.set_settings(settings).unwrap();
     control.change_to(&wanted).unwrap();
+}
+
+#[test]
+fn word_that_changes_are_followed_outlives_other_settings() {
+    let record = |control: &Control<MemoryTables>| Store::settings(control.store()).unwrap();
+    let mut control = open(&model(&RR));
+    control.ways_changed().unwrap();
+    let before = record(&control);
+    control.store_mut().now += 1000;
+    control.ways_followed().unwrap();
+    let after = record(&control);
+    // A CPU whose clock is a little behind must not take it for the future.
+    let passed = control.store().now.wrapping_sub(after.ways_followed);
+    assert!((1..5).contains(&passed), "{passed} ticks");
+    let else_the_same = Settings { ways_followed: before.ways_followed, ..after.clone() };
+    assert_eq!(format!("{else_the_same:?}"), format!("{before:?}"));
+    settings_of(&mut control, |settings| settings.sloppy_tcp = true);
+    assert_eq!(record(&control).ways_followed, after.ways_followed);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::cases::{self, Case};
 use super::instance::{Instance, Times};
+use super::locks::Samples;
 use super::{Options, median, own_namespace};
 use crate::golden::Side;
 use serde::Serialize;
@@ -27,6 +28,8 @@ pub struct Both {
     pub alone_median_ns: f64,
     /// What both do in a time, over what one does in it: the middle round. 2: they do not disturb each other.
     pub times: f64,
+    /// Of a hundred samples of both at once, those in which one waited for a lock; none without `perf`.
+    pub waits: Option<f64>,
 }
 
 /// The measurements, and what a connection takes.
@@ -95,16 +98,29 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str, usize, usize)) -> R
             both.push(times((one[0] + one[1]) / 2.0, &at_once, count));
         }
     }
-    let cases = measured.into_iter().map(|(case, _, _, alone, both)| Both {
-        case: case.name.clone(),
-        alone_ns: alone.iter().copied().fold(f64::INFINITY, f64::min),
-        alone_median_ns: median(alone),
-        times: median(both),
-    });
+    let mut cases = Vec::new();
+    for (done, (case, mut instance, mut counter, alone, both)) in measured.into_iter().enumerate() {
+        progress("locks", done, wanted.len());
+        let count = case.packets(options);
+        // Apart from the rounds that are timed: sampling takes time.
+        let samples = Samples::begin()?;
+        for _ in 0..if samples.is_some() { options.rounds } else { 0 } {
+            let from = [counter, counter + u64::from(count)];
+            counter += 2 * u64::from(count);
+            instance.send_on([Some(0), Some(1)], case.program, &case.packets, ifindex, count, from)?;
+        }
+        cases.push(Both {
+            case: case.name.clone(),
+            alone_ns: alone.iter().copied().fold(f64::INFINITY, f64::min),
+            alone_median_ns: median(alone),
+            times: median(both),
+            waits: samples.map(Samples::end).transpose()?,
+        });
+    }
     Ok(Cores {
         rounds: options.rounds,
         connections: options.connections,
-        cases: cases.collect(),
+        cases,
         // An entry for each direction.
         bytes_a_connection: bytes as f64 / f64::from(room) * 2.0,
     })

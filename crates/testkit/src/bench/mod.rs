@@ -12,6 +12,7 @@ pub mod changes;
 pub mod cores;
 pub mod document;
 pub mod instance;
+mod locks;
 pub mod instructions;
 pub mod ipvs;
 pub mod live;

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn cores(ns: f64, times: f64) -> Cores {
-        let case = |name: &&str| Both { case: (*name).into(), alone_ns: ns, alone_median_ns: ns, times };
+        let case = |name: &&str| Both { case: (*name).into(), alone_ns: ns, alone_median_ns: ns, times, waits: None };
         let cases = crate::bench::cores::CASES.iter().map(case).collect();
         Cores { rounds: 1, connections: 1, cases, bytes_a_connection: 250.0 }
     }

@@ -71,13 +71,14 @@ impl Scale {
 /// What two CPUs do, as a table.
 pub fn cores_table(cores: &Cores) -> String {
     let mut out = format!(
-        "{} rounds, {} connections where there are many.\n\n| case | one CPU, ns (least, middle) | two CPUs at once |\n|---|---|---|\n",
+        "{} rounds, {} connections where there are many.\n\n| case | one CPU, ns (least, middle) | two CPUs at once | of that waiting for locks |\n|---|---|---|---|\n",
         cores.rounds, cores.connections
     );
     for both in &cores.cases {
+        let waits = both.waits.map_or("no `perf` here".to_owned(), |share| format!("{share:.2} %"));
         let _ = writeln!(
             out,
-            "| {} | {:.0}, {:.0} | {:.2} times one |",
+            "| {} | {:.0}, {:.0} | {:.2} times one | {waits} |",
             both.case, both.alone_ns, both.alone_median_ns, both.times
         );
     }
