@@ -15,7 +15,7 @@ use crate::persist;
 use crate::pieces;
 use crate::probe;
 use crate::quic;
-use crate::records::{Conn, Link, Settings, Tuple, conn_flag, hop, link_flag, setting};
+use crate::records::{Conn, Link, Settings, Tuple, conn_flag, hop, link_flag, server_flag, setting};
 use crate::relay;
 use crate::reset;
 use crate::schedule::Client;
@@ -683,12 +683,21 @@ fn begins<F: Family, P: Packet>(flow: &Flow<F>, conn: &Conn<F::Addr>) -> bool {
 /// closed connection (ipvs-semantics §3.8), or any where the server was removed (§0, step 5).
 /// IPVS drops such a SYN where netfilter knows it, and waits for the next. (Not inlined: the
 /// verifier would go through all that follows once for each way through it.)
+///
+/// A server may go while a connection to it is being opened: the packet that opens it is to go to another. That one is
+/// chosen among those that are available, so that this happens once.
 #[inline(never)]
 fn ends<F: Family, P: Packet, T: Tables>(t: &T, settings: &Settings, flow: &Flow<F>, conn: &Held<'_, F::Addr>) -> bool {
     let begins = begins::<F, P>(flow, conn);
     if settings.flags & setting::EXPIRE_NODEST != 0 && !conn.is_reply() {
         let removed = t.next_hop(conn.server).is_some_and(|next| next.state.load() == hop::REMOVED);
         if removed || (begins && t.server(conn.server).is_some_and(|server| server.weight.load() == 0)) {
+            return true;
+        }
+    }
+    if (begins || flow.key.proto() == proto::UDP) && conn.packets.load() == 0 && !conn.is_reply() {
+        let gone = t.server(conn.server).is_some_and(|server| server.flags.load() & server_flag::AVAILABLE == 0);
+        if gone && t.next_hop(conn.server).is_some_and(|next| next.state.load() == hop::REMOVED) {
             return true;
         }
     }

@@ -137,6 +137,41 @@ fn a_removed_servers_connections_wait_or_end_with_their_next_packet() {
     }
 }
 
+/// As when a CPU has chosen a server, and another removes it before the connection is open.
+#[test]
+fn a_server_that_goes_while_it_is_chosen_costs_no_connection() {
+    for (method, protocol, flags) in [
+        (kind::NAT_REQUEST, 6, SYN),
+        (kind::DR_REQUEST, 6, SYN),
+        (kind::NAT_REQUEST, 17, 0),
+        (kind::TUN_REQUEST, 17, 0),
+    ] {
+        let what = format!("{method} {protocol}");
+        let mut m = Memory::new(0, method, &[1, 1]);
+        let client = |n| ((client4(n), 5000), (VIP4, VPORT));
+        let packet = |(src, dst), flags| frame4(Spec { src, dst, protocol, flags, ttl: 64, payload: 8 });
+        assert_eq!(m.run(&packet(client(1), flags), CLIENT_LINK).0.reason, Reason::Request, "{what}");
+        let busy = |m: &Memory| m.recount().iter().position(|count| *count != (0, 0)).unwrap();
+        let (chosen, other) = (busy(&m), busy(&m) ^ 1);
+        // Its first packet has not gone on yet.
+        m.conns4.values().for_each(|conn| conn.packets.store(0));
+        m.servers[chosen].flags = S32::new(0);
+        m.hops[chosen].state = S32::new(hop::REMOVED);
+        assert_eq!(m.run(&packet(client(1), flags), CLIENT_LINK).0.reason, Reason::Request, "{what}");
+        assert_eq!(m.recount(), m.counted(), "{what}");
+        assert_eq!((busy(&m), m.recount()[chosen]), (other, (0, 0)), "{what}");
+        // One that has sent something waits for its server's return.
+        m.servers[other].flags = S32::new(0);
+        m.hops[other].state = S32::new(hop::REMOVED);
+        assert_eq!(m.run(&packet(client(1), flags), CLIENT_LINK).0.reason, Reason::ServerRemoved, "{what}");
+        // With nobody left none is opened.
+        m.conns4.values().for_each(|conn| conn.packets.store(0));
+        let verdict = m.run(&packet(client(1), flags), CLIENT_LINK).0;
+        assert_eq!(verdict.reason, Reason::NoServer, "{what}");
+        assert!(m.recount().iter().all(|count| *count == (0, 0)), "{what}");
+    }
+}
+
 #[test]
 fn with_expire_nodest_conn_a_syn_leaves_a_quiesced_server() {
     for (set, conns) in [(0, [1, 0]), (setting::EXPIRE_NODEST, [1, 1])] {

@@ -43,9 +43,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::time::MissedTickBehavior;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 /// Between two looks at what removed servers still hold.
 const TIDY: Duration = Duration::from_secs(1);
