@@ -40,10 +40,10 @@ pub struct Way {
 }
 
 impl Way {
-    /// To a real server.
+    /// To a real server, whose next hop was found to be in this state.
     #[inline(always)]
-    pub fn to(next: &NextHop, server: u32) -> Self {
-        let resolved = next.state.load() == hop::RESOLVED;
+    pub fn to(next: &NextHop, state: u32, server: u32) -> Self {
+        let resolved = state == hop::RESOLVED;
         Self { ifindex: next.ifindex, resolved, src: next.src, dst: next.dst, via: server + 1, cut: 0, smaller: false }
     }
     /// By an interface, to whom the kernel finds out.
@@ -277,7 +277,7 @@ pub fn request<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>
     if !P::EASY && long && !cut {
         return errors::refuse::<F, T>(t, Notice::TooBig, next.room());
     }
-    let mut way = Way::to(next, server);
+    let mut way = Way::to(next, state, server);
     if cut {
         way.cut = next.path_mtu();
     }
@@ -304,7 +304,7 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
         }
         // If it is as it was now that all of it is read, all was of one next hop. (Of tunnels too that should be asked,
         // for which the first program has no room on kernel 6.1's stack.)
-        let resolved = way.resolved && next.state.load() == hop::RESOLVED;
+        let resolved = way.resolved && hop::has_macs(next.state.load());
         return Way { resolved, ..way }.go::<F, P, T>(t, reason);
     }
     if !P::CARRIES {
@@ -325,12 +325,14 @@ impl Load {
     const CUT: u64 = 1 << 32;
     const SMALLER: u64 = 1 << 33;
     const ICMP: u64 = 1 << 34;
+    const RESOLVED: u64 = 1 << 35;
 
     #[inline(always)]
     fn new(way: &Way, reason: Reason) -> Self {
         let bit = |set, bit| if set { bit } else { 0 };
         let icmp = reason as u8 == Reason::IcmpRequest as u8;
         let bits = bit(way.cut != 0, Self::CUT) | bit(way.smaller, Self::SMALLER) | bit(icmp, Self::ICMP);
+        let bits = bits | bit(way.resolved, Self::RESOLVED);
         Load(u64::from(way.via.wrapping_sub(1)) | bits)
     }
 }
@@ -346,7 +348,8 @@ pub fn carry<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
         return failed();
     }
     let cut = if is(Load::CUT) { next.path_mtu() } else { 0 };
-    let way = Way { via: 0, cut, ..Way::to(next, server) };
+    let state = if is(Load::RESOLVED) { hop::RESOLVED } else { hop::NO_NEIGHBOUR };
+    let way = Way { via: 0, cut, ..Way::to(next, state, server) };
     if cut != 0 {
         return way.in_pieces(t, next.flags & tunnel::PEER_V6 != 0, reason);
     }

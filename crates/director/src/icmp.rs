@@ -257,7 +257,7 @@ fn to_server<F: Family, P: Packet, T: Tables>(
     }
     // An error is cut whether DF forbids it or not: nobody would hear of its loss.
     let cut = if long { next.path_mtu() } else { 0 };
-    let way = Way { cut, ..Way::to(next, server) };
+    let way = Way { cut, ..Way::to(next, state, server) };
     forward::dispatch(p, t, flow, next, way, Reason::IcmpRequest)
 }
 

@@ -384,6 +384,12 @@ pub mod hop {
     /// The server was removed; its connections wait for its return.
     pub const REMOVED: u32 = 5;
 
+    /// Whether the MACs are whole: those of a server that is removed while a packet is on its way there stay.
+    #[inline(always)]
+    pub const fn has_macs(state: u32) -> bool {
+        matches!(state, RESOLVED | REMOVED)
+    }
+
     /// Whether there is a way out in this state, and so an MTU.
     #[inline(always)]
     pub const fn leads(state: u32) -> bool {

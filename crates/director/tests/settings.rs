@@ -1,6 +1,6 @@
 //! IPVS's sysctls in the packet path (ipvs-semantics §3.5 to 3.9): what opens a connection,
 //! what ends one, and which table its states follow.
-#![expect(clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::expect_used, reason = "tests")]
 
 mod support;
 
@@ -151,7 +151,7 @@ fn a_server_that_goes_while_it_is_chosen_costs_no_connection() {
         let client = |n| ((client4(n), 5000), (VIP4, VPORT));
         let packet = |(src, dst), flags| frame4(Spec { src, dst, protocol, flags, ttl: 64, payload: 8 });
         assert_eq!(m.run(&packet(client(1), flags), CLIENT_LINK).0.reason, Reason::Request, "{what}");
-        let busy = |m: &Memory| m.recount().iter().position(|count| *count != (0, 0)).unwrap();
+        let busy = |m: &Memory| m.recount().iter().position(|count| *count != (0, 0)).expect("a connection");
         let (chosen, other) = (busy(&m), busy(&m) ^ 1);
         // Its first packet has not gone on yet.
         m.conns4.values().for_each(|conn| conn.packets.store(0));

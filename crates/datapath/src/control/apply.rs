@@ -613,7 +613,8 @@ impl<S: Store> Control<S> {
         record.flags.store(record.flags.load() & server_flag::IPV6);
         self.store.put_server(member.index, &record)?;
         self.forget_user(member.address, member.index);
-        let removed = NextHop { state: S32::new(hop::REMOVED), ..NextHop::default() };
+        // The way there stays as it is: packets that are on it go on.
+        let removed = NextHop { state: S32::new(hop::REMOVED), ..self.store.next_hop(member.index)? };
         self.store.put_next_hop(member.index, &removed)?;
         self.trash.add(Some(key), service, member);
         Ok(())

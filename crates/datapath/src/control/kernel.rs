@@ -332,12 +332,14 @@ impl Store for KernelStore {
             return Ok(());
         }
         let ([state, fields @ ..], [new_state, new_fields @ ..]) = (words, new);
-        // While the MACs change the kernel finds the neighbour.
-        if state.load(Ordering::Acquire) == hop::RESOLVED {
-            state.store(hop::NO_NEIGHBOUR, Ordering::SeqCst);
-        }
-        for (to, word) in fields.iter().zip(new_fields) {
-            to.store(word, Ordering::SeqCst);
+        if fields.each_ref().map(|word| word.load(Ordering::Acquire)) != new_fields {
+            // While the MACs change the kernel finds the neighbour.
+            if matches!(state.load(Ordering::Acquire), hop::RESOLVED | hop::REMOVED) {
+                state.store(hop::NO_NEIGHBOUR, Ordering::SeqCst);
+            }
+            for (to, word) in fields.iter().zip(new_fields) {
+                to.store(word, Ordering::SeqCst);
+            }
         }
         state.store(new_state, Ordering::SeqCst);
         Ok(())

@@ -295,6 +295,11 @@ fn next_hops_follow_the_address() {
     assert_eq!((hop_of(&control, "10.0.0.1"), hop_of(&control, "10.0.0.2")), (hop::RESOLVED, hop::UNKNOWN));
     control.set_next_hop("10.0.0.2".parse().unwrap(), &next).unwrap();
     assert_eq!(hop_of(&control, "10.0.0.2"), hop::RESOLVED);
+    // Of one that is removed the way stays: a packet may be just going it.
+    let two = control.server_status(&key, "10.0.0.2".parse().unwrap(), 80).unwrap().unwrap().index;
+    change(&mut control, &["-d -t 192.0.2.1:80 -r 10.0.0.2:80"]);
+    let left = Store::next_hop(control.store(), two).unwrap();
+    assert_eq!((left.state.load(), left.ifindex), (hop::REMOVED, 7));
 }
 
 #[test]

@@ -17,9 +17,6 @@ use crate::golden::{Side, tables};
 /// The cases that are measured so.
 pub const CASES: [&str; 3] = ["nat v4 tcp request, 512K", "nat v4 wrr tcp new", "dr v4 wrr tcp new"];
 
-/// Packets of a round that may come to servers that are being removed.
-const AT_ONCE: u64 = 2;
-
 /// One case.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
@@ -30,8 +27,6 @@ pub struct Row {
     pub beside: Beside,
     /// Changes in a round, on average.
     pub changes: f64,
-    /// Packets that came to a server in the very moment in which it was removed, of all rounds.
-    pub lost: u64,
 }
 
 /// What a run has shown.
@@ -46,14 +41,12 @@ impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:24}  {:>7}  {:>9}  {:>5}  {:>7}  {:>5}",
-            "while configured, ns", "quiet", "changing", "ratio", "changes", "lost"
+            "{:24}  {:>7}  {:>9}  {:>5}  {:>7}",
+            "while configured, ns", "quiet", "changing", "ratio", "changes"
         )?;
-        self.rows.iter().try_for_each(
-            |Row { name, beside: Beside { alone_ns, beside_ns, ratio, .. }, changes, lost }| {
-                writeln!(f, "{name:24}  {alone_ns:7.1}  {beside_ns:9.1}  {ratio:5.2}  {changes:7.1}  {lost:5}")
-            },
-        )
+        self.rows.iter().try_for_each(|Row { name, beside: Beside { alone_ns, beside_ns, ratio, .. }, changes }| {
+            writeln!(f, "{name:24}  {alone_ns:7.1}  {beside_ns:9.1}  {ratio:5.2}  {changes:7.1}")
+        })
     }
 }
 
@@ -70,7 +63,6 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str, usize, usize)) -> R
         let case = cases::named(&catalogue, name)?;
         let mut instance = Instance::new(&cases::setup(&case.of, options), &bed)?;
         let mut control = instance.take_control()?;
-        instance.let_stray(AT_ONCE);
         let mut models = cases::changed(&case.of).into_iter().cycle();
         let work = |_: &mut dyn FnMut()| {
             let model = models.next().unwrap_or_default();
@@ -90,7 +82,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str, usize, usize)) -> R
         };
         let turns = by_turns(options, Duration::ZERO, work, round, enough)?;
         let changes = turns.steps as f64 / turns.beside.len() as f64;
-        rows.push(Row { name: name.to_owned(), beside: Beside::of(&turns), changes, lost: instance.strayed() });
+        rows.push(Row { name: name.to_owned(), beside: Beside::of(&turns), changes });
     }
     Ok(Changes { rows })
 }

@@ -126,14 +126,10 @@ fn with_options(report: &Report, options: &Options) -> String {
 #[must_use]
 pub fn changes(changes: &Changes, options: &Options) -> (Part, String) {
     let mut text = now(options);
-    text += "| packets | ns, quiet | ns, while it changes | ratio | changes in a round | lost, of all rounds |\n|---|---|---|---|---|---|\n";
+    text += "| packets | ns, quiet | ns, while it changes | ratio | changes in a round |\n|---|---|---|---|---|\n";
     for row in &changes.rows {
         let (quiet, changing, ratio) = (row.beside.alone_ns, row.beside.beside_ns, row.beside.ratio);
-        let _ = writeln!(
-            text,
-            "| {} | {quiet:.1} | {changing:.1} | {ratio:.2} | {:.1} | {} |",
-            row.name, row.changes, row.lost
-        );
+        let _ = writeln!(text, "| {} | {quiet:.1} | {changing:.1} | {ratio:.2} | {:.1} |", row.name, row.changes);
     }
     (Part::CHANGES, text)
 }
@@ -215,9 +211,9 @@ mod tests {
     fn what_is_measured_beside_something_is_in_its_tables() {
         let options = Options::default();
         let beside = Beside { alone_ns: 100.0, beside_ns: 130.0, ratio: 1.3, rounds: 9 };
-        let rows = vec![changes::Row { name: "nat".into(), beside, changes: 2.5, lost: 1 }];
+        let rows = vec![changes::Row { name: "nat".into(), beside, changes: 2.5 }];
         let (_, text) = super::changes(&Changes { rows }, &options);
-        assert!(text.ends_with("| nat | 100.0 | 130.0 | 1.30 | 2.5 | 1 |\n"), "{text}");
+        assert!(text.ends_with("| nat | 100.0 | 130.0 | 1.30 | 2.5 |\n"), "{text}");
         let of = |connections| Live {
             connections,
             bytes_a_connection: 303.7,

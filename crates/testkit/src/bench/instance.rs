@@ -54,10 +54,6 @@ pub struct Instance {
     control: Option<Control<KernelStore>>,
     /// What is told of connections, where synchronisation has it told: somebody must take it.
     news: Option<News>,
-    /// So many packets of a round may leave their path.
-    may_stray: u64,
-    /// So many have, in all rounds.
-    strayed: u64,
 }
 
 impl Instance {
@@ -85,7 +81,7 @@ impl Instance {
             kernel.table::<u64, u32>("FLOOR_SERVICES").and_then(|t| t.insert(*service, 1)).map_err(text)?;
         }
         let store = control.as_ref().map(|_| KernelStore::new(&kernel).map_err(text)).transpose()?;
-        let mut instance = Self { kernel, store, control, news, may_stray: 0, strayed: 0 };
+        let mut instance = Self { kernel, store, control, news };
         for (program, packets, count) in &setup.before {
             instance.send(program, packets, bed.ifindex(Side::R), *count, 0)?;
         }
@@ -100,16 +96,6 @@ impl Instance {
     /// What changes a director's tables; to be had once.
     pub(super) fn take_control(&mut self) -> Result<Control<KernelStore>, String> {
         self.control.take().ok_or_else(|| "nothing to change".to_owned())
-    }
-
-    /// So many packets of each round from now on may leave their path: those that come to a server while it is removed.
-    pub(super) fn let_stray(&mut self, packets: u64) {
-        self.may_stray = packets;
-    }
-
-    /// How many have left it.
-    pub(super) fn strayed(&self) -> u64 {
-        self.strayed
     }
 
     /// Sends `count` packets, which must all end as expected: nanoseconds a packet.
@@ -186,9 +172,7 @@ impl Instance {
         };
         let ran: Vec<&Round> = rounds.iter().filter(|round| round.done > 0).collect();
         let astray: u64 = ran.iter().map(|round| round.astray).sum();
-        let strayed = astray.max(otherwise);
-        self.strayed += strayed;
-        if strayed > self.may_stray || ran.len() != N || ran.iter().any(|round| round.done != count) {
+        if astray > 0 || otherwise > 0 || ran.len() != N || ran.iter().any(|round| round.done != count) {
             let done: Vec<u64> = ran.iter().map(|round| round.done).collect();
             return Err(format!(
                 "{astray} packets left their path, {done:?} of {count} were sent, counted: {rose:?}; these times would mean nothing"
