@@ -2,7 +2,7 @@
 //!
 //! A way is asked for again when user space has heard of a change of routes, rules, neighbours, links or addresses, and has
 //! counted [`Settings::ways`] on. As long as user space says now and then that it is there to tell
-//! ([`Settings::ways_followed`]), no other packet asks, but once in a minute or so. Where it does not, because it ended, or is
+//! ([`Settings::ways_followed`]), no other packet asks, but once in some minutes. Where it does not, because it ended, or is
 //! busy, a way is good for a period ([`period`]): a director without its daemon follows changes too, within a second. Packets
 //! longer than the way carries ask each for themselves.
 //!
@@ -16,8 +16,8 @@ use crate::records::Settings;
 use crate::tables::{Route, Tables};
 use dirigent_wire::Mac;
 
-/// A way whose changes somebody follows is good for so many times a period, as a power of two: a minute or so.
-const LONG: u32 = 7;
+/// A way whose changes somebody follows is good for so many times a period, as a power of two: some minutes.
+const LONG: u32 = 10;
 
 /// The number after this one: [`Settings::ways`].
 #[must_use]

@@ -7,7 +7,7 @@ mod common;
 use common::{TestLab, read_slowly};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -110,9 +110,11 @@ impl Drop for Speaker {
     }
 }
 
-/// Sends from a new port of this address; the connection id and the number in the answer.
+/// Sends from a new port of this address; the connection id and the number in the answer. (Of ports that the kernel
+/// chooses one in some runs was there before, and the director knew its connection.)
 fn ask(from: Ipv4Addr, packet: &[u8]) -> (Vec<u8>, u8) {
-    let socket = UdpSocket::bind(SocketAddr::new(IpAddr::V4(from), 0)).unwrap();
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let socket = UdpSocket::bind(SocketAddr::new(IpAddr::V4(from), NEXT.fetch_add(1, Ordering::Relaxed))).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     socket.connect("192.0.2.10:443").unwrap();
     socket.send(packet).unwrap();
