@@ -272,11 +272,7 @@ fn tables(shape: [u8; 8]) -> MemoryTables {
 
 /// Tables are asked about packets of this address.
 fn note(m: &mut MemoryTables, addr: IpAddr, bits: u8) {
-    let slot = match addr {
-        IpAddr::V4(a) => sieve::slot(&Addr4::new(a.octets())),
-        IpAddr::V6(a) => sieve::slot(&Addr6::new(a.octets())),
-    };
-    m.sieve[usize::from(slot)] |= bits;
+    m.sieve[usize::from(keys::slot(addr))] |= bits;
 }
 
 /// Verdict, reason and frame agree with each other and with the frame before.

@@ -7,6 +7,7 @@ use dirigent_config::{Protocol, ServiceKey};
 
 use dirigent_director::family::Address as _;
 use dirigent_director::records::{Place, Tuple};
+use dirigent_director::sieve;
 use dirigent_wire::{Addr4, Addr6, Be16};
 
 /// An address and port with protocol: where a service or a server is.
@@ -144,6 +145,14 @@ impl Flow {
     fn between<A>(src: IpAddr, dst: IpAddr, key: &Tuple<A>) -> Self {
         let [protocol, template, ..] = key.protocol;
         Self { protocol, template, src, sport: key.sport.get(), dst, dport: key.dport.get() }
+    }
+}
+
+/// The slot of an address in the sieve.
+pub fn slot(address: IpAddr) -> u16 {
+    match address {
+        IpAddr::V4(a) => sieve::slot(&Addr4::new(a.octets())),
+        IpAddr::V6(a) => sieve::slot(&Addr6::new(a.octets())),
     }
 }
 

@@ -38,6 +38,18 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Runs it to its end in the director's namespace.
+fn in_director(lab: &LabGuard, work: impl Future<Output = ()> + Send) {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    lab.run("director", || runtime().block_on(work)).unwrap();
+}
+
+/// `ip` with these words, in the calling thread's namespace.
+fn ip_does(line: &str) {
+    let done = std::process::Command::new("ip").args(line.split(' ')).output().unwrap();
+    assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
 /// Adverts of version 3 to the group, in both families, and of version 2 with a password, from the router: what each of
 /// them hears who hears what may be heeded, and who hears the rest.
 #[test]
@@ -266,40 +278,30 @@ fn every_change_is_reported_and_the_snapshot_keeps_up() {
         wait_for(&mut watcher, &[Change::LinkGone(r0)]).await;
         assert!(watcher.snapshot().unwrap().link_named("renamed").is_none());
     };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    lab.run("director", || runtime().block_on(watching)).unwrap();
+    in_director(&lab, watching);
 }
 
 /// What routes name instead of a gateway may change without a word about the routes.
 #[test]
 fn nexthops_that_routes_name_are_watched() {
     let lab = lab();
-    let of = |line: &str| {
-        let done = std::process::Command::new("ip").args(line.split(' ')).output().unwrap();
-        assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));
-    };
     let watching = async {
         std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0").unwrap();
-        of("nexthop add id 1 via 10.0.0.2 dev r0");
-        of("route add 198.51.100.0/24 nhid 1");
+        ip_does("nexthop add id 1 via 10.0.0.2 dev r0");
+        ip_does("route add 198.51.100.0/24 nhid 1");
         let mut watcher = Watcher::start().unwrap();
-        of("nexthop replace id 1 via 10.0.0.3 dev r0");
+        ip_does("nexthop replace id 1 via 10.0.0.3 dev r0");
         wait_for(&mut watcher, &[Change::Routes]).await;
-        of("nexthop del id 1");
+        ip_does("nexthop del id 1");
         wait_for(&mut watcher, &[Change::Routes]).await;
     };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    lab.run("director", || runtime().block_on(watching)).unwrap();
+    in_director(&lab, watching);
 }
 
 /// Prefixes made local for IPVS: by a route for all, or by a rule for marked packets.
 #[test]
 fn local_prefixes_follow_routes_and_rules() {
     let lab = lab();
-    let of = |line: &str| {
-        let done = std::process::Command::new("ip").args(line.split(' ')).output().unwrap();
-        assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));
-    };
     let net = |prefix: &str, marked| {
         let (address, length) = prefix.split_once('/').unwrap();
         LocalNet { destination: (ip(address), length.parse().unwrap()), marked }
@@ -307,7 +309,7 @@ fn local_prefixes_follow_routes_and_rules() {
     let watching = async {
         let mut watcher = Watcher::start().unwrap();
         let mut after = async |line: &str| {
-            of(line);
+            ip_does(line);
             wait_for(&mut watcher, &[Change::Routes]).await;
             let snapshot = watcher.snapshot().unwrap();
             // What is local to marked packets only is not local.
@@ -328,8 +330,7 @@ fn local_prefixes_follow_routes_and_rules() {
         assert_eq!(after("rule del iif c0 lookup 100").await, both);
         assert_eq!(after("route del local 198.51.100.0/24 dev lo").await, both[1..]);
     };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    lab.run("director", || runtime().block_on(watching)).unwrap();
+    in_director(&lab, watching);
 }
 
 /// The server says nothing of its new address by itself; its own ARP or ND, when it next sends, does.
@@ -419,8 +420,7 @@ fn next_hops_follow_addresses_routes_mtu_and_links() {
         keeper.set_destinations(&BTreeSet::new()).unwrap();
         assert!(netlink.neighbours().unwrap().iter().all(|neighbour| !neighbour.managed));
     };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    lab.run("director", || runtime().block_on(following)).unwrap();
+    in_director(&lab, following);
 }
 
 #[test]
@@ -442,8 +442,7 @@ fn lost_reports_are_made_good_by_reading_again() {
         assert_eq!(watcher.snapshot().unwrap().link_named("r0").unwrap().mtu, 1450);
         assert_eq!(*watcher.snapshot().unwrap(), Snapshot::take().unwrap());
     };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    lab.run("director", || runtime().block_on(burst)).unwrap();
+    in_director(&lab, burst);
 }
 
 #[test]

@@ -19,10 +19,10 @@ use super::Error;
 use super::clock::Clock;
 use super::shapes::{self, Conn4, Conn6, Key4, Key6, Net4, Net6, Place4, Place6, halves, pair, words_of_key};
 use super::shapes::{Source4, Source6};
-use super::store::{Due, Entry, Expired, Room, Store, slot};
+use super::store::{Due, Entry, Expired, Room, Store};
 use crate::kernel::sys::Cursor;
 use crate::kernel::{self, Features, Instance, Kernel, Mapped, PerCpuTable, Step, Table};
-use crate::keys::{Flow, Spot};
+use crate::keys::{Flow, Spot, slot};
 use crate::memory::{LocalNet, SourceNet};
 use crate::names;
 

@@ -17,8 +17,8 @@ use dirigent_director::verdict::Reason;
 use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
-use super::store::{self, Due, Entry, Expired, Store, slot};
-use crate::keys::{Flow, Spot, address};
+use super::store::{self, Due, Entry, Expired, Store};
+use crate::keys::{Flow, Spot, address, slot};
 use crate::memory::{LocalNet, MemoryTables, SourceNet};
 
 /// Ticks a second, as most kernels have.

@@ -71,7 +71,7 @@ impl<'a, S: Store> Report<'a, S> {
     /// All services with their servers, also removed ones that still have connections.
     pub fn services(&self) -> Result<Vec<Service>, Error> {
         let mut removed = self.removed()?;
-        let tally = self.tally()?;
+        let tally = tally::read(self.store)?;
         let mut clients: BTreeMap<u32, Vec<(SourceNet, bool)>> = BTreeMap::new();
         for (net, may) in self.store.sources()? {
             clients.entry(net.service).or_default().push((net, may));
@@ -112,10 +112,6 @@ impl<'a, S: Store> Report<'a, S> {
             }
         }
         Ok(found)
-    }
-
-    fn tally(&self) -> Result<Tally, Error> {
-        tally::read(self.store, self.store.places()?.into_iter().map(|(_, index)| index))
     }
 
     fn service(
@@ -272,7 +268,7 @@ impl<'a, S: Store> Report<'a, S> {
             count,
         };
         Ok(Stats {
-            total: counters(&self.tally()?.total),
+            total: counters(&tally::read(self.store)?.total),
             rates: self.rates.map(|rates| counters(&rates.total())),
             services: Vec::new(),
             matching: 0,

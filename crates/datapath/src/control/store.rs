@@ -7,8 +7,6 @@ use dirigent_director::probe::Pin;
 use dirigent_director::records::{
     Counters, Known, Lesson, Link, MarkRule, NextHop, Note, Noted, Server, Service, Settings, server_flag,
 };
-use dirigent_director::sieve;
-use dirigent_wire::{Addr4, Addr6};
 
 use super::Error;
 use crate::keys::{Flow, Spot, address};
@@ -218,12 +216,4 @@ pub trait Store {
 /// The address of a real server's record.
 pub fn server_address(server: &Server) -> IpAddr {
     address(&server.addr, server.flags.load() & server_flag::IPV6 != 0)
-}
-
-/// The slot of an address in the sieve.
-pub fn slot(address: IpAddr) -> u16 {
-    match address {
-        IpAddr::V4(a) => sieve::slot(&Addr4::new(a.octets())),
-        IpAddr::V6(a) => sieve::slot(&Addr6::new(a.octets())),
-    }
 }

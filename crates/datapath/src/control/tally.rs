@@ -33,10 +33,10 @@ impl Tally {
     }
 }
 
-/// Reads all counters. `services`: the indexes of those that there are.
-pub fn read<S: Store>(store: &S, services: impl IntoIterator<Item = u32>) -> Result<Tally, Error> {
+/// Reads all counters.
+pub fn read<S: Store>(store: &S) -> Result<Tally, Error> {
     let mut tally = Tally { total: store.base(nobody(store))?, ..Tally::default() };
-    for index in services {
+    for (_, index) in store.places()? {
         let base = store.base(index)?;
         tally.services.insert(index, base);
         tally.total = tally.total.plus(base);

@@ -19,9 +19,8 @@ use dirigent_wire::{Addr4, Addr6};
 use proptest::prelude::*;
 
 use super::apply::spot;
-use super::store::slot;
 use super::*;
-use crate::keys::{address, words};
+use crate::keys::{address, slot, words};
 use crate::memory::{Capacity, LocalNet, MemoryTables};
 
 fn model(lines: &[&str]) -> Model {

@@ -86,8 +86,7 @@ impl Rates {
 
     /// What was counted before is no growth.
     fn begin(&self, store: &KernelStore) -> Result<()> {
-        let services: Vec<u32> = store.places()?.into_iter().map(|(_, index)| index).collect();
-        let Tally { total, services, servers } = tally::read(store, services)?;
+        let Tally { total, services, servers } = tally::read(store)?;
         let mut averages = Averages {
             total: Estimator::new(total),
             services: services.into_iter().map(|(index, counters)| (index, Estimator::new(counters))).collect(),
@@ -96,7 +95,9 @@ impl Rates {
         averages.make_room(&servers);
         for (index, counters) in servers {
             let identity = identity(&store.server(index)?);
-            averages.set(index, Some(Watched { identity, estimator: Estimator::new(counters) }));
+            if let Some(place) = averages.servers.get_mut(index as usize) {
+                *place = Some(Watched { identity, estimator: Estimator::new(counters) });
+            }
         }
         *self.averages() = Arc::new(averages);
         Ok(())
@@ -104,8 +105,7 @@ impl Rates {
 
     /// Lets averages follow. All counters are read once, for all that looks at them.
     fn look(&self, store: &KernelStore, doubts: &Doubts) -> Result<()> {
-        let services: Vec<u32> = store.places()?.into_iter().map(|(_, index)| index).collect();
-        let Tally { total, services, servers } = tally::read(store, services)?;
+        let Tally { total, services, servers } = tally::read(store)?;
         let mut averages = self.averages();
         let averages = Arc::make_mut(&mut averages);
         averages.total.tick(total);
@@ -139,11 +139,6 @@ impl Averages {
     /// One place for each of these, and no more.
     fn make_room(&mut self, servers: &[(u32, Counters)]) {
         self.servers.resize(servers.last().map_or(0, |(last, _)| *last as usize + 1), None);
-    }
-    fn set(&mut self, index: u32, watched: Option<Watched>) {
-        if let Some(place) = self.servers.get_mut(index as usize) {
-            *place = watched;
-        }
     }
 }
 

@@ -164,8 +164,7 @@ fn row(c: &Connection) -> Row {
 
 /// What is counted.
 pub fn tally<S: Store>(control: &Control<S>) -> Result<Tally, String> {
-    let places = control.store().places().map_err(text)?;
-    tally::read(control.store(), places.into_iter().map(|(_, index)| index)).map_err(text)
+    tally::read(control.store()).map_err(text)
 }
 
 /// All counters as the API tells them.
