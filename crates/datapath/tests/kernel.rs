@@ -16,7 +16,7 @@ use std::{
 };
 
 use dirigent_datapath::kernel::{
-    Attached, Direction, Error, Facts, Features, Hook, Instance, Kernel, LoadOptions, Mode, PathKind, STACK_LIMIT,
+    Attached, Direction, Error, Facts, Features, Hook, Instance, Kernel, LOOPBACK, LoadOptions, Mode, PathKind, STACK_LIMIT,
     Shape, SkbContext, TcKind, attached, detach_all, pin_pass,
     select::{FEATURE_BASIC, FEATURE_REDIRECT, FEATURE_TRANSMIT},
     verify,
@@ -128,7 +128,13 @@ fn unpinned() -> Kernel {
 }
 
 /// How tc is attached if it is left to the kernel's version.
-fn tc_hooks() -> [Hook; 2] {
+fn tc_hooks() -> [Hook; 1] {
+    let [ingress, _] = both_tc_hooks();
+    [ingress]
+}
+
+/// The same where a real server is this host.
+fn both_tc_hooks() -> [Hook; 2] {
     if has_tcx() { [Hook::TcxIngress, Hook::TcxEgress] } else { [Hook::ClassicIngress, Hook::ClassicEgress] }
 }
 
@@ -709,10 +715,11 @@ fn a_new_daemon_takes_over_maps_and_links_without_detaching_them() {
         let pinned = Pinned::new("takeover");
         let mut first = pinned.load();
         assert!(!first.took_over());
+        first.see_answers(TcKind::Auto).unwrap();
         first.attach(&[("v0", Mode::Xdp)], TcKind::Auto).unwrap();
         first.table::<[u8; 8], u32>("SERVICES4").unwrap().insert([7; 8], 77).unwrap();
         let before = pinned.attached();
-        assert_eq!(pinned.hooks(), [&[Hook::Xdp][..], &tc_hooks()].concat());
+        assert_eq!(pinned.hooks(), [&[Hook::Xdp][..], &both_tc_hooks()].concat());
         // The daemon dies: everything stays.
         drop(first);
         assert_eq!(pinned.attached(), before);
@@ -893,6 +900,10 @@ fn classic_filters_serve_kernels_without_tcx() {
             let mut kernel = pinned.load();
             let done = kernel.attach(&[("v0", Mode::Tc)], TcKind::Classic).unwrap();
             assert!(done.iter().all(|one| !one.tcx && one.replaced == (round > 0)), "{done:?}");
+            if round == 0 {
+                assert_eq!(pinned.hooks(), [Hook::ClassicIngress]);
+                kernel.see_answers(TcKind::Classic).unwrap();
+            }
             drop(kernel);
             let shown = filters();
             assert_eq!(shown.matches("dirigent_ingress direct-action").count(), 1, "{shown}");
@@ -901,11 +912,40 @@ fn classic_filters_serve_kernels_without_tcx() {
         }
         pinned.load().attach(&[("v0", Mode::Tc)], TcKind::Auto).unwrap();
         assert_eq!(filters().contains("dirigent"), !has_tcx(), "{}", filters());
-        assert_eq!(pinned.hooks(), tc_hooks());
+        assert_eq!(pinned.hooks(), both_tc_hooks());
         pinned.load().attach(&[("v0", Mode::Tc)], TcKind::Classic).unwrap();
         assert_eq!(pinned.hooks(), [Hook::ClassicIngress, Hook::ClassicEgress]);
         detach_all(&pinned.0).unwrap();
         assert!(!filters().contains("dirigent"), "{}", filters());
+    });
+}
+
+/// A program on egress costs all that is forwarded: it is there once a real server is this host.
+#[test]
+fn what_this_host_sends_is_seen_once_a_server_is_here() {
+    in_namespace(|| {
+        let ifindex = veth();
+        let pinned = Pinned::new("answers");
+        let egress = || {
+            let all = pinned.attached().into_iter();
+            all.filter(|one| both_tc_hooks()[1] == one.hook).map(|one| one.ifindex).collect::<Vec<_>>()
+        };
+        let mut kernel = pinned.load();
+        kernel.attach(&[("v0", Mode::Tc), ("lo", Mode::Tc)], TcKind::Auto).unwrap();
+        assert_eq!(egress(), [LOOPBACK], "clients on this host come by it");
+        assert!(!kernel.sees_answers());
+        for _ in 0..2 {
+            kernel.see_answers(TcKind::Auto).unwrap();
+            assert_eq!(egress(), [LOOPBACK, ifindex]);
+        }
+        assert!(kernel.sees_answers());
+        kernel.attach(&[("v1", Mode::Xdp)], TcKind::Auto).unwrap();
+        assert_eq!(egress().len(), 3, "an interface that comes later has it, too");
+        drop(kernel);
+        // Connections to a server on this host outlive its daemon.
+        let done = pinned.load().attach(&[("v0", Mode::Tc)], TcKind::Auto).unwrap();
+        assert!(done.iter().all(|one| one.replaced), "{done:?}");
+        assert_eq!(egress().len(), 3);
     });
 }
 
@@ -927,7 +967,7 @@ fn an_interface_that_goes_and_comes_back_is_attached_anew() {
             sh(&format!("ip link del v0; ip link add v0 index {ifindex} type veth peer name v1"));
             let done = kernel.attach(&[("v0", Mode::Xdp)], kind).unwrap();
             assert!(done.iter().all(|one| one.ifindex == ifindex), "{done:?}");
-            assert_eq!(pinned.attached().iter().filter(|one| one.alive).count(), 3);
+            assert_eq!(pinned.attached().iter().filter(|one| one.alive).count(), 2);
             assert!(sh("ip link show v0").contains("xdp"));
             kernel.detach(ifindex).unwrap();
             assert_eq!(pinned.hooks(), []);

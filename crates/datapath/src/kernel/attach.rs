@@ -1,7 +1,7 @@
 //! Attaching the programs to interfaces, and replacing those of an earlier daemon.
 //!
-//! tc ingress and egress are attached everywhere, XDP in front of them where the mode
-//! says so. Attachments are bpf links pinned in the instance's `links/`, named after what
+//! tc ingress is attached everywhere, XDP in front of it where the mode says so, and tc
+//! egress on loopback and, once a real server is this host, everywhere. Attachments are bpf links pinned in the instance's `links/`, named after what
 //! they are and the interface's number. A kernel without tcx (before 6.6) gets classic
 //! tc filters at a priority and handle of ours; since those cannot be pinned, a directory
 //! in `links/` remembers that they are ours.
@@ -39,6 +39,9 @@ const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 
 /// Priority of our classic filters: an unlikely one, and in front of the default 49152.
 pub const FILTER_PRIORITY: u16 = 209;
+/// Loopback's number, the first of every network namespace.
+pub const LOOPBACK: u32 = 1;
+
 /// Handle of our classic filters.
 pub const FILTER_HANDLE: TcHandle = TcHandle::new(0, 0xd1);
 
@@ -241,6 +244,31 @@ impl Kernel {
         Ok(done)
     }
 
+    /// A real server is this host, and answers by whichever interface leads to the client: what this host sends is seen
+    /// on all interfaces from now on, those to come included. (The kernel leads all that is forwarded past a program on
+    /// egress, so where no server is here there is none.)
+    pub fn see_answers(&mut self, tc: TcKind) -> Result<(), Error> {
+        if self.sees_answers {
+            return Ok(());
+        }
+        if let Some(instance) = self.instance.clone() {
+            let ingress = |one: &Attached| matches!(one.hook, Hook::TcxIngress | Hook::ClassicIngress) && one.alive;
+            for one in attached(&instance)?.into_iter().filter(ingress) {
+                // One that is gone a moment later sends nothing.
+                if let Ok(link) = netlink::link("", one.ifindex) {
+                    self.attach_tc(&instance, &link.name, one.ifindex, Direction::Egress, tc)?;
+                }
+            }
+        }
+        self.sees_answers = true;
+        Ok(())
+    }
+
+    /// Whether it is.
+    pub fn sees_answers(&self) -> bool {
+        self.sees_answers
+    }
+
     /// Takes the programs off one interface.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
         let instance = self.instance.as_ref().ok_or(Error::NotPinned)?;
@@ -261,9 +289,13 @@ impl Kernel {
         if let (true, Some(other)) = (choice.path != PathKind::Tc, &here.beside) {
             return Err(Error::OtherDirector { interface: here.interface.clone(), other: other.clone(), how: "tc" });
         }
-        let ingress = self.attach_tc(instance, here, Direction::Ingress, tc)?;
-        let egress = self.attach_tc(instance, here, Direction::Egress, tc)?;
-        let mut replaced = ingress.replaced || egress.replaced;
+        let ingress = self.attach_tc(instance, &here.interface, here.ifindex, Direction::Ingress, tc)?;
+        let mut replaced = ingress.replaced;
+        // Clients on this host come by loopback. What an earlier daemon attached is of use to its connections still.
+        let [tcx, classic] = [Hook::TcxEgress, Hook::ClassicEgress].map(|hook| hook.pin(instance, here.ifindex).exists());
+        if self.sees_answers || here.ifindex == LOOPBACK || tcx || classic {
+            replaced |= self.attach_tc(instance, &here.interface, here.ifindex, Direction::Egress, tc)?.replaced;
+        }
         match self.attach_xdp(instance, here, choice.path) {
             Ok(renewed) => replaced |= renewed,
             // Drivers have reasons of their own (queues, large receive offload) that no flag tells.
@@ -290,16 +322,17 @@ impl Kernel {
     fn attach_tc(
         &mut self,
         instance: &Instance,
-        here: &Facts,
+        interface: &str,
+        ifindex: u32,
         direction: Direction,
         kind: TcKind,
     ) -> Result<Tc, Error> {
         let program = self.classifier(direction.program())?;
         if kind == TcKind::Auto && has_tcx() {
-            match attach_tcx(program, instance, here, direction) {
+            match attach_tcx(program, instance, (interface, ifindex), direction) {
                 Ok(replaced) => {
                     // Left by a daemon that was told to use classic filters.
-                    remove(instance, direction.classic(), here.ifindex)?;
+                    remove(instance, direction.classic(), ifindex)?;
                     return Ok(Tc { tcx: true, replaced });
                 }
                 // A kernel built without tcx.
@@ -307,8 +340,8 @@ impl Kernel {
                 Err(error) => return Err(error),
             }
         }
-        let replaced = attach_classic(program, instance, here, direction)?;
-        remove(instance, direction.tcx(), here.ifindex)?;
+        let replaced = attach_classic(program, instance, (interface, ifindex), direction)?;
+        remove(instance, direction.tcx(), ifindex)?;
         Ok(Tc { tcx: false, replaced })
     }
 
@@ -366,11 +399,11 @@ fn renew_xdp(program: &mut Xdp, link: FdLink) -> Result<(), Source> {
 fn attach_tcx(
     program: &mut SchedClassifier,
     instance: &Instance,
-    here: &Facts,
+    (interface, ifindex): (&str, u32),
     direction: Direction,
 ) -> Result<bool, Error> {
-    let fail = attaching(direction.program(), &here.interface);
-    let pin = direction.tcx().pin(instance, here.ifindex);
+    let fail = attaching(direction.program(), interface);
+    let pin = direction.tcx().pin(instance, ifindex);
     if pin.exists() {
         let link: FdLink = PinnedLink::from_pin(&pin).map_err(|e| fail(e.into()))?.into();
         let link = SchedClassifierLink::try_from(link).map_err(|e| fail(e.into()))?;
@@ -379,7 +412,7 @@ fn attach_tcx(
         return Ok(true);
     }
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let made = program.attach_with_options(&here.interface, direction.aya(), order).map_err(|e| fail(e.into()))?;
+    let made = program.attach_with_options(interface, direction.aya(), order).map_err(|e| fail(e.into()))?;
     let link = program.take_link(made).map_err(|e| fail(e.into()))?;
     let link: FdLink = link.try_into().map_err(|e: LinkError| fail(e.into()))?;
     link.pin(&pin).map_err(|e| fail(e.into()))?;
@@ -390,29 +423,29 @@ fn attach_tcx(
 fn attach_classic(
     program: &mut SchedClassifier,
     instance: &Instance,
-    here: &Facts,
+    (interface, ifindex): (&str, u32),
     direction: Direction,
 ) -> Result<bool, Error> {
-    let fail = attaching(direction.program(), &here.interface);
-    match tc::qdisc_add_clsact(&here.interface) {
+    let fail = attaching(direction.program(), interface);
+    match tc::qdisc_add_clsact(interface) {
         Err(e) if errno(&e) != Some(libc::EEXIST) => return Err(fail(e.into())),
         _ => {}
     }
     // The mark comes first: a filter without it would look like someone else's.
-    let mark = direction.classic().pin(instance, here.ifindex);
+    let mark = direction.classic().pin(instance, ifindex);
     let marked = is_here(&mark);
     if !marked {
         // What is there is of a namespace that this instance has left.
-        remove(instance, direction.classic(), here.ifindex)?;
+        remove(instance, direction.classic(), ifindex)?;
         let namespace = mark.join(namespace().map_err(|e| Error::path(&mark, e))?);
         fs::create_dir_all(&namespace).map_err(|e| Error::path(&namespace, e))?;
     }
     let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
-    let made = program.attach_with_options(&here.interface, direction.aya(), TcAttachOptions::Netlink(options));
+    let made = program.attach_with_options(interface, direction.aya(), TcAttachOptions::Netlink(options));
     let (made, replaced) = match made {
         Ok(made) => (made, false),
         Err(e) if errno(&e) == Some(libc::EEXIST) && marked => {
-            let link = filter(here.interface.as_str(), direction).map_err(|e| fail(e.into()))?;
+            let link = filter(interface, direction).map_err(|e| fail(e.into()))?;
             (program.attach_to_link(link).map_err(|e| fail(e.into()))?, true)
         }
         Err(e) => {
@@ -421,7 +454,7 @@ fn attach_classic(
             }
             return Err(match errno(&e) {
                 Some(libc::EEXIST) => Error::ForeignFilter {
-                    interface: here.interface.clone(),
+                    interface: interface.to_owned(),
                     direction: direction.word(),
                     priority: FILTER_PRIORITY,
                 },

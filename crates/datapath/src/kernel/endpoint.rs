@@ -45,6 +45,8 @@ impl Endpoint {
         fill(&kernel, ["DIRECTORS4", "DIRECTORS6"], &self.directors)?;
         // Last: with the terms the programs begin.
         kernel.table::<u32, [u32; 6]>("SETTINGS")?.insert(0, self.terms())?;
+        // What the real server answers is what it sends.
+        kernel.see_answers(tc)?;
         let mut attached = kernel.attach(&[(interface, Mode::Tc)], tc)?;
         attached.pop().ok_or(Error::NotPinned)
     }

@@ -142,6 +142,8 @@ pub struct Kernel {
     took_over: bool,
     /// Whether XDP's half of the programs is loaded and linked.
     xdp_loaded: bool,
+    /// Whether what this host sends is seen on all interfaces.
+    pub(super) sees_answers: bool,
     /// What stages are loaded and linked for.
     features: Features,
     notes: Vec<String>,
@@ -220,6 +222,7 @@ impl Kernel {
             instance: options.instance.cloned(),
             took_over,
             xdp_loaded: options.instance.is_none(),
+            sees_answers: false,
             features,
             notes,
             uncounted,

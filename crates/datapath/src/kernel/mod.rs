@@ -22,7 +22,7 @@ pub mod table;
 pub mod testrun;
 pub mod trace;
 
-pub use attach::{Attached, Attachment, Hook, TcKind, attached, detach_all, has_tcx};
+pub use attach::{Attached, Attachment, Hook, LOOPBACK, TcKind, attached, detach_all, has_tcx};
 pub use endpoint::{Endpoint, endpoint_counts};
 pub use error::Error;
 pub use load::{Instance, Kernel, LoadOptions, Verified, pin_pass, verify};

@@ -38,14 +38,14 @@ use dirigent_config::{Model, Plan, ServiceKey, Settings};
 use dirigent_datapath::control::KernelStore;
 use dirigent_datapath::control::features;
 use dirigent_datapath::control::paths::Networks;
-use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions};
+use dirigent_datapath::kernel::{Instance, Kernel, LoadOptions, TcKind};
 use dirigent_director::records::LAYOUT_VERSION;
 use dirigent_net::links::Address;
 use dirigent_net::mark_device::{self, MarkDevice};
 use dirigent_net::probe::Room;
-use dirigent_net::{Change, HopKeeper, NextHopState, Snapshot, Update};
+use dirigent_net::{Change, HopKeeper, NextHop, NextHopState, Snapshot, Update};
 use std::collections::{BTreeSet, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -390,7 +390,7 @@ impl Director {
                 "the next hop of {ip}: {:?} by interface {}", hop.state, hop.ifindex
             );
             self.events.tell(Event::Server { address: ip.to_string(), up, why: why.to_owned() });
-            self.tables.set_hop(*ip, hop)?;
+            self.set_hop(*ip, hop)?;
         }
         let beyond = |change: &Change| !matches!(change, Change::Neighbour(..));
         if !update.changes.iter().any(beyond) && self.problem.is_none() {
@@ -471,10 +471,16 @@ impl Director {
         servers.extend(self.probed.addresses());
         self.network.set_destinations(&servers)?;
         // All, not only the new ones: a server that came back has a new place in the tables.
-        for (ip, hop) in self.network.hops() {
-            self.tables.set_hop(*ip, hop)?;
+        let hops: Vec<_> = self.network.hops().map(|(ip, hop)| (*ip, *hop)).collect();
+        hops.iter().try_for_each(|(ip, hop)| self.set_hop(*ip, hop))
+    }
+
+    /// A server on this host gets packets only once its answers are seen.
+    fn set_hop(&mut self, ip: IpAddr, hop: &NextHop) -> Result<()> {
+        if hop.state == NextHopState::Local {
+            self.kernel.see_answers(TcKind::Auto)?;
         }
-        Ok(())
+        self.tables.set_hop(ip, hop)
     }
 
     /// What comes now and then.

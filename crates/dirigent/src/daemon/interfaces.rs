@@ -3,7 +3,7 @@
 use super::network::Own;
 use crate::failure::Result;
 use dirigent_config::{Mode, Model};
-use dirigent_datapath::kernel::{Attached, Attachment, Hook, Instance, Kernel, PathKind, TcKind, attached};
+use dirigent_datapath::kernel::{Attached, Attachment, Hook, Instance, Kernel, LOOPBACK, PathKind, TcKind, attached};
 use dirigent_net::{Netlink, Snapshot, choose};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -220,9 +220,6 @@ fn asked_for(model: &Model, snapshot: &Snapshot) -> BTreeMap<u32, (String, Vec<S
     chosen.map(|(index, c)| (index, (c.name, c.reasons.iter().map(ToString::to_string).collect()))).collect()
 }
 
-/// Loopback's number, the first of every network namespace.
-const LOOPBACK: u32 = 1;
-
 /// The interfaces that packets of clients and servers come by, as the pins tell them: without loopback, which is only
 /// guarded.
 pub fn in_use(instance: &Instance) -> Result<Vec<Attached>> {
@@ -232,9 +229,10 @@ pub fn in_use(instance: &Instance) -> Result<Vec<Attached>> {
 }
 
 /// Of these interfaces, those that a program of ours should be on and is not, and which: somebody took it off, or its pin
-/// away.
+/// away. `answers`: whether one should be at tc egress ([`Kernel::sees_answers`]).
 pub fn bare<'u>(
     instance: &Instance,
+    answers: bool,
     used: impl Iterator<Item = (&'u u32, &'u Used)>,
 ) -> Result<BTreeMap<u32, Vec<String>>> {
     let mut netlink = Netlink::route()?;
@@ -250,7 +248,7 @@ pub fn bare<'u>(
         let any = |hooks: &[Hook]| hooks.iter().any(|hook| there.contains(&(*index, *hook)));
         let wanted = [
             ("tc ingress", any(&[Hook::TcxIngress, Hook::ClassicIngress])),
-            ("tc egress", any(&[Hook::TcxEgress, Hook::ClassicEgress])),
+            ("tc egress", !answers || any(&[Hook::TcxEgress, Hook::ClassicEgress])),
             ("XDP", used.attachment.path == PathKind::Tc || any(&[Hook::Xdp])),
         ];
         let missing: Vec<_> = wanted.iter().filter(|(_, there)| !there).map(|(what, _)| (*what).to_owned()).collect();

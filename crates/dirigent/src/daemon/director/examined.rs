@@ -40,7 +40,7 @@ impl Director {
 
     /// Of those, the ones that lack a program of ours, and which.
     pub fn bare_interfaces(&self) -> Result<BTreeMap<u32, Vec<String>>> {
-        bare(&self.instance, self.clients())
+        bare(&self.instance, self.kernel.sees_answers(), self.clients())
     }
 
     /// Why XDP is not used on devices that it is meant for.
