@@ -2,16 +2,17 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{
-    bpf_clone_redirect, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_proto,
-    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head,
+    bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_vlan_pop,
 };
 use dirigent_director::ftp::{LINE, Line};
 use dirigent_director::packet::{L4, Packet};
 use dirigent_director::records::tunnel;
 use dirigent_director::tunnel::Outer;
-use dirigent_wire::Header;
+use dirigent_wire::{Be16, Header, checksum};
 
-use crate::window::{self, Context, Load, bounded, header};
+use crate::window::{self, Context, Load, Whole, bounded, header};
 
 /// A packet, in the first stage or a later one.
 pub struct Skb<const EASY: bool> {
@@ -35,6 +36,7 @@ impl Load for Loader {
 }
 
 impl<const E: bool> Packet for Skb<E> {
+    type Words = Whole;
     const EASY: bool = E;
     const LAST: bool = true;
 
@@ -99,6 +101,39 @@ impl<const E: bool> Packet for Skb<E> {
             (port_delta == 0 || bpf_l4_csum_replace(self.ctx, at as u32, 0, port_delta as u64, zero) == 0)
                 && bpf_l4_csum_replace(self.ctx, at as u32, 0, addr_delta as u64, PSEUDO_HEADER | zero) == 0
         }
+    }
+    /// Without the helpers, each of which is dear, wherever the checksum is surely finished: one that is not is the pseudo
+    /// header's sum, and the kernel says of what it has yet to segment that it will.
+    #[inline(always)]
+    fn patch_translated(
+        &mut self,
+        at: usize,
+        addr_delta: u16,
+        port_delta: u16,
+        l4: L4,
+        v6: bool,
+        pseudo: impl FnOnce() -> u16,
+    ) -> bool {
+        if E && self.gso_size() == 0
+            && let Some(field) = self.get_mut::<Be16>(at)
+        {
+            let old = field.raw();
+            let none = l4 == L4::Udp && old == 0;
+            // 0 and 0xffff are the same number.
+            let differs = checksum::add(old, !pseudo());
+            if differs != 0 && differs != 0xffff && !none {
+                let new = checksum::apply_both(old, addr_delta, port_delta);
+                *field = Be16::from_raw(if new == 0 && l4 == L4::Udp { 0xffff } else { new });
+                if !v6 {
+                    // The device's sum over all, if there is one: the IPv4 header's has not changed, the rest's has as the
+                    // field has by the address.
+                    // SAFETY: ctx is the program's.
+                    unsafe { bpf_csum_update(self.ctx, u32::from(!addr_delta)) };
+                }
+                return true;
+            }
+        }
+        self.patch_l4(at, addr_delta, port_delta, l4, v6)
     }
     #[inline(always)]
     fn sum(&self, off: usize, len: u32) -> Option<u16> {

@@ -5,7 +5,8 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_csum_diff;
-use dirigent_wire::{Header, checksum};
+use dirigent_director::packet::Words;
+use dirigent_wire::{Addr4, Addr6, EthHeader, Header, Ipv4Header, Ipv6Header, Mac, checksum};
 
 /// Offsets of `data` and `data_end` in a context.
 pub trait Context {
@@ -46,6 +47,73 @@ pub fn window<C: Context>(ctx: *mut c_void, off: usize, len: usize) -> Option<us
 #[inline(always)]
 pub fn header<C: Context, H: Header>(ctx: *mut c_void, off: usize) -> Option<*mut H> {
     window::<C>(ctx, off, H::LEN).map(|at| at as *mut H)
+}
+
+/// Headers by eight and four bytes: every machine that this is for reads them at any address (and the verifier of others
+/// counts with two bytes in front of the packet, with which addresses are aligned).
+pub struct Whole;
+
+impl Words for Whole {
+    #[inline(always)]
+    fn recipient(eth: &EthHeader) -> Mac {
+        // SAFETY: any bytes are words.
+        let [a, b, c, _] = unsafe { core::mem::transmute::<u64, [u16; 4]>(eight::<0, _>(eth)) };
+        Mac([a, b, c])
+    }
+    #[inline(always)]
+    fn ends4(ip: &Ipv4Header) -> (Addr4, Addr4) {
+        // SAFETY: any bytes are addresses.
+        let [src, dst] = unsafe { core::mem::transmute::<u64, [Addr4; 2]>(eight::<12, _>(ip)) };
+        (src, dst)
+    }
+    #[inline(always)]
+    fn ends6(ip: &Ipv6Header) -> (Addr6, Addr6) {
+        // SAFETY: as of IPv4.
+        let address = |a, b| unsafe { core::mem::transmute::<[u64; 2], Addr6>([a, b]) };
+        (address(eight::<8, _>(ip), eight::<16, _>(ip)), address(eight::<24, _>(ip), eight::<32, _>(ip)))
+    }
+    #[inline(always)]
+    fn put6(to: &mut Addr6, addr: Addr6) {
+        // SAFETY: an address is two times eight bytes.
+        unsafe {
+            let [a, b] = core::mem::transmute::<Addr6, [u64; 2]>(addr);
+            asm!("*(u64 *)({t} + 0) = {a}", "*(u64 *)({t} + 8) = {b}", t = in(reg) to, a = in(reg) a, b = in(reg) b,
+                options(nostack));
+        }
+    }
+    #[inline(always)]
+    fn sound4(ip: &Ipv4Header) -> bool {
+        let sum = four::<0, _>(ip) + four::<4, _>(ip) + four::<8, _>(ip) + four::<12, _>(ip) + four::<16, _>(ip);
+        let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+        // Folded once more, either were 0xffff.
+        sum == 0xffff || sum == 2 * 0xffff
+    }
+}
+
+/// Eight bytes of a header, `AT` from its start.
+#[inline(always)]
+fn eight<const AT: i16, H: Header>(header: &H) -> u64 {
+    const { assert!(AT >= 0 && AT as usize + 8 <= H::LEN) };
+    let word: u64;
+    // SAFETY: within the header.
+    unsafe {
+        asm!("{w} = *(u64 *)({h} + {at})", w = lateout(reg) word, h = in(reg) header, at = const AT,
+            options(pure, readonly, nostack));
+    }
+    word
+}
+
+/// Four.
+#[inline(always)]
+fn four<const AT: i16, H: Header>(header: &H) -> u64 {
+    const { assert!(AT >= 0 && AT as usize + 4 <= H::LEN) };
+    let word: u64;
+    // SAFETY: within the header.
+    unsafe {
+        asm!("{w} = *(u32 *)({h} + {at})", w = lateout(reg) word, h = in(reg) header, at = const AT,
+            options(pure, readonly, nostack));
+    }
+    word
 }
 
 /// Calls `step` for 0 to `n` − 1 until it returns other than 0.

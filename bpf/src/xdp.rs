@@ -21,7 +21,7 @@ use dirigent_wire::{Header, eth::EthHeads};
 
 use crate::maps::{self, KernelTables, count_reason};
 use crate::trace::{self, Around};
-use crate::window::{self, Context, Load, bounded, header};
+use crate::window::{self, Context, Load, Whole, bounded, header};
 
 /// Put before the packet for tc: decided, leave it alone.
 pub const JUDGED: u32 = 0x4469_7267;
@@ -48,6 +48,7 @@ impl Load for Loader {
 }
 
 impl<const E: bool> Packet for Frame<E> {
+    type Words = Whole;
     const EASY: bool = E;
     const LAST: bool = false;
 
@@ -55,6 +56,13 @@ impl<const E: bool> Packet for Frame<E> {
     fn len(&self) -> u32 {
         // SAFETY: ctx is the program's.
         unsafe { bpf_xdp_get_buff_len(self.ctx) as u32 }
+    }
+    /// Of most, all lies in the first buffer: then the helper is not asked.
+    #[inline(always)]
+    fn reaches(&self, len: u32) -> bool {
+        // SAFETY: ctx is the program's; this only compares two of its fields.
+        let linear = unsafe { (*self.ctx).data_end.wrapping_sub((*self.ctx).data) };
+        len <= linear || len <= self.len()
     }
     #[inline(always)]
     fn gso_size(&self) -> u32 {
@@ -263,25 +271,21 @@ fn tables(ctx: &XdpContext) -> KernelTables {
 #[inline(always)]
 fn act(ctx: &XdpContext, mut verdict: Verdict, traced: impl FnOnce() -> bool) -> u32 {
     // Most packets are sent on: of them nothing else is asked.
-    if verdict.action != Action::Transmit {
+    let action = if verdict.action == Action::Transmit {
+        count_reason(verdict.reason);
+        transmit(ctx, verdict.ifindex)
+    } else {
         if verdict.action == Action::Continue {
             // SAFETY: nothing of this program is held.
             unsafe { XDP_STAGES.tail_call(ctx, verdict.ifindex) };
             verdict = Stage::missing(verdict.ifindex);
         }
-        if matches!(verdict.action, Action::Pass | Action::Deliver | Action::Forward) {
+        let judged = matches!(verdict.action, Action::Pass | Action::Deliver | Action::Forward);
+        if judged {
             mark(ctx.ctx);
         }
-    }
-    count_reason(verdict.reason);
-    // SAFETY: the context is the program's.
-    let ingress = unsafe { (*ctx.ctx).ingress_ifindex };
-    let action = match verdict.action {
-        Action::Pass | Action::Deliver | Action::Forward | Action::HandOver => xdp_action::XDP_PASS,
-        Action::Drop | Action::Resolve | Action::Continue => xdp_action::XDP_DROP,
-        Action::Transmit if verdict.ifindex == ingress => xdp_action::XDP_TX,
-        // SAFETY: no pointers.
-        Action::Transmit => unsafe { bpf_redirect(verdict.ifindex, 0) as u32 },
+        count_reason(verdict.reason);
+        if judged || verdict.action == Action::HandOver { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
     };
     if traced() {
         trace::decided(by::XDP, &verdict, action);
@@ -289,6 +293,17 @@ fn act(ctx: &XdpContext, mut verdict: Verdict, traced: impl FnOnce() -> bool) ->
         unsafe { TRACE_XDP.tail_call(ctx, trace::AFTER) };
     }
     action
+}
+
+/// Out of an interface, which may be the one it came in by.
+#[inline(always)]
+fn transmit(ctx: &XdpContext, ifindex: u32) -> u32 {
+    // SAFETY: the context is the program's.
+    if ifindex == unsafe { (*ctx.ctx).ingress_ifindex } {
+        return xdp_action::XDP_TX;
+    }
+    // SAFETY: no pointers.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
 }
 
 /// Tells tc, where the driver carries metadata; where not, tc decides the same

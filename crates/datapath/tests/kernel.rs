@@ -16,8 +16,8 @@ use std::{
 };
 
 use dirigent_datapath::kernel::{
-    Attached, Direction, Error, Facts, Features, Hook, Instance, Kernel, LOOPBACK, LoadOptions, Mode, PathKind, STACK_LIMIT,
-    Shape, SkbContext, TcKind, attached, detach_all, pin_pass,
+    Attached, Direction, Error, Facts, Features, Hook, Instance, Kernel, LOOPBACK, LoadOptions, Mode, PathKind,
+    STACK_LIMIT, Shape, SkbContext, TcKind, attached, detach_all, pin_pass,
     select::{FEATURE_BASIC, FEATURE_REDIRECT, FEATURE_TRANSMIT},
     verify,
 };

@@ -3,7 +3,7 @@
 use crate::conn::{self, Held};
 use crate::cut::{self, Parting, Pieces};
 use crate::errors;
-use crate::family::{Family, L3, V4, V6};
+use crate::family::{Address as _, Family, L3, V4, V6, pseudo_tail};
 use crate::forward;
 use crate::ftp;
 use crate::icmp;
@@ -25,7 +25,7 @@ use crate::sync;
 use crate::tables::Tables;
 use crate::tcp;
 use crate::verdict::{Action, Decision, Reason, Verdict};
-use dirigent_wire::{Be16, Ipv6Header, TcpHeader, ip::proto};
+use dirigent_wire::{Be16, Ipv6Header, TcpHeader, checksum, ip::proto};
 
 /// A TCP, UDP or SCTP packet, read: what forwarding needs of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +36,15 @@ pub struct Flow<F: Family> {
     pub l4: Transport,
     /// The packet's own tuple: key of its connection entry.
     pub key: Tuple<F::Addr>,
+}
+
+impl<F: Family> Flow<F> {
+    /// Sum of the pseudo header that the transport checksum covers.
+    #[inline(always)]
+    pub fn pseudo(&self) -> u16 {
+        let addresses = checksum::add(self.ip.src.sum(), self.ip.dst.sum());
+        checksum::add(addresses, pseudo_tail(self.key.proto(), self.ip.l4_len()))
+    }
 }
 
 /// What a later stage works on. It lives outside the stack, which the kernel
@@ -177,7 +186,7 @@ const LOOK_FURTHER: u32 =
 #[inline(always)]
 fn easy<F: ReadIp, P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Decision<Verdict> {
     let header = p.get(L3).ok_or_else(|| later::<F, T>(t))?;
-    if sieve::retains::<F, T>(t, header) {
+    if sieve::retains::<F, P, T>(t, header) {
         return Err(Verdict::pass(Reason::NoService));
     }
     let ip = F::plain(p, header, L3).ok_or_else(|| later::<F, T>(t))?;

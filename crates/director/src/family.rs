@@ -2,7 +2,7 @@
 //! IPv6 differ. The rest of the packet path is written once, over [`Family`].
 
 use crate::conn::Held;
-use crate::packet::Packet;
+use crate::packet::{Packet, Words as _};
 use crate::records::{Conn, Datagram, Known, Link, Piece, Place, Tuple};
 use crate::tables::{Insert, Route, Tables};
 use dirigent_wire::{Addr4, Addr6, Be16, Be32, Ipv4Header, Ipv6Header, checksum, icmp, ip::proto};
@@ -447,11 +447,7 @@ impl Family for V6 {
     #[inline(always)]
     fn write_addr<P: Packet>(p: &mut P, at: usize, offset: usize, addr: Addr6, _: u16) -> bool {
         let Some(ip) = p.get_mut::<Ipv6Header>(at) else { return false };
-        if offset == Self::SRC_AT {
-            ip.src = addr;
-        } else {
-            ip.dst = addr;
-        }
+        P::Words::put6(if offset == Self::SRC_AT { &mut ip.src } else { &mut ip.dst }, addr);
         true
     }
     #[inline(always)]

@@ -46,6 +46,11 @@ impl Way {
         let resolved = state == hop::RESOLVED;
         Self { ifindex: next.ifindex, resolved, src: next.src, dst: next.dst, via: server + 1, cut: 0, smaller: false }
     }
+    /// Whether it is resolved still, now that all of the next hop is read: then all was of one.
+    #[inline(always)]
+    fn holds(&self, next: &NextHop) -> bool {
+        self.resolved && hop::has_macs(next.state.load())
+    }
     /// By an interface, to whom the kernel finds out.
     #[inline(always)]
     pub(crate) fn by(ifindex: u32) -> Self {
@@ -158,7 +163,7 @@ impl<A: Address> Rewrite<A> {
             return fill_udp_checksum(p, flow.ip.l4, flow.ip.l4_len(), addresses);
         }
         let l4 = if P::ALONE || flow.key.proto() == proto::UDP { L4::Udp } else { L4::Tcp };
-        p.patch_l4(flow.l4.check_at, self.addr_delta, self.port_delta, l4, F::V6)
+        p.patch_translated(flow.l4.check_at, self.addr_delta, self.port_delta, l4, F::V6, || flow.pseudo())
     }
 }
 
@@ -302,10 +307,7 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
         if !frame(p, &next.src, &next.dst) {
             return failed();
         }
-        // If it is as it was now that all of it is read, all was of one next hop. (Of tunnels too that should be asked,
-        // for which the first program has no room on kernel 6.1's stack.)
-        let resolved = way.resolved && hop::has_macs(next.state.load());
-        return Way { resolved, ..way }.go::<F, P, T>(t, reason);
+        return Way { resolved: way.holds(next), ..way }.go::<F, P, T>(t, reason);
     }
     if !P::CARRIES {
         t.stash(Load::new(&way, reason).0);
@@ -314,7 +316,7 @@ pub fn dispatch<F: Family, P: Packet, T: Tables>(
     if !encapsulate(p, t, flow, next, (false, false)) {
         return failed();
     }
-    Way::depart(t, way.resolved, way.ifindex, 0, reason)
+    Way::depart(t, way.holds(next), way.ifindex, 0, reason)
 }
 
 /// What [`Stage::Encapsulate`] needs to know: one word.
@@ -353,7 +355,7 @@ pub fn carry<F: Family, P: Packet, T: Tables>(p: &mut P, t: &T, flow: &Flow<F>, 
     if cut != 0 {
         return way.in_pieces(t, next.flags & tunnel::PEER_V6 != 0, reason);
     }
-    Way::depart(t, way.resolved, way.ifindex, 0, reason)
+    Way::depart(t, way.holds(next), way.ifindex, 0, reason)
 }
 
 /// Whether a packet stands for several, or its checksum for one that the device has yet

@@ -3,7 +3,7 @@
 
 use crate::ftp::Line;
 use crate::tunnel::Outer;
-use dirigent_wire::{Header, checksum};
+use dirigent_wire::{Addr4, Addr6, EthHeader, Header, Ipv4Header, Ipv6Header, Mac, checksum};
 
 /// Whose checksum field is patched: decides what the value 0 means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,10 +14,46 @@ pub enum L4 {
     Udp,
 }
 
+/// Several words of a header at once. Packets lie so that IP begins at an even address and no more, so the compiler goes
+/// through a header by 16 bits; an executor whose machine can do better says how.
+pub trait Words {
+    /// Whom a frame is for.
+    #[inline(always)]
+    fn recipient(eth: &EthHeader) -> Mac {
+        eth.dst
+    }
+    /// Source and destination of an IPv4 header.
+    #[inline(always)]
+    fn ends4(ip: &Ipv4Header) -> (Addr4, Addr4) {
+        (ip.src, ip.dst)
+    }
+    /// The same of IPv6.
+    #[inline(always)]
+    fn ends6(ip: &Ipv6Header) -> (Addr6, Addr6) {
+        (ip.src, ip.dst)
+    }
+    /// Writes an address into an IPv6 header.
+    #[inline(always)]
+    fn put6(to: &mut Addr6, addr: Addr6) {
+        *to = addr;
+    }
+    /// Whether an IPv4 header without options has a checksum that is right.
+    #[inline(always)]
+    fn sound4(ip: &Ipv4Header) -> bool {
+        ip.sum() == 0xffff
+    }
+}
+
+/// As the compiler does it.
+pub struct Plainly;
+impl Words for Plainly {}
+
 /// A packet under way. Whatever may move it takes `&mut self`, so no reference
 /// into it survives: the borrow checker states the BPF verifier's rule.
 #[expect(clippy::len_without_is_empty, reason = "a frame has an Ethernet header")]
 pub trait Packet {
+    /// How it is read and written where that is most of the work.
+    type Words: Words;
     /// Whether this is the first stage: it does the easy cases and leaves the
     /// others, untouched, to a later stage ([`crate::direct::Stage`]). The
     /// kernel verifies and runs each stage as a program of its own.
@@ -36,6 +72,11 @@ pub trait Packet {
 
     /// Bytes from the Ethernet header to the end, fragments of the buffer included.
     fn len(&self) -> u32;
+    /// Whether there are so many.
+    #[inline(always)]
+    fn reaches(&self, len: u32) -> bool {
+        len <= self.len()
+    }
     /// Payload bytes of each TCP segment that the device will make of it; 0: none.
     fn gso_size(&self) -> u32;
     /// The number of the interface it came in by.
@@ -64,6 +105,20 @@ pub trait Packet {
         let sum = if sum == 0 && l4 == L4::Udp { 0xffff } else { sum };
         *field = dirigent_wire::Be16::from_raw(sum);
         true
+    }
+    /// The same of a packet with an address, and perhaps a port, that are translated by then. `pseudo`: the sum of its
+    /// pseudo header before that, which tells a checksum that is still to be finished.
+    fn patch_translated(
+        &mut self,
+        at: usize,
+        addr_delta: u16,
+        port_delta: u16,
+        l4: L4,
+        v6: bool,
+        pseudo: impl FnOnce() -> u16,
+    ) -> bool {
+        let _ = pseudo;
+        self.patch_l4(at, addr_delta, port_delta, l4, v6)
     }
     /// The folded sum of `len` bytes at `off`, beyond the readable ones too.
     fn sum(&self, off: usize, len: u32) -> Option<u16>;
@@ -97,6 +152,7 @@ pub trait Packet {
 /// to the packet: all the rest.
 macro_rules! as_the_one_inside {
     () => {
+        type Words = P::Words;
         #[inline(always)]
         fn len(&self) -> u32 {
             self.0.len()
@@ -126,12 +182,28 @@ macro_rules! as_the_one_inside {
             self.0.get_mut(off)
         }
         #[inline(always)]
+        fn reaches(&self, len: u32) -> bool {
+            self.0.reaches(len)
+        }
+        #[inline(always)]
         fn pull(&mut self, len: u32) {
             self.0.pull(len);
         }
         #[inline(always)]
         fn patch_l4(&mut self, at: usize, addr_delta: u16, port_delta: u16, l4: $crate::packet::L4, v6: bool) -> bool {
             self.0.patch_l4(at, addr_delta, port_delta, l4, v6)
+        }
+        #[inline(always)]
+        fn patch_translated(
+            &mut self,
+            at: usize,
+            addr_delta: u16,
+            port_delta: u16,
+            l4: $crate::packet::L4,
+            v6: bool,
+            pseudo: impl FnOnce() -> u16,
+        ) -> bool {
+            self.0.patch_translated(at, addr_delta, port_delta, l4, v6, pseudo)
         }
         #[inline(always)]
         fn sum(&self, off: usize, len: u32) -> Option<u16> {

@@ -2,7 +2,7 @@
 //! packet or a table.
 
 use crate::family::{Family, L3, V4, V6};
-use crate::packet::Packet;
+use crate::packet::{Packet, Words as _};
 use crate::tables::Tables;
 use crate::verdict::{Decision, Reason, Verdict};
 use dirigent_wire::{
@@ -62,7 +62,7 @@ pub trait ReadIp: Family {
     /// The header without options and extension headers.
     type Header: dirigent_wire::Header;
     /// Source and destination of TCP and UDP.
-    fn ends(header: &Self::Header) -> Option<(&Self::Addr, &Self::Addr)>;
+    fn ends<P: Packet>(header: &Self::Header) -> Option<(Self::Addr, Self::Addr)>;
     /// What the header at `at` says, if it is as simple as nearly all are: no options, no extension headers.
     fn plain<P: Packet>(p: &P, header: &Self::Header, at: usize) -> Option<Ip<Self::Addr>>;
     /// Reads the header at `at` if it is as simple.
@@ -81,20 +81,20 @@ pub fn has_ports(protocol: u8) -> bool {
 impl ReadIp for V4 {
     type Header = Ipv4Header;
     #[inline(always)]
-    fn ends(ip: &Ipv4Header) -> Option<(&Self::Addr, &Self::Addr)> {
-        has_ports(ip.protocol).then_some((&ip.src, &ip.dst))
+    fn ends<P: Packet>(ip: &Ipv4Header) -> Option<(Self::Addr, Self::Addr)> {
+        has_ports(ip.protocol).then(|| P::Words::ends4(ip))
     }
     #[inline(always)]
     fn plain<P: Packet>(p: &P, ip: &Ipv4Header, at: usize) -> Option<Ip<Self::Addr>> {
         let len = u32::from(ip.total_len.get());
-        let room = p.len().wrapping_sub(at as u32);
-        let sound = ip.version_ihl == 0x45 && len <= room && len >= 20 && ip.sum() == 0xffff;
+        let sound = ip.version_ihl == 0x45 && len >= 20 && p.reaches(at as u32 + len) && P::Words::sound4(ip);
         if !sound || ip.fragment.get() & Ipv4Header::MF_OR_OFFSET != 0 {
             return None;
         }
+        let (src, dst) = P::Words::ends4(ip);
         Some(Ip {
-            src: ip.src,
-            dst: ip.dst,
+            src,
+            dst,
             protocol: ip.protocol,
             ttl: ip.ttl,
             tos: ip.tos,
@@ -123,9 +123,10 @@ impl ReadIp for V4 {
             }
         }
         let fragment = ip.fragment.get();
+        let (src, dst) = P::Words::ends4(ip);
         let out = Ip {
-            src: ip.src,
-            dst: ip.dst,
+            src,
+            dst,
             protocol: ip.protocol,
             ttl: ip.ttl,
             tos: ip.tos,
@@ -180,19 +181,20 @@ const MAX_EXTENSIONS: usize = 6;
 impl ReadIp for V6 {
     type Header = Ipv6Header;
     #[inline(always)]
-    fn ends(ip: &Ipv6Header) -> Option<(&Self::Addr, &Self::Addr)> {
-        has_ports(ip.next_header).then_some((&ip.src, &ip.dst))
+    fn ends<P: Packet>(ip: &Ipv6Header) -> Option<(Self::Addr, Self::Addr)> {
+        has_ports(ip.next_header).then(|| P::Words::ends6(ip))
     }
     #[inline(always)]
     fn plain<P: Packet>(p: &P, ip: &Ipv6Header, at: usize) -> Option<Ip<Self::Addr>> {
         let len = u32::from(ip.payload_len.get()) + 40;
         let plain = matches!(ip.next_header, proto::TCP | proto::UDP | proto::ICMPV6);
-        if ip.version_class_flow.get() >> 28 != 6 || len > p.len().wrapping_sub(at as u32) || !plain {
+        if ip.version_class_flow.get() >> 28 != 6 || !p.reaches(at as u32 + len) || !plain {
             return None;
         }
+        let (src, dst) = P::Words::ends6(ip);
         Some(Ip {
-            src: ip.src,
-            dst: ip.dst,
+            src,
+            dst,
             protocol: ip.next_header,
             ttl: ip.hop_limit,
             tos: (ip.version_class_flow.get() >> 20) as u8,
@@ -220,9 +222,10 @@ impl ReadIp for V6 {
                 return None;
             }
         }
+        let (src, dst) = P::Words::ends6(ip);
         let mut out = Ip {
-            src: ip.src,
-            dst: ip.dst,
+            src,
+            dst,
             protocol: ip.next_header,
             ttl: ip.hop_limit,
             tos: (ip.version_class_flow.get() >> 20) as u8,
@@ -361,7 +364,7 @@ pub enum Payload {
 pub fn ethernet<P: Packet>(p: &mut P, own: impl Fn(dirigent_wire::Mac) -> bool) -> Decision<Payload> {
     p.pull(HEADERS);
     let Some(eth) = p.get::<EthHeader>(0) else { return Err(Verdict::pass(Reason::OtherEthertype)) };
-    if !own(eth.dst) {
+    if !own(P::Words::recipient(eth)) {
         return Err(Verdict::pass(Reason::OtherMac));
     }
     let mut ethertype = eth.ethertype.get();

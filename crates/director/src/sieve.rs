@@ -8,6 +8,7 @@
 //! slot; then tables are asked in vain.
 
 use crate::family::Address;
+use crate::packet::Packet;
 use crate::parse::ReadIp;
 use crate::tables::Tables;
 
@@ -30,8 +31,8 @@ pub fn slot<A: Address>(address: &A) -> u16 {
 
 /// Whether a packet with this header has no connection and no service. Only of TCP and UDP is that known.
 #[inline(always)]
-pub fn retains<F: ReadIp, T: Tables>(t: &T, header: &F::Header) -> bool {
-    let (Some((src, dst)), Some(bits)) = (F::ends(header), t.sieve()) else { return false };
-    let of = |address| bits.get(usize::from(slot(address))).copied().unwrap_or(u8::MAX);
+pub fn retains<F: ReadIp, P: Packet, T: Tables>(t: &T, header: &F::Header) -> bool {
+    let (Some((src, dst)), Some(bits)) = (F::ends::<P>(header), t.sieve()) else { return false };
+    let of = |address| bits.get(usize::from(slot(&address))).copied().unwrap_or(u8::MAX);
     of(dst) & TO == 0 && of(src) & FROM == 0
 }

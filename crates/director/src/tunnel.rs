@@ -3,7 +3,7 @@
 
 use crate::direct::Flow;
 use crate::family::{Address, Family, L3, pseudo_tail};
-use crate::packet::Packet;
+use crate::packet::{Packet, Words as _};
 use crate::parse::{self, Fragment};
 use crate::records::{NextHop, Settings, setting, tunnel};
 use crate::tables::Tables;
@@ -219,14 +219,11 @@ impl OuterIp {
     #[inline(always)]
     fn write6<P: Packet>(&self, p: &mut P, next: &NextHop) -> bool {
         let Some(ip) = p.get_mut::<Ipv6Header>(L3) else { return false };
-        *ip = Ipv6Header {
-            version_class_flow: Be32::new(6 << 28 | u32::from(self.tos) << 20),
-            payload_len: Self::length(self.len.wrapping_sub(40)),
-            next_header: self.protocol,
-            hop_limit: self.ttl,
-            src: Addr6(next.source),
-            dst: Addr6(next.peer),
-        };
+        ip.version_class_flow = Be32::new(6 << 28 | u32::from(self.tos) << 20);
+        ip.payload_len = Self::length(self.len.wrapping_sub(40));
+        (ip.next_header, ip.hop_limit) = (self.protocol, self.ttl);
+        P::Words::put6(&mut ip.src, Addr6(next.source));
+        P::Words::put6(&mut ip.dst, Addr6(next.peer));
         true
     }
 }
@@ -307,8 +304,7 @@ pub fn unfinished<F: Family, P: Packet>(p: &P, flow: &Flow<F>, l4: u16) -> bool 
     if flow.ip.fragment != Fragment::Whole || !parse::has_ports(flow.ip.protocol) {
         return false;
     }
-    let addresses = checksum::add(flow.ip.src.sum(), flow.ip.dst.sum());
-    let pseudo = checksum::add(addresses, pseudo_tail(flow.key.proto(), flow.ip.l4_len()));
+    let pseudo = flow.pseudo();
     let field = p.get::<Be16>(flow.l4.check_at).map_or(0, |f| f.raw());
     field == pseudo && checksum::add(l4, pseudo) != 0xffff
 }

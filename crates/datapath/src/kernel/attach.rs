@@ -292,7 +292,8 @@ impl Kernel {
         let ingress = self.attach_tc(instance, &here.interface, here.ifindex, Direction::Ingress, tc)?;
         let mut replaced = ingress.replaced;
         // Clients on this host come by loopback. What an earlier daemon attached is of use to its connections still.
-        let [tcx, classic] = [Hook::TcxEgress, Hook::ClassicEgress].map(|hook| hook.pin(instance, here.ifindex).exists());
+        let [tcx, classic] =
+            [Hook::TcxEgress, Hook::ClassicEgress].map(|hook| hook.pin(instance, here.ifindex).exists());
         if self.sees_answers || here.ifindex == LOOPBACK || tcx || classic {
             replaced |= self.attach_tc(instance, &here.interface, here.ifindex, Direction::Egress, tc)?.replaced;
         }

@@ -1,7 +1,7 @@
 //! A frame in memory, as XDP or tc would see it.
 
 use dirigent_director::ftp::Line;
-use dirigent_director::packet::{L4, Packet};
+use dirigent_director::packet::{L4, Packet, Plainly};
 use dirigent_director::tunnel::Outer;
 use dirigent_wire::{Be16, Header, checksum, eth::EthHeads};
 use zerocopy::IntoBytes as _;
@@ -100,6 +100,7 @@ impl<const EASY: bool, const LAST: bool> Frame<EASY, LAST> {
 }
 
 impl<const E: bool, const L: bool> Packet for Frame<E, L> {
+    type Words = Plainly;
     const EASY: bool = E;
     const LAST: bool = L;
 

@@ -7,7 +7,7 @@
 use dirigent_director::direct::{direct, resume};
 use dirigent_director::family::Address as _;
 use dirigent_director::ftp::Line;
-use dirigent_director::packet::Packet;
+use dirigent_director::packet::{Packet, Plainly};
 use dirigent_director::records::{
     Conn, Counters, Datagram, ERROR_WORDS, Known, Link, MarkRule, NextHop, Note, Noted, Piece, Place, Server, Service,
     Settings, Tuple, hop, kind, link_flag, server_flag,
@@ -85,6 +85,7 @@ impl<const E: bool> Frame<E> {
 }
 
 impl<const E: bool> Packet for Frame<E> {
+    type Words = Plainly;
     const EASY: bool = E;
     const LAST: bool = true;
 
