@@ -511,6 +511,10 @@ fn frames_are_seen_as_sent() {
     };
     let (there, here) = (listener("server1", "eth0"), listener("director", "r0"));
     lab.run("director", || {
+        // Before that the kernel takes frames and loses them without a word.
+        while !link_named("r0").unwrap().running {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         PacketSocket::sender().unwrap().send(link_named("r0").unwrap().index, &frame).unwrap();
     })
     .unwrap();
