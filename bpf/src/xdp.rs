@@ -60,9 +60,11 @@ impl<const E: bool> Packet for Frame<E> {
     /// Of most, all lies in the first buffer: then the helper is not asked.
     #[inline(always)]
     fn reaches(&self, len: u32) -> bool {
-        // SAFETY: ctx is the program's; this only compares two of its fields.
-        let linear = unsafe { (*self.ctx).data_end.wrapping_sub((*self.ctx).data) };
-        len <= linear || len <= self.len()
+        len <= self.linear() || len <= self.len()
+    }
+    #[inline(always)]
+    fn padded(&self, len: u32) -> bool {
+        self.linear() > len
     }
     #[inline(always)]
     fn gso_size(&self) -> u32 {
@@ -137,6 +139,15 @@ impl<const E: bool> Packet for Frame<E> {
     #[inline(always)]
     fn fork(&mut self, _: u64) -> bool {
         false
+    }
+}
+
+impl<const E: bool> Frame<E> {
+    /// Bytes in the first buffer.
+    #[inline(always)]
+    fn linear(&self) -> u32 {
+        // SAFETY: ctx is the program's; this only compares two of its fields.
+        unsafe { (*self.ctx).data_end.wrapping_sub((*self.ctx).data) }
     }
 }
 

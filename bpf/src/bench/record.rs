@@ -11,8 +11,9 @@ pub const FRAME: usize = 96;
     derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable)
 )]
 pub struct Round {
-    /// The frame's first 80 bytes. In words: later loads of parts of a word come from the
-    /// store of the whole one, which the CPU forwards.
+    /// The frame's first 78 bytes: eight, and from the seventh on all in words of eight. They lie as headers do, so that
+    /// what is loaded of a header, down to a whole address, comes from one store, which the CPU forwards: what a network
+    /// card writes need not be waited for either.
     pub template: [u64; 10],
     /// Packets of the round.
     pub packets: u64,

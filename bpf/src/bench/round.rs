@@ -14,54 +14,52 @@ use crate::xdp::Frame;
 #[btf_map]
 static ROUND: PerCpuArray<Round, 1> = PerCpuArray::new();
 
-/// Writes a value into the packet.
+/// The word with `value` in place of so many bytes of it, `at` from its start in memory.
 #[inline(always)]
-fn put<T>(ctx: *mut xdp_md, at: usize, value: T) -> bool {
-    match window::<Frame<true>>(ctx.cast(), at, size_of::<T>()) {
-        // SAFETY: the window holds a T; packets are written unaligned.
-        Some(to) => unsafe { (to as *mut T).write_volatile(value) },
-        None => return false,
-    }
-    true
-}
-
-/// Copies `N` words into the packet, each by a store of its own.
-///
-/// # Safety
-/// `from` must point at that many.
-#[inline(always)]
-unsafe fn copy<const N: usize>(ctx: *mut xdp_md, at: usize, from: *const u64) -> bool {
-    let Some(to) = window::<Frame<true>>(ctx.cast(), at, 8 * N) else { return false };
-    let mut i = 0;
-    while i < N {
-        // SAFETY: within the window, and as the caller promises.
-        unsafe { (to as *mut u64).add(i).write_volatile(*from.add(i)) };
-        i += 1;
-    }
-    true
+fn with(word: u64, at: u32, bytes: u32, value: u64) -> u64 {
+    let mask = ((1 << (8 * bytes)) - 1) << (8 * at);
+    word & !mask | value << (8 * at)
 }
 
 /// Puts the frame back, as a packet of connection `n` (of 2^30 at most).
 #[inline(always)]
 fn restore(ctx: *mut xdp_md, round: &Round, n: u32) -> bool {
-    let template = round.template.as_ptr();
-    // SAFETY: 7 words, or all 10: IPv6's header is that much longer.
-    let copied = unsafe { copy::<7>(ctx, 0, template) && (round.v6 == 0 || copy::<3>(ctx, 56, template.add(7))) };
-    if !copied {
-        return false;
-    }
+    let Some(to) = window::<Frame<true>>(ctx.cast(), 0, 78) else { return false };
+    // SAFETY: the window holds the word; packets are written unaligned.
+    let store = |at: usize, word: u64| unsafe { ((to + at) as *mut u64).write_volatile(word) };
     // The client: 32,768 ports of each of its addresses 100.64.0.0/10 or 2001:db8:c::/96.
-    let port = (1024 + (n & 0x7fff) as u16).to_be();
-    let addr = (0x6440_0001 + (n >> 15)).to_be();
-    // The identification makes up for the address, so that the header's checksum stands.
-    let id = (0xffff - (n >> 15) as u16).to_be();
-    let (addr_at, port_at) = match (round.v6, round.reply) {
-        (0, 0) => (26, 34),
-        (0, _) => (30, 36),
-        (_, 0) => (34, 54),
-        (..) => (50, 56),
-    };
-    (round.v6 != 0 || put(ctx, 18, id)) && put(ctx, addr_at, addr) && put(ctx, port_at, port)
+    let port = u64::from((1024 + (n & 0x7fff) as u16).to_be());
+    let addr = u64::from((0x6440_0001 + (n >> 15)).to_be());
+    let (v6, reply) = (round.v6 != 0, round.reply != 0);
+    let [macs, ether, a, b, c, d, e, f, g, h] = round.template;
+    // The MACs are read by the first word, too.
+    store(6, ether);
+    store(0, macs);
+    if v6 {
+        store(14, a);
+        store(22, b);
+        store(30, if reply { c } else { with(c, 4, 4, addr) });
+        store(38, d);
+        store(46, if reply { with(e, 4, 4, addr) } else { e });
+        store(54, with(f, if reply { 2 } else { 0 }, 2, port));
+        store(62, g);
+        store(70, h);
+    } else {
+        // The identification makes up for the address, so that the header's checksum stands.
+        let id = u64::from((0xffff - (n >> 15) as u16).to_be());
+        let (b, c) = match reply {
+            false => (with(b, 4, 4, addr), with(c, 4, 2, port)),
+            true => (b, with(with(c, 0, 4, addr), 6, 2, port)),
+        };
+        store(14, with(a, 4, 2, id));
+        store(22, b);
+        store(30, c);
+        store(38, d);
+        store(46, e);
+        // Both addresses are read by one word.
+        store(26, b >> 32 | c << 32);
+    }
+    true
 }
 
 /// Sends one packet of the round through `measured`.

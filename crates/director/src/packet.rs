@@ -77,6 +77,12 @@ pub trait Packet {
     fn reaches(&self, len: u32) -> bool {
         len <= self.len()
     }
+    /// Whether more follow than these. (Padding that is left behind a packet does no harm: an executor looks where it can
+    /// do so cheaply.)
+    #[inline(always)]
+    fn padded(&self, len: u32) -> bool {
+        self.len() > len
+    }
     /// Payload bytes of each TCP segment that the device will make of it; 0: none.
     fn gso_size(&self) -> u32;
     /// The number of the interface it came in by.
@@ -184,6 +190,10 @@ macro_rules! as_the_one_inside {
         #[inline(always)]
         fn reaches(&self, len: u32) -> bool {
             self.0.reaches(len)
+        }
+        #[inline(always)]
+        fn padded(&self, len: u32) -> bool {
+            self.0.padded(len)
         }
         #[inline(always)]
         fn pull(&mut self, len: u32) {

@@ -127,7 +127,7 @@ pub fn encapsulate<F: Family, P: Packet, T: Tables>(
 ) -> bool {
     let ip = &flow.ip;
     // What follows the IP packet in its frame is padding.
-    if p.len() > L3 as u32 + ip.len && !p.reshape(L3 as u32 + ip.len, 0) {
+    if p.padded(L3 as u32 + ip.len) && !p.reshape(L3 as u32 + ip.len, 0) {
         return false;
     }
     // Each segment would need a checksum of its own, and the device does not make them.
