@@ -1,10 +1,11 @@
 //! Attaching the programs to interfaces, and replacing those of an earlier daemon.
 //!
 //! tc ingress is attached everywhere, XDP in front of it where the mode says so, and tc
-//! egress on loopback and, once a real server is this host, everywhere. Attachments are bpf links pinned in the instance's `links/`, named after what
-//! they are and the interface's number. A kernel without tcx (before 6.6) gets classic
-//! tc filters at a priority and handle of ours; since those cannot be pinned, a directory
-//! in `links/` remembers that they are ours.
+//! egress on loopback and, once a real server is this host, everywhere. Attachments are
+//! bpf links pinned in the instance's `links/`, named after what they are and the
+//! interface's number. A kernel without tcx (before 6.6) gets classic tc filters at a
+//! priority and handle of ours; since those cannot be pinned, a directory in `links/`
+//! remembers that they are ours.
 //!
 //! Replacing the program of a link or filter is one atomic step in the kernel: each packet
 //! is seen by the old or by the new program. XDP hands some packets on to tc, so tc is
