@@ -122,8 +122,7 @@ impl<const E: bool> Packet for Skb<E> {
             // 0 and 0xffff are the same number.
             let differs = checksum::add(old, !pseudo());
             if differs != 0 && differs != 0xffff && !none {
-                let new = checksum::apply_both(old, addr_delta, port_delta);
-                *field = Be16::from_raw(if new == 0 && l4 == L4::Udp { 0xffff } else { new });
+                l4.patch(field, addr_delta, port_delta);
                 if !v6 {
                     // The device's sum over all, if there is one: the IPv4 header's has not changed, the rest's has as the
                     // field has by the address.

@@ -90,30 +90,26 @@ impl Words for Whole {
     }
 }
 
-/// Eight bytes of a header, `AT` from its start.
-#[inline(always)]
-fn eight<const AT: i16, H: Header>(header: &H) -> u64 {
-    const { assert!(AT >= 0 && AT as usize + 8 <= H::LEN) };
-    let word: u64;
-    // SAFETY: within the header.
-    unsafe {
-        asm!("{w} = *(u64 *)({h} + {at})", w = lateout(reg) word, h = in(reg) header, at = const AT,
-            options(pure, readonly, nostack));
-    }
-    word
+/// Functions that load so many bytes of a header, `AT` from its start.
+macro_rules! loads {
+    ($($name:ident: $word:literal, $bytes:literal;)*) => { $(
+        #[inline(always)]
+        fn $name<const AT: i16, H: Header>(header: &H) -> u64 {
+            const { assert!(AT >= 0 && AT as usize + $bytes <= H::LEN) };
+            let word: u64;
+            // SAFETY: within the header.
+            unsafe {
+                asm!(concat!("{w} = *(", $word, " *)({h} + {at})"), w = lateout(reg) word, h = in(reg) header,
+                    at = const AT, options(pure, readonly, nostack));
+            }
+            word
+        }
+    )* };
 }
 
-/// Four.
-#[inline(always)]
-fn four<const AT: i16, H: Header>(header: &H) -> u64 {
-    const { assert!(AT >= 0 && AT as usize + 4 <= H::LEN) };
-    let word: u64;
-    // SAFETY: within the header.
-    unsafe {
-        asm!("{w} = *(u32 *)({h} + {at})", w = lateout(reg) word, h = in(reg) header, at = const AT,
-            options(pure, readonly, nostack));
-    }
-    word
+loads! {
+    eight: "u64", 8;
+    four: "u32", 4;
 }
 
 /// Calls `step` for 0 to `n` − 1 until it returns other than 0.

@@ -3,7 +3,7 @@
 
 use crate::ftp::Line;
 use crate::tunnel::Outer;
-use dirigent_wire::{Addr4, Addr6, EthHeader, Header, Ipv4Header, Ipv6Header, Mac, checksum};
+use dirigent_wire::{Addr4, Addr6, Be16, EthHeader, Header, Ipv4Header, Ipv6Header, Mac, checksum};
 
 /// Whose checksum field is patched: decides what the value 0 means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,6 +12,15 @@ pub enum L4 {
     Tcp,
     /// 0 stands for "no checksum", so a computed 0 is written as 0xffff (RFC 768).
     Udp,
+}
+
+impl L4 {
+    /// The field of a finished checksum, after words that it covers changed by the two deltas.
+    #[inline(always)]
+    pub fn patch(self, field: &mut Be16, addr_delta: u16, port_delta: u16) {
+        let sum = checksum::apply_both(field.raw(), addr_delta, port_delta);
+        *field = Be16::from_raw(if sum == 0 && self == Self::Udp { 0xffff } else { sum });
+    }
 }
 
 /// Several words of a header at once. Packets lie so that IP begins at an even address and no more, so the compiler goes
@@ -106,10 +115,8 @@ pub trait Packet {
     /// device covers the pseudo header only (`addr_delta`).
     fn patch_l4(&mut self, at: usize, addr_delta: u16, port_delta: u16, l4: L4, v6: bool) -> bool {
         let _ = v6;
-        let Some(field) = self.get_mut::<dirigent_wire::Be16>(at) else { return false };
-        let sum = checksum::apply_both(field.raw(), addr_delta, port_delta);
-        let sum = if sum == 0 && l4 == L4::Udp { 0xffff } else { sum };
-        *field = dirigent_wire::Be16::from_raw(sum);
+        let Some(field) = self.get_mut::<Be16>(at) else { return false };
+        l4.patch(field, addr_delta, port_delta);
         true
     }
     /// The same of a packet with an address, and perhaps a port, that are translated by then. `pseudo`: the sum of its

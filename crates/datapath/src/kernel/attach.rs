@@ -38,11 +38,11 @@ use crate::names::XDP_PROGRAM;
 /// The first kernel with tcx links.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 
-/// Priority of our classic filters: an unlikely one, and in front of the default 49152.
-pub const FILTER_PRIORITY: u16 = 209;
 /// Loopback's number, the first of every network namespace.
 pub const LOOPBACK: u32 = 1;
 
+/// Priority of our classic filters: an unlikely one, and in front of the default 49152.
+pub const FILTER_PRIORITY: u16 = 209;
 /// Handle of our classic filters.
 pub const FILTER_HANDLE: TcHandle = TcHandle::new(0, 0xd1);
 
@@ -255,10 +255,12 @@ impl Kernel {
         if let Some(instance) = self.instance.clone() {
             let ingress = |one: &Attached| matches!(one.hook, Hook::TcxIngress | Hook::ClassicIngress) && one.alive;
             for one in attached(&instance)?.into_iter().filter(ingress) {
-                // One that is gone a moment later sends nothing.
-                if let Ok(link) = netlink::link("", one.ifindex) {
-                    self.attach_tc(&instance, &link.name, one.ifindex, Direction::Egress, tc)?;
-                }
+                let link = match netlink::link("", one.ifindex) {
+                    // What is gone a moment later sends nothing.
+                    Err(e) if e.raw_os_error() == Some(libc::ENODEV) => continue,
+                    asked => asked.map_err(|e| Error::system(format!("asking about interface {}", one.ifindex), e))?,
+                };
+                self.attach_tc(&instance, (&link.name, one.ifindex), Direction::Egress, tc)?;
             }
         }
         self.sees_answers = true;
@@ -290,13 +292,14 @@ impl Kernel {
         if let (true, Some(other)) = (choice.path != PathKind::Tc, &here.beside) {
             return Err(Error::OtherDirector { interface: here.interface.clone(), other: other.clone(), how: "tc" });
         }
-        let ingress = self.attach_tc(instance, &here.interface, here.ifindex, Direction::Ingress, tc)?;
+        let place = (here.interface.as_str(), here.ifindex);
+        let ingress = self.attach_tc(instance, place, Direction::Ingress, tc)?;
         let mut replaced = ingress.replaced;
         // Clients on this host come by loopback. What an earlier daemon attached is of use to its connections still.
         let [tcx, classic] =
             [Hook::TcxEgress, Hook::ClassicEgress].map(|hook| hook.pin(instance, here.ifindex).exists());
         if self.sees_answers || here.ifindex == LOOPBACK || tcx || classic {
-            replaced |= self.attach_tc(instance, &here.interface, here.ifindex, Direction::Egress, tc)?.replaced;
+            replaced |= self.attach_tc(instance, place, Direction::Egress, tc)?.replaced;
         }
         match self.attach_xdp(instance, here, choice.path) {
             Ok(renewed) => replaced |= renewed,
@@ -324,17 +327,16 @@ impl Kernel {
     fn attach_tc(
         &mut self,
         instance: &Instance,
-        interface: &str,
-        ifindex: u32,
+        place: (&str, u32),
         direction: Direction,
         kind: TcKind,
     ) -> Result<Tc, Error> {
         let program = self.classifier(direction.program())?;
         if kind == TcKind::Auto && has_tcx() {
-            match attach_tcx(program, instance, (interface, ifindex), direction) {
+            match attach_tcx(program, instance, place, direction) {
                 Ok(replaced) => {
                     // Left by a daemon that was told to use classic filters.
-                    remove(instance, direction.classic(), ifindex)?;
+                    remove(instance, direction.classic(), place.1)?;
                     return Ok(Tc { tcx: true, replaced });
                 }
                 // A kernel built without tcx.
@@ -342,8 +344,8 @@ impl Kernel {
                 Err(error) => return Err(error),
             }
         }
-        let replaced = attach_classic(program, instance, (interface, ifindex), direction)?;
-        remove(instance, direction.tcx(), ifindex)?;
+        let replaced = attach_classic(program, instance, place, direction)?;
+        remove(instance, direction.tcx(), place.1)?;
         Ok(Tc { tcx: false, replaced })
     }
 

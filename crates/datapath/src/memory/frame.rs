@@ -134,11 +134,7 @@ impl<const E: bool, const L: bool> Packet for Frame<E, L> {
         if l4 == L4::Udp && field.raw() == 0 {
             return true; // none, and none it stays: as the kernel's helper does
         }
-        let sum = match checksum::apply(field.raw(), checksum::add(addr_delta, port_delta)) {
-            0 if l4 == L4::Udp => 0xffff,
-            sum => sum,
-        };
-        *field = Be16::from_raw(sum);
+        l4.patch(field, addr_delta, port_delta);
         true
     }
     fn sum(&self, off: usize, len: u32) -> Option<u16> {

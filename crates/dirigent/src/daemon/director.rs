@@ -390,7 +390,7 @@ impl Director {
                 "the next hop of {ip}: {:?} by interface {}", hop.state, hop.ifindex
             );
             self.events.tell(Event::Server { address: ip.to_string(), up, why: why.to_owned() });
-            self.set_hop(*ip, hop)?;
+            set_hop(&mut self.kernel, &mut self.tables, *ip, hop)?;
         }
         let beyond = |change: &Change| !matches!(change, Change::Neighbour(..));
         if !update.changes.iter().any(beyond) && self.problem.is_none() {
@@ -471,16 +471,10 @@ impl Director {
         servers.extend(self.probed.addresses());
         self.network.set_destinations(&servers)?;
         // All, not only the new ones: a server that came back has a new place in the tables.
-        let hops: Vec<_> = self.network.hops().map(|(ip, hop)| (*ip, *hop)).collect();
-        hops.iter().try_for_each(|(ip, hop)| self.set_hop(*ip, hop))
-    }
-
-    /// A server on this host gets packets only once its answers are seen.
-    fn set_hop(&mut self, ip: IpAddr, hop: &NextHop) -> Result<()> {
-        if hop.state == NextHopState::Local {
-            self.kernel.see_answers(TcKind::Auto)?;
+        for (ip, hop) in self.network.hops() {
+            set_hop(&mut self.kernel, &mut self.tables, *ip, hop)?;
         }
-        self.tables.set_hop(ip, hop)
+        Ok(())
     }
 
     /// What comes now and then.
@@ -640,4 +634,12 @@ impl Director {
             ..reader.status()?
         })
     }
+}
+
+/// A server on this host gets packets only once its answers are seen.
+fn set_hop(kernel: &mut Kernel, tables: &mut Tables, ip: IpAddr, hop: &NextHop) -> Result<()> {
+    if hop.state == NextHopState::Local {
+        kernel.see_answers(TcKind::Auto)?;
+    }
+    tables.set_hop(ip, hop)
 }
